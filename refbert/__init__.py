@@ -1,0 +1,32 @@
+"""refbert: the reference implementation of BERT.
+
+    refbert.ops          the truth: every operation, forward and backward, in plain NumPy
+    refbert.spec         the model composed of those operations
+    refbert.load         a checkpoint, ready to run on any backend
+    refbert.registry     the backends that are installed
+"""
+
+from refbert.batching import Batch
+from refbert.config import BertConfig
+from refbert.errors import RefbertError, RefbertWarning
+from refbert.model import Model, Output, from_config, load
+from refbert.presets import preset
+from refbert.profiles import PROFILES, Profile
+from refbert.randomness import Dropout
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "PROFILES",
+    "Batch",
+    "BertConfig",
+    "Dropout",
+    "Model",
+    "Output",
+    "Profile",
+    "RefbertError",
+    "RefbertWarning",
+    "from_config",
+    "load",
+    "preset",
+]

@@ -1,0 +1,184 @@
+"""The plugin contract: what a backend must offer, and what it may.
+
+A backend is any class with these attributes and methods; it needs no import of refbert to be one (structural typing).
+It is constructed as ``Class(dtype=None, device=None)``; ``None`` means its own default. If its library or its device
+is missing, the constructor raises ImportError or RuntimeError, and the message says how to get it.
+
+Arrays are the backend's own (type variable ``A``); refbert only asks that they have a ``shape``. What comes from the
+host (ids, masks, labels, targets) stays NumPy: a backend moves it where it needs it.
+
+Every op returns ``(y, pullback)``. ``pullback(dy)`` returns one cotangent per *array* argument, in signature order; it
+changes nothing and may be called again. refbert.ops defines what each op computes; its docstrings are the
+specification.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+A = TypeVar("A")
+# What lives on the host: NumPy arrays of ids, masks, labels, weights.
+Host = npt.NDArray[Any]
+Pullback = Callable[[A], tuple[A, ...]]
+Out = tuple[A, Callable[[A], tuple[A, ...]]]
+# What a fused block's pullback returns: the cotangent of x, and the gradients by parameter name.
+BlockPullback = Callable[[A], tuple[A, dict[str, A]]]
+
+
+class Backend(Protocol[A]):
+    """The required part of the contract.
+
+    name: how it is called on the command line.      library: the library it stands on, with its version.
+    dtype: what it computes in ("float32", …).       device: where ("cpu", "cuda:0", …).
+    dtypes: every dtype it offers, its default first.
+    """
+
+    name: str
+    library: str
+    dtype: str
+    device: str
+    dtypes: tuple[str, ...]
+
+    def asarray(self, x: Host, /) -> A:
+        """A host array as the backend's own, in its dtype, on its device. May share memory; never writes to it."""
+
+    def to_numpy(self, x: A, /) -> Host:
+        """The same numbers on the host: float64 for a float64 backend, float32 for every other. May share memory."""
+
+    def add(self, x: A, z: A) -> Out[A]:
+        """refbert.ops.add: [...], [...] -> [...]."""
+
+    def reshape(self, x: A, shape: tuple[int, ...]) -> Out[A]:
+        """refbert.ops.shape: the same entries, row-major, in another shape."""
+
+    def transpose(self, x: A, axes: tuple[int, ...]) -> Out[A]:
+        """refbert.ops.shape: axis i of the result is axis axes[i] of x."""
+
+    def embedding(self, table: A, ids: Host) -> Out[A]:
+        """refbert.ops.embedding: [V, H], ids [...] -> [..., H]."""
+
+    def gather(self, x: A, positions: Host) -> Out[A]:
+        """refbert.ops.gather: rows of [..., H] at positions [P] -> [P, H]."""
+
+    def linear(self, x: A, w: A, b: A) -> Out[A]:
+        """refbert.ops.linear: [..., I], [O, I], [O] -> [..., O]."""
+
+    def layer_norm(self, x: A, gamma: A, beta: A, *, eps: float) -> Out[A]:
+        """refbert.ops.layer_norm: [..., H], [H], [H] -> [..., H]."""
+
+    def gelu(self, x: A, *, form: str) -> Out[A]:
+        """refbert.ops.gelu: form "erf" or "tanh"."""
+
+    def relu(self, x: A) -> Out[A]:
+        """refbert.ops.relu."""
+
+    def tanh(self, x: A) -> Out[A]:
+        """refbert.ops.tanh."""
+
+    def softmax(self, x: A) -> Out[A]:
+        """refbert.ops.softmax: over the last axis."""
+
+    def attention_probabilities(
+        self, q: A, k: A, *, mask: Host, heads: int, mask_value: float
+    ) -> Out[A]:
+        """refbert.ops.attention_probabilities: [B, S, H] twice, mask [B, S] -> [B, A, S, S]."""
+
+    def attention(
+        self,
+        q: A,
+        k: A,
+        v: A,
+        *,
+        mask: Host,
+        heads: int,
+        mask_value: float,
+        keep: Host | None = None,
+        rate: float = 0.0,
+    ) -> Out[A]:
+        """refbert.ops.attention: [B, S, H] three times, mask [B, S], keep [B, A, S, S] -> [B, S, H]."""
+
+    def dropout(self, x: A, *, keep: Host, rate: float) -> Out[A]:
+        """refbert.ops.dropout: [...] with a mask of the same shape."""
+
+    def cross_entropy(self, logits: A, labels: Host, *, denominator: float) -> Out[A]:
+        """refbert.ops.cross_entropy: [..., C], labels [...] -> []."""
+
+    def mean_squared_error(self, x: A, targets: Host, *, denominator: float) -> Out[A]:
+        """refbert.ops.mean_squared_error: [...], targets [...] -> []."""
+
+
+class FusedEncoderLayer(Protocol[A]):
+    """Optional: a whole encoder layer at once (refbert.spec.encoder.encoder_layer, without dropout).
+
+    ``params`` maps the layer's local names ("attention.self.query.weight", …) to arrays. With ``gradients=False`` the
+    pullback is None and nothing may be kept. The suite holds it to the composition of the ops.
+    """
+
+    def encoder_layer(
+        self,
+        x: A,
+        params: Mapping[str, A],
+        *,
+        mask: Host,
+        heads: int,
+        mask_value: float,
+        activation: str,
+        eps: float,
+        gradients: bool,
+    ) -> tuple[A, BlockPullback[A] | None]:
+        """[B, S, H] -> [B, S, H]."""
+
+
+class Optimizers(Protocol[A]):
+    """Optional: the parameter updates (refbert.ops.bert_adam, adamw, lamb), needed for training on the backend."""
+
+    def bert_adam(
+        self, p: A, g: A, m: A, v: A, *, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float
+    ) -> tuple[A, A, A]:
+        """New (p, m, v)."""
+
+    def adamw(
+        self, p: A, g: A, m: A, v: A, *, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, step: int
+    ) -> tuple[A, A, A]:
+        """New (p, m, v)."""
+
+    def lamb(
+        self, p: A, g: A, m: A, v: A, *, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, step: int
+    ) -> tuple[A, A, A]:
+        """New (p, m, v)."""
+
+    def clip_by_global_norm(
+        self, gradients: Mapping[str, A], *, max_norm: float, epsilon: float = 0.0
+    ) -> tuple[dict[str, A], float]:
+        """(clipped gradients, the norm before)."""
+
+
+def _methods(protocol: type) -> tuple[str, ...]:
+    return tuple(name for name, member in vars(protocol).items() if callable(member) and not name.startswith("_"))
+
+
+# Read off the protocols, so that a list cannot fall behind the contract.
+REQUIRED = _methods(Backend)
+OPTIONAL = _methods(FusedEncoderLayer) + _methods(Optimizers)
+
+# A dtype's name -> unit roundoff, half the distance from 1 to the next number (round to nearest).
+UNIT_ROUNDOFF = {
+    "float64": 2.0**-53,
+    "float32": 2.0**-24,
+    "float16": 2.0**-11,
+    "bfloat16": 2.0**-8,
+}
+
+
+def missing_ops(backend: object) -> tuple[str, ...]:
+    """The required ops that the backend does not have."""
+    return tuple(name for name in REQUIRED if not callable(getattr(backend, name, None)))
+
+
+def host_dtype(dtype: str) -> type[np.floating[Any]]:
+    """The NumPy dtype that numbers of a backend dtype come back in: float64 for float64, float32 otherwise."""
+    return np.float64 if dtype == "float64" else np.float32

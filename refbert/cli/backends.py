@@ -1,0 +1,60 @@
+"""``refbert backends``: every installed backend, and whether it can run here."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import click
+
+from refbert import registry
+from refbert.backend import missing_ops
+from refbert.cli.output import new_table, print_json, print_table
+from refbert.errors import BackendError
+
+
+@dataclass(frozen=True)
+class Status:
+    """One backend: ``library``, ``device`` and ``dtypes`` where it is available, ``reason`` where it is not."""
+
+    name: str
+    available: bool
+    library: str = ""
+    device: str = ""
+    dtypes: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    reason: str = ""
+
+
+def status(name: str, device: str | None = None) -> Status:
+    """Try to make the backend, and say what came of it."""
+    try:
+        backend = registry.create(name, device=device)
+    except BackendError as error:
+        return Status(name, available=False, reason=str(error))
+    return Status(
+        name,
+        available=True,
+        library=backend.library,
+        device=backend.device,
+        dtypes=tuple(backend.dtypes),
+        missing=missing_ops(backend),
+    )
+
+
+@click.command()
+@click.option("--device", help='Try the backends on this device ("cpu", "cuda", …); default: each one\'s own.')
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per backend instead of a table.")
+def backends(device: str | None, as_json: bool) -> None:
+    """List every backend: version, device, dtypes; available, or why not."""
+    found = [status(name, device) for name in registry.names()]
+    if as_json:
+        for one in found:
+            print_json(asdict(one))
+        return
+    table = new_table()
+    for column in ("backend", "available", "library", "device", "dtypes", "note"):
+        table.add_column(column, overflow="fold")
+    for one in found:
+        note = one.reason or (f"lacks {', '.join(one.missing)}" if one.missing else "")
+        table.add_row(one.name, "yes" if one.available else "no", one.library, one.device, " ".join(one.dtypes), note)
+    print_table(table)

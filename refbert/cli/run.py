@@ -1,0 +1,218 @@
+"""``refbert run``: texts in, predictions or vectors out."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from refbert.cli.output import new_table, print_json, print_table, progress
+from refbert.errors import InputError, RefbertWarning
+from refbert.model import POOLINGS, Model, Text, load
+from refbert.profiles import PROFILES
+from refbert.tasks import TASKS, Embedded, Filled, default_task, embed, fill_mask
+
+# More texts than this make a similarity table that nobody reads.
+_COMPARABLE = 12
+
+
+@click.command()
+@click.argument("texts", nargs=-1, metavar="[TEXT …]")
+@click.option("--model", envvar="REFBERT_MODEL", help="A local directory or a hub name (or set REFBERT_MODEL).")
+@click.option("--backend", default="numpy", show_default=True, help="A name from `refbert backends`, or package.module:Class.")
+@click.option("--task", type=click.Choice(TASKS), help="Default: fill-mask for a [MASK] and a masked-LM head, else embed.")
+@click.option("--pair", is_flag=True, help="Texts come in twos: TEXT TEXT …, or tab-separated on each line of stdin.")
+@click.option("--dtype", help="What the backend computes in; default: its own first choice.")
+@click.option("--device", help='Where: "cpu", "cuda", "cuda:1", …')
+@click.option("--profile", type=click.Choice(tuple(PROFILES)), help="Whose numbers, where Google's and Hugging Face's differ.")
+@click.option("--top-k", default=5, show_default=True, help="How many candidates for each [MASK].")
+@click.option("--pooling", type=click.Choice(POOLINGS), default="mean", show_default=True, help="What makes a text's vector.")
+@click.option("--normalize/--no-normalize", default=True, show_default=True, help="Scale vectors to length 1.")
+@click.option("--truncate", is_flag=True, help="Cut texts that are too long, instead of refusing them.")
+@click.option("--max-length", type=int, help="Longest text in tokens; default: the model's positions.")
+@click.option("--batch-size", default=32, show_default=True, type=click.IntRange(min=1), help="Texts per forward pass.")
+@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.npz", help="Store the raw arrays.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per text instead of a table.")
+def run(
+    texts: tuple[str, ...],
+    model: str | None,
+    backend: str,
+    task: str | None,
+    pair: bool,
+    dtype: str | None,
+    device: str | None,
+    profile: str | None,
+    top_k: int,
+    pooling: str,
+    normalize: bool,
+    truncate: bool,
+    max_length: int | None,
+    batch_size: int,
+    save: Path | None,
+    as_json: bool,
+) -> None:
+    """Run a BERT on TEXTs, or on the lines of stdin.
+
+    \b
+    refbert run --model DIR "Paris is the [MASK] of France."
+    refbert run --model DIR --json < texts.txt > vectors.jsonl
+    refbert run --model DIR --pair "a question" "a passage"
+    """
+    items = _read_texts(texts, pair)
+    if model is None:
+        raise InputError("no model: name a checkpoint's directory or hub name with --model (or REFBERT_MODEL)")
+    if save is not None and not save.absolute().parent.is_dir():
+        raise InputError(f"{save}: the directory to save in does not exist")
+    loaded = load(model, backend=backend, dtype=dtype, device=device, profile=profile)
+    if not items:
+        return
+    chosen = task or default_task(loaded, items)
+    limits: dict[str, Any] = {"batch_size": batch_size, "truncate": truncate, "max_length": max_length}
+    with progress(chosen, len(items)) as advance:
+        if chosen == "fill-mask":
+            filled = fill_mask(loaded, items, top_k=top_k, progress=advance, **limits)
+        else:
+            embedded = embed(loaded, items, pooling=pooling, normalize=normalize, progress=advance, **limits)
+    if save is not None:
+        _save(save, _arrays(loaded, items, **limits))
+    if chosen == "fill-mask":
+        _print_filled(filled, as_json)
+    else:
+        _print_embedded(embedded, as_json, normalize)
+
+
+def _read_texts(texts: tuple[str, ...], pair: bool) -> list[Text]:
+    """The arguments, or stdin's lines; two by two with ``pair``."""
+    if texts:
+        if not pair:
+            return list(texts)
+        if len(texts) % 2:
+            raise InputError(f"--pair takes texts two by two, got {len(texts)}")
+        return list(zip(texts[::2], texts[1::2], strict=True))
+    if sys.stdin is None or sys.stdin.isatty():
+        raise InputError("no text: pass TEXT arguments, or lines on stdin")
+    try:
+        lines = sys.stdin.buffer.read().decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"stdin is not UTF-8 (byte {error.start})") from None
+    if not pair:
+        return list(lines)
+    pairs: list[Text] = []
+    for number, line in enumerate(lines, start=1):
+        parts = line.split("\t")
+        if len(parts) != 2:
+            raise InputError(f"line {number} of stdin: --pair needs two texts separated by one tab")
+        pairs.append((parts[0], parts[1]))
+    return pairs
+
+
+def _arrays(model: Model, texts: list[Text], *, batch_size: int, truncate: bool, max_length: int | None) -> dict[str, Any]:
+    """The raw arrays of all texts in one padded batch: [N, S, …], under Hugging Face's output names."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RefbertWarning)  # the task has said what was cut
+        batch = model.batch(texts, truncate=truncate, max_length=max_length)
+    parts: dict[str, list[Any]] = {}
+    for start in range(0, len(texts), batch_size):
+        rows = batch.rows(slice(start, start + batch_size))
+        out = model(rows)
+        arrays = {"last_hidden_state": out.last_hidden_state}
+        if out.pooler_output is not None:
+            arrays["pooler_output"] = out.pooler_output
+        for head, logits in out.logits.items():
+            arrays["logits" if len(out.logits) == 1 else f"{head}_logits"] = logits
+        for name, array in arrays.items():
+            parts.setdefault(name, []).append(array)
+    return {
+        "input_ids": batch.input_ids,
+        "token_type_ids": batch.token_type_ids,
+        "attention_mask": batch.attention_mask,
+    } | {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+
+def _save(path: Path, arrays: dict[str, Any]) -> None:
+    """Write a whole file or none: to a neighbour first, then rename."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.absolute().parent, suffix=".part", delete=False) as file:
+            try:
+                np.savez(file, **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+                os.chmod(file.name, 0o666 & ~_umask())
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def _shown(text: Text) -> str:
+    return text if isinstance(text, str) else "  |  ".join(text)
+
+
+def _print_filled(results: list[Filled], as_json: bool) -> None:
+    if as_json:
+        for result in results:
+            print_json(
+                {
+                    "text": result.text,
+                    "tokens": result.tokens,
+                    "masks": [
+                        {"position": mask.position, "predictions": [vars(p) for p in mask.predictions]}
+                        for mask in result.masks
+                    ],
+                }
+            )
+        return
+    from rich.markup import escape
+
+    for result in results:
+        table = new_table(escape(_shown(result.text)))
+        table.add_column("position", justify="right")
+        table.add_column("token")
+        table.add_column("probability", justify="right")
+        for mask in result.masks:
+            for rank, prediction in enumerate(mask.predictions):
+                table.add_row(str(mask.position) if rank == 0 else "", escape(prediction.token), f"{prediction.score:.4f}")
+        if not result.masks:
+            table.add_row("", "(no mask)", "")
+        print_table(table)
+
+
+def _print_embedded(results: list[Embedded], as_json: bool, normalized: bool) -> None:
+    if as_json:
+        for result in results:
+            print_json({"text": result.text, "tokens": result.tokens, "embedding": result.embedding})
+        return
+    from rich.markup import escape
+
+    table = new_table()
+    table.add_column("#", justify="right")
+    table.add_column("text", overflow="fold")
+    table.add_column("tokens", justify="right")
+    table.add_column(f"embedding (H = {len(results[0].embedding)})", no_wrap=True)
+    for number, result in enumerate(results, start=1):
+        head = "  ".join(f"{x:+.4f}" for x in result.embedding[:4])
+        table.add_row(str(number), escape(_shown(result.text)), str(len(result.tokens)), f"{head}  …")
+    print_table(table)
+    if normalized and 1 < len(results) <= _COMPARABLE:
+        vectors = np.stack([result.embedding for result in results])
+        similarity = new_table("cosine similarity")
+        similarity.add_column("", justify="right")
+        for number in range(1, len(results) + 1):
+            similarity.add_column(str(number), justify="right")
+        for number, row in enumerate(vectors @ vectors.T, start=1):
+            similarity.add_row(str(number), *(f"{x:.3f}" for x in row))
+        print_table(similarity)

@@ -1,0 +1,91 @@
+"""Labels: from what a user passes to what the objective reads, with every mistake named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refbert.batching import Batch
+from refbert.config import BertConfig
+from refbert.errors import InputError
+from refbert.ops.cross_entropy import IGNORE
+from refbert.spec.bert import LABELS
+
+Host = npt.NDArray[Any]
+
+
+def is_regression(config: BertConfig) -> bool:
+    """Whether the sequence classifier is trained on numbers (Hugging Face's rule: K = 1, or said so)."""
+    return config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1)
+
+
+def read_labels(
+    labels: object, batch: Batch, heads: tuple[str, ...], config: BertConfig
+) -> dict[str, Host]:
+    """The label arrays by Hugging Face's names (`refbert.spec.bert.LABELS`), checked against batch and sizes.
+
+    ``labels`` is a mapping of those names, or, for a model with one head that takes one array, that array. Raises
+    `InputError` for an unknown name, a wrong shape, a label out of range, or labels for no head.
+    """
+    if not heads:
+        raise InputError("this checkpoint has no head, so there is nothing to compute a loss of")
+    if not isinstance(labels, Mapping):
+        names = {name for head in heads for name in LABELS[head]}
+        if len(names) != 1:
+            raise InputError(f"this model takes several label arrays: pass a mapping with {', '.join(sorted(names))}")
+        labels = {names.pop(): labels}
+    known = {name: head for head in heads for name in LABELS[head]}
+    out = {}
+    for name, value in labels.items():
+        if value is None:
+            continue
+        if name not in known:
+            raise InputError(f'unknown labels "{name}"; this model takes {", ".join(known)}')
+        out[name] = _read(name, value, known[name], batch, config)
+    if not any(all(name in out for name in LABELS[head]) for head in heads):
+        raise InputError(f"no head has all its labels; this model takes {', '.join(known)}")
+    return out
+
+
+def _read(name: str, value: object, head: str, batch: Batch, config: BertConfig) -> Host:
+    array = np.asarray(value)
+    B, S = batch.input_ids.shape
+    if head == "sequence_classification" and config.problem_type == "multi_label_classification":
+        raise InputError("multi-label classification is not one of the paper's tasks and not implemented")
+    if head == "sequence_classification" and is_regression(config):
+        if array.shape == (B,) and config.num_labels == 1:
+            array = array.reshape(B, 1)
+        _expect(name, array, (B, config.num_labels))
+        targets = array.astype(np.float64)
+        if not np.isfinite(targets).all():
+            raise InputError(f"{name} must be finite numbers")
+        return targets
+    if not np.issubdtype(array.dtype, np.integer):
+        raise InputError(f"{name} must be whole numbers, not {array.dtype}")
+    if head == "multiple_choice":
+        if array.ndim != 1 or (B and (not len(array) or B % len(array))):
+            raise InputError(f"{name} has shape {array.shape}; a batch of {B} rows must be a whole number of choices "
+                             "for each label")  # fmt: skip
+    else:
+        _expect(name, array, (B, S) if head in ("masked_lm", "token_classification") else (B,))
+    limit = {
+        "masked_lm": config.vocab_size,
+        "next_sentence": 2,
+        "multiple_choice": B // max(len(array), 1),
+        "question_answering": None,  # a position outside the window means: no answer here
+    }.get(head, config.num_labels)
+    if limit is not None:
+        wrong = (array != IGNORE) & ((array < 0) | (array >= limit))
+        if wrong.any():
+            where = tuple(int(i) for i in np.argwhere(wrong)[0])
+            raise InputError(f"{name}[{', '.join(map(str, where))}] is {array[where]}: "
+                             f"must be {IGNORE} (ignored) or in [0, {limit})")  # fmt: skip
+    return array.astype(np.int64)
+
+
+def _expect(name: str, array: Host, shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        raise InputError(f"{name} has shape {array.shape}, expected {shape}")

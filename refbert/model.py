@@ -1,0 +1,474 @@
+"""A BERT with its weights on a backend: the Python API.
+
+>>> model = refbert.load("path-or-hub-name")                      # doctest: +SKIP
+>>> out = model(model.batch(["one text", ("a question", "a passage")]))  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refbert import registry
+from refbert.backend import Backend, host_dtype, missing_ops
+from refbert.batching import Batch
+from refbert.config import BertConfig
+from refbert.errors import CheckpointError, InputError, RefbertWarning, TokenizerError, Unsupported
+from refbert.labels import read_labels
+from refbert.parameters import HEADS, POOLED_HEADS, count, initialize, shapes
+from refbert.profiles import HF, Profile, get_profile
+from refbert.randomness import Dropout
+from refbert.spec import heads as head
+from refbert.spec.bert import bert, objective
+from refbert.spec.choices import Choices
+from refbert.spec.encoder import Watch
+
+if TYPE_CHECKING:
+    from refbert.tokenization import Encoding, Tokenizer
+    from refbert.training.optimizer import Optimizer
+
+Host = npt.NDArray[Any]
+Text = str | tuple[str, str]
+
+POOLINGS = ("mean", "cls", "max", "pooler")
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a forward pass returns, as NumPy arrays (float64 on a float64 backend, else float32).
+
+    last_hidden_state: [B, S, H].            pooler_output: [B, H], or None where the checkpoint has no pooler.
+    logits: head -> array. masked_lm [B, S, V] (or [P, V] at the positions asked for), next_sentence [B, 2],
+        sequence_classification [B, K], token_classification [B, S, K], question_answering [B, S, 2] (start, end),
+        multiple_choice [B, 1], one score per row.
+    hidden_states: L+1 arrays [B, S, H], the embeddings' output first, or None.
+    attentions: L arrays [B, A, S, S], or None.
+    """
+
+    last_hidden_state: Host
+    pooler_output: Host | None = None
+    logits: Mapping[str, Host] = field(default_factory=dict)
+    hidden_states: tuple[Host, ...] | None = None
+    attentions: tuple[Host, ...] | None = None
+
+    @property
+    def prediction_logits(self) -> Host:
+        """The masked-LM head's logits; raises `InputError` if the model has none."""
+        return self._of("masked_lm")
+
+    @property
+    def seq_relationship_logits(self) -> Host:
+        """The next-sentence head's logits [B, 2]; raises `InputError` if the model has none."""
+        return self._of("next_sentence")
+
+    @property
+    def start_logits(self) -> Host:
+        """The answer's start, [B, S]; raises `InputError` if the model has no question-answering head."""
+        return self._of("question_answering")[..., 0]
+
+    @property
+    def end_logits(self) -> Host:
+        """The answer's end, [B, S]; raises `InputError` if the model has no question-answering head."""
+        return self._of("question_answering")[..., 1]
+
+    def _of(self, name: str) -> Host:
+        try:
+            return self.logits[name]
+        except KeyError:
+            raise InputError(f"this model has no {name} head (it has: {', '.join(self.logits) or 'none'})") from None
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What loading found: where the weights came from and which names did not match.
+
+    initialized: parameters that the checkpoint lacks and that were drawn afresh (a new head).
+    unused: weights in the checkpoint that this model has no place for.
+    ignored: entries that are not weights (optimizer state, position ids, the tied decoder's second name).
+    """
+
+    files: tuple[Path, ...] = ()
+    format: str = ""
+    initialized: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+
+
+class Model:
+    """A configuration, weights on a backend, heads, a profile, and (if the checkpoint has one) a tokenizer.
+
+    parameters: name -> the backend's array; names and shapes are `refbert.parameters.shapes`'.
+    """
+
+    def __init__(
+        self,
+        config: BertConfig,
+        parameters: Mapping[str, Host],
+        *,
+        backend: Backend[Any],
+        profile: Profile = HF,
+        heads: Sequence[str] = (),
+        tokenizer: Callable[[], Tokenizer] | None = None,
+        report: LoadReport | None = None,
+    ) -> None:
+        missing = missing_ops(backend)
+        if missing:
+            raise Unsupported(f'backend "{backend.name}" lacks required operations: {", ".join(missing)}')
+        self.config = config
+        self.profile = profile
+        self.backend = backend
+        self.heads = tuple(name for name in HEADS if name in heads)
+        self.has_pooler = "bert.pooler.dense.weight" in parameters
+        self.report = report or LoadReport()
+        self.choices = Choices.of(config, profile)
+        self.parameters: dict[str, Any] = {name: backend.asarray(x) for name, x in parameters.items()}
+        self._make_tokenizer = tokenizer
+        self._tokenizer: Tokenizer | None = None
+
+    def __repr__(self) -> str:
+        c = self.config
+        return (
+            f"<refbert.Model L={c.num_hidden_layers} H={c.hidden_size} A={c.num_attention_heads} V={c.vocab_size} "
+            f"heads={list(self.heads)} profile={self.profile.name} on {self.backend.name} "
+            f"({self.backend.dtype}, {self.backend.device})>"
+        )
+
+    @property
+    def num_parameters(self) -> int:
+        """Exact number of parameters."""
+        return count(self.config, self.heads, pooler=self.has_pooler)
+
+    # Text
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The checkpoint's tokenizer, read on first use; raises `TokenizerError` if it has none."""
+        if self._tokenizer is None:
+            if self._make_tokenizer is None:
+                raise TokenizerError("this model has no tokenizer: pass a Batch of input_ids instead of text")
+            self._tokenizer = self._make_tokenizer()
+        return self._tokenizer
+
+    def batch(
+        self, texts: Text | Sequence[Text], *, truncate: bool = False, max_length: int | None = None
+    ) -> Batch:
+        """Texts, or pairs of texts, as a Batch padded to the longest.
+
+        ``max_length`` is in tokens, [CLS] and [SEP] included, at most (and by default) the model's positions. A longer
+        text raises `InputError`, or with ``truncate=True`` is cut with a `RefbertWarning` that says by how much.
+        """
+        return self.tokenizer.batch(_as_list(texts), max_length=self.limit(max_length), truncate=truncate)
+
+    def limit(self, max_length: int | None = None) -> int:
+        """``max_length`` or the model's positions; raises `InputError` for one that the model does not have."""
+        limit = self.config.max_position_embeddings
+        if max_length is None:
+            return limit
+        if not 0 < max_length <= limit:
+            raise InputError(f"max_length must be between 1 and the model's {limit} positions, not {max_length}")
+        return max_length
+
+    # Forward
+
+    def __call__(
+        self,
+        batch: Batch,
+        *,
+        hidden_states: bool = False,
+        attentions: bool = False,
+        heads: Collection[str] | None = None,
+        masked_lm_positions: Sequence[int] | Host | None = None,
+    ) -> Output:
+        """The forward pass, in inference mode (no dropout, nothing kept for a backward).
+
+        ``hidden_states`` and ``attentions`` ask for those. ``heads`` (default: all the model has) limits which logits
+        are computed; ``masked_lm_positions`` limits the masked-LM logits to flat positions b·S + s, which saves most
+        of that head's work. Raises `InputError` for ids, segments or lengths that the model does not have.
+        """
+        self._check(batch)
+        wanted = self.heads if heads is None else tuple(heads)
+        for name in wanted:
+            if name not in self.heads:
+                raise InputError(f"this model has no {name} head (it has: {', '.join(self.heads) or 'none'})")
+        watch: Watch[Any] = Watch(want_hidden_states=hidden_states, want_attentions=attentions)
+        encoded, _ = bert(
+            self.backend,
+            self.parameters,
+            batch,
+            self.choices,
+            pooled=self.has_pooler,
+            gradients=False,
+            watch=watch,
+        )
+        host = self.backend.to_numpy
+        return Output(
+            last_hidden_state=host(encoded.hidden),
+            pooler_output=None if encoded.pooled is None else host(encoded.pooled),
+            logits={name: self._logits(name, encoded.hidden, encoded.pooled, batch, masked_lm_positions) for name in wanted},
+            hidden_states=tuple(host(x) for x in watch.hidden_states) if hidden_states else None,
+            attentions=tuple(host(x) for x in watch.attentions) if attentions else None,
+        )
+
+    def _logits(self, name: str, hidden: Any, pooled: Any, batch: Batch, positions: Any) -> Host:
+        ops, p, host = self.backend, self.parameters, self.backend.to_numpy
+        if name == "masked_lm":
+            B, S = batch.input_ids.shape
+            chosen = np.arange(B * S) if positions is None else np.asarray(positions, dtype=np.int64)
+            logits = host(head.masked_lm(ops, p, hidden, chosen, self.choices)[0])
+            return logits.reshape(B, S, -1) if positions is None else logits
+        if name == "next_sentence":
+            return host(head.next_sentence(ops, p, pooled)[0])
+        if name == "question_answering":
+            return host(head.question_answering(ops, p, hidden)[0])
+        x = hidden if name == "token_classification" else pooled
+        return host(head.classifier(ops, p, x, self.choices)[0])
+
+    def encode(
+        self,
+        texts: Text | Sequence[Text],
+        *,
+        pooling: str = "mean",
+        normalize: bool = True,
+        batch_size: int = 32,
+        truncate: bool = False,
+        max_length: int | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> Host:
+        """One vector per text: [N, H], in input order, for any number of texts (none gives [0, H]).
+
+        ``pooling``: "mean" of the last hidden states over all tokens, specials included and padding not (what
+        sentence-transformers calls mean pooling); "max" likewise; "cls" the first token's; "pooler" the pooled vector.
+        ``normalize`` scales each vector to length 1. Texts are grouped by length, so that little padding is computed.
+        ``progress`` is called with the number of texts done after each group.
+        """
+        items = _as_list(texts)
+        encodings = self.tokenizer.encode(items, max_length=self.limit(max_length), truncate=truncate) if items else []
+        return self.encode_tokens(
+            encodings, pooling=pooling, normalize=normalize, batch_size=batch_size, progress=progress
+        )
+
+    def encode_tokens(
+        self,
+        encodings: Sequence[Encoding],
+        *,
+        pooling: str = "mean",
+        normalize: bool = True,
+        batch_size: int = 32,
+        progress: Callable[[int], object] | None = None,
+    ) -> Host:
+        """`encode` for texts that are tokenized already."""
+        if pooling not in POOLINGS:
+            raise InputError(f'unknown pooling "{pooling}" (known: {", ".join(POOLINGS)})')
+        if pooling == "pooler" and not self.has_pooler:
+            raise InputError('this checkpoint has no pooler: use pooling="mean" or "cls"')
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, not {batch_size}")
+        vectors = np.zeros((len(encodings), self.config.hidden_size), host_dtype(self.backend.dtype))
+        order = np.argsort([-len(e.input_ids) for e in encodings], kind="stable")
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            vectors[rows] = self._pool(self.tokenizer.pad([encodings[i] for i in rows]), pooling)
+            if progress is not None:
+                progress(len(rows))
+        if normalize:
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return vectors
+
+    def _pool(self, batch: Batch, pooling: str) -> Host:
+        self._check(batch)
+        encoded, _ = bert(
+            self.backend, self.parameters, batch, self.choices, pooled=pooling == "pooler", gradients=False
+        )
+        if pooling == "pooler":
+            return self.backend.to_numpy(encoded.pooled)
+        hidden = self.backend.to_numpy(encoded.hidden)  # [B, S, H]
+        if pooling == "cls":
+            return hidden[:, 0]
+        visible = batch.attention_mask[:, :, None]  # [B, S, 1]
+        if pooling == "max":
+            return np.asarray(np.where(visible, hidden, -np.inf).max(axis=1))
+        mask = batch.attention_mask[:, None].astype(hidden.dtype)  # [B, 1, S]
+        return np.asarray((mask @ hidden)[:, 0] / np.maximum(mask.sum(axis=-1), 1e-9))
+
+    # Backward
+
+    def loss_and_gradients(
+        self, batch: Batch, labels: object, *, dropout: Dropout | None = None
+    ) -> tuple[float, dict[str, Host]]:
+        """The loss, and its gradient with respect to every parameter, as NumPy arrays keyed like the checkpoint.
+
+        ``labels``: a mapping of Hugging Face's label names (labels, next_sentence_label, start_positions,
+        end_positions), or just the array where the model takes one. The loss is the sum over the heads that are
+        labelled; −100 marks what does not count. Parameters that the loss does not reach get zeros. ``dropout=None``
+        is the deterministic model; `refbert.Dropout` draws the masks of one training step.
+        """
+        loss, gradients = self.device_loss_and_gradients(batch, labels, dropout=dropout)
+        out = {}
+        for name, parameter in self.parameters.items():
+            if name in gradients:
+                out[name] = self.backend.to_numpy(gradients[name])
+            else:
+                out[name] = np.zeros(tuple(parameter.shape), host_dtype(self.backend.dtype))
+        return loss, out
+
+    def device_loss_and_gradients(
+        self, batch: Batch, labels: object, *, dropout: Dropout | None = None
+    ) -> tuple[float, dict[str, Any]]:
+        """`loss_and_gradients` with the gradients left in the backend's arrays, and only those that exist."""
+        self._check(batch)
+        read = read_labels(labels, batch, self.heads, self.config)
+        loss, _, pullback = objective(
+            self.backend, self.parameters, batch, read, self.heads, self.choices, draws=dropout
+        )
+        gradients = pullback(self.backend.asarray(np.ones(())))
+        return float(self.backend.to_numpy(loss)), gradients
+
+    def train_step(
+        self, batch: Batch, labels: object, optimizer: Optimizer, *, lr: float, dropout: Dropout | None = None
+    ) -> tuple[float, float | None]:
+        """One update of the parameters, in place of the old ones: (loss before it, gradient norm or None)."""
+        loss, gradients = self.device_loss_and_gradients(batch, labels, dropout=dropout)
+        self.parameters, norm = optimizer.step(self.backend, self.parameters, gradients, lr=lr)
+        return loss, norm
+
+    # Files
+
+    def state_dict(self) -> dict[str, Host]:
+        """Every parameter as a NumPy array."""
+        return {name: self.backend.to_numpy(x) for name, x in self.parameters.items()}
+
+    def save(self, directory: str | Path, *, overwrite: bool = False) -> None:
+        """Write a directory that Hugging Face transformers (and refbert) loads to the same outputs.
+
+        ``hidden_act`` is written as Hugging Face's word for the function that this profile computes, so a model of
+        profile "google" keeps its tanh GELU. Raises `CheckpointError` if there is a checkpoint already.
+        """
+        from refbert import checkpoint
+
+        spelled = {"gelu_erf": "gelu", "gelu_tanh": "gelu_new"}.get(self.choices.activation, self.choices.activation)
+        checkpoint.write(
+            Path(directory),
+            self.state_dict(),
+            self.config.replace(hidden_act=spelled),
+            heads=self.heads,
+            pooler=self.has_pooler,
+            overwrite=overwrite,
+        )
+        if self._tokenizer is not None or self._make_tokenizer is not None:
+            try:
+                tokenizer = self.tokenizer
+            except TokenizerError:
+                return  # the checkpoint came without a vocabulary, so the copy has none either
+            tokenizer.save(Path(directory))
+
+    def _check(self, batch: Batch) -> None:
+        if not isinstance(batch, Batch):
+            raise InputError(f"expected a refbert.Batch (see model.batch), not {type(batch).__name__}")
+        batch.check(self.config)
+
+
+def load(
+    name: str | Path,
+    *,
+    backend: str | Backend[Any] = "numpy",
+    dtype: str | None = None,
+    device: str | None = None,
+    profile: str | Profile | None = None,
+    heads: Sequence[str] | None = None,
+    num_labels: int | None = None,
+    seed: int = 0,
+    revision: str | None = None,
+) -> Model:
+    """A model from a local directory or a hub name.
+
+    ``profile`` defaults to "google" for a TensorFlow checkpoint and to "hf" for the others. ``heads`` defaults to those
+    that the checkpoint holds; naming others draws their parameters afresh (from ``seed``, with ``num_labels`` classes)
+    and says so in a `RefbertWarning` and in ``model.report``, as it does for weights that have no place. Raises
+    `CheckpointError`, `ConfigError`, or a `BackendError` for what cannot be loaded.
+    """
+    from refbert import checkpoint
+    from refbert.tokenization import Tokenizer
+
+    if not isinstance(backend, str) and (dtype is not None or device is not None):
+        raise InputError("dtype= and device= belong to a backend named by a string")
+    made: Backend[Any] = registry.create(backend, dtype=dtype, device=device) if isinstance(backend, str) else backend
+    directory = checkpoint.resolve(name, revision=revision)
+    config = BertConfig.from_directory(directory)
+    stored = checkpoint.read(directory)
+    found, has_pooler = checkpoint.heads_in(stored.tensors, config)
+    wanted = found if heads is None else tuple(heads)
+    config = _with_labels(config, stored.tensors, wanted, num_labels)
+    chosen = get_profile(profile or ("google" if stored.format == "tensorflow" else "hf"))
+    want_pooler = has_pooler or bool(POOLED_HEADS & set(wanted))
+    expected = shapes(config, wanted, pooler=want_pooler)
+    matched = checkpoint.match(stored, expected)
+    body = [missing for missing in matched.missing if missing.startswith(("bert.embeddings.", "bert.encoder."))]
+    if body:
+        shown = ", ".join(body[:5]) + (f" and {len(body) - 5} more" if len(body) > 5 else "")
+        raise CheckpointError(f"{stored.files[0]}: the encoder's {shown} missing; this is not a whole BERT checkpoint")
+    drawn = {name: expected[name] for name in matched.missing}
+    parameters = matched.parameters | initialize(drawn, config, seed=seed, profile=chosen)
+    for what, names in (("drawn afresh, not in the checkpoint", matched.missing), ("not used", matched.unused)):
+        if names:
+            warnings.warn(f"{stored.files[0].name}: {what}: {', '.join(names)}", RefbertWarning, stacklevel=2)
+    return Model(
+        config,
+        {name: parameters[name] for name in expected},
+        backend=made,
+        profile=chosen,
+        heads=wanted,
+        tokenizer=lambda: Tokenizer.from_directory(directory, profile=chosen, config=config),
+        report=LoadReport(
+            files=stored.files,
+            format=stored.format,
+            initialized=matched.missing,
+            unused=matched.unused,
+            ignored=stored.ignored,
+        ),
+    )
+
+
+def from_config(
+    config: BertConfig,
+    *,
+    heads: Sequence[str] = (),
+    pooler: bool = True,
+    seed: int = 0,
+    backend: str | Backend[Any] = "numpy",
+    dtype: str | None = None,
+    device: str | None = None,
+    profile: str | Profile = "hf",
+) -> Model:
+    """A fresh model with random weights (`refbert.parameters.initialize`) and no tokenizer."""
+    made: Backend[Any] = registry.create(backend, dtype=dtype, device=device) if isinstance(backend, str) else backend
+    chosen = get_profile(profile)
+    drawn = initialize(
+        shapes(config, heads, pooler=pooler), config, seed=seed, profile=chosen, dtype=host_dtype(made.dtype)
+    )
+    return Model(config, drawn, backend=made, profile=chosen, heads=heads)
+
+
+def _with_labels(
+    config: BertConfig, tensors: Mapping[str, Host], heads: Sequence[str], num_labels: int | None
+) -> BertConfig:
+    """The number of classes: what was asked, else what the classifier's weights say, else the configuration's."""
+    if num_labels is not None:
+        return config.replace(num_labels=num_labels, id2label={})
+    classifier = tensors.get("classifier.weight")
+    if classifier is not None and classifier.ndim == 2 and "multiple_choice" not in heads:
+        stored = len(classifier)
+        if stored != config.num_labels and stored != len(config.id2label):
+            return config.replace(num_labels=stored, id2label={})
+    return config
+
+
+def _as_list(texts: Text | Sequence[Text]) -> list[Text]:
+    if isinstance(texts, str) or (isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(t, str) for t in texts)):
+        return [texts]  # type: ignore[list-item]
+    return list(texts)

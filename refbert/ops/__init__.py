@@ -1,0 +1,52 @@
+"""The truth: every operation of BERT, forward and backward, in plain NumPy. One file per operation.
+
+Read a file from the top: where it comes from, the shapes, the equation, the derivation of the gradient, the code.
+Every op is a pure function ``op(...) -> (y, pullback)``; ``pullback(dy)`` returns one cotangent per array argument, in
+signature order, changes nothing, and may be called again. The optimizer updates return new arrays instead.
+
+The ops compute in the dtype that they are given. float64 is the truth; everything else is held to it.
+"""
+
+from refbert.ops.adamw import adamw
+from refbert.ops.add import add
+from refbert.ops.attention import attention
+from refbert.ops.attention_probabilities import attention_probabilities
+from refbert.ops.bert_adam import bert_adam
+from refbert.ops.clip_by_global_norm import clip_by_global_norm
+from refbert.ops.cross_entropy import IGNORE, cross_entropy
+from refbert.ops.dropout import dropout
+from refbert.ops.embedding import embedding
+from refbert.ops.gather import gather
+from refbert.ops.gelu import gelu
+from refbert.ops.lamb import lamb
+from refbert.ops.layer_norm import layer_norm
+from refbert.ops.linear import linear
+from refbert.ops.mean_squared_error import mean_squared_error
+from refbert.ops.relu import relu
+from refbert.ops.shape import reshape, transpose
+from refbert.ops.softmax import softmax
+from refbert.ops.tanh import tanh
+
+__all__ = [
+    "IGNORE",
+    "adamw",
+    "add",
+    "attention",
+    "attention_probabilities",
+    "bert_adam",
+    "clip_by_global_norm",
+    "cross_entropy",
+    "dropout",
+    "embedding",
+    "gather",
+    "gelu",
+    "lamb",
+    "layer_norm",
+    "linear",
+    "mean_squared_error",
+    "relu",
+    "reshape",
+    "softmax",
+    "tanh",
+    "transpose",
+]

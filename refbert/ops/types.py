@@ -1,0 +1,20 @@
+"""The types that every op's signature is written in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+# A floating-point array; the truth computes in the dtype that it is given (float64 when it serves as the truth).
+Array = npt.NDArray[np.floating[Any]]
+# Whole numbers: token ids, positions, labels.
+Ids = npt.NDArray[np.integer[Any]]
+# True/1 where something is kept or visible.
+Mask = npt.NDArray[Any]
+
+# pullback(dy) -> one cotangent per array argument of the op, in signature order. It changes nothing and may be
+# called any number of times.
+Pullback = Callable[[Array], tuple[Array, ...]]

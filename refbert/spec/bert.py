@@ -1,0 +1,179 @@
+"""BERT: embeddings, encoder, pooler, in the paper's order; and the objective on top of it.
+
+Source   Devlin et al. 2019 §3; the sum of losses is A.2's.
+Shapes   input_ids, token_type_ids, attention_mask [B, S]  ->  hidden [B, S, H], pooled [B, H]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from refbert.backend import Backend, Host
+from refbert.batching import Batch
+from refbert.ops.cross_entropy import IGNORE
+from refbert.parameters import POOLED_HEADS
+from refbert.randomness import Dropout
+from refbert.spec import heads as head
+from refbert.spec import losses
+from refbert.spec.choices import Choices
+from refbert.spec.embeddings import embeddings
+from refbert.spec.encoder import Watch, encoder
+from refbert.spec.parts import Scope, accumulate, prefixed
+from refbert.spec.pooler import pooler
+
+A = TypeVar("A")
+
+
+@dataclass(frozen=True)
+class Encoded(Generic[A]):
+    """What the encoder says of a batch: hidden [B, S, H], pooled [B, H] or None where there is no pooler."""
+
+    hidden: A
+    pooled: A | None
+
+
+def bert(
+    ops: Backend[A],
+    p: Mapping[str, A],
+    batch: Batch,
+    c: Choices,
+    *,
+    pooled: bool = True,
+    draws: Dropout | None = None,
+    gradients: bool = True,
+    watch: Watch[A] | None = None,
+) -> tuple[Encoded[A], Callable[[A | None, A | None], dict[str, A]]]:
+    """The encoder's outputs, and a pullback from (dhidden, dpooled) to the gradients by full name.
+
+    Either cotangent may be None where a loss does not use that output, but not both.
+    """
+    x, embeddings_back = embeddings(
+        ops, Scope(p, "bert.embeddings."), batch.input_ids, batch.token_type_ids, c, draws
+    )
+    hidden, encoder_back = encoder(
+        ops,
+        Scope(p, "bert.encoder."),
+        x,
+        batch.attention_mask,
+        c,
+        draws=draws,
+        gradients=gradients,
+        watch=watch,
+    )
+    first, pooler_back = pooler(ops, Scope(p, "bert.pooler."), hidden) if pooled else (None, None)
+
+    def pullback(dhidden: A | None, dpooled: A | None) -> dict[str, A]:
+        pooler_gradients: dict[str, A] = {}
+        if dpooled is not None and pooler_back is not None:
+            dfirst, pooler_gradients = pooler_back(dpooled)
+            dhidden = dfirst if dhidden is None else ops.add(dhidden, dfirst)[0]
+        assert dhidden is not None, "a loss must use the hidden states or the pooled vector"
+        dx, encoder_gradients = encoder_back(dhidden)
+        return (
+            prefixed("bert.embeddings.", embeddings_back(dx))
+            | prefixed("bert.encoder.", encoder_gradients)
+            | prefixed("bert.pooler.", pooler_gradients)
+        )
+
+    return Encoded(hidden, first), pullback
+
+
+def objective(
+    ops: Backend[A],
+    p: Mapping[str, A],
+    batch: Batch,
+    labels: Mapping[str, Host],
+    heads: Collection[str],
+    c: Choices,
+    *,
+    draws: Dropout | None = None,
+) -> tuple[A, dict[str, A], Callable[[A], dict[str, A]]]:
+    """(loss [], the losses by head, pullback from dloss to the gradients by full name).
+
+    ``labels`` has the keys that `LABELS` lists for the heads; the loss is the sum over the heads that are labelled
+    (A.2: "the sum of the mean masked LM likelihood and the mean next sentence prediction likelihood").
+    """
+    wanted = [name for name in heads if all(key in labels for key in LABELS[name])]
+    if not wanted:
+        raise ValueError("no head is labelled")
+    encoded, bert_back = bert(ops, p, batch, c, pooled=bool(POOLED_HEADS & set(wanted)), draws=draws)
+    terms: list[tuple[str, A, Callable[[A], tuple[A, dict[str, A]]]]] = [
+        (name, *_term(name, ops, p, batch, encoded, labels, c, draws)) for name in wanted
+    ]
+    loss = terms[0][1]
+    for _, term, _ in terms[1:]:
+        loss, _ = ops.add(loss, term)
+
+    def pullback(dloss: A) -> dict[str, A]:
+        dhidden: A | None = None
+        dpooled: A | None = None
+        collected: list[dict[str, A]] = []
+        for name, _, back in terms:  # addition hands every term the same cotangent
+            dinput, gradients = back(dloss)
+            collected.append(gradients)
+            if name in POOLED_HEADS:
+                dpooled = dinput if dpooled is None else ops.add(dpooled, dinput)[0]
+            else:
+                dhidden = dinput if dhidden is None else ops.add(dhidden, dinput)[0]
+        return accumulate(ops, bert_back(dhidden, dpooled), *collected)
+
+    return loss, {name: term for name, term, _ in terms}, pullback
+
+
+# Head -> the label arrays that it needs, under Hugging Face's names.
+LABELS: Mapping[str, tuple[str, ...]] = {
+    "masked_lm": ("labels",),  # [B, S], IGNORE where nothing is to be predicted
+    "next_sentence": ("next_sentence_label",),  # [B], 0: B follows A, 1: random
+    "sequence_classification": ("labels",),  # [B] classes, or [B] / [B, K] numbers for regression
+    "token_classification": ("labels",),  # [B, S]
+    "question_answering": ("start_positions", "end_positions"),  # [B] each
+    "multiple_choice": ("labels",),  # [B/C] for a batch of B rows
+}
+
+
+def _term(
+    name: str,
+    ops: Backend[A],
+    p: Mapping[str, A],
+    batch: Batch,
+    encoded: Encoded[A],
+    labels: Mapping[str, Host],
+    c: Choices,
+    draws: Dropout | None,
+) -> tuple[A, Callable[[A], tuple[A, dict[str, A]]]]:
+    """One head's loss, and its pullback to (cotangent of the head's input, the head's gradients)."""
+    pooled: Any = encoded.pooled
+    if name == "masked_lm":
+        flat = labels["labels"].reshape(-1)
+        positions = np.flatnonzero(flat != IGNORE)  # [P]: only these are projected onto the vocabulary
+        logits, head_back = head.masked_lm(ops, p, encoded.hidden, positions, c)
+        loss, loss_back = losses.masked_lm_loss(ops, logits, flat[positions], c)
+    elif name == "next_sentence":
+        logits, head_back = head.next_sentence(ops, p, pooled)
+        loss, loss_back = losses.mean_loss(ops, logits, labels["next_sentence_label"])
+    elif name == "question_answering":
+        logits, head_back = head.question_answering(ops, p, encoded.hidden)
+        loss, loss_back = losses.span_loss(ops, logits, labels["start_positions"], labels["end_positions"], c)
+    elif name == "token_classification":
+        logits, head_back = head.classifier(ops, p, encoded.hidden, c, draws)
+        loss, loss_back = losses.mean_loss(ops, logits, labels["labels"])
+    elif name == "multiple_choice":
+        logits, head_back = head.classifier(ops, p, pooled, c, draws)
+        choices = len(batch.input_ids) // len(labels["labels"])
+        loss, loss_back = losses.choice_loss(ops, logits, labels["labels"], choices)
+    else:
+        logits, head_back = head.classifier(ops, p, pooled, c, draws)
+        if np.issubdtype(labels["labels"].dtype, np.floating):
+            loss, loss_back = losses.regression_loss(ops, logits, labels["labels"])
+        else:
+            loss, loss_back = losses.mean_loss(ops, logits, labels["labels"])
+
+    def pullback(dloss: A) -> tuple[A, dict[str, A]]:
+        (dlogits,) = loss_back(dloss)
+        return head_back(dlogits)
+
+    return loss, pullback

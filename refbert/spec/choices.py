@@ -1,0 +1,45 @@
+"""The numbers and names that the spec computes with: a configuration read under a profile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from refbert.config import BertConfig
+from refbert.profiles import Profile
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Everything besides parameters and inputs that decides what comes out.
+
+    activation is "gelu_erf", "gelu_tanh", "relu", "tanh" or "linear"; the rates are dropout probabilities; see
+    `refbert.profiles.Profile` for the rest.
+    """
+
+    layers: int
+    heads: int
+    activation: str
+    layer_norm_eps: float
+    mask_value: float
+    hidden_dropout: float
+    attention_dropout: float
+    classifier_dropout: float
+    masked_lm_epsilon: float
+    span_mean_over_batch: bool
+
+    @classmethod
+    def of(cls, config: BertConfig, profile: Profile) -> Choices:
+        """Resolve what a configuration leaves open; raises `ConfigError` for an unknown ``hidden_act``."""
+        classifier = config.classifier_dropout
+        return cls(
+            layers=config.num_hidden_layers,
+            heads=config.num_attention_heads,
+            activation=profile.activation(config),
+            layer_norm_eps=config.layer_norm_eps,
+            mask_value=profile.mask_value,
+            hidden_dropout=config.hidden_dropout_prob,
+            attention_dropout=config.attention_probs_dropout_prob,
+            classifier_dropout=config.hidden_dropout_prob if classifier is None else classifier,
+            masked_lm_epsilon=profile.masked_lm_epsilon,
+            span_mean_over_batch=profile.span_mean_over_batch,
+        )

@@ -1,0 +1,127 @@
+"""The encoder: L identical layers, each self-attention then feed-forward.
+
+Source   Vaswani et al. 2017 §3.1 ("a stack of N identical layers"); Devlin et al. 2019 §3 (L = 12 or 24).
+Shapes   x [B, S, H], mask [B, S]  ->  y [B, S, H]
+
+    h_0 = x,   h_l = FFN_l(SelfAttention_l(h_{l−1})),   y = h_L
+
+    Backward: the layers' pullbacks in reverse. Without gradients the pullbacks are dropped as soon as they are made,
+    and with them every activation of the layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from refbert.backend import Backend, BlockPullback, Host
+from refbert.randomness import Dropout
+from refbert.spec.attention import attention_map, self_attention
+from refbert.spec.choices import Choices
+from refbert.spec.feed_forward import feed_forward
+from refbert.spec.parts import Scope, prefixed
+
+A = TypeVar("A")
+
+
+@dataclass
+class Watch(Generic[A]):
+    """What to keep of the way through the encoder, for those who ask: filled in as the layers run.
+
+    hidden_states: h_0 … h_L, each [B, S, H].      attentions: per layer [B, A, S, S].
+    """
+
+    want_hidden_states: bool = False
+    want_attentions: bool = False
+    hidden_states: list[A] = field(default_factory=list)
+    attentions: list[A] = field(default_factory=list)
+
+
+def encoder_layer(
+    ops: Backend[A],
+    p: Mapping[str, A],
+    x: A,
+    mask: Host,
+    c: Choices,
+    *,
+    site: str = "",
+    draws: Dropout | None = None,
+) -> tuple[A, BlockPullback[A]]:
+    """One layer composed of ops: y [B, S, H], and a pullback to (dx, gradients by name below the layer)."""
+    attended, attention_back = self_attention(ops, Scope(p, "attention."), x, mask, c, site=site, draws=draws)
+    y, feed_forward_back = feed_forward(ops, p, attended, c, site=site, draws=draws)
+
+    def pullback(dy: A) -> tuple[A, dict[str, A]]:
+        dattended, feed_forward_gradients = feed_forward_back(dy)
+        dx, attention_gradients = attention_back(dattended)
+        return dx, prefixed("attention.", attention_gradients) | feed_forward_gradients
+
+    return y, pullback
+
+
+def encoder(
+    ops: Backend[A],
+    p: Mapping[str, A],
+    x: A,
+    mask: Host,
+    c: Choices,
+    *,
+    draws: Dropout | None = None,
+    gradients: bool = True,
+    watch: Watch[A] | None = None,
+) -> tuple[A, BlockPullback[A]]:
+    """y [B, S, H], and a pullback to (dx, gradients by name below ``bert.encoder.``).
+
+    With ``gradients=False`` nothing is kept and the pullback must not be called.
+    """
+    watch = watch or Watch()
+    backs: list[BlockPullback[A]] = []
+    if watch.want_hidden_states:
+        watch.hidden_states.append(x)
+    for i in range(c.layers):
+        layer = Scope(p, f"layer.{i}.")
+        if watch.want_attentions:
+            watch.attentions.append(attention_map(ops, Scope(layer, "attention."), x, mask, c))
+        x, back = _run_layer(ops, layer, x, mask, c, f"encoder.layer.{i}", draws, gradients)
+        if gradients:
+            backs.append(back)
+        del back  # with it goes the last layer's memory, before the next layer runs
+        if watch.want_hidden_states:
+            watch.hidden_states.append(x)
+
+    def pullback(dy: A) -> tuple[A, dict[str, A]]:
+        collected: dict[str, A] = {}
+        for i in reversed(range(c.layers)):
+            dy, layer_gradients = backs[i](dy)
+            collected |= prefixed(f"layer.{i}.", layer_gradients)
+        return dy, collected
+
+    return x, pullback
+
+
+def _run_layer(
+    ops: Any,
+    p: Mapping[str, A],
+    x: A,
+    mask: Host,
+    c: Choices,
+    site: str,
+    draws: Dropout | None,
+    gradients: bool,
+) -> tuple[A, Any]:
+    """The backend's fused layer where it has one and nothing random is asked for, else the composition."""
+    fused = getattr(ops, "encoder_layer", None)
+    if fused is None or draws is not None:
+        return encoder_layer(ops, p, x, mask, c, site=site, draws=draws)
+    y, back = fused(
+        x,
+        p,
+        mask=mask,
+        heads=c.heads,
+        mask_value=c.mask_value,
+        activation=c.activation,
+        eps=c.layer_norm_eps,
+        gradients=gradients,
+    )
+    return y, back

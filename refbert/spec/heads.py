@@ -1,0 +1,98 @@
+"""The heads: what is put on top of the encoder for each task.
+
+Shapes   hidden [B, S, H] or pooled [B, H]  ->  logits. Each head's pullback returns (cotangent of its input, gradients
+         by full name).
+
+Source   masked LM: Devlin et al. 2019 §3.1 and Google's run_pretraining.py get_masked_lm_output (dense, activation,
+         LayerNorm, then the word-embedding matrix again as the output projection, with a bias of its own).
+         Next sentence: §3.1 and get_next_sentence_output (label 0: B follows A; 1: B is random).
+         Classification: §4.1, log softmax(C Wᵀ); the code adds a bias, and dropout on the pooled vector.
+         Tagging: §5.3, one classifier per token. Answering: §4.2, a start and an end vector, here the two rows of
+         ``qa_outputs``. Multiple choice: §4.4, one score per choice from its pooled vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from refbert.backend import Backend, BlockPullback, Host
+from refbert.randomness import Dropout
+from refbert.spec.choices import Choices
+from refbert.spec.parts import activate, dropout
+
+A = TypeVar("A")
+
+TIED = "bert.embeddings.word_embeddings.weight"
+
+
+def masked_lm(
+    ops: Backend[A], p: Mapping[str, A], hidden: A, positions: Host, c: Choices
+) -> tuple[A, BlockPullback[A]]:
+    """Logits [P, V] of the vocabulary at the flat positions [P] (position s of sequence b is b·S + s).
+
+        t = LN(act(h W + b)),     logits = t Eᵀ + bias,     E the word embeddings [V, H]
+
+    Only the asked positions are projected: V is 40 times H. E receives two gradients in a training step, one from
+    here and one from the lookup (`refbert.spec.parts.accumulate` adds them).
+    """
+    rows, rows_back = ops.gather(hidden, positions)  # [P, H]
+    name = "cls.predictions.transform."
+    z, z_back = ops.linear(rows, p[name + "dense.weight"], p[name + "dense.bias"])
+    active, active_back = activate(ops, z, c.activation)
+    t, norm_back = ops.layer_norm(
+        active, p[name + "LayerNorm.weight"], p[name + "LayerNorm.bias"], eps=c.layer_norm_eps
+    )
+    logits, logits_back = ops.linear(t, p[TIED], p["cls.predictions.bias"])  # [P, V]
+
+    def pullback(dlogits: A) -> tuple[A, dict[str, A]]:
+        dt, dtied, dbias = logits_back(dlogits)
+        dactive, dgamma, dbeta = norm_back(dt)
+        (dz,) = active_back(dactive)
+        drows, dw, db = z_back(dz)
+        (dhidden,) = rows_back(drows)
+        return dhidden, {
+            TIED: dtied,
+            "cls.predictions.bias": dbias,
+            name + "dense.weight": dw,
+            name + "dense.bias": db,
+            name + "LayerNorm.weight": dgamma,
+            name + "LayerNorm.bias": dbeta,
+        }
+
+    return logits, pullback
+
+
+def next_sentence(ops: Backend[A], p: Mapping[str, A], pooled: A) -> tuple[A, BlockPullback[A]]:
+    """Logits [B, 2]: index 0 for "B follows A", index 1 for "B is random"."""
+    return _project(ops, p, pooled, "cls.seq_relationship")
+
+
+def classifier(
+    ops: Backend[A], p: Mapping[str, A], x: A, c: Choices, draws: Dropout | None = None
+) -> tuple[A, BlockPullback[A]]:
+    """Logits [..., K] after dropout: of the pooled vector [B, H] (sequences, choices) or of every token [B, S, H]."""
+    dropped, dropout_back = dropout(ops, x, site="classifier", rate=c.classifier_dropout, draws=draws)
+    logits, project_back = _project(ops, p, dropped, "classifier")
+
+    def pullback(dlogits: A) -> tuple[A, dict[str, A]]:
+        ddropped, gradients = project_back(dlogits)
+        (dx,) = dropout_back(ddropped)
+        return dx, gradients
+
+    return logits, pullback
+
+
+def question_answering(ops: Backend[A], p: Mapping[str, A], hidden: A) -> tuple[A, BlockPullback[A]]:
+    """Logits [B, S, 2]: how well each position serves as the start (index 0) and the end (index 1) of the answer."""
+    return _project(ops, p, hidden, "qa_outputs")
+
+
+def _project(ops: Backend[A], p: Mapping[str, A], x: A, name: str) -> tuple[A, BlockPullback[A]]:
+    logits, back = ops.linear(x, p[f"{name}.weight"], p[f"{name}.bias"])
+
+    def pullback(dlogits: A) -> tuple[A, dict[str, A]]:
+        dx, dw, db = back(dlogits)
+        return dx, {f"{name}.weight": dw, f"{name}.bias": db}
+
+    return logits, pullback

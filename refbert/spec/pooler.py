@@ -1,0 +1,35 @@
+"""The pooler: one vector per sequence, from [CLS].
+
+Source   Google's modeling.py (BertModel, "pooler"): a dense layer with tanh on the first position. Devlin et al. 2019
+         §3 speaks only of "the final hidden vector of the special [CLS] token".
+Shapes   hidden [B, S, H]  ->  pooled [B, H]
+
+    pooled = tanh(hidden[:, 0] W + b)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+from refbert.backend import Backend, BlockPullback
+
+A = TypeVar("A")
+
+
+def pooler(ops: Backend[A], p: Mapping[str, A], hidden: Any) -> tuple[A, BlockPullback[A]]:
+    """pooled [B, H], and a pullback to (dhidden, gradients by name below ``bert.pooler.``)."""
+    B, S, _ = hidden.shape
+    first, first_back = ops.gather(hidden, np.arange(B) * S)  # [B, H]
+    z, z_back = ops.linear(first, p["dense.weight"], p["dense.bias"])
+    pooled, tanh_back = ops.tanh(z)
+
+    def pullback(dpooled: A) -> tuple[A, dict[str, A]]:
+        (dz,) = tanh_back(dpooled)
+        dfirst, dw, db = z_back(dz)
+        (dhidden,) = first_back(dfirst)
+        return dhidden, {"dense.weight": dw, "dense.bias": db}
+
+    return pooled, pullback

@@ -1,0 +1,128 @@
+"""Hugging Face transformers as a witness: random BERTs for every head, in float64 with eager attention.
+
+Weights are drawn with LayerNorm gains away from 1 and biases away from 0, and sizes are all different, so that no
+mistake hides behind a symmetric case.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import transformers
+
+import refbert
+from refbert.parameters import shapes
+
+SIZES = {
+    "vocab_size": 101,
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 56,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 3,
+}
+
+# head(s) of refbert -> Hugging Face's class
+CLASSES = {
+    ("masked_lm", "next_sentence"): transformers.BertForPreTraining,
+    ("masked_lm",): transformers.BertForMaskedLM,
+    ("next_sentence",): transformers.BertForNextSentencePrediction,
+    ("sequence_classification",): transformers.BertForSequenceClassification,
+    ("token_classification",): transformers.BertForTokenClassification,
+    ("question_answering",): transformers.BertForQuestionAnswering,
+    ("multiple_choice",): transformers.BertForMultipleChoice,
+}
+POOLERLESS = {("masked_lm",), ("token_classification",), ("question_answering",)}
+
+
+def random_model(heads, *, seed=0, num_labels=5, **changes):
+    """(Hugging Face's model in float64, refbert's config, the weights as NumPy arrays by refbert's names)."""
+    sizes = SIZES | changes
+    if heads == ("question_answering",):
+        num_labels = 2  # start and end
+    config = transformers.BertConfig(
+        **sizes, num_labels=num_labels, attn_implementation="eager",
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    model = CLASSES[heads](config).double().eval()
+    rng = np.random.default_rng(seed)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            scale, centre = (0.3, 1.0) if "LayerNorm.weight" in name else (0.25, 0.0)
+            p.copy_(torch.from_numpy(centre + scale * rng.standard_normal(tuple(p.shape))))
+    ours = refbert.BertConfig(**sizes, num_labels=num_labels, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    wanted = shapes(ours, heads, pooler=heads not in POOLERLESS)
+    state = model.state_dict()
+    return model, ours, {name: state[name].numpy() for name in wanted}
+
+
+def random_batch(B, S, *, seed=0, kind="ragged"):
+    """A batch of the named kind: "full", "ragged", "padded" (much padding), "dead" (one row without a visible key)."""
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(1, SIZES["vocab_size"], (B, S))
+    lengths = {
+        "full": np.full(B, S),
+        "ragged": rng.integers(1, S + 1, B),
+        "padded": np.full(B, max(1, S // 3)),
+        "dead": np.where(np.arange(B) == B - 1, 0, rng.integers(1, S + 1, B)),
+    }[kind]
+    mask = (np.arange(S) < lengths[:, None]).astype(np.int64)
+    first = np.maximum(lengths // 2, 1)
+    segments = ((np.arange(S) >= first[:, None]) * (1 + (np.arange(S) % 7 == 0))).astype(np.int64)
+    return refbert.Batch(input_ids=ids, token_type_ids=segments, attention_mask=mask)
+
+
+def random_labels(heads, batch, *, seed=1, num_labels=5, choices=2):
+    """Labels by Hugging Face's names, about a third of the positions labelled."""
+    rng = np.random.default_rng(seed)
+    B, S = batch.input_ids.shape
+    if heads[0] in ("masked_lm", "token_classification"):
+        K = SIZES["vocab_size"] if heads[0] == "masked_lm" else num_labels
+        labels = rng.integers(0, K, (B, S))
+        labels[rng.random((B, S)) < 0.6] = -100
+        labels[0, 0] = 1  # at least one
+        out = {"labels": labels}
+        if "next_sentence" in heads:
+            out["next_sentence_label"] = rng.integers(0, 2, B)
+        return out
+    if heads == ("next_sentence",):
+        return {"next_sentence_label": rng.integers(0, 2, B)}
+    if heads == ("question_answering",):
+        starts, ends = rng.integers(0, S, B), rng.integers(0, S, B)
+        starts[-1] = S + 3  # an answer outside the window does not count
+        return {"start_positions": starts, "end_positions": ends}
+    if heads == ("multiple_choice",):
+        return {"labels": rng.integers(0, choices, B // choices)}
+    return {"labels": rng.integers(0, num_labels, B)}
+
+
+def run(model, batch, labels, heads, *, choices=2):
+    """Hugging Face's (loss, outputs, gradients by name)."""
+    arrays = {
+        "input_ids": batch.input_ids,
+        "token_type_ids": batch.token_type_ids,
+        "attention_mask": batch.attention_mask,
+    }
+    if heads == ("multiple_choice",):
+        arrays = {name: x.reshape(-1, choices, x.shape[-1]) for name, x in arrays.items()}
+    inputs = {name: torch.from_numpy(np.ascontiguousarray(x)) for name, x in arrays.items()}
+    if heads == ("next_sentence",):
+        labels = {"labels": labels["next_sentence_label"]}
+    model.zero_grad()
+    out = model(
+        **inputs,
+        **{name: torch.from_numpy(np.asarray(x)) for name, x in labels.items()},
+        output_hidden_states=True,
+        output_attentions=True,
+    )
+    out.loss.backward()
+    gradients = {name: p.grad.numpy().copy() for name, p in model.named_parameters() if p.grad is not None}
+    return float(out.loss.detach()), out, gradients
+
+
+def normwise(ours, theirs):
+    """‖ours − theirs‖ / ‖theirs‖ (Frobenius); absolute where theirs is zero."""
+    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    size = np.linalg.norm(theirs)
+    return float(np.linalg.norm(ours - theirs) / (size or 1.0))

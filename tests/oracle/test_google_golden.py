@@ -1,0 +1,145 @@
+"""Against Google's own TensorFlow graph: a real TF1 checkpoint, and what the graph computed from it in float32.
+
+The fixture (tests/data/google-golden) holds every layer, the pooled output, log-probabilities, losses, every gradient
+of MLM + NSP, and twelve steps of AdamWeightDecayOptimizer. It is the strongest independent witness there is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rounding import SLACK, distance, float32_errors
+
+import refbert
+from refbert.training import Optimizer, learning_rate
+
+GOLDEN = Path(__file__).parent.parent / "data" / "google-golden"
+BACKENDS = [("reference", "float64"), ("reference", "float32"), ("numpy", "float32"), ("torch", "float32"), ("torch", "float64")]
+
+
+@pytest.fixture(scope="module")
+def expected():
+    with np.load(GOLDEN / "expected.npz") as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="module")
+def batch(expected):
+    return refbert.Batch(
+        input_ids=expected["in/input_ids"],
+        token_type_ids=expected["in/segment_ids"],
+        attention_mask=expected["in/input_mask"],
+    )
+
+
+@pytest.fixture(scope="module")
+def labels(expected):
+    out = np.full(expected["in/input_ids"].shape, -100)
+    for row, (positions, ids, weights) in enumerate(
+        zip(expected["in/masked_lm_positions"], expected["in/masked_lm_ids"], expected["in/masked_lm_weights"], strict=True)
+    ):
+        out[row, positions[weights > 0]] = ids[weights > 0]
+    return {"labels": out, "next_sentence_label": expected["in/next_sentence_labels"][:, 0]}
+
+
+@pytest.fixture(scope="module")
+def rounding(batch, labels):
+    """Float32's own error on this model (tests/oracle/rounding.py); Google's numbers and a backend's each carry one."""
+    truth = refbert.load(GOLDEN, backend="reference")
+    return float32_errors(truth, batch, labels)[1]
+
+
+def google_name(name):
+    """refbert's (Hugging Face's) parameter name as Google's variable, and whether its matrix is transposed there."""
+    name = name.replace("cls.predictions.bias", "cls.predictions.output_bias")
+    name = name.replace("cls.seq_relationship.weight", "cls.seq_relationship.output_weights")
+    name = name.replace("cls.seq_relationship.bias", "cls.seq_relationship.output_bias")
+    name = name.replace("layer.", "layer_").replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+    transposed = name.endswith(".weight") and "embeddings" not in name
+    name = name.replace("_embeddings.weight", "_embeddings").replace(".weight", ".kernel")
+    return name.replace(".", "/"), transposed
+
+
+def as_google(expected, kind, name):
+    variable, transposed = google_name(name)
+    value = expected[f"{kind}/{variable}"]
+    return value.T if transposed else value
+
+
+@pytest.fixture(scope="module", params=BACKENDS, ids=lambda b: "-".join(b))
+def model(request):
+    backend, dtype = request.param
+    return refbert.load(GOLDEN, backend=backend, dtype=dtype, profile="google")
+
+
+def test_every_layer_and_the_pooled_output(model, batch, expected, rounding):
+    out = model(batch, hidden_states=True)
+    layers = [expected["out/embedding_output"], *(expected[f"out/layer_{i}"] for i in range(3))]
+    for i, (ours, google) in enumerate(zip(out.hidden_states, layers, strict=True)):
+        # One error of Google's rounding and one of the backend's.
+        assert distance(ours, google) <= 2 * SLACK * rounding[f"hidden_states.{i}"], i
+    last = 2 * SLACK * rounding["hidden_states.3"]
+    assert distance(out.last_hidden_state, expected["out/sequence_output"]) <= last
+    # tanh contracts; the pooler's product of H = 48 terms adds at most 48 roundings more.
+    assert distance(out.pooler_output, expected["out/pooled_output"]) <= 4 * (last + 48 * 2.0**-24)
+
+
+def test_log_probabilities(model, batch, expected, rounding):
+    positions = expected["in/masked_lm_positions"]
+    flat = (np.arange(len(positions))[:, None] * batch.input_ids.shape[1] + positions).reshape(-1)
+    out = model(batch, masked_lm_positions=flat)
+    last = 2 * SLACK * rounding["hidden_states.3"]
+    for ours, google in (
+        (out.prediction_logits, expected["out/mlm_log_probs"]),
+        (out.seq_relationship_logits, expected["out/nsp_log_probs"]),
+    ):
+        z = ours.astype(np.float64)
+        log_probabilities = z - np.logaddexp.reduce(z, axis=-1, keepdims=True)
+        assert distance(log_probabilities, google) <= 4 * (last + 48 * 2.0**-24)
+
+
+def test_the_loss_and_every_gradient(model, batch, labels, expected, rounding):
+    loss, gradients = model.loss_and_gradients(batch, labels)
+    assert abs(loss - expected["out/loss"]) <= (2 * SLACK * rounding["loss"] + 2 * 2.0**-24) * expected["out/loss"]
+    named = {google_name(name)[0] for name in gradients}
+    assert named == {key.removeprefix("grad/") for key in expected if key.startswith("grad/")}
+    for name, gradient in gradients.items():
+        google = as_google(expected, "grad", name)
+        assert gradient.shape == google.shape, name
+        if name.endswith("attention.self.key.bias"):  # zero in exact arithmetic: only rounding is left of it
+            assert np.abs(gradient).max() <= 1e-6
+            continue
+        assert distance(gradient, google) <= 2 * SLACK * rounding[name], name
+
+
+def test_the_two_losses_one_by_one(model, batch, labels, expected):
+    mlm, _ = model.loss_and_gradients(batch, {"labels": labels["labels"]})
+    nsp, _ = model.loss_and_gradients(batch, {"next_sentence_label": labels["next_sentence_label"]})
+    assert mlm == pytest.approx(float(expected["out/mlm_loss"]), rel=2.0**-19)
+    assert nsp == pytest.approx(float(expected["out/nsp_loss"]), rel=2.0**-19)
+
+
+def test_twelve_steps_of_the_optimizer(model, batch, labels, expected):
+    trained = refbert.load(GOLDEN, backend=model.backend, profile="google")
+    optimizer = Optimizer(rule="bert_adam")
+    schedule = {"peak": float(expected["train/lr"]), "warmup": int(expected["train/warmup"]),
+                "total": int(expected["train/total"]), "from_zero": True}  # fmt: skip
+    before = trained.state_dict()
+    for step, google in enumerate(expected["train/losses"]):
+        loss, _ = trained.train_step(batch, labels, optimizer, lr=learning_rate(step, **schedule))
+        assert loss == pytest.approx(float(google), rel=1e-4), step
+    for name, weight in trained.state_dict().items():
+        google = as_google(expected, "after", name)
+        moved = np.linalg.norm(google - before[name])
+        if name.endswith("attention.self.key.bias"):
+            continue  # Adam divides rounding noise by its own size here: there is nothing to agree on
+        assert np.linalg.norm(weight - google) <= 1e-3 * moved, name
+
+
+def test_the_wrong_profile_is_noticed(batch, labels, expected):
+    # The same weights under Hugging Face's choices (erf GELU) give another loss: the comparison has teeth.
+    other = refbert.load(GOLDEN, backend="reference", profile="hf")
+    loss, _ = other.loss_and_gradients(batch, labels)
+    assert abs(loss - expected["out/loss"]) > 1e-5

@@ -1,0 +1,42 @@
+"""What a user installs: the wheel's top-level names, its entry points, and the types marker."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    out = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "--wheel-dir", out, ROOT],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    (path,) = out.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+@pytest.mark.slow
+def test_top_level_names_collide_with_nobody(wheel):
+    top = {name.split("/")[0] for name in wheel.namelist()}
+    top = {name for name in top if not name.endswith(".dist-info")}
+    # `backends` and `conformance` would collide with other projects' wheels; `tests` belongs in no wheel.
+    assert top == {"refbert", "refbert_numpy", "refbert_torch", "refbert_cupy", "refbert_conformance"}
+
+
+@pytest.mark.slow
+def test_entry_points_and_types(wheel):
+    (name,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
+    text = wheel.read(name).decode()
+    for line in ("refbert = refbert.cli:main", "numpy = refbert_numpy:NumpyBackend"):
+        assert line in text
+    assert "refbert/py.typed" in wheel.namelist()
+    assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
