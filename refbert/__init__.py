@@ -1,9 +1,9 @@
 """refbert: the reference implementation of BERT.
 
-    refbert.ops          the truth: every operation, forward and backward, in plain NumPy
-    refbert.spec         the model composed of those operations
-    refbert.load         a checkpoint, ready to run on any backend
-    refbert.registry     the backends that are installed
+refbert.ops          the truth: every operation, forward and backward, in plain NumPy
+refbert.spec         the model composed of those operations
+refbert.load         a checkpoint, ready to run on any backend
+refbert.registry     the backends that are installed
 """
 
 from refbert.batching import Batch

@@ -82,9 +82,7 @@ class Backend(Protocol[A]):
     def softmax(self, x: A) -> Out[A]:
         """refbert.ops.softmax: over the last axis."""
 
-    def attention_probabilities(
-        self, q: A, k: A, *, mask: Host, heads: int, mask_value: float
-    ) -> Out[A]:
+    def attention_probabilities(self, q: A, k: A, *, mask: Host, heads: int, mask_value: float) -> Out[A]:
         """refbert.ops.attention_probabilities: [B, S, H] twice, mask [B, S] -> [B, A, S, S]."""
 
     def attention(
@@ -142,12 +140,34 @@ class Optimizers(Protocol[A]):
         """New (p, m, v)."""
 
     def adamw(
-        self, p: A, g: A, m: A, v: A, *, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, step: int
+        self,
+        p: A,
+        g: A,
+        m: A,
+        v: A,
+        *,
+        lr: float,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        weight_decay: float,
+        step: int,
     ) -> tuple[A, A, A]:
         """New (p, m, v)."""
 
     def lamb(
-        self, p: A, g: A, m: A, v: A, *, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, step: int
+        self,
+        p: A,
+        g: A,
+        m: A,
+        v: A,
+        *,
+        lr: float,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        weight_decay: float,
+        step: int,
     ) -> tuple[A, A, A]:
         """New (p, m, v)."""
 

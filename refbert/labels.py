@@ -22,9 +22,7 @@ def is_regression(config: BertConfig) -> bool:
     return config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1)
 
 
-def read_labels(
-    labels: object, batch: Batch, heads: tuple[str, ...], config: BertConfig
-) -> dict[str, Host]:
+def read_labels(labels: object, batch: Batch, heads: tuple[str, ...], config: BertConfig) -> dict[str, Host]:
     """The label arrays by Hugging Face's names (`refbert.spec.bert.LABELS`), checked against batch and sizes.
 
     ``labels`` is a mapping of those names, or, for a model with one head that takes one array, that array. Raises

@@ -155,9 +155,7 @@ class Model:
             self._tokenizer = self._make_tokenizer()
         return self._tokenizer
 
-    def batch(
-        self, texts: Text | Sequence[Text], *, truncate: bool = False, max_length: int | None = None
-    ) -> Batch:
+    def batch(self, texts: Text | Sequence[Text], *, truncate: bool = False, max_length: int | None = None) -> Batch:
         """Texts, or pairs of texts, as a Batch padded to the longest.
 
         ``max_length`` is in tokens, [CLS] and [SEP] included, at most (and by default) the model's positions. A longer
@@ -210,7 +208,9 @@ class Model:
         return Output(
             last_hidden_state=host(encoded.hidden),
             pooler_output=None if encoded.pooled is None else host(encoded.pooled),
-            logits={name: self._logits(name, encoded.hidden, encoded.pooled, batch, masked_lm_positions) for name in wanted},
+            logits={
+                name: self._logits(name, encoded.hidden, encoded.pooled, batch, masked_lm_positions) for name in wanted
+            },
             hidden_states=tuple(host(x) for x in watch.hidden_states) if hidden_states else None,
             attentions=tuple(host(x) for x in watch.attentions) if attentions else None,
         )
@@ -469,6 +469,8 @@ def _with_labels(
 
 
 def _as_list(texts: Text | Sequence[Text]) -> list[Text]:
-    if isinstance(texts, str) or (isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(t, str) for t in texts)):
+    if isinstance(texts, str) or (
+        isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(t, str) for t in texts)
+    ):
         return [texts]  # type: ignore[list-item]
     return list(texts)

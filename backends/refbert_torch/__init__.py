@@ -16,6 +16,7 @@ import numpy.typing as npt
 try:
     import torch
     from torch.nn import functional
+    from torch.optim.adamw import adamw
 except ImportError as error:
     raise ImportError(f'PyTorch is not installed ({error}); install it with: pip install "refbert[torch]"') from error
 
@@ -61,7 +62,7 @@ class TorchBackend:
         self.library = f"PyTorch {torch.__version__}"
         if self._device.type == "cuda":
             if not torch.cuda.is_available():
-                raise RuntimeError('PyTorch sees no CUDA device; use --device cpu, or install a CUDA build of PyTorch')
+                raise RuntimeError("PyTorch sees no CUDA device; use --device cpu, or install a CUDA build of PyTorch")
             index = self._device.index or 0
             if index >= torch.cuda.device_count():
                 raise RuntimeError(f"there is no CUDA device {index}: PyTorch sees {torch.cuda.device_count()}")
@@ -255,7 +256,7 @@ class TorchBackend:
         if step < 1:
             raise ValueError(f"step counts from 1, got {step}")
         p, m, v = p.clone(), m.clone(), v.clone()
-        torch.optim._functional.adamw(  # the kernel behind torch.optim.AdamW
+        adamw(  # the function behind torch.optim.AdamW: updates its arguments in place
             [p], [g], [m], [v], [], [torch.tensor(float(step - 1))],
             amsgrad=False, beta1=beta1, beta2=beta2, lr=lr, weight_decay=weight_decay, eps=eps, maximize=False,
         )  # fmt: skip
@@ -295,5 +296,5 @@ def _add_mask(scores: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _check_range(what: str, index: Host, limit: int) -> None:
-    if index.size and not (0 <= int(index.min()) and int(index.max()) < limit):
+    if index.size and not (int(index.min()) >= 0 and int(index.max()) < limit):
         raise IndexError(f"{what} must be in [0, {limit}), got {int(index.min())} to {int(index.max())}")

@@ -25,19 +25,29 @@ _COMPARABLE = 12
 @click.command()
 @click.argument("texts", nargs=-1, metavar="[TEXT …]")
 @click.option("--model", envvar="REFBERT_MODEL", help="A local directory or a hub name (or set REFBERT_MODEL).")
-@click.option("--backend", default="numpy", show_default=True, help="A name from `refbert backends`, or package.module:Class.")
-@click.option("--task", type=click.Choice(TASKS), help="Default: fill-mask for a [MASK] and a masked-LM head, else embed.")
+@click.option(
+    "--backend", default="numpy", show_default=True, help="A name from `refbert backends`, or package.module:Class."
+)
+@click.option(
+    "--task", type=click.Choice(TASKS), help="Default: fill-mask for a [MASK] and a masked-LM head, else embed."
+)
 @click.option("--pair", is_flag=True, help="Texts come in twos: TEXT TEXT …, or tab-separated on each line of stdin.")
 @click.option("--dtype", help="What the backend computes in; default: its own first choice.")
 @click.option("--device", help='Where: "cpu", "cuda", "cuda:1", …')
-@click.option("--profile", type=click.Choice(tuple(PROFILES)), help="Whose numbers, where Google's and Hugging Face's differ.")
+@click.option(
+    "--profile", type=click.Choice(tuple(PROFILES)), help="Whose numbers, where Google's and Hugging Face's differ."
+)
 @click.option("--top-k", default=5, show_default=True, help="How many candidates for each [MASK].")
-@click.option("--pooling", type=click.Choice(POOLINGS), default="mean", show_default=True, help="What makes a text's vector.")
+@click.option(
+    "--pooling", type=click.Choice(POOLINGS), default="mean", show_default=True, help="What makes a text's vector."
+)
 @click.option("--normalize/--no-normalize", default=True, show_default=True, help="Scale vectors to length 1.")
 @click.option("--truncate", is_flag=True, help="Cut texts that are too long, instead of refusing them.")
 @click.option("--max-length", type=int, help="Longest text in tokens; default: the model's positions.")
 @click.option("--batch-size", default=32, show_default=True, type=click.IntRange(min=1), help="Texts per forward pass.")
-@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.npz", help="Store the raw arrays.")
+@click.option(
+    "--save", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.npz", help="Store the raw arrays."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per text instead of a table.")
 def run(
     texts: tuple[str, ...],
@@ -112,7 +122,9 @@ def _read_texts(texts: tuple[str, ...], pair: bool) -> list[Text]:
     return pairs
 
 
-def _arrays(model: Model, texts: list[Text], *, batch_size: int, truncate: bool, max_length: int | None) -> dict[str, Any]:
+def _arrays(
+    model: Model, texts: list[Text], *, batch_size: int, truncate: bool, max_length: int | None
+) -> dict[str, Any]:
     """The raw arrays of all texts in one padded batch: [N, S, …], under Hugging Face's output names."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RefbertWarning)  # the task has said what was cut
@@ -185,7 +197,9 @@ def _print_filled(results: list[Filled], as_json: bool) -> None:
         table.add_column("probability", justify="right")
         for mask in result.masks:
             for rank, prediction in enumerate(mask.predictions):
-                table.add_row(str(mask.position) if rank == 0 else "", escape(prediction.token), f"{prediction.score:.4f}")
+                table.add_row(
+                    str(mask.position) if rank == 0 else "", escape(prediction.token), f"{prediction.score:.4f}"
+                )
         if not result.masks:
             table.add_row("", "(no mask)", "")
         print_table(table)

@@ -46,13 +46,13 @@ def attention(
 ) -> tuple[Array, Pullback]:
     """y = dropout(softmax(q kᵀ/√D + mask)) v per head, heads concatenated."""
     p, probabilities_back = attention_probabilities(q, k, mask=mask, heads=heads, mask_value=mask_value)
-    p_dropped, dropout_back = (p, None) if keep is None else dropout(p, keep=keep, rate=rate)
+    p_dropped, dropout_back = dropout(p, keep=keep, rate=rate) if keep is not None else (p, None)
     V = split_heads(v, heads)  # [B, A, S, D]
     y = merge_heads(p_dropped @ V)  # [B, S, H]
 
     def pullback(dy: Array) -> tuple[Array, Array, Array]:
         dY = split_heads(dy, heads)  # [B, A, S, D]
-        dp = dY @ V.swapaxes(-1, -2)  # [B, A, S, S]
+        dp: Array = dY @ V.swapaxes(-1, -2)  # [B, A, S, S]
         dV = p_dropped.swapaxes(-1, -2) @ dY  # [B, A, S, D]
         if dropout_back is not None:
             (dp,) = dropout_back(dp)

@@ -43,9 +43,7 @@ from refbert.ops.softmax import softmax
 from refbert.ops.types import Array, Mask, Pullback
 
 
-def attention_probabilities(
-    q: Array, k: Array, *, mask: Mask, heads: int, mask_value: float
-) -> tuple[Array, Pullback]:
+def attention_probabilities(q: Array, k: Array, *, mask: Mask, heads: int, mask_value: float) -> tuple[Array, Pullback]:
     """p = softmax(q kᵀ/√D + mask) per head. Raises ValueError if H is not a multiple of heads."""
     Q, K = split_heads(q, heads), split_heads(k, heads)  # [B, A, S, D]
     scale = 1 / math.sqrt(Q.shape[-1])

@@ -40,7 +40,7 @@ def cross_entropy(logits: Array, labels: Ids, *, denominator: float) -> tuple[Ar
     z = logits.reshape(-1, logits.shape[-1])  # [N, C]
     labelled = labels.reshape(-1) != IGNORE  # [N]
     c = labels.reshape(-1)[labelled]  # [M']
-    if c.size and not (0 <= int(c.min()) and int(c.max()) < z.shape[1]):
+    if c.size and not (int(c.min()) >= 0 and int(c.max()) < z.shape[1]):
         raise IndexError(f"labels must be {IGNORE} or in [0, {z.shape[1]}), got {int(c.min())} to {int(c.max())}")
     per_row = 1 / denominator if denominator else 0.0
 

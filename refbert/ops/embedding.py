@@ -27,7 +27,7 @@ from refbert.ops.types import Array, Ids, Pullback
 
 def embedding(table: Array, ids: Ids) -> tuple[Array, Pullback]:
     """y = table[ids]. Raises IndexError for an id outside [0, V) (a negative id would silently wrap around)."""
-    if ids.size and not (0 <= int(ids.min()) and int(ids.max()) < table.shape[0]):
+    if ids.size and not (int(ids.min()) >= 0 and int(ids.max()) < table.shape[0]):
         raise IndexError(f"ids must be in [0, {table.shape[0]}), got {int(ids.min())} to {int(ids.max())}")
     y = table[ids]  # [..., H]
 

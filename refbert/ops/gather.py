@@ -25,7 +25,7 @@ from refbert.ops.types import Array, Ids, Pullback
 def gather(x: Array, positions: Ids) -> tuple[Array, Pullback]:
     """y = rows of x at positions. Raises IndexError for a position outside [0, M)."""
     rows = x.reshape(-1, x.shape[-1])  # [M, H]
-    if positions.size and not (0 <= int(positions.min()) and int(positions.max()) < rows.shape[0]):
+    if positions.size and not (int(positions.min()) >= 0 and int(positions.max()) < rows.shape[0]):
         raise IndexError(f"positions must be in [0, {rows.shape[0]}), "
                          f"got {int(positions.min())} to {int(positions.max())}")  # fmt: skip
     y = rows[positions]  # [P, H]

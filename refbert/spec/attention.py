@@ -51,9 +51,7 @@ def self_attention(
     o, o_back = ops.linear(a, p["output.dense.weight"], p["output.dense.bias"])
     dropped, dropout_back = dropout(ops, o, site=f"{site}.attention.output", rate=c.hidden_dropout, draws=draws)
     added, add_back = ops.add(x, dropped)
-    y, norm_back = ops.layer_norm(
-        added, p["output.LayerNorm.weight"], p["output.LayerNorm.bias"], eps=c.layer_norm_eps
-    )
+    y, norm_back = ops.layer_norm(added, p["output.LayerNorm.weight"], p["output.LayerNorm.bias"], eps=c.layer_norm_eps)
 
     def pullback(dy: A) -> tuple[A, dict[str, A]]:
         dadded, dgamma, dbeta = norm_back(dy)

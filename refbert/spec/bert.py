@@ -51,9 +51,7 @@ def bert(
 
     Either cotangent may be None where a loss does not use that output, but not both.
     """
-    x, embeddings_back = embeddings(
-        ops, Scope(p, "bert.embeddings."), batch.input_ids, batch.token_type_ids, c, draws
-    )
+    x, embeddings_back = embeddings(ops, Scope(p, "bert.embeddings."), batch.input_ids, batch.token_type_ids, c, draws)
     hidden, encoder_back = encoder(
         ops,
         Scope(p, "bert.encoder."),

@@ -34,7 +34,7 @@ def embeddings(
     c: Choices,
     draws: Dropout | None = None,
 ) -> tuple[A, Callable[[A], dict[str, A]]]:
-    """x [B, S, H], and a pullback from dx to the gradients of the five parameters (names below ``bert.embeddings.``)."""
+    """x [B, S, H], and a pullback from dx to the five parameters' gradients (names below ``bert.embeddings.``)."""
     B, S = input_ids.shape
     positions = np.tile(np.arange(S), (B, 1))  # [B, S]
 

@@ -27,8 +27,8 @@ class Optimizer:
     """Adam's state and settings. ``rule`` is "bert_adam", "adamw" or "lamb"; see refbert.ops for the equations.
 
     Defaults are Devlin et al. 2019 A.2 and Google's code: β = (0.9, 0.999), ε = 1e-6, decay 0.01, clipping at 1.0
-    (``max_norm=None`` switches it off). ``updates`` counts finished updates; ``m`` and ``v`` are the moments by name, in
-    the backend's arrays.
+    (``max_norm=None`` switches it off). ``updates`` counts finished updates; ``m`` and ``v`` are the moments by name,
+    in the backend's arrays.
     """
 
     rule: str = "bert_adam"
@@ -58,9 +58,7 @@ class Optimizer:
             raise InputError(f"gradients of unknown parameters: {', '.join(strangers)}")
         norm = None
         if self.max_norm is not None:
-            gradients, norm = backend.clip_by_global_norm(
-                gradients, max_norm=self.max_norm, epsilon=self.clip_epsilon
-            )
+            gradients, norm = backend.clip_by_global_norm(gradients, max_norm=self.max_norm, epsilon=self.clip_epsilon)
         self.updates += 1
         options: dict[str, Any] = {"lr": lr, "beta1": self.beta1, "beta2": self.beta2, "eps": self.eps}
         if self.rule in _NEEDS_STEP:

@@ -26,7 +26,9 @@ def rename(weights, hidden, inner):
     """The same function with hidden units permuted by ``hidden`` and every layer's feed-forward units by ``inner``."""
     out = {}
     for name, w in weights.items():
-        if name == "cls.predictions.bias" or name.startswith(("cls.seq_relationship.bias", "classifier.bias", "qa_outputs.bias")):
+        if name == "cls.predictions.bias" or name.startswith(
+            ("cls.seq_relationship.bias", "classifier.bias", "qa_outputs.bias")
+        ):
             axes = (None,)
         elif name.startswith("bert.pooler.dense"):
             axes = (None, hidden) if w.ndim == 2 else (None,)  # the pooled vector keeps its order

@@ -16,7 +16,13 @@ import refbert
 from refbert.training import Optimizer, learning_rate
 
 GOLDEN = Path(__file__).parent.parent / "data" / "google-golden"
-BACKENDS = [("reference", "float64"), ("reference", "float32"), ("numpy", "float32"), ("torch", "float32"), ("torch", "float64")]
+BACKENDS = [
+    ("reference", "float64"),
+    ("reference", "float32"),
+    ("numpy", "float32"),
+    ("torch", "float32"),
+    ("torch", "float64"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +44,12 @@ def batch(expected):
 def labels(expected):
     out = np.full(expected["in/input_ids"].shape, -100)
     for row, (positions, ids, weights) in enumerate(
-        zip(expected["in/masked_lm_positions"], expected["in/masked_lm_ids"], expected["in/masked_lm_weights"], strict=True)
+        zip(
+            expected["in/masked_lm_positions"],
+            expected["in/masked_lm_ids"],
+            expected["in/masked_lm_weights"],
+            strict=True,
+        )
     ):
         out[row, positions[weights > 0]] = ids[weights > 0]
     return {"labels": out, "next_sentence_label": expected["in/next_sentence_labels"][:, 0]}
@@ -56,7 +67,11 @@ def google_name(name):
     name = name.replace("cls.predictions.bias", "cls.predictions.output_bias")
     name = name.replace("cls.seq_relationship.weight", "cls.seq_relationship.output_weights")
     name = name.replace("cls.seq_relationship.bias", "cls.seq_relationship.output_bias")
-    name = name.replace("layer.", "layer_").replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+    name = (
+        name.replace("layer.", "layer_")
+        .replace("LayerNorm.weight", "LayerNorm.gamma")
+        .replace("LayerNorm.bias", "LayerNorm.beta")
+    )
     transposed = name.endswith(".weight") and "embeddings" not in name
     name = name.replace("_embeddings.weight", "_embeddings").replace(".weight", ".kernel")
     return name.replace(".", "/"), transposed

@@ -1,0 +1,64 @@
+"""`refbert backends` and `refbert info`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from small_checkpoint import write_small_checkpoint
+from test_run import MINILM, fails, refbert_cli
+
+
+def test_backends_json():
+    done = refbert_cli("backends", "--json")
+    assert done.returncode == 0, done.stderr
+    found = {one["name"]: one for one in map(json.loads, done.stdout.splitlines())}
+    assert list(found)[:4] == ["reference", "numpy", "torch", "cupy"]
+    for one in found.values():
+        assert set(one) == {"name", "available", "library", "device", "dtypes", "missing", "reason"}
+        assert one["available"] or one["reason"]
+    for name in ("reference", "numpy", "torch"):
+        assert found[name]["available"], found[name]["reason"]
+        assert found[name]["missing"] == []
+    assert found["reference"]["dtypes"][0] == "float64"
+    assert found["numpy"]["dtypes"][0] == "float32"
+
+
+def test_backends_table_says_why_not():
+    done = refbert_cli("backends", "--device", "cuda:99")
+    assert done.returncode == 0
+    assert "no CUDA device" in " ".join(done.stdout.split())
+
+
+def test_info_of_a_real_checkpoint():
+    done = refbert_cli("info", MINILM, "--json")
+    assert done.returncode == 0, done.stderr
+    out = json.loads(done.stdout)
+    assert out["parameters"]["total"] == 22_713_216
+    assert sum(out["parameters"]["groups"].values()) == 22_713_216
+    assert out["config"]["hidden_size"] == 384
+
+
+def test_info_of_a_preset_needs_no_files():
+    done = refbert_cli("info", "bert-base-uncased", "--json", env={"HF_HUB_OFFLINE": "1"})
+    assert json.loads(done.stdout)["parameters"]["total"] == 109_482_240
+
+
+def test_info_table(tmp_path):
+    done = refbert_cli("info", write_small_checkpoint(tmp_path))
+    assert done.returncode == 0
+    for word in ("encoder", "masked_lm", "FLOP", "memory"):
+        assert word in done.stdout
+
+
+def test_info_of_nothing(tmp_path):
+    fails(refbert_cli("info", tmp_path / "nowhere"), "nowhere")
+    (tmp_path / "config.json").write_text("not json")
+    fails(refbert_cli("info", tmp_path), "config.json")
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["run", "--help"], ["info", "-h"]])
+def test_help(arguments):
+    done = refbert_cli(*arguments)
+    assert done.returncode == 0
+    assert done.stdout

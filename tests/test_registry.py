@@ -1,0 +1,121 @@
+"""Finding backends: names, classes, and what is said when one cannot be had."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from refbert import registry
+from refbert.backend import OPTIONAL, REQUIRED, missing_ops
+from refbert.errors import BackendError, BackendUnavailable, UnknownBackend, Unsupported
+from refbert.reference import ReferenceBackend
+
+
+def module(tmp_path, monkeypatch, name, source):
+    (tmp_path / f"{name}.py").write_text(textwrap.dedent(source))
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+def test_our_own_come_first():
+    assert registry.names()[:4] == ("reference", "numpy", "torch", "cupy")
+
+
+def test_by_name_and_by_class():
+    assert isinstance(registry.create("reference"), ReferenceBackend)
+    assert isinstance(registry.create("refbert.reference:ReferenceBackend"), ReferenceBackend)
+
+
+@pytest.mark.parametrize("name", ["reference", "numpy", "torch"])
+def test_the_contract_is_complete(name):
+    backend = registry.create(name)
+    assert missing_ops(backend) == ()
+    assert backend.name == name
+    assert backend.dtype == backend.dtypes[0]
+    for attribute in ("library", "device"):
+        assert getattr(backend, attribute)
+
+
+def test_the_contract_lists_what_the_ops_are():
+    # Read off the protocols: spot checks that the reading works.
+    assert {"asarray", "linear", "attention", "cross_entropy"} <= set(REQUIRED)
+    assert set(OPTIONAL) == {"encoder_layer", "bert_adam", "adamw", "lamb", "clip_by_global_norm"}
+
+
+def test_a_class_without_ops_is_told_which(tmp_path, monkeypatch):
+    module(tmp_path, monkeypatch, "bare_backend", "class Bare:\n    def __init__(self, dtype=None, device=None): pass")
+    assert set(missing_ops(registry.create("bare_backend:Bare"))) == set(REQUIRED)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("nunpy", 'did you mean "numpy"'),
+        ("tpu", "reference, numpy, torch, cupy"),
+        ("no_such_module_here:Backend", 'no module "no_such_module_here"'),
+        ("refbert.reference:NoSuchClass", 'no "NoSuchClass"'),
+    ],
+)
+def test_unknown(name, says):
+    with pytest.raises(UnknownBackend, match=says):
+        registry.create(name)
+
+
+def test_a_dtype_or_device_that_is_not_offered():
+    with pytest.raises(Unsupported, match="bfloat16.*float64, float32"):
+        registry.create("reference", dtype="bfloat16")
+    with pytest.raises(Unsupported, match='"cpu" only'):
+        registry.create("reference", device="cuda")
+
+
+def test_a_device_that_is_not_here():
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        index = torch.cuda.device_count()
+        with pytest.raises(BackendUnavailable, match=f"no CUDA device {index}"):
+            registry.create("torch", device=f"cuda:{index}")
+    else:
+        with pytest.raises(BackendUnavailable, match="no CUDA device"):
+            registry.create("torch", device="cuda")
+    with pytest.raises(BackendUnavailable, match='"banana"'):
+        registry.create("torch", device="banana")
+
+
+def test_a_missing_library_is_unavailable_and_named(tmp_path, monkeypatch):
+    module(tmp_path, monkeypatch, "needs_library", "import a_library_that_nobody_has\nclass B: pass")
+    with pytest.raises(BackendUnavailable, match="a_library_that_nobody_has"):
+        registry.create("needs_library:B")
+
+
+def test_a_constructor_that_refuses_is_unavailable(tmp_path, monkeypatch):
+    source = """
+        class B:
+            def __init__(self, dtype=None, device=None):
+                raise RuntimeError("no accelerator found;\\n plug one in")
+        """
+    module(tmp_path, monkeypatch, "needs_device", source)
+    with pytest.raises(BackendUnavailable, match="no accelerator found; plug one in"):
+        registry.create("needs_device:B")
+
+
+def test_a_plugin_that_breaks_on_import_is_an_error_not_a_traceback(tmp_path, monkeypatch):
+    module(tmp_path, monkeypatch, "breaks", "1 / 0")
+    with pytest.raises(BackendError, match="breaks failed: division by zero"):
+        registry.create("breaks:B")
+
+
+def test_without_torch_the_install_command_is_given():
+    code = """
+        import sys
+        sys.modules["torch"] = None
+        from refbert import registry
+        from refbert.errors import BackendUnavailable
+        try:
+            registry.create("torch")
+        except BackendUnavailable as error:
+            print(error)
+        """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert 'pip install "refbert[torch]"' in done.stdout
