@@ -58,9 +58,11 @@ class Batch:
 
     def check(self, config: BertConfig) -> None:
         """Raise `InputError` for an id, a segment or a length that a model of this configuration does not have."""
-        B, S = self.shape
+        S = self.input_ids.shape[1]
         if config.max_position_embeddings < S:
-            raise InputError(f"the batch is {S} tokens long, but the model has {config.max_position_embeddings} positions")
+            raise InputError(
+                f"the batch is {S} tokens long, but the model has {config.max_position_embeddings} positions"
+            )
         for name, array, limit in (
             ("input_ids", self.input_ids, config.vocab_size),
             ("token_type_ids", self.token_type_ids, config.type_vocab_size),

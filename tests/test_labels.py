@@ -63,4 +63,6 @@ def test_a_span_outside_the_window_is_legal():
 
 def test_multi_label_is_refused_by_name():
     with pytest.raises(InputError, match="multi-label"):
-        read([[0, 1, 0]] * 4, "sequence_classification", config=CONFIG.replace(problem_type="multi_label_classification"))
+        read(
+            [[0, 1, 0]] * 4, "sequence_classification", config=CONFIG.replace(problem_type="multi_label_classification")
+        )

@@ -10,7 +10,7 @@ Equation
     g ← g min(1, c/(n + 1e-6))           PyTorch's clip_grad_norm_: epsilon = 1e-6
 
     All gradients keep their direction, together; nothing changes when n ≤ c. A norm that is not finite is returned
-    as it is and spoils every gradient: the caller must look at it before the update.
+    as it is and every gradient becomes NaN, as in TensorFlow: the caller must look at it before the update.
 """
 
 from __future__ import annotations
@@ -27,4 +27,6 @@ def clip_by_global_norm(
     """(clipped gradients, norm before clipping)."""
     norm = math.sqrt(sum(float((g * g).sum()) for g in gradients.values()))
     scale = max_norm / (norm + epsilon) if norm + epsilon > max_norm else 1.0
+    if not math.isfinite(norm):
+        scale = math.nan
     return {name: g * scale for name, g in gradients.items()}, norm

@@ -19,7 +19,7 @@ Equation, form "tanh"
 
     Gradient: T′ = ½ (1 − tanh² u) u′ = 2 T (1 − T) u′ with u′ = √(2/π) (1 + 3·0.044715 x²), so
 
-        dy/dx = T + 2 x T (1 − T) u′.
+        dy/dx = T + 2 x T (1 − T) u′,       1 − T = 1/(1 + e^{2u}) in the same way.
 """
 
 from __future__ import annotations
@@ -59,10 +59,11 @@ def _gelu_tanh(x: Array) -> tuple[Array, Pullback]:
     c, a = math.sqrt(2 / math.pi), 0.044715
     u = c * (x + a * x * x * x)
     T = np.exp(-np.logaddexp(0, -2 * u))
+    one_minus_T = np.exp(-np.logaddexp(0, 2 * u))
     y = x * T
 
     def pullback(dy: Array) -> tuple[Array]:
         u_prime = c * (1 + 3 * a * x * x)
-        return (dy * (T + 2 * x * T * (1 - T) * u_prime),)
+        return (dy * (T + 2 * x * T * one_minus_T * u_prime),)
 
     return y, pullback

@@ -14,7 +14,12 @@ from refbert import registry
 from refbert.model import Model
 from refbert.reference import ReferenceBackend
 
-HEADS = [("masked_lm", "next_sentence"), ("sequence_classification",), ("token_classification",), ("question_answering",)]
+HEADS = [
+    ("masked_lm", "next_sentence"),
+    ("sequence_classification",),
+    ("token_classification",),
+    ("question_answering",),
+]
 SHAPES = {
     "ragged": (4, 17, "ragged"),
     "length 1": (4, 1, "full"),
@@ -25,7 +30,8 @@ SHAPES = {
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("heads", HEADS, ids="+".join)
-def test_within_rounding(heads, shape):
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_within_rounding(backend, heads, shape):
     theirs, config, weights = random_model(heads)
     # The same rounded weights on both sides, so that only the arithmetic differs.
     weights = {name: w.astype(np.float32).astype(np.float64) for name, w in weights.items()}
@@ -38,19 +44,18 @@ def test_within_rounding(heads, shape):
     exact, allowed = float32_errors(truth, batch, labels)
     assert abs(loss - exact["loss"]) <= 1e-10 * loss
 
-    for name in ("numpy", "torch"):
-        model = Model(config, weights, backend=registry.create(name, dtype="float32"), heads=heads)
-        our_loss, ours = model.loss_and_gradients(batch, labels)
-        states = model(batch, hidden_states=True, heads=()).hidden_states
-        assert abs(our_loss - loss) <= max(SLACK * allowed["loss"], 4 * 2.0**-24) * loss, name
-        for i, state in enumerate(states):
-            hf = out.hidden_states[i].detach().numpy()
-            assert distance(state, hf) <= SLACK * allowed[f"hidden_states.{i}"], (name, i)
-        largest = max(np.linalg.norm(g) for g in gradients.values())
-        for key, gradient in gradients.items():
-            if np.linalg.norm(gradient) < 1e-10 * largest:
-                continue  # zero in exact arithmetic (the key bias): no digits to compare
-            assert distance(ours[key], gradient) <= SLACK * allowed[key], (name, key)
+    model = Model(config, weights, backend=registry.create(backend, dtype="float32"), heads=heads)
+    our_loss, ours = model.loss_and_gradients(batch, labels)
+    states = model(batch, hidden_states=True, heads=()).hidden_states
+    assert abs(our_loss - loss) <= max(SLACK * allowed["loss"], 4 * 2.0**-24) * loss
+    for i, state in enumerate(states):
+        hf = out.hidden_states[i].detach().numpy()
+        assert distance(state, hf) <= SLACK * allowed[f"hidden_states.{i}"], i
+    largest = max(np.linalg.norm(g) for g in gradients.values())
+    for name, gradient in gradients.items():
+        if np.linalg.norm(gradient) < 1e-10 * largest:
+            continue  # zero in exact arithmetic (the key bias): no digits to compare
+        assert distance(ours[name], gradient) <= SLACK * allowed[name], name
 
 
 def as_tensor(w):

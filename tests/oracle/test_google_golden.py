@@ -15,6 +15,7 @@ from rounding import SLACK, distance, float32_errors
 import refbert
 from refbert.training import Optimizer, learning_rate
 
+U = 2.0**-24  # unit roundoff of float32
 GOLDEN = Path(__file__).parent.parent / "data" / "google-golden"
 BACKENDS = [
     ("reference", "float64"),
@@ -98,7 +99,7 @@ def test_every_layer_and_the_pooled_output(model, batch, expected, rounding):
     last = 2 * SLACK * rounding["hidden_states.3"]
     assert distance(out.last_hidden_state, expected["out/sequence_output"]) <= last
     # tanh contracts; the pooler's product of H = 48 terms adds at most 48 roundings more.
-    assert distance(out.pooler_output, expected["out/pooled_output"]) <= 4 * (last + 48 * 2.0**-24)
+    assert distance(out.pooler_output, expected["out/pooled_output"]) <= 4 * (last + 48 * U)
 
 
 def test_log_probabilities(model, batch, expected, rounding):
@@ -112,49 +113,65 @@ def test_log_probabilities(model, batch, expected, rounding):
     ):
         z = ours.astype(np.float64)
         log_probabilities = z - np.logaddexp.reduce(z, axis=-1, keepdims=True)
-        assert distance(log_probabilities, google) <= 4 * (last + 48 * 2.0**-24)
+        assert distance(log_probabilities, google) <= 4 * (last + 48 * U)
 
 
 def test_the_loss_and_every_gradient(model, batch, labels, expected, rounding):
     loss, gradients = model.loss_and_gradients(batch, labels)
-    assert abs(loss - expected["out/loss"]) <= (2 * SLACK * rounding["loss"] + 2 * 2.0**-24) * expected["out/loss"]
+    assert abs(loss - expected["out/loss"]) <= (2 * SLACK * rounding["loss"] + 2 * U) * expected["out/loss"]
     named = {google_name(name)[0] for name in gradients}
     assert named == {key.removeprefix("grad/") for key in expected if key.startswith("grad/")}
     for name, gradient in gradients.items():
         google = as_google(expected, "grad", name)
         assert gradient.shape == google.shape, name
-        if name.endswith("attention.self.key.bias"):  # zero in exact arithmetic: only rounding is left of it
-            assert np.abs(gradient).max() <= 1e-6
+        if is_key_bias(name):
+            # Zero in exact arithmetic: a sum over all positions of the terms that, weighted by the inputs, make up
+            # the key matrix's gradient. Only their roundings are left.
+            terms = np.linalg.norm(as_google(expected, "grad", name.replace("bias", "weight")))
+            assert np.linalg.norm(gradient) <= batch.input_ids.size * U * terms
             continue
         assert distance(gradient, google) <= 2 * SLACK * rounding[name], name
 
 
-def test_the_two_losses_one_by_one(model, batch, labels, expected):
-    mlm, _ = model.loss_and_gradients(batch, {"labels": labels["labels"]})
-    nsp, _ = model.loss_and_gradients(batch, {"next_sentence_label": labels["next_sentence_label"]})
-    assert mlm == pytest.approx(float(expected["out/mlm_loss"]), rel=2.0**-19)
-    assert nsp == pytest.approx(float(expected["out/nsp_loss"]), rel=2.0**-19)
+def test_the_two_losses_one_by_one(model, batch, labels, expected, rounding):
+    # The smaller loss carries, relatively, at most the total's error times how much smaller it is.
+    total = float(expected["out/loss"])
+    for name, key in (("labels", "out/mlm_loss"), ("next_sentence_label", "out/nsp_loss")):
+        loss, _ = model.loss_and_gradients(batch, {name: labels[name]})
+        assert abs(loss - expected[key]) <= (2 * SLACK * rounding["loss"] + 2 * U) * total, key
 
 
-def test_twelve_steps_of_the_optimizer(model, batch, labels, expected):
+def test_twelve_steps_of_the_optimizer(model, batch, labels, expected, rounding):
     trained = refbert.load(GOLDEN, backend=model.backend, profile="google")
     optimizer = Optimizer(rule="bert_adam")
-    schedule = {"peak": float(expected["train/lr"]), "warmup": int(expected["train/warmup"]),
-                "total": int(expected["train/total"]), "from_zero": True}  # fmt: skip
+    schedule = {
+        "peak": float(expected["train/lr"]),
+        "warmup": int(expected["train/warmup"]),
+        "total": int(expected["train/total"]),
+        "from_zero": True,
+    }
+    steps = len(expected["train/losses"])
     before = trained.state_dict()
+    # Adam's step does not change when a gradient is scaled, so a gradient's relative error is the step's; the errors
+    # of `steps` updates add up. Beside them, each update rounds the weight that it stores.
+    relative = {name: steps * 2 * SLACK * rounding[name] for name in before}
     for step, google in enumerate(expected["train/losses"]):
         loss, _ = trained.train_step(batch, labels, optimizer, lr=learning_rate(step, **schedule))
-        assert loss == pytest.approx(float(google), rel=1e-4), step
+        assert abs(loss - google) <= max(relative.values()) * google, step
     for name, weight in trained.state_dict().items():
-        google = as_google(expected, "after", name)
-        moved = np.linalg.norm(google - before[name])
-        if name.endswith("attention.self.key.bias"):
+        if is_key_bias(name):
             continue  # Adam divides rounding noise by its own size here: there is nothing to agree on
-        assert np.linalg.norm(weight - google) <= 1e-3 * moved, name
+        google = as_google(expected, "after", name)
+        allowed = relative[name] * np.linalg.norm(google - before[name]) + 2 * steps * U * np.linalg.norm(google)
+        assert np.linalg.norm(weight - google) <= allowed, name
 
 
-def test_the_wrong_profile_is_noticed(batch, labels, expected):
-    # The same weights under Hugging Face's choices (erf GELU) give another loss: the comparison has teeth.
+def test_the_wrong_profile_is_noticed(batch, expected, rounding):
+    # The same weights under Hugging Face's choices (erf GELU) are out of bounds: the comparison has teeth.
     other = refbert.load(GOLDEN, backend="reference", profile="hf")
-    loss, _ = other.loss_and_gradients(batch, labels)
-    assert abs(loss - expected["out/loss"]) > 1e-5
+    ours = other(batch, hidden_states=True).hidden_states[1]
+    assert distance(ours, expected["out/layer_0"]) > 30 * 2 * SLACK * rounding["hidden_states.1"]
+
+
+def is_key_bias(name):
+    return name.endswith("attention.self.key.bias")

@@ -1,0 +1,6 @@
+from refbert.reference import ReferenceBackend
+
+
+class NumpyBackend(ReferenceBackend):
+    name = "numpy"
+    dtypes = ("float32", "float64")

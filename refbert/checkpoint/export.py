@@ -1,0 +1,90 @@
+"""Writing a checkpoint that Hugging Face transformers, and refbert, load to the same outputs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refbert.checkpoint.matching import ARCHITECTURES
+from refbert.config import BertConfig
+from refbert.errors import CheckpointError
+from refbert.parameters import shapes
+
+Host = npt.NDArray[Any]
+
+
+def write(
+    directory: Path,
+    tensors: Mapping[str, Host],
+    config: BertConfig,
+    *,
+    heads: Collection[str],
+    pooler: bool,
+    overwrite: bool = False,
+) -> None:
+    """Write ``model.safetensors`` and ``config.json``; the directory is made if need be.
+
+    ``tensors``: exactly the names and shapes of ``refbert.parameters.shapes(config, heads, pooler=pooler)``; their
+    dtypes are kept. ``config.hidden_act`` must be Hugging Face's word for the activation. Each file appears whole or
+    not at all. Raises `CheckpointError` if the tensors are not those, if the directory holds either file already
+    (unless ``overwrite``), or if it cannot be written; `ConfigError` for heads that do not go together.
+    """
+    directory = Path(directory)
+    expected = shapes(config, heads, pooler=pooler)
+    if set(expected) != set(tensors):
+        differing = sorted(set(expected) ^ set(tensors))
+        raise CheckpointError(f"{directory}: not written, tensors missing or too many: {', '.join(differing)}")
+    for name, shape in expected.items():
+        if tensors[name].shape != shape:
+            raise CheckpointError(
+                f"{directory}: not written, {name} has shape {list(tensors[name].shape)}, not {list(shape)}"
+            )
+    described = config.replace(architectures=architectures(heads)).to_dict()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name in ("model.safetensors", "config.json"):
+            if (directory / name).exists() and not overwrite:
+                raise CheckpointError(f"{directory / name}: exists already; choose another directory or overwrite it")
+        _atomically(directory / "model.safetensors", lambda path: _write_weights(path, tensors, tuple(expected)))
+        _atomically(
+            directory / "config.json",
+            lambda path: path.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8"),
+        )
+    except OSError as error:
+        raise CheckpointError(f"{directory}: cannot be written ({error.strerror or error})") from None
+
+
+def architectures(heads: Collection[str]) -> tuple[str, ...]:
+    """Hugging Face's class for a set of heads; where no single class has them all, one class for each head."""
+    if not heads:
+        return ("BertModel",)
+    if set(heads) == {"masked_lm", "next_sentence"}:
+        return ("BertForPreTraining",)
+    return tuple(name for head, name in ARCHITECTURES.items() if head in heads)
+
+
+def _write_weights(path: Path, tensors: Mapping[str, Host], order: tuple[str, ...]) -> None:
+    from safetensors.numpy import save_file
+
+    # The format is row-major and little-endian; arrays from a TensorFlow checkpoint are transposed views.
+    rows = {name: np.ascontiguousarray(tensors[name], tensors[name].dtype.newbyteorder("<")) for name in order}
+    # transformers refuses a file that does not say which library's layout it is in.
+    save_file(rows, path, metadata={"format": "pt"})
+
+
+def _atomically(path: Path, write_to: Callable[[Path], object]) -> None:
+    """Write under a temporary name, flush to the disk, and rename, so that nobody ever sees half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write_to(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

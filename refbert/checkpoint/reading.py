@@ -1,0 +1,151 @@
+"""From a directory (or one file) to a `Checkpoint`: find the weights, read them, give them refbert's names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refbert.checkpoint import names
+from refbert.checkpoint.pytorch_file import read_pytorch
+from refbert.checkpoint.safetensors_file import read_safetensors
+from refbert.checkpoint.sharded import read_sharded
+from refbert.checkpoint.tensorflow_file import data_files, read_tensorflow, state_file_choice
+from refbert.errors import CheckpointError
+
+Host = npt.NDArray[Any]
+
+# In the order in which they are looked for; a TensorFlow index, of any name, comes last.
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_TENSORFLOW = "bert_model.ckpt.index"
+
+# Weights that refbert does not read, and the option with which an older transformers (before 5) does.
+_UNREAD = {"flax_model.msgpack": "from_flax=True", "tf_model.h5": "from_tf=True"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What is on disk, under refbert's names; nothing is converted beyond names, transposes and bfloat16 -> float32.
+
+    tensors: name -> array, [out, in] for a matrix; float32 safetensors and TensorFlow tensors are views of the file.
+    format: "safetensors", "pytorch" or "tensorflow".
+    files: the files that were read.
+    ignored: entries that are not weights, under the file's own names: buffers, optimizer state, second names of tied
+        or duplicated tensors.
+    """
+
+    tensors: Mapping[str, Host]
+    format: str
+    files: tuple[Path, ...]
+    ignored: tuple[str, ...]
+
+
+def read(directory: Path) -> Checkpoint:
+    """Read the checkpoint in a local directory, or one weights file named directly.
+
+    Raises `CheckpointError` if there is none, if it is damaged, unsafe or in a form that refbert does not read, or if
+    its decoder is not tied to the word embeddings.
+    """
+    file = _find(Path(directory))
+    raw, kind, files = _read(file)
+    tensors: dict[str, Host] = {}
+    ignored = []
+    for name, array in raw.items():
+        if not names.is_weight(name):
+            ignored.append(name)
+            continue
+        if kind == "tensorflow":
+            known, transposed = names.from_tensorflow(name)
+            array = array.T if transposed and array.ndim == 2 else array
+        else:
+            known = names.from_hugging_face(name)
+        if not np.issubdtype(array.dtype, np.floating):
+            if names.is_known(known) or name in names.TIED:
+                raise CheckpointError(f"{file}: {name} is {array.dtype}; quantised checkpoints are not supported")
+            ignored.append(name)
+        elif known not in tensors:
+            tensors[known] = array
+        elif _same(tensors[known], array):
+            ignored.append(name)
+        else:
+            raise CheckpointError(f"{file}: {known} is there twice with different values, once as {name}")
+    ignored += _untie(tensors, file)
+    return Checkpoint(tensors, kind, files, tuple(ignored))
+
+
+def _untie(tensors: dict[str, Host], file: Path) -> list[str]:
+    """Drop the second names of tied tensors; the names dropped."""
+    dropped = []
+    for alias, owner in names.TIED.items():
+        if alias not in tensors:
+            continue
+        array = tensors.pop(alias)
+        if owner not in tensors:
+            tensors[owner] = array  # the tensor was stored once, under this name
+        elif not _same(tensors[owner], array):
+            raise CheckpointError(f"{file}: {alias} differs from {owner}; untied decoders are not supported")
+        dropped.append(alias)
+    return dropped
+
+
+def _same(a: Host, b: Host) -> bool:
+    return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=True)
+
+
+def _read(file: Path) -> tuple[dict[str, Host], str, tuple[Path, ...]]:
+    """A weights file's tensors under its own names, its format, and the files that were read."""
+    with file.open("rb") as opened:
+        if opened.read(43) == b"version https://git-lfs.github.com/spec/v1\n":
+            raise CheckpointError(f"{file}: only a Git LFS pointer, not the weights; run `git lfs pull` there")
+    if file.name.endswith(".index.json"):
+        kind = "safetensors" if ".safetensors." in file.name else "pytorch"
+        tensors, shards = read_sharded(file, read_safetensors if kind == "safetensors" else read_pytorch)
+        return tensors, kind, (file, *shards)
+    if file.suffix == ".safetensors":
+        return read_safetensors(file), "safetensors", (file,)
+    if file.suffix == ".index":
+        return read_tensorflow(file), "tensorflow", (file, *data_files(file))
+    return read_pytorch(file), "pytorch", (file,)
+
+
+def _find(path: Path) -> Path:
+    """The file to read first; raises `CheckpointError` that says what was looked for."""
+    if path.is_file():
+        if path.suffix in (".safetensors", ".bin", ".pt", ".pth", ".index") or path.name.endswith(".index.json"):
+            return path
+        raise CheckpointError(
+            f"{path}: not a weights file (.safetensors, .bin, .index); name the directory that holds the checkpoint"
+        )
+    if not path.is_dir():
+        prefix = path.with_name(f"{path.name}.index")  # TensorFlow's own way to name a checkpoint
+        if prefix.is_file():
+            return prefix
+        raise CheckpointError(f"{path}: no such directory")
+    for name in WEIGHTS:
+        if (path / name).is_file():
+            return path / name
+    indices = sorted(path.glob("*.index"))
+    if len(indices) > 1:
+        preferred = (_TENSORFLOW, f"{state_file_choice(path)}.index")
+        chosen = [index for index in indices if index.name in preferred]
+        if len(chosen) != 1:
+            raise CheckpointError(f"{path}: {len(indices)} TensorFlow checkpoints; name one, such as {indices[-1]}")
+        return chosen[0]
+    if indices:
+        return indices[0]
+    for name, option in _UNREAD.items():
+        if (path / name).is_file():
+            raise CheckpointError(
+                f"{path}: only {name}, which refbert does not read. Convert it with transformers<5: "
+                f"AutoModel.from_pretrained(directory, {option}).save_pretrained(directory)"
+            )
+    raise CheckpointError(f"{path}: no weights (looked for {', '.join(WEIGHTS)}, *.ckpt.index)")

@@ -1,0 +1,67 @@
+"""model.safetensors: the weights are the file, memory-mapped.
+
+Format (huggingface/safetensors, README): u64 little-endian length of the header, the header as JSON
+{name: {dtype, shape, data_offsets}}, then the data. The safetensors library checks the header (overlaps, holes, sizes,
+the file's length); the arrays are then views of one private mapping: a page is read when it is first touched, and
+float32 weights are never copied.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refbert.errors import CheckpointError
+
+Host = npt.NDArray[Any]
+
+# Without BF16, which NumPy lacks. The 8-bit floats are not listed: no BERT is published in them.
+_DTYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1",
+    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "<u1", "BOOL": "?",
+}  # fmt: skip
+
+
+def read_safetensors(path: Path) -> dict[str, Host]:
+    """Every tensor of the file under the file's own names, as views of the mapped file; BF16 is widened to float32.
+
+    The views are writable, but writing to one changes memory only, never the file. Raises `CheckpointError` for a
+    file that is cut short, is not safetensors, or has a dtype that refbert does not read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: damaged or cut short, download it again ({error})") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
+    mapped = np.asarray(np.memmap(path, dtype=np.uint8, mode="c"))
+    start = 8 + int.from_bytes(mapped[:8].tobytes(), "little")
+    header = json.loads(mapped[8:start].tobytes())
+    header.pop("__metadata__", None)
+    out = {}
+    for name, entry in header.items():
+        first, last = entry["data_offsets"]
+        out[name] = _view(mapped[start + first : start + last], entry["dtype"], tuple(entry["shape"]), name, path)
+    return out
+
+
+def _view(data: Host, dtype: str, shape: tuple[int, ...], name: str, path: Path) -> Host:
+    if dtype == "BF16":
+        return widen_bfloat16(data.view("<u2").reshape(shape))
+    if dtype not in _DTYPES:
+        raise CheckpointError(f"{path}: {name} is {dtype}, which refbert does not read; store it as F32, F16 or BF16")
+    array = data.view(_DTYPES[dtype]).reshape(shape)
+    # A header whose length is no multiple of 8 leaves the data misaligned, which compiled kernels do not take.
+    return array if array.flags.aligned else array.copy()
+
+
+def widen_bfloat16(bits: Host) -> npt.NDArray[np.float32]:
+    """bfloat16 stored as uint16 -> float32, exactly: bfloat16 is the upper half of a float32's bits."""
+    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)

@@ -1,0 +1,112 @@
+"""``refbert info``: what a checkpoint (or a preset) is, before any of it is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from refbert import flops
+from refbert.cli.output import new_table, print_json, print_table
+from refbert.config import BertConfig
+from refbert.presets import PRESETS
+
+LENGTHS = (128, 512)
+
+
+@click.command()
+@click.argument("model")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
+def info(model: str, as_json: bool) -> None:
+    """Show MODEL's configuration, parameters by group, FLOPs per token and memory.
+
+    MODEL is a checkpoint's directory, a hub name, or a preset such as bert-large-cased (which needs no files).
+    """
+    facts = describe(model)
+    if as_json:
+        print_json(facts)
+    else:
+        _print(facts)
+
+
+def describe(model: str) -> dict[str, Any]:
+    """Everything that the command shows, as plain data."""
+    short = model.rsplit("/", 1)[-1]
+    if short in PRESETS and not Path(model).exists():
+        return _facts(model, PRESETS[short], (), True, "preset")
+    from refbert import checkpoint
+
+    directory = checkpoint.resolve(model)
+    config = BertConfig.from_directory(directory)
+    stored = checkpoint.read(directory)
+    heads, pooler = checkpoint.heads_in(stored.tensors, config)
+    return _facts(model, config, heads, pooler, stored.format)
+
+
+def _facts(model: str, config: BertConfig, heads: tuple[str, ...], pooler: bool, kind: str) -> dict[str, Any]:
+    groups = flops.parameter_groups(config, heads, pooler=pooler)
+    lengths = [S for S in LENGTHS if config.max_position_embeddings >= S] or [config.max_position_embeddings]
+    return {
+        "model": model,
+        "format": kind,
+        "heads": list(heads),
+        "config": config.to_dict(),
+        "parameters": {"total": sum(groups.values()), "groups": groups},
+        "flops": [
+            {
+                "sequence_length": S,
+                "per_token": flops.encoder_flops_per_token(config, S),
+                "per_sequence": flops.forward_flops(config, S, heads, pooler=pooler),
+            }
+            for S in lengths
+        ],
+        "memory": {
+            "weights": {d: flops.weights_bytes(config, heads, pooler=pooler, dtype=d) for d in ("float32", "float16")},
+            "training_state": flops.training_bytes(config, heads, pooler=pooler),
+            "activations": {str(S): flops.activation_bytes(config, S) for S in lengths},
+        },
+    }
+
+
+def _print(facts: dict[str, Any]) -> None:
+    table = new_table(facts["model"])
+    table.add_column("configuration")
+    table.add_column("", overflow="fold")
+    for name, value in facts["config"].items():
+        if name not in ("id2label", "label2id", "architectures"):
+            table.add_row(name, str(value))
+    table.add_row("format", facts["format"])
+    table.add_row("heads", ", ".join(facts["heads"]) or "none")
+    print_table(table)
+
+    table = new_table()
+    table.add_column("parameters")
+    table.add_column("", justify="right")
+    for group, n in facts["parameters"]["groups"].items():
+        table.add_row(group, f"{n:,}")
+    table.add_row("total", f"{facts['parameters']['total']:,}", style="bold")
+    print_table(table)
+
+    table = new_table()
+    table.add_column("forward FLOPs")
+    table.add_column("per token", justify="right")
+    table.add_column("per sequence", justify="right")
+    for row in facts["flops"]:
+        table.add_row(f"S = {row['sequence_length']}", f"{row['per_token']:,}", f"{row['per_sequence']:,}")
+    print_table(table)
+
+    table = new_table()
+    table.add_column("memory")
+    table.add_column("", justify="right")
+    memory = facts["memory"]
+    for dtype, size in memory["weights"].items():
+        table.add_row(f"weights, {dtype}", _bytes(size))
+    table.add_row("training: weights, gradients, moments, float32", _bytes(memory["training_state"]))
+    for S, size in memory["activations"].items():
+        table.add_row(f"activations kept for a backward, one sequence of {S}, about", _bytes(size))
+    print_table(table)
+
+
+def _bytes(n: int) -> str:
+    return f"{n / 1e9:.2f} GB" if n >= 1e9 else f"{n / 1e6:.1f} MB"
