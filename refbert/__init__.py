@@ -9,7 +9,9 @@ refbert.registry     the backends that are installed
 from refbert.batching import Batch
 from refbert.config import BertConfig
 from refbert.errors import RefbertError, RefbertWarning
-from refbert.model import Model, Output, from_config, load
+from refbert.loading import from_config, load
+from refbert.model import Model
+from refbert.output import Output
 from refbert.presets import preset
 from refbert.profiles import PROFILES, Profile
 from refbert.randomness import Dropout

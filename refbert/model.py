@@ -6,23 +6,22 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from refbert import registry
 from refbert.backend import Backend, host_dtype, missing_ops
 from refbert.batching import Batch
 from refbert.config import BertConfig
-from refbert.errors import CheckpointError, InputError, RefbertWarning, TokenizerError, Unsupported
+from refbert.errors import InputError, TokenizerError, Unsupported
 from refbert.labels import read_labels
-from refbert.parameters import HEADS, POOLED_HEADS, count, initialize, shapes
-from refbert.profiles import HF, Profile, get_profile
+from refbert.output import Output
+from refbert.parameters import HEADS, count
+from refbert.profiles import HF, Profile
 from refbert.randomness import Dropout
 from refbert.spec import heads as head
 from refbert.spec.bert import bert, objective
@@ -37,51 +36,6 @@ Host = npt.NDArray[Any]
 Text = str | tuple[str, str]
 
 POOLINGS = ("mean", "cls", "max", "pooler")
-
-
-@dataclass(frozen=True)
-class Output:
-    """What a forward pass returns, as NumPy arrays (float64 on a float64 backend, else float32).
-
-    last_hidden_state: [B, S, H].            pooler_output: [B, H], or None where the checkpoint has no pooler.
-    logits: head -> array. masked_lm [B, S, V] (or [P, V] at the positions asked for), next_sentence [B, 2],
-        sequence_classification [B, K], token_classification [B, S, K], question_answering [B, S, 2] (start, end),
-        multiple_choice [B, 1], one score per row.
-    hidden_states: L+1 arrays [B, S, H], the embeddings' output first, or None.
-    attentions: L arrays [B, A, S, S], or None.
-    """
-
-    last_hidden_state: Host
-    pooler_output: Host | None = None
-    logits: Mapping[str, Host] = field(default_factory=dict)
-    hidden_states: tuple[Host, ...] | None = None
-    attentions: tuple[Host, ...] | None = None
-
-    @property
-    def prediction_logits(self) -> Host:
-        """The masked-LM head's logits; raises `InputError` if the model has none."""
-        return self._of("masked_lm")
-
-    @property
-    def seq_relationship_logits(self) -> Host:
-        """The next-sentence head's logits [B, 2]; raises `InputError` if the model has none."""
-        return self._of("next_sentence")
-
-    @property
-    def start_logits(self) -> Host:
-        """The answer's start, [B, S]; raises `InputError` if the model has no question-answering head."""
-        return self._of("question_answering")[..., 0]
-
-    @property
-    def end_logits(self) -> Host:
-        """The answer's end, [B, S]; raises `InputError` if the model has no question-answering head."""
-        return self._of("question_answering")[..., 1]
-
-    def _of(self, name: str) -> Host:
-        try:
-            return self.logits[name]
-        except KeyError:
-            raise InputError(f"this model has no {name} head (it has: {', '.join(self.logits) or 'none'})") from None
 
 
 @dataclass(frozen=True)
@@ -178,14 +132,14 @@ class Model:
         self,
         batch: Batch,
         *,
-        hidden_states: bool = False,
-        attentions: bool = False,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
         heads: Collection[str] | None = None,
         masked_lm_positions: Sequence[int] | Host | None = None,
     ) -> Output:
         """The forward pass, in inference mode (no dropout, nothing kept for a backward).
 
-        ``hidden_states`` and ``attentions`` ask for those. ``heads`` (default: all the model has) limits which logits
+        ``output_hidden_states`` and ``output_attentions`` ask for those. ``heads`` (default: all the model has) limits which logits
         are computed; ``masked_lm_positions`` limits the masked-LM logits to flat positions b·S + s, which saves most
         of that head's work. Raises `InputError` for ids, segments or lengths that the model does not have.
         """
@@ -194,7 +148,7 @@ class Model:
         for name in wanted:
             if name not in self.heads:
                 raise InputError(f"this model has no {name} head (it has: {', '.join(self.heads) or 'none'})")
-        watch: Watch[Any] = Watch(want_hidden_states=hidden_states, want_attentions=attentions)
+        watch: Watch[Any] = Watch(want_hidden_states=output_hidden_states, want_attentions=output_attentions)
         encoded, _ = bert(
             self.backend,
             self.parameters,
@@ -211,8 +165,8 @@ class Model:
             logits={
                 name: self._logits(name, encoded.hidden, encoded.pooled, batch, masked_lm_positions) for name in wanted
             },
-            hidden_states=tuple(host(x) for x in watch.hidden_states) if hidden_states else None,
-            attentions=tuple(host(x) for x in watch.attentions) if attentions else None,
+            hidden_states=tuple(host(x) for x in watch.hidden_states) if output_hidden_states else None,
+            attentions=tuple(host(x) for x in watch.attentions) if output_attentions else None,
         )
 
     def _logits(self, name: str, hidden: Any, pooled: Any, batch: Batch, positions: Any) -> Host:
@@ -221,7 +175,7 @@ class Model:
             B, S = batch.input_ids.shape
             chosen = np.arange(B * S) if positions is None else np.asarray(positions, dtype=np.int64)
             logits = host(head.masked_lm(ops, p, hidden, chosen, self.choices)[0])
-            return logits.reshape(B, S, -1) if positions is None else logits
+            return logits.reshape(B, S, self.config.vocab_size) if positions is None else logits
         if name == "next_sentence":
             return host(head.next_sentence(ops, p, pooled)[0])
         if name == "question_answering":
@@ -371,101 +325,6 @@ class Model:
         if not isinstance(batch, Batch):
             raise InputError(f"expected a refbert.Batch (see model.batch), not {type(batch).__name__}")
         batch.check(self.config)
-
-
-def load(
-    name: str | Path,
-    *,
-    backend: str | Backend[Any] = "numpy",
-    dtype: str | None = None,
-    device: str | None = None,
-    profile: str | Profile | None = None,
-    heads: Sequence[str] | None = None,
-    num_labels: int | None = None,
-    seed: int = 0,
-    revision: str | None = None,
-) -> Model:
-    """A model from a local directory or a hub name.
-
-    ``profile`` defaults to "google" for a TensorFlow checkpoint and to "hf" for the others. ``heads`` defaults to those
-    that the checkpoint holds; naming others draws their parameters afresh (from ``seed``, with ``num_labels`` classes)
-    and says so in a `RefbertWarning` and in ``model.report``, as it does for weights that have no place. Raises
-    `CheckpointError`, `ConfigError`, or a `BackendError` for what cannot be loaded.
-    """
-    from refbert import checkpoint
-    from refbert.tokenization import Tokenizer
-
-    if not isinstance(backend, str) and (dtype is not None or device is not None):
-        raise InputError("dtype= and device= belong to a backend named by a string")
-    made: Backend[Any] = registry.create(backend, dtype=dtype, device=device) if isinstance(backend, str) else backend
-    directory = checkpoint.resolve(name, revision=revision)
-    config = BertConfig.from_directory(directory)
-    stored = checkpoint.read(directory)
-    found, has_pooler = checkpoint.heads_in(stored.tensors, config)
-    wanted = found if heads is None else tuple(heads)
-    config = _with_labels(config, stored.tensors, wanted, num_labels)
-    chosen = get_profile(profile or ("google" if stored.format == "tensorflow" else "hf"))
-    want_pooler = has_pooler or bool(POOLED_HEADS & set(wanted))
-    expected = shapes(config, wanted, pooler=want_pooler)
-    matched = checkpoint.match(stored, expected)
-    body = [missing for missing in matched.missing if missing.startswith(("bert.embeddings.", "bert.encoder."))]
-    if body:
-        shown = ", ".join(body[:5]) + (f" and {len(body) - 5} more" if len(body) > 5 else "")
-        raise CheckpointError(f"{stored.files[0]}: the encoder's {shown} missing; this is not a whole BERT checkpoint")
-    drawn = {name: expected[name] for name in matched.missing}
-    parameters = matched.parameters | initialize(drawn, config, seed=seed, profile=chosen)
-    for what, names in (("drawn afresh, not in the checkpoint", matched.missing), ("not used", matched.unused)):
-        if names:
-            warnings.warn(f"{stored.files[0].name}: {what}: {', '.join(names)}", RefbertWarning, stacklevel=2)
-    return Model(
-        config,
-        {name: parameters[name] for name in expected},
-        backend=made,
-        profile=chosen,
-        heads=wanted,
-        tokenizer=lambda: Tokenizer.from_directory(directory, profile=chosen, config=config),
-        report=LoadReport(
-            files=stored.files,
-            format=stored.format,
-            initialized=matched.missing,
-            unused=matched.unused,
-            ignored=stored.ignored,
-        ),
-    )
-
-
-def from_config(
-    config: BertConfig,
-    *,
-    heads: Sequence[str] = (),
-    pooler: bool = True,
-    seed: int = 0,
-    backend: str | Backend[Any] = "numpy",
-    dtype: str | None = None,
-    device: str | None = None,
-    profile: str | Profile = "hf",
-) -> Model:
-    """A fresh model with random weights (`refbert.parameters.initialize`) and no tokenizer."""
-    made: Backend[Any] = registry.create(backend, dtype=dtype, device=device) if isinstance(backend, str) else backend
-    chosen = get_profile(profile)
-    drawn = initialize(
-        shapes(config, heads, pooler=pooler), config, seed=seed, profile=chosen, dtype=host_dtype(made.dtype)
-    )
-    return Model(config, drawn, backend=made, profile=chosen, heads=heads)
-
-
-def _with_labels(
-    config: BertConfig, tensors: Mapping[str, Host], heads: Sequence[str], num_labels: int | None
-) -> BertConfig:
-    """The number of classes: what was asked, else what the classifier's weights say, else the configuration's."""
-    if num_labels is not None:
-        return config.replace(num_labels=num_labels, id2label={})
-    classifier = tensors.get("classifier.weight")
-    if classifier is not None and classifier.ndim == 2 and "multiple_choice" not in heads:
-        stored = len(classifier)
-        if stored != config.num_labels and stored != len(config.id2label):
-            return config.replace(num_labels=stored, id2label={})
-    return config
 
 
 def _as_list(texts: Text | Sequence[Text]) -> list[Text]:

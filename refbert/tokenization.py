@@ -83,7 +83,7 @@ class Tokenizer:
             )
         if config is not None and made.vocab_size > config.vocab_size:
             raise TokenizerError(
-                f"{directory}: the vocabulary has {made.vocab_size} entries, the model only {config.vocab_size} embeddings"
+                f"{directory}: the vocabulary has {made.vocab_size} entries, the model {config.vocab_size} embeddings"
             )
         return made
 
@@ -195,8 +195,8 @@ class Tokenizer:
             if not truncate:
                 i = long[0]
                 raise InputError(
-                    f"text {i + 1} has {len(encoded[i].ids):,} tokens, the limit is {max_length}: shorten it, or ask for "
-                    "truncation (truncate=True, --truncate)"
+                    f"text {i + 1} has {len(encoded[i].ids):,} tokens, the limit is {max_length}: shorten it, or "
+                    "have it cut (truncate=True, --truncate)"
                 )
             encoded = self._cut(items, encoded, long, max_length)
         unknown = [i for i, e in enumerate(encoded) if self._nothing_known(e)]

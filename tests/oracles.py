@@ -100,7 +100,7 @@ class Rounded:
         return self.value.shape
 
     @property
-    def mT(self):  # noqa: N802
+    def mT(self):
         return Rounded(self.value.swapaxes(-1, -2), self.error.swapaxes(-1, -2))
 
     def reshape(self, *shape):

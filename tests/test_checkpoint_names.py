@@ -40,7 +40,9 @@ def test_examples_by_hand():
     assert names.from_tensorflow("cls/seq_relationship/output_weights") == ("cls.seq_relationship.weight", False)
     assert names.from_tensorflow("output_weights") == ("classifier.weight", False)
     assert names.from_tensorflow("cls/squad/output_bias") == ("qa_outputs.bias", False)
-    assert names.from_hugging_face("encoder.layer.0.output.LayerNorm.beta") == "bert.encoder.layer.0.output.LayerNorm.bias"
+    assert (
+        names.from_hugging_face("encoder.layer.0.output.LayerNorm.beta") == "bert.encoder.layer.0.output.LayerNorm.bias"
+    )
     assert names.from_hugging_face("cls.predictions.transform.LayerNorm.gamma") == (
         "cls.predictions.transform.LayerNorm.weight"
     )

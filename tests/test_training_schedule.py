@@ -40,7 +40,7 @@ def test_hugging_face(warmup, total, step):
 
 @given(warmup=st.integers(0, 40), extra=st.integers(1, 60), step=st.integers(0, 120))
 def test_the_jump(warmup, extra, step):
-    """Google's decay lies above Hugging Face's line? No: below, by what the warmup took, and they meet at the end."""
+    """Google's decay starts w/T below the peak, where Hugging Face's starts at it; they meet at the end."""
     total = warmup + extra
     google, hf = (learning_rate(step, peak=1.0, warmup=warmup, total=total, from_zero=z) for z in (True, False))
     if step < warmup or step >= total:

@@ -32,8 +32,13 @@ def write(
 
     ``tensors``: exactly the names and shapes of ``refbert.parameters.shapes(config, heads, pooler=pooler)``; their
     dtypes are kept. ``config.hidden_act`` must be Hugging Face's word for the activation. Each file appears whole or
-    not at all. Raises `CheckpointError` if the tensors are not those, if the directory holds either file already
-    (unless ``overwrite``), or if it cannot be written; `ConfigError` for heads that do not go together.
+    not at all.
+
+    Heads that no single Hugging Face class has are loaded by one class each; the exception is question answering next
+    to a classifier of other than 2 labels, because transformers takes the sizes of both from the number of labels.
+
+    Raises `CheckpointError` if the tensors are not those, if the directory holds either file already (unless
+    ``overwrite``), or if it cannot be written; `ConfigError` for heads that do not go together.
     """
     directory = Path(directory)
     expected = shapes(config, heads, pooler=pooler)
@@ -45,7 +50,10 @@ def write(
             raise CheckpointError(
                 f"{directory}: not written, {name} has shape {list(tensors[name].shape)}, not {list(shape)}"
             )
-    described = config.replace(architectures=architectures(heads)).to_dict()
+    described = config.replace(architectures=architectures(heads))
+    if "question_answering" in heads and not {"sequence_classification", "token_classification"} & set(heads):
+        # transformers gives BertForQuestionAnswering one output per label, and the outputs are start and end.
+        described = described.replace(num_labels=2, id2label={})
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for name in ("model.safetensors", "config.json"):
@@ -54,7 +62,7 @@ def write(
         _atomically(directory / "model.safetensors", lambda path: _write_weights(path, tensors, tuple(expected)))
         _atomically(
             directory / "config.json",
-            lambda path: path.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8"),
+            lambda path: path.write_text(json.dumps(described.to_dict(), indent=2) + "\n", encoding="utf-8"),
         )
     except OSError as error:
         raise CheckpointError(f"{directory}: cannot be written ({error.strerror or error})") from None

@@ -132,7 +132,10 @@ def _tensor(name: str, entry: Message, index: Path, files: tuple[Path, ...], map
 def _shape(entry: Message) -> tuple[int, ...]:
     """TensorShapeProto: field 2 is a list of dimensions, whose field 1 is the size (absent for 0)."""
     shape = _message(_bytes(entry.get(2, [b""])[-1]))
-    return tuple(_int(_message(_bytes(dim)), 1) for dim in shape.get(2, []))
+    sizes = tuple(_int(_message(_bytes(dim)), 1) for dim in shape.get(2, []))
+    if any(size >= 2**40 for size in sizes):  # -1, an unknown size, is a huge number here
+        raise _Damaged(f"shape {list(sizes)}")
+    return sizes
 
 
 # The table

@@ -14,7 +14,8 @@ import numpy as np
 
 from refbert.cli.output import new_table, print_json, print_table, progress
 from refbert.errors import InputError, RefbertWarning
-from refbert.model import POOLINGS, Model, Text, load
+from refbert.loading import load
+from refbert.model import POOLINGS, Model, Text
 from refbert.profiles import PROFILES
 from refbert.tasks import TASKS, Embedded, Filled, default_task, embed, fill_mask
 

@@ -66,14 +66,6 @@ def test_softmax_of_one_entry():
     assert not pullback(np.array([[2.0], [7.0]]))[0].any()
 
 
-def _case(z, labels, denominator):
-    """`w.cross_entropy`'s witnesses for these logits and labels."""
-    C = z.shape[-1]
-    flat = torch.from_numpy(labels.reshape(-1))
-    torch_f = lambda z: torch.nn.functional.cross_entropy(z.reshape(-1, C), flat, reduction="sum") / denominator  # noqa: E731
-    return o.autograd(torch_f, [z], np.array(1.7))
-
-
 @pytest.mark.parametrize("label", range(4))
 def test_cross_entropy_of_huge_logits(label):
     z, labels = HARD[:2], np.array([label, label])
@@ -83,7 +75,7 @@ def test_cross_entropy_of_huge_logits(label):
         return (o.mp_log(o.mp_exp(z).sum(axis=-1)) - z[:, label]).sum() / 2
 
     # Two rows, each log s − shifted: exp, sum and log round relative to s ≤ 4, the differences relative to 2000.
-    rounding = 4 * (w.o.ELEMENTARY * 2 + 4) * o.U + 8 * 2000 * o.U
+    rounding = 4 * (o.ELEMENTARY * 2 + 4) * o.U + 8 * 2000 * o.U
     agree(loss, o.exactly(exact, z), rounding)
     dz = o.gradient(exact, [z], np.array(1.7))[0]
     p = w.softmax_bound(z, z)[0]
@@ -124,9 +116,7 @@ def test_ignored_rows_may_be_left_out():
     agree(pullback(np.array(1.0))[0], gradient, 2 * (E + 4 * o.U))
 
 
-@pytest.mark.parametrize(
-    ("labels", "denominator"), [([-100, -100], 0.0), ([-100, -100], 1e-5), ([1, 2], 0.0)], ids=str
-)
+@pytest.mark.parametrize(("labels", "denominator"), [([-100, -100], 0.0), ([-100, -100], 1e-5), ([1, 2], 0.0)], ids=str)
 def test_no_labels_and_no_denominator_cost_nothing(labels, denominator):
     loss, pullback = ops.cross_entropy(HARD[:2], np.array(labels), denominator=denominator)
     dz = pullback(np.array(3.0))[0]

@@ -96,7 +96,9 @@ def test_pytorchs_adamw():
         lambda beta, t: constant(beta**t, o.ELEMENTARY),
         None,
     )
-    for t, (g, (ours, _, _), (E, _, _)) in enumerate(zip(gradients, run(ops.adamw, p, gradients), ours_bounds, strict=True), 1):
+    for t, (g, (ours, _, _), (E, _, _)) in enumerate(
+        zip(gradients, run(ops.adamw, p, gradients), ours_bounds, strict=True), 1
+    ):
         tensor.grad = torch.from_numpy(g.copy())
         theirs.step()
         # PyTorch's order: decay the weight, move the mean towards g, correct the root and the step apart.
@@ -255,5 +257,3 @@ def test_a_norm_that_is_not_finite_spoils_everything(bad):
     clipped, norm = clip({"a": np.array([1.0, bad]), "b": np.array([2.0])})
     assert not np.isfinite(norm)
     assert all(np.isnan(g).all() for g in clipped.values())
-
-

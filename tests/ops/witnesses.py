@@ -389,7 +389,11 @@ def _attention(mask_value, kind, dropout=False, probabilities=False):
     def case(rng, regime, sizes):
         B, S, A, D = sizes
         H, scale = A * D, 0.1 if regime in ("offset", "mixed scales") else 1.0  # scores of a few hundred at most
-        q, k, v = scale * fill(rng, regime, (B, S, H)), scale * fill(rng, regime, (B, S, H)), fill(rng, regime, (B, S, H))
+        q, k, v = (
+            scale * fill(rng, regime, (B, S, H)),
+            scale * fill(rng, regime, (B, S, H)),
+            fill(rng, regime, (B, S, H)),
+        )
         mask = _mask(rng, B, S, kind)
         keep, rate = (rng.random((B, A, S, S)) < 0.7, 0.3) if dropout else (None, 0.0)
         f = Attention(mask, A, mask_value, keep, rate)
@@ -446,7 +450,9 @@ def cross_entropy(rng, regime, sizes):
     return Case(
         lambda z: ops.cross_entropy(z, labels, denominator=denominator),
         (z,),
-        lambda z: F.cross_entropy(z.reshape(-1, C), torch.from_numpy(labels.reshape(-1)), reduction="sum") / denominator,
+        lambda z: (
+            F.cross_entropy(z.reshape(-1, C), torch.from_numpy(labels.reshape(-1)), reduction="sum") / denominator
+        ),
         bound,
         exact,
         host=(labels,),

@@ -88,7 +88,7 @@ def distance(x, y):
 
 
 def _quantities(model, batch, labels, weights, hidden, inner):
-    out = model(batch, hidden_states=True, heads=())
+    out = model(batch, output_hidden_states=True, heads=())
     loss, gradients = model.loss_and_gradients(batch, labels)
     back = slice(None) if hidden is None else np.argsort(hidden)
     values = {f"hidden_states.{i}": x[..., back].astype(np.float64) for i, x in enumerate(out.hidden_states)}

@@ -46,7 +46,7 @@ def test_loss_outputs_and_every_gradient(models, heads, shape, backend):
     model = ours_from(config, weights, heads, backend)
 
     their_loss, their_out, their_gradients = run(theirs, batch, labels, heads)
-    out = model(batch, hidden_states=True, attentions=True)
+    out = model(batch, output_hidden_states=True, output_attentions=True)
     loss, gradients = model.loss_and_gradients(batch, labels)
 
     assert abs(loss - their_loss) <= LIMIT * abs(their_loss)

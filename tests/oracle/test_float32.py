@@ -46,7 +46,7 @@ def test_within_rounding(backend, heads, shape):
 
     model = Model(config, weights, backend=registry.create(backend, dtype="float32"), heads=heads)
     our_loss, ours = model.loss_and_gradients(batch, labels)
-    states = model(batch, hidden_states=True, heads=()).hidden_states
+    states = model(batch, output_hidden_states=True, heads=()).hidden_states
     assert abs(our_loss - loss) <= max(SLACK * allowed["loss"], 4 * 2.0**-24) * loss
     for i, state in enumerate(states):
         hf = out.hidden_states[i].detach().numpy()

@@ -91,7 +91,7 @@ def model(request):
 
 
 def test_every_layer_and_the_pooled_output(model, batch, expected, rounding):
-    out = model(batch, hidden_states=True)
+    out = model(batch, output_hidden_states=True)
     layers = [expected["out/embedding_output"], *(expected[f"out/layer_{i}"] for i in range(3))]
     for i, (ours, google) in enumerate(zip(out.hidden_states, layers, strict=True)):
         # One error of Google's rounding and one of the backend's.
@@ -169,7 +169,7 @@ def test_twelve_steps_of_the_optimizer(model, batch, labels, expected, rounding)
 def test_the_wrong_profile_is_noticed(batch, expected, rounding):
     # The same weights under Hugging Face's choices (erf GELU) are out of bounds: the comparison has teeth.
     other = refbert.load(GOLDEN, backend="reference", profile="hf")
-    ours = other(batch, hidden_states=True).hidden_states[1]
+    ours = other(batch, output_hidden_states=True).hidden_states[1]
     assert distance(ours, expected["out/layer_0"]) > 30 * 2 * SLACK * rounding["hidden_states.1"]
 
 
