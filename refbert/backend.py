@@ -110,10 +110,11 @@ class Backend(Protocol[A]):
 
 
 class FusedEncoderLayer(Protocol[A]):
-    """Optional: a whole encoder layer at once (refbert.spec.encoder.encoder_layer, without dropout).
+    """Optional: a whole encoder layer at once, for inference.
 
-    ``params`` maps the layer's local names ("attention.self.query.weight", …) to arrays. With ``gradients=False`` the
-    pullback is None and nothing may be kept. The suite holds it to the composition of the ops.
+    It computes what refbert.spec.encoder.encoder_layer composes of ops, without dropout and without a pullback;
+    ``params`` maps the layer's local names ("attention.self.query.weight", …) to arrays. The spec uses it where no
+    gradient is asked for; the result must not live in memory that a later call uses again.
     """
 
     def encoder_layer(
@@ -126,8 +127,7 @@ class FusedEncoderLayer(Protocol[A]):
         mask_value: float,
         activation: str,
         eps: float,
-        gradients: bool,
-    ) -> tuple[A, BlockPullback[A] | None]:
+    ) -> A:
         """[B, S, H] -> [B, S, H]."""
 
 

@@ -135,10 +135,15 @@ def test_a_name_is_downloaded_once_and_then_cached(server, files, look_up, name)
     assert {file.name for file in found.iterdir()} == {"config.json", "model.safetensors", "vocab.txt"}
     assert_bitwise(read(found).tensors, weights())
 
+    # The branch is resolved once; a commit pushed during the download cannot mix into it.
+    asked = {path.split("/resolve/")[1] for path, _ in server.log if "/resolve/" in path}
+    assert {path for path in asked if not path.startswith(COMMIT)} == {"main/config.json"}
+
     server.log.clear()
-    assert look_up(name, server.url) ["path"] == str(found)
-    # The probe, and whether the branch has moved; all else is fixed by the commit.
-    assert [path for path, _ in server.log] == ["/", "/google-bert/bert-base-uncased/resolve/main/config.json"]
+    assert look_up(name, server.url)["path"] == str(found)
+    # Only whether the branch has moved is asked; all else is fixed by the commit.
+    asked = [path for path, _ in server.log if "/resolve/" in path]
+    assert asked == ["/google-bert/bert-base-uncased/resolve/main/config.json"]
 
     server.log.clear()
     assert look_up(name, server.url, HF_HUB_OFFLINE="1")["path"] == str(found)
@@ -191,7 +196,6 @@ def test_the_token_is_sent(server, files, look_up):
 
 def test_what_the_hub_does_not_give(server, files, look_up):
     server.refusals["some/gated"] = (403, "GatedRepo")
-    server.refusals["some/broken"] = (500, "")
     server.repositories["some/thing"] = {"README.md": b""}
     server.repositories["some/flax"] = {"config.json": files["config.json"], "flax_model.msgpack": b""}
     server.repositories["some/half"] = {
@@ -200,7 +204,6 @@ def test_what_the_hub_does_not_give(server, files, look_up):
     }
     expected = {
         "some/gated": f"some/gated: gated; accept its terms at {server.url}/some/gated and set HF_TOKEN",
-        "some/broken": "some/broken: config.json could not be downloaded",
         "some/nothing": f"some/nothing: neither a local directory nor a model at {server.url}",
         "bert-nothing": "google-bert/bert-nothing: neither a local directory nor a model",
         "some/thing": "some/thing: has no config.json",
@@ -261,12 +264,17 @@ def test_a_local_directory_does_not_even_import_the_client(tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "a/b/c", "~nobody/x", "", "a b", "models\\bert"])
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "a/b/c", "~nobody/x", "a b", "models\\bert"])
 def test_a_path_that_is_not_there_is_not_asked_of_the_hub(name):
     start = time.monotonic()
     with pytest.raises(CheckpointError, match="no such directory"):
         resolve(name)
     assert time.monotonic() - start < 1
+
+
+def test_no_name_is_not_the_current_directory():
+    with pytest.raises(CheckpointError, match="no model named"):
+        resolve("")
 
 
 def test_a_path_object_is_a_path(tmp_path, monkeypatch):

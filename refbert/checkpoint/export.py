@@ -82,7 +82,7 @@ def _write_weights(path: Path, tensors: Mapping[str, Host], order: tuple[str, ..
 
     # The format is row-major and little-endian; arrays from a TensorFlow checkpoint are transposed views.
     rows = {name: np.ascontiguousarray(tensors[name], tensors[name].dtype.newbyteorder("<")) for name in order}
-    # transformers refuses a file that does not say which library's layout it is in.
+    # transformers 4 refuses a file that does not say which library's layout it is in.
     save_file(rows, path, metadata={"format": "pt"})
 
 

@@ -43,6 +43,8 @@ def resolve(name: str | Path, *, revision: str | None = None) -> Path:
     that is not a directory, a name that the hub does not have or does not give out, and a hub that cannot be reached
     when the cache does not hold the model.
     """
+    if name == "":
+        raise CheckpointError("no model named: a directory or a hub name is expected")
     path = Path(name).expanduser()
     if path.is_dir():
         return path
@@ -155,18 +157,15 @@ class _Snapshot:
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
         try:
-            # The cache also remembers which files a commit lacks; that saves asking again.
-            if (
-                self.pinned
-                and try_to_load_from_cache(self.repository, file, revision=self.revision) is _CACHED_NO_EXIST
-            ):
+            # What a commit holds does not change, and the cache also remembers which files a commit lacks.
+            cached = try_to_load_from_cache(self.repository, file, revision=self.revision)
+            if isinstance(cached, str) and (self.pinned or not self.online):
+                return Path(cached)
+            # hf_hub_download has a local_files_only=True, but may then still use the network on its own business.
+            if not self.online or (self.pinned and cached is _CACHED_NO_EXIST):
                 return None
-            return Path(
-                hf_hub_download(self.repository, file, revision=self.revision, local_files_only=not self.online)
-            )
+            return Path(hf_hub_download(self.repository, file, revision=self.revision))
         except LocalEntryNotFoundError as error:
-            if not self.online:
-                return None
             raise CheckpointError(f"{self.repository}: {file} could not be downloaded ({_line(error)})") from error
         except EntryNotFoundError:
             return None

@@ -33,7 +33,8 @@ Gradient
     gives dx = 0. (A test that uses all-ones cotangents and γ = 1 therefore cannot see a wrong backward.)
 
 Where the papers are silent
-    A constant row has σ² = 0: x̂ = 0 and y = β exactly, and r = ε^{−1/2} (10⁶ for 1e-12) multiplies the gradient.
+    A constant row has σ² = 0: x̂ = 0 and y = β, and r = ε^{−1/2} (10⁶ for 1e-12) multiplies the gradient. It also
+    multiplies the rounding of μ where equal entries c do not add up exactly: x̂ is then about u|c|·10⁶, not 0.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from refbert.backend import Backend, BlockPullback, Host
 from refbert.randomness import Dropout
@@ -73,9 +73,11 @@ def encoder(
 ) -> tuple[A, BlockPullback[A]]:
     """y [B, S, H], and a pullback to (dx, gradients by name below ``bert.encoder.``).
 
-    With ``gradients=False`` nothing is kept and the pullback must not be called.
+    With ``gradients=False`` nothing is kept, the pullback must not be called, and a backend's own fused layer is used
+    where it has one.
     """
     watch = watch or Watch()
+    fused = getattr(ops, "encoder_layer", None)  # optional, and for inference only
     backs: list[BlockPullback[A]] = []
     if watch.want_hidden_states:
         watch.hidden_states.append(x)
@@ -83,10 +85,21 @@ def encoder(
         layer = Scope(p, f"layer.{i}.")
         if watch.want_attentions:
             watch.attentions.append(attention_map(ops, Scope(layer, "attention."), x, mask, c))
-        x, back = _run_layer(ops, layer, x, mask, c, f"encoder.layer.{i}", draws, gradients)
-        if gradients:
-            backs.append(back)
-        del back  # with it goes the last layer's memory, before the next layer runs
+        if gradients or draws is not None or fused is None:
+            x, back = encoder_layer(ops, layer, x, mask, c, site=f"encoder.layer.{i}", draws=draws)
+            if gradients:
+                backs.append(back)
+            del back  # with it goes the last layer's memory, before the next layer runs
+        else:
+            x = fused(
+                x,
+                layer,
+                mask=mask,
+                heads=c.heads,
+                mask_value=c.mask_value,
+                activation=c.activation,
+                eps=c.layer_norm_eps,
+            )
         if watch.want_hidden_states:
             watch.hidden_states.append(x)
 
@@ -98,30 +111,3 @@ def encoder(
         return dy, collected
 
     return x, pullback
-
-
-def _run_layer(
-    ops: Any,
-    p: Mapping[str, A],
-    x: A,
-    mask: Host,
-    c: Choices,
-    site: str,
-    draws: Dropout | None,
-    gradients: bool,
-) -> tuple[A, Any]:
-    """The backend's fused layer where it has one and nothing random is asked for, else the composition."""
-    fused = getattr(ops, "encoder_layer", None)
-    if fused is None or draws is not None:
-        return encoder_layer(ops, p, x, mask, c, site=site, draws=draws)
-    y, back = fused(
-        x,
-        p,
-        mask=mask,
-        heads=c.heads,
-        mask_value=c.mask_value,
-        activation=c.activation,
-        eps=c.layer_norm_eps,
-        gradients=gradients,
-    )
-    return y, back

@@ -1,0 +1,153 @@
+"""NumpyBackend: refbert.ops, with the hot operations rewritten for speed and held to the originals by the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refbert import ops
+from refbert.ops.types import Array, Ids, Pullback
+from refbert.reference import ReferenceBackend
+from refbert_numpy.gelu import gelu_in_place, normal_cdf, normal_pdf
+from refbert_numpy.layer import Workspace, encoder_layer, normalize_in_place
+
+Host = npt.NDArray[Any]
+Out = tuple[Array, Pullback]
+
+
+class NumpyBackend(ReferenceBackend):
+    """float32 (default) or float64, on the CPU, with nothing but NumPy (float64 GELU also needs SciPy).
+
+    Not for use from several threads at once: make one backend for each.
+    """
+
+    name = "numpy"
+    dtypes: tuple[str, ...] = ("float32", "float64")
+
+    def __init__(self, dtype: str | None = None, device: str | None = None) -> None:
+        super().__init__(dtype, device)
+        self._work = Workspace(np.dtype(self.dtype))
+
+    def encoder_layer(
+        self,
+        x: Array,
+        params: Mapping[str, Array],
+        *,
+        mask: Host,
+        heads: int,
+        mask_value: float,
+        activation: str,
+        eps: float,
+    ) -> Array:
+        """A whole layer, without gradients; see refbert_numpy.layer."""
+        return encoder_layer(
+            x,
+            params,
+            self._work,
+            mask=mask,
+            heads=heads,
+            mask_value=mask_value,
+            activation=activation,
+            eps=eps,
+        )
+
+    @staticmethod
+    def embedding(table: Array, ids: Ids) -> Out:
+        """The truth's forward; backward by sorting, which adds up repeated ids without `np.add.at`'s element loop."""
+        y, _ = ops.embedding(table, ids)
+
+        def pullback(dy: Array) -> tuple[Array]:
+            return (_scatter_add(table.shape, ids.reshape(-1), dy.reshape(-1, table.shape[1]), table.dtype),)
+
+        return y, pullback
+
+    @staticmethod
+    def gather(x: Array, positions: Ids) -> Out:
+        """The truth's forward; backward like `embedding`'s."""
+        y, _ = ops.gather(x, positions)
+        H = x.shape[-1]
+
+        def pullback(dy: Array) -> tuple[Array]:
+            shape = (x.size // H if H else 0, H)
+            return (_scatter_add(shape, positions, dy, x.dtype).reshape(x.shape),)
+
+        return y, pullback
+
+    @staticmethod
+    def linear(x: Array, w: Array, b: Array) -> Out:
+        """Two-dimensional products (a batched one runs slower), the bias added in place."""
+        rows = x.reshape(-1, w.shape[1])  # [N, I]
+        flat = rows @ w.T  # [N, O]
+        flat += b
+
+        def pullback(dy: Array) -> tuple[Array, Array, Array]:
+            drows = dy.reshape(-1, w.shape[0])  # [N, O]
+            return (drows @ w).reshape(x.shape), drows.T @ rows, drows.sum(axis=0)
+
+        return flat.reshape(*x.shape[:-1], w.shape[0]), pullback
+
+    @staticmethod
+    def layer_norm(x: Array, gamma: Array, beta: Array, *, eps: float) -> Out:
+        """One copy of x, normalised in place; the backward has one temporary of its size."""
+        H = x.shape[-1]
+        xhat = np.array(x).reshape(-1, H)  # [N, H]
+        r = normalize_in_place(xhat, eps)  # [N, 1]
+        y = xhat * gamma
+        y += beta
+
+        def pullback(dy: Array) -> tuple[Array, Array, Array]:
+            rows = dy.reshape(-1, H)
+            dx = rows * gamma  # q
+            mean_q = dx.mean(axis=1, keepdims=True)
+            mean_qx = np.vecdot(dx, xhat)[:, None] / H
+            dx -= mean_q
+            dx -= xhat * mean_qx
+            dx *= r
+            return dx.reshape(x.shape), np.einsum("nh,nh->h", rows, xhat), rows.sum(axis=0)
+
+        return y.reshape(x.shape), pullback
+
+    @staticmethod
+    def gelu(x: Array, *, form: str) -> Out:
+        """Form "erf" in float32 through tanh (refbert_numpy.gelu); everything else is the truth's."""
+        if form != "erf" or x.dtype != np.float32:
+            return ops.gelu(x, form=form)
+        y = np.array(x, order="C", ndmin=1)
+        gelu_in_place(y)
+
+        def pullback(dy: Array) -> tuple[Array]:
+            dx = normal_pdf(x)
+            dx *= x
+            dx += normal_cdf(x)
+            dx *= dy
+            return (dx,)
+
+        return y.reshape(x.shape), pullback
+
+    @staticmethod
+    def softmax(x: Array) -> Out:
+        """In place on one copy."""
+        p = x - x.max(axis=-1, keepdims=True)
+        np.exp(p, out=p)
+        p /= p.sum(axis=-1, keepdims=True)
+
+        def pullback(dp: Array) -> tuple[Array]:
+            dx = dp - np.vecdot(p, dp)[..., None]
+            dx *= p
+            return (dx,)
+
+        return p, pullback
+
+
+def _scatter_add(shape: tuple[int, ...], ids: Ids, rows: Array, dtype: Any) -> Array:
+    """[V, H] of zeros, plus each row at its id."""
+    out = np.zeros(shape, dtype)
+    if ids.size:
+        order = np.argsort(ids, kind="stable")
+        found = ids[order]
+        starts = np.flatnonzero(np.r_[True, found[1:] != found[:-1]])
+        out[found[starts]] = np.add.reduceat(rows[order], starts, axis=0)
+    return out
