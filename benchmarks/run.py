@@ -5,8 +5,8 @@
     python benchmarks/run.py --step                forward + backward, masked LM (15 %) and next sentence
     python benchmarks/run.py --device cuda         torch (and cupy, where it is available) on a GPU
 
-Times of single runs mean nothing on a shared machine: every contender runs once per round, in turn, and what is reported
-is the ratio of the medians over rounds. Outputs are compared before anything is timed.
+Times of single runs mean nothing on a shared machine: every contender runs once per round, in turn, and what is
+reported is the ratio of the medians over rounds. Outputs are compared before anything is timed.
 """
 
 from __future__ import annotations
@@ -148,9 +148,7 @@ def hugging_face(config: refbert.BertConfig, weights: dict[str, np.ndarray], att
     import torch
     import transformers
 
-    theirs = transformers.BertForPreTraining(
-        transformers.BertConfig(**config.to_dict(), attn_implementation=attention)
-    )
+    theirs = transformers.BertForPreTraining(transformers.BertConfig(**config.to_dict(), attn_implementation=attention))
     state = {name: torch.from_numpy(w) for name, w in weights.items()}
     state["cls.predictions.decoder.weight"] = state["bert.embeddings.word_embeddings.weight"]
     state["cls.predictions.decoder.bias"] = state["cls.predictions.bias"]
@@ -190,9 +188,7 @@ def bare_products(config: refbert.BertConfig, B: int, S: int) -> Call:
     x, up, y = random(N, H), random(N, F), random(N, H)
     q, k, v = (random(A, S, D) for _ in range(3))
     scores, context = random(A, S, S), random(A, S, D)
-    layers = [
-        ([random(H, H) for _ in range(4)], random(F, H), random(H, F)) for _ in range(config.num_hidden_layers)
-    ]
+    layers = [([random(H, H) for _ in range(4)], random(F, H), random(H, F)) for _ in range(config.num_hidden_layers)]
 
     def run() -> np.ndarray:
         for square, w1, w2 in layers:

@@ -22,7 +22,8 @@ class Batch:
     """input_ids, token_type_ids (default: zeros) and attention_mask (default: ones), each [B, S] of int64.
 
     Anything array-like of whole numbers is accepted. B may be 0; S is at least 1. Raises `InputError` for shapes that
-    differ, numbers that are not whole or negative, and a mask with anything but 0 and 1.
+    differ, rows of different lengths, numbers that are not whole or are negative, and a mask with anything but 0
+    and 1. The arrays are copies, so that what was checked stays so.
     """
 
     input_ids: Ids
@@ -73,7 +74,10 @@ class Batch:
 
 
 def _whole(name: str, value: object) -> Ids:
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:  # NumPy's word for a ragged list
+        raise InputError(f"{name} must be rows of one length: pad the shorter ones") from None
     if array.dtype == np.bool_:
         array = array.astype(np.int64)
     if array.size == 0 and array.dtype == np.float64:  # what NumPy makes of an empty list
@@ -82,7 +86,7 @@ def _whole(name: str, value: object) -> Ids:
         raise InputError(f"{name} must be whole numbers, not {array.dtype}")
     if array.ndim != 2 or array.shape[1] == 0:
         raise InputError(f"{name} must be two-dimensional, [B, S] with S at least 1; it has shape {array.shape}")
-    if array.size and int(array.min()) < 0:
-        row, column = (int(i) for i in np.argwhere(array < 0)[0])
-        raise InputError(f"{name}[{row}, {column}] is negative ({array[row, column]})")
-    return np.ascontiguousarray(array, dtype=np.int64)
+    if array.size and (int(array.min()) < 0 or int(array.max()) > np.iinfo(np.int64).max):
+        row, column = (int(i) for i in np.argwhere((array < 0) | (array > np.iinfo(np.int64).max))[0])
+        raise InputError(f"{name}[{row}, {column}] is {array[row, column]}: ids and masks are 0 or more, of 63 bits")
+    return np.array(array, dtype=np.int64, order="C")

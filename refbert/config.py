@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,8 +68,11 @@ class BertConfig:
                 raise ConfigError(f"{name} must be a number in [0, 1), not {rate!r}")
         for name in ("layer_norm_eps", "initializer_range"):
             value = getattr(self, name)
-            if not _is_number(value) or not value > 0:
+            if not _is_number(value) or not 0 < value < math.inf:
                 raise ConfigError(f"{name} must be a number above 0, not {value!r}")
+        _whole("pad_token_id", self.pad_token_id, least=0)
+        if self.pad_token_id >= self.vocab_size:
+            raise ConfigError(f"pad_token_id {self.pad_token_id} is not in the vocabulary of {self.vocab_size}")
         if self.hidden_size % self.num_attention_heads:
             raise ConfigError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
@@ -89,33 +93,34 @@ class BertConfig:
         """Read Hugging Face's ``config.json`` or Google's ``bert_config.json``, already parsed.
 
         Raises `ConfigError` for another architecture, a missing size or a value that makes no sense. Fields that
-        do not concern the model (``transformers_version``, …) are ignored.
+        do not concern the model (``transformers_version``, …) are ignored. A field that is absent or null has the
+        base model's value, as in both libraries (so an absent ``intermediate_size`` is 3072, not 4H).
         """
         kind = source.get("model_type", "bert")
         if kind != "bert":
             raise ConfigError(f'{where}: model_type is "{kind}", refbert implements "bert" only')
         for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"):
-            if name not in source:
+            if source.get(name) is None:
                 raise ConfigError(f'{where}: not a BERT configuration, it has no "{name}"')
         for name, allowed in _REFUSED.items():
-            if name in source and source[name] not in allowed:
+            if source.get(name) is not None and source[name] not in allowed:
                 raise ConfigError(f"{where}: {name}={source[name]!r} is not BERT as published (only {allowed[0]!r})")
         known = {f.name for f in dataclasses.fields(cls)}
         values = {name: value for name, value in source.items() if name in known and value is not None}
-        if "intermediate_size" not in values and isinstance(values["hidden_size"], int):
-            values["intermediate_size"] = 4 * values["hidden_size"]
         if source.get("hidden_act", "gelu") is None:  # Google: None or "" means no activation at all
             values["hidden_act"] = "linear"
         labels = source.get("id2label")
         if isinstance(labels, Mapping) and labels:
             try:
                 values["id2label"] = {int(key): str(label) for key, label in labels.items()}
-            except ValueError as error:
+            except (TypeError, ValueError) as error:
                 raise ConfigError(f"{where}: id2label must be keyed by whole numbers") from error
             values["num_labels"] = len(labels)
         else:
             values.pop("id2label", None)
         if "architectures" in values:
+            if not isinstance(values["architectures"], list | tuple):
+                raise ConfigError(f"{where}: architectures must be a list, not {values['architectures']!r}")
             values["architectures"] = tuple(str(name) for name in values["architectures"])
         try:
             return cls(**values)
@@ -136,6 +141,8 @@ class BertConfig:
             raise ConfigError(f"{path}: not JSON ({error})") from None
         if not isinstance(source, dict):
             raise ConfigError(f"{path}: not a BERT configuration (a JSON object is expected)")
+        if path.name == "bert_config.json":
+            source = {"type_vocab_size": 16} | source  # what Google's modeling.py takes where the file is silent
         return cls.from_dict(source, where=str(path))
 
     @classmethod

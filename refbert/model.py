@@ -139,9 +139,9 @@ class Model:
     ) -> Output:
         """The forward pass, in inference mode (no dropout, nothing kept for a backward).
 
-        ``output_hidden_states`` and ``output_attentions`` ask for those. ``heads`` (default: all the model has) limits which logits
-        are computed; ``masked_lm_positions`` limits the masked-LM logits to flat positions b·S + s, which saves most
-        of that head's work. Raises `InputError` for ids, segments or lengths that the model does not have.
+        ``output_hidden_states`` and ``output_attentions`` ask for those. ``heads`` (default: all the model has) limits
+        which logits are computed; ``masked_lm_positions`` limits the masked-LM logits to flat positions b·S + s, which
+        saves most of that head's work. Raises `InputError` for ids, segments or lengths that the model does not have.
         """
         self._check(batch)
         wanted = self.heads if heads is None else tuple(heads)

@@ -3,15 +3,24 @@
     clean → space out CJK → split → lower-case and strip accents (uncased) → split off punctuation → greedy WordPiece
     [CLS] A [SEP]   or   [CLS] A [SEP] B [SEP], with segment 0 for the first and 1 for "B [SEP]"
 
-A ``tokenizer.json`` is taken as it is (its truncation and padding switched off: refbert does both itself, so that it
-can say what was cut). Without one the tokenizer is built from ``vocab.txt`` and ``tokenizer_config.json``.
+A ``tokenizer.json`` is taken as it is, with two exceptions: its truncation and padding are switched off (refbert does
+both itself, so that it can say what was cut), and where ``tokenizer_config.json`` states another casing, that wins, as
+in Hugging Face transformers. Without one the tokenizer is built from ``vocab.txt`` and ``tokenizer_config.json``.
+
+Google's releases have a ``vocab.txt`` alone, and their casing is the user's to know (run_classifier.py's
+``--do_lower_case``, checked only against the names of the released models). Here the vocabulary tells: one with a
+capital letter among its pieces was learned from cased text, since lower-casing could never produce that piece.
+
+A special token that a text spells out, such as "[MASK]", is that token in both profiles; Google's own tokenizer would
+split it into punctuation and a word.
 """
 
 from __future__ import annotations
 
 import json
+import string
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,29 +40,49 @@ Text = str | tuple[str, str]
 # Role -> BERT's own spelling, used unless the checkpoint's files say otherwise.
 SPECIALS = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
 
+# tokenizer_config.json's name for a setting -> the library's, in BertNormalizer.
+NORMALIZER = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
+
+# Classes of transformers that read tokenizer.json and nothing else; its BertTokenizer builds from the settings.
+_FILE_ONLY = ("PreTrainedTokenizerFast", "TokenizersBackend")
+
 
 @dataclass(frozen=True)
 class Encoding:
-    """One text, tokenized: ids, segments and tokens, [CLS] and [SEP] included, not padded."""
+    """One text, tokenized: ids, segments and tokens, [CLS] and [SEP] included, not padded.
+
+    ``special_tokens_mask`` is 1 for the [CLS] and [SEP] that were added, 0 for what the text itself holds.
+    """
 
     input_ids: tuple[int, ...]
     token_type_ids: tuple[int, ...]
     tokens: tuple[str, ...]
+    special_tokens_mask: tuple[int, ...]
 
 
 class Tokenizer:
-    """A BERT tokenizer; ``settings`` are those of the checkpoint's ``tokenizer_config.json``."""
+    """A BERT tokenizer; ``settings`` are those of the checkpoint's ``tokenizer_config.json``.
+
+    Raises `TokenizerError` if the vocabulary lacks [UNK], [SEP], [PAD] or [CLS]. Use one tokenizer from one thread at a
+    time: cutting texts switches the library's truncation on while it lasts.
+    """
 
     def __init__(self, inner: tokenizers.Tokenizer, settings: Mapping[str, Any] | None = None) -> None:
         inner.no_truncation()
         inner.no_padding()
         self._inner = inner
         self.settings = dict(settings or {})
-        self._specials = {role: _content(self.settings.get(f"{role}_token")) or word for role, word in SPECIALS.items()}
+        self._specials = _special_tokens(self.settings)
         self._ids = {role: inner.token_to_id(word) for role, word in self._specials.items()}
         for role in ("unk", "sep", "pad", "cls"):
             if self._ids[role] is None:
                 raise TokenizerError(f"the vocabulary has no {self._specials[role]}, which BERT needs")
+        # Ids may have gaps (a vocab.txt that repeats a line), so the highest counts, not how many there are.
+        self._vocab_size = 1 + max(inner.get_vocab(with_added_tokens=True).values())
 
     @classmethod
     def from_directory(
@@ -61,8 +90,9 @@ class Tokenizer:
     ) -> Tokenizer:
         """Read ``tokenizer.json``, or else ``vocab.txt`` with ``tokenizer_config.json`` if that is there.
 
-        Raises `TokenizerError` if there is neither, if one cannot be read, or if the vocabulary has more entries than
-        ``config.vocab_size``.
+        ``special_tokens_map.json`` is read too. ``profile`` sets the longest word where the tokenizer is built from
+        ``vocab.txt``. Raises `TokenizerError` if there is neither, if one cannot be read, if a special token is
+        missing, or if the vocabulary has more entries than ``config.vocab_size``.
         """
         directory = Path(directory)
         settings = _read_json(directory / "special_tokens_map.json") | _read_json(directory / "tokenizer_config.json")
@@ -73,17 +103,25 @@ class Tokenizer:
                 inner = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
             except Exception as error:  # noqa: BLE001 (the library raises nothing more specific)
                 raise TokenizerError(f"{directory / 'tokenizer.json'}: cannot be read ({error})") from None
-            made = cls(inner, settings)
+            _apply_stated(inner, settings)
+            source = directory / "tokenizer.json"
         elif (directory / "vocab.txt").is_file():
             vocabulary = read_vocabulary(directory / "vocab.txt")
-            made = cls.from_vocabulary(vocabulary, settings=settings, profile=profile)
+            if not (directory / "tokenizer_config.json").is_file():
+                settings.setdefault("do_lower_case", not looks_cased(vocabulary))
+            inner = _build(vocabulary, settings, profile)
+            source = directory / "vocab.txt"
         else:
             raise TokenizerError(
                 f"{directory}: no tokenizer.json and no vocab.txt, so text cannot be read; pass a Batch of input_ids"
             )
+        try:
+            made = cls(inner, settings)
+        except TokenizerError as error:
+            raise TokenizerError(f"{source}: {error}") from None
         if config is not None and made.vocab_size > config.vocab_size:
             raise TokenizerError(
-                f"{directory}: the vocabulary has {made.vocab_size} entries, the model {config.vocab_size} embeddings"
+                f"{source}: the vocabulary has {made.vocab_size} entries, the model {config.vocab_size} embeddings"
             )
         return made
 
@@ -91,44 +129,20 @@ class Tokenizer:
     def from_vocabulary(
         cls, vocabulary: Sequence[str], *, settings: Mapping[str, Any] | None = None, profile: Profile = HF
     ) -> Tokenizer:
-        """Build from a list of word pieces, where a piece's place is its id.
+        """Build from a list of word pieces, where a piece's place is its id (its last place, if it is repeated).
 
         ``settings`` are ``tokenizer_config.json``'s: do_lower_case (default: true, as Hugging Face's), strip_accents
-        (default: as do_lower_case), tokenize_chinese_chars (default: true), and the special tokens.
+        (default: as do_lower_case), tokenize_chinese_chars (default: true), and the special tokens. ``profile`` sets
+        the longest word that is not [UNK]. Raises `TokenizerError` if a special token is missing.
         """
-        from tokenizers import AddedToken
-        from tokenizers import Tokenizer as Inner
-        from tokenizers.decoders import WordPiece as WordPieceDecoder
-        from tokenizers.models import WordPiece
-        from tokenizers.normalizers import BertNormalizer
-        from tokenizers.pre_tokenizers import BertPreTokenizer
-        from tokenizers.processors import BertProcessing
-
-        settings = dict(settings or {})
-        words = {role: _content(settings.get(f"{role}_token")) or word for role, word in SPECIALS.items()}
-        ids = {piece: i for i, piece in enumerate(vocabulary)}
-        for role in ("unk", "sep", "pad", "cls"):
-            if words[role] not in ids:
-                raise TokenizerError(f"the vocabulary has no {words[role]}, which BERT needs")
-        inner = Inner(WordPiece(ids, unk_token=words["unk"], max_input_chars_per_word=profile.max_chars_per_word))
-        inner.normalizer = BertNormalizer(
-            clean_text=True,
-            handle_chinese_chars=bool(settings.get("tokenize_chinese_chars", True)),
-            strip_accents=settings.get("strip_accents"),
-            lowercase=bool(settings.get("do_lower_case", True)),
-        )
-        inner.pre_tokenizer = BertPreTokenizer()
-        inner.post_processor = BertProcessing((words["sep"], ids[words["sep"]]), (words["cls"], ids[words["cls"]]))
-        inner.decoder = WordPieceDecoder(prefix="##")
-        inner.add_special_tokens([AddedToken(word, special=True) for word in words.values() if word in ids])
-        return cls(inner, settings)
+        return cls(_build(vocabulary, settings or {}, profile), settings)
 
     # Vocabulary
 
     @property
     def vocab_size(self) -> int:
-        """How many ids there are, added tokens included."""
-        return int(self._inner.get_vocab_size(with_added_tokens=True))
+        """The highest id plus one, added tokens included: how many rows the word embeddings need."""
+        return self._vocab_size
 
     @property
     def mask_token(self) -> str:
@@ -186,10 +200,17 @@ class Tokenizer:
 
         Raises `InputError` for something that is not text, an empty text (or side of a pair), or one that is too long;
         with ``truncate=True`` the longer side is cut at its end until the text fits, and one `RefbertWarning` says
-        how much went. A text of which nothing is known ([UNK] throughout) is tokenized, with a `RefbertWarning`.
+        how much went. A text counts as empty if nothing of it is left to read: white space, control characters.
+        One of which nothing is known ([UNK] throughout) is tokenized, with a `RefbertWarning`.
         """
+        if isinstance(texts, str) or not isinstance(texts, Iterable):
+            raise InputError(f"a list of texts is expected, not {type(texts).__name__}")
         items = [_check(number, text) for number, text in enumerate(texts)]
         encoded = self._inner.encode_batch(items)
+        for number, (item, e) in enumerate(zip(items, encoded, strict=True)):
+            sides = {0} if isinstance(item, str) else {0, 1}
+            if not sides <= set(e.sequence_ids):
+                raise InputError(f"text {number + 1} is empty")
         long = [i for i, e in enumerate(encoded) if len(e.ids) > max_length]
         if long:
             if not truncate:
@@ -203,17 +224,20 @@ class Tokenizer:
         if unknown:
             warnings.warn(
                 f"nothing in {_count(len(unknown), 'text')} is in the vocabulary (first: text {unknown[0] + 1}): "
-                f"every token is {self._specials['unk']}",
+                f"every word is {self._specials['unk']}",
                 RefbertWarning,
                 stacklevel=3,
             )
-        return [Encoding(tuple(e.ids), tuple(e.type_ids), tuple(e.tokens)) for e in encoded]
+        return [
+            Encoding(tuple(e.ids), tuple(e.type_ids), tuple(e.tokens), tuple(e.special_tokens_mask)) for e in encoded
+        ]
 
     def _cut(self, items: list[Text], encoded: list[Any], long: list[int], max_length: int) -> list[Any]:
-        pair = any(not isinstance(items[i], str) for i in long)
-        needed = self._inner.num_special_tokens_to_add(pair) + 1
-        if max_length < needed:
-            raise InputError(f"{max_length} tokens leave no room for text beside the special tokens")
+        for i in long:
+            sides = 1 if isinstance(items[i], str) else 2
+            needed = self._inner.num_special_tokens_to_add(sides == 2) + sides  # a token of each side must stay
+            if max_length < needed:
+                raise InputError(f"text {i + 1} cannot be cut to {max_length} tokens: at least {needed} are needed")
         self._inner.enable_truncation(max_length, strategy="longest_first")
         try:
             shorter = self._inner.encode_batch([items[i] for i in long])
@@ -231,8 +255,8 @@ class Tokenizer:
         return out
 
     def _nothing_known(self, encoding: Any) -> bool:
-        words = [i for i, special in zip(encoding.ids, encoding.special_tokens_mask, strict=True) if not special]
-        return bool(words) and all(i == self._ids["unk"] for i in words)
+        words = set(encoding.ids) - {self._ids[role] for role in SPECIALS if role != "unk"}
+        return words == {self._ids["unk"]}
 
     def pad(self, encodings: Sequence[Encoding], *, length: int | None = None) -> Batch:
         """A Batch of the longest's length (or ``length``): padding has the id of [PAD], segment 0 and mask 0."""
@@ -247,25 +271,36 @@ class Tokenizer:
             ids[row, :n], types[row, :n], mask[row, :n] = e.input_ids, e.token_type_ids, 1
         return Batch(input_ids=ids, token_type_ids=types, attention_mask=mask)
 
-    def batch(self, texts: Sequence[Text], *, max_length: int, truncate: bool = False) -> Batch:
-        """`encode`, then `pad`."""
-        return self.pad(self.encode(texts, max_length=max_length, truncate=truncate))
+    def batch(
+        self, texts: Sequence[Text], *, max_length: int, truncate: bool = False, pad_to: int | None = None
+    ) -> Batch:
+        """`encode`, then `pad` (to the longest text, or to ``pad_to`` tokens)."""
+        return self.pad(self.encode(texts, max_length=max_length, truncate=truncate), length=pad_to)
 
     # Files
 
     def save(self, directory: str | Path) -> None:
-        """Write tokenizer.json, vocab.txt and tokenizer_config.json: the same tokenizer for Hugging Face."""
+        """Write tokenizer.json, vocab.txt and tokenizer_config.json: the same tokenizer for Hugging Face.
+
+        transformers' BertTokenizer is built from the settings, so it is named only where that gives this tokenizer;
+        otherwise (other longest word, other normalizer) the class is the one that reads tokenizer.json as it is.
+        """
         directory = Path(directory)
         self._inner.save(str(directory / "tokenizer.json"))
         vocabulary = self._inner.get_vocab(with_added_tokens=True)
-        pieces = sorted(vocabulary, key=vocabulary.__getitem__)
-        (directory / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf-8")
-        normalizer = json.loads(self._inner.to_str()).get("normalizer") or {}
+        pieces = dict.fromkeys(range(self.vocab_size), "") | {i: piece for piece, i in vocabulary.items()}
+        (directory / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces.values()), encoding="utf-8")
+        file = json.loads(self._inner.to_str())
+        normalizer = file["normalizer"] or {}
+        plain = (
+            normalizer.get("type") == "BertNormalizer"
+            and normalizer["clean_text"]
+            and (file["pre_tokenizer"] or {}).get("type") == "BertPreTokenizer"
+            and file["model"].get("max_input_chars_per_word") == HF.max_chars_per_word
+        )
         settings = {
-            "tokenizer_class": "BertTokenizer",
-            "do_lower_case": normalizer.get("lowercase", True),
-            "strip_accents": normalizer.get("strip_accents"),
-            "tokenize_chinese_chars": normalizer.get("handle_chinese_chars", True),
+            "tokenizer_class": "BertTokenizer" if plain else _FILE_ONLY[0],
+            **({name: normalizer[theirs] for name, theirs in NORMALIZER.items()} if plain else {}),
             **{f"{role}_token": word for role, word in self._specials.items()},
         }
         if "model_max_length" in self.settings:
@@ -275,20 +310,73 @@ class Tokenizer:
 
 
 def read_vocabulary(path: Path) -> list[str]:
-    """``vocab.txt``: one piece a line, the line's number (from 0) its id. Raises `TokenizerError` for repetitions."""
+    """``vocab.txt``: one piece a line, the line's number (from 0) its id. Raises `TokenizerError` if it cannot be read.
+
+    Of a repeated piece the last line counts, as in Google's and Hugging Face's code; a `RefbertWarning` says so.
+    """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        # Not splitlines(): the Chinese vocabulary has U+2028, a line separator, as a piece.
+        pieces = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise TokenizerError(f"{path}: cannot be read ({error})") from None
-    pieces = [line.rstrip("\r") for line in lines]
-    if pieces and not pieces[-1]:
+    while pieces and not pieces[-1]:
         pieces.pop()
     seen: dict[str, int] = {}
     for number, piece in enumerate(pieces):
-        if piece in seen:
-            raise TokenizerError(f"{path}: lines {seen[piece] + 1} and {number + 1} are both {piece!r}")
+        if piece and piece in seen:
+            warnings.warn(
+                f"{path}: lines {seen[piece] + 1} and {number + 1} are both {piece!r}; the later one counts",
+                RefbertWarning,
+                stacklevel=2,
+            )
         seen[piece] = number
     return pieces
+
+
+def looks_cased(vocabulary: Collection[str]) -> bool:
+    """Whether a vocabulary was learned from cased text: some capital letter is a piece of its own."""
+    return not set(string.ascii_uppercase).isdisjoint(vocabulary)
+
+
+def _build(vocabulary: Sequence[str], settings: Mapping[str, Any], profile: Profile) -> tokenizers.Tokenizer:
+    """BERT's tokenizer around a vocabulary: the pipeline that the module's docstring draws."""
+    from tokenizers import AddedToken
+    from tokenizers import Tokenizer as Inner
+    from tokenizers.decoders import WordPiece as WordPieceDecoder
+    from tokenizers.models import WordPiece
+    from tokenizers.normalizers import BertNormalizer
+    from tokenizers.pre_tokenizers import BertPreTokenizer
+    from tokenizers.processors import BertProcessing
+
+    words = _special_tokens(settings)
+    ids = {piece: i for i, piece in enumerate(vocabulary)}
+    inner = Inner(WordPiece(ids, unk_token=words["unk"], max_input_chars_per_word=profile.max_chars_per_word))
+    inner.normalizer = BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=bool(settings.get("tokenize_chinese_chars", True)),
+        strip_accents=settings.get("strip_accents"),
+        lowercase=bool(settings.get("do_lower_case", True)),
+    )
+    inner.pre_tokenizer = BertPreTokenizer()
+    sep, cls = words["sep"], words["cls"]
+    inner.post_processor = BertProcessing((sep, ids.get(sep, 0)), (cls, ids.get(cls, 0)))  # Tokenizer refuses a lack
+    inner.decoder = WordPieceDecoder(prefix="##")
+    inner.add_special_tokens([AddedToken(word, special=True) for word in words.values() if word in ids])
+    return inner
+
+
+def _apply_stated(inner: tokenizers.Tokenizer, settings: Mapping[str, Any]) -> None:
+    """Where tokenizer_config.json states casing, accents or Chinese spacing, it wins over tokenizer.json."""
+    from tokenizers.normalizers import BertNormalizer
+
+    stated = {theirs: settings[name] for name, theirs in NORMALIZER.items() if name in settings}
+    if stated and isinstance(inner.normalizer, BertNormalizer) and settings.get("tokenizer_class") not in _FILE_ONLY:
+        for name, value in stated.items():
+            setattr(inner.normalizer, name, value)
+
+
+def _special_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
+    return {role: _content(settings.get(f"{role}_token")) or word for role, word in SPECIALS.items()}
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -314,8 +402,11 @@ def _check(number: int, text: object) -> Text:
     sides = (text,) if isinstance(text, str) else text
     if not isinstance(sides, tuple | list) or not 1 <= len(sides) <= 2 or not all(isinstance(s, str) for s in sides):
         raise InputError(f"text {number + 1} must be a string or a pair of strings, not {type(text).__name__}")
-    if any(not side.strip() for side in sides):
-        raise InputError(f"text {number + 1} is empty")
+    for side in sides:
+        try:
+            side.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"text {number + 1} is not Unicode text: half a surrogate pair at {error.start}") from None
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 

@@ -5,8 +5,8 @@ The same equations in the same order; what differs is where numbers are kept.
 * Large intermediates live in buffers that are used again by the next layer: fresh ones cost a page fault for every
   4 KB, which for [N, F] takes as long as the arithmetic on it. Nothing that is returned lives in a buffer.
 * Bias, residual and LayerNorm are one pass over blocks of rows that stay in the cache; so are bias and GELU.
-* Attention goes sequence by sequence, so that the scores [A, S, S] stay in the cache; 1/√D is multiplied into q, and the
-  division by softmax's sums is done on the context, which is S/D times smaller than the probabilities.
+* Attention goes sequence by sequence, so that the scores [A, S, S] stay in the cache; 1/√D is multiplied into q, and
+  the division by softmax's sums is done on the context, which is S/D times smaller than the probabilities.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def normalize_in_place(d: Array, eps: float) -> Array:
     """d ← (d − mean)/√(variance + eps) row by row; returns 1/√(variance + eps) [n, 1]."""
     H = d.shape[1]
     d -= d.mean(axis=1, keepdims=True)
-    r = np.vecdot(d, d)[:, None]  # [n, 1]
+    r: Array = np.vecdot(d, d)[:, None]  # [n, 1]
     r /= H
     r += eps
     np.sqrt(r, out=r)

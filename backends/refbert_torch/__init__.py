@@ -25,6 +25,7 @@ Host = npt.NDArray[Any]
 Pullback = Callable[[Tensor], tuple[Tensor, ...]]
 Out = tuple[Tensor, Pullback]
 
+_GELU = {"erf": "none", "tanh": "tanh"}  # refbert's word: PyTorch's
 _DTYPES = {
     "float32": torch.float32,
     "float64": torch.float64,
@@ -130,8 +131,9 @@ class TorchBackend:
 
     def gelu(self, x: Tensor, *, form: str) -> Out:
         """GELU, form "erf" or "tanh"."""
-        approximate = {"erf": "none", "tanh": "tanh"}[form]
-        return differentiable(lambda x: functional.gelu(x, approximate=approximate), x)
+        if form not in _GELU:
+            raise ValueError(f'gelu has the forms {tuple(_GELU)}, not "{form}"')
+        return differentiable(lambda x: functional.gelu(x, approximate=_GELU[form]), x)
 
     def relu(self, x: Tensor) -> Out:
         """max(0, x)."""
@@ -288,6 +290,8 @@ class TorchBackend:
 
 def _split_heads(x: Tensor, heads: int) -> Tensor:
     B, S, H = x.shape
+    if H % heads:
+        raise ValueError(f"{H} features do not divide into {heads} heads")
     return x.reshape(B, S, heads, H // heads).transpose(1, 2)
 
 

@@ -1,0 +1,81 @@
+"""The backends numpy and torch: every op and its gradient against refbert.ops in float64, within derived bounds."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+from op_cases import BAD_ARGUMENTS, CASES, RATES, check, model_difference
+
+from refbert import ops, registry
+from refbert.backend import OPTIONAL, REQUIRED, UNIT_ROUNDOFF, Backend, FusedEncoderLayer, Optimizers
+
+BACKENDS = ("numpy", "torch")
+WIDE = ("float64", "float32")
+
+
+@pytest.mark.parametrize("dtype", WIDE)
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("case", CASES)
+def test_op(case, backend, dtype):
+    check(registry.create(backend, dtype=dtype), case)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("profile", ["hf", "google"])
+def test_every_head_with_dropout(backend, profile):
+    """The bounds count roundings: see test_cupy.test_the_spec_on_the_stand_in."""
+    assert model_difference(registry.create(backend, dtype="float64"), profile) < 2**-40
+    assert model_difference(registry.create(backend, dtype="float32"), profile) < 2**-11
+
+
+@pytest.mark.parametrize("backend", ["reference", *BACKENDS])
+def test_signatures_are_the_contracts(backend):
+    made = registry.create(backend)
+    for protocol in (Backend, FusedEncoderLayer, Optimizers):
+        for name in (*REQUIRED, *OPTIONAL):
+            if hasattr(protocol, name) and hasattr(made, name):
+                ours = inspect.signature(getattr(made, name)).parameters.values()
+                theirs = list(inspect.signature(getattr(protocol, name)).parameters.values())[1:]
+                assert [(p.name, p.kind, p.default) for p in ours] == [(p.name, p.kind, p.default) for p in theirs], (
+                    name
+                )
+
+
+@pytest.mark.parametrize("backend", ["reference", *BACKENDS])
+@pytest.mark.parametrize(("op", "shapes", "options", "error"), BAD_ARGUMENTS)
+def test_bad_arguments_raise_what_the_truth_raises(backend, op, shapes, options, error):
+    made = registry.create(backend)
+    with pytest.raises(error):
+        getattr(made, op)(*(made.asarray(np.ones(shape)) for shape in shapes), **options)
+
+
+@pytest.mark.parametrize("dtype", WIDE)
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("rule", ["bert_adam", "adamw", "lamb"])
+def test_updates(rule, backend, dtype):
+    rng = np.random.default_rng(0)
+    arrays = [x.astype(dtype).astype(np.float64) for x in (*rng.standard_normal((3, 5, 4)), rng.random((5, 4)))]
+    options = RATES | ({} if rule == "bert_adam" else {"step": 3})
+    made = registry.create(backend, dtype=dtype)
+    got = getattr(made, rule)(*(made.asarray(a) for a in arrays), **options)
+    u = UNIT_ROUNDOFF[dtype]
+    for ours, truth in zip(got, getattr(ops, rule)(*arrays, **options), strict=True):
+        # About 20 roundings in a row and, in LAMB, norms over 20 entries; the numbers are of size 1.
+        assert np.abs(made.to_numpy(ours) - truth).max() <= 40 * u * max(1, np.abs(truth).max())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("max_norm", "epsilon"), [(0.5, 0.0), (0.5, 1e-6), (1e3, 0.0)])
+def test_clipping(backend, max_norm, epsilon):
+    rng = np.random.default_rng(0)
+    gradients = {"a": rng.standard_normal((5, 4)), "b": rng.standard_normal(3)}
+    made = registry.create(backend, dtype="float64")
+    truth, norm = ops.clip_by_global_norm(gradients, max_norm=max_norm, epsilon=epsilon)
+    ours, our_norm = made.clip_by_global_norm(
+        {name: made.asarray(g) for name, g in gradients.items()}, max_norm=max_norm, epsilon=epsilon
+    )
+    assert abs(our_norm - norm) <= 23 * 2**-53 * norm  # a sum over 23 squares, in any order
+    for name, g in truth.items():
+        assert np.abs(made.to_numpy(ours[name]) - g).max() <= 30 * 2**-53 * np.abs(g).max()
