@@ -7,9 +7,10 @@ Derivation
         x Φ(x) = h + h tanh(h P(h²)).
 
     An error δ in P moves the result by h² (1 − tanh² g) δ, which fades as tanh saturates; so P is fitted to g/h on
-    0 ≤ h² ≤ 9 (beyond, tanh g is ±1 in float32, and h is cut to ±3) by least squares with that weight, reweighted until the largest error
-    is as small as it gets (Lawson's algorithm). Degree 6 leaves 2.2e-8; with all float32 rounding the result is within
-    1.2e-7 max(1, |x|) of x Φ(x), two units of roundoff. tests/backends/test_numpy.py measures that against erfc.
+    0 ≤ h² ≤ 9 (beyond, tanh g is ±1 in float32, and h is cut to ±3) by least squares with that weight, reweighted
+    until the largest error is as small as it gets (Lawson's algorithm). Degree 6 leaves 2.2e-8; with all float32
+    rounding the result is within 1.2e-7 max(1, |x|) of x Φ(x), two units of roundoff.
+    tests/backends/test_numpy.py measures that against erfc.
 
 Why blocks: about twenty passes over an array that fits into the second-level cache cost less than three over one that
 does not.

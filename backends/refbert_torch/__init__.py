@@ -26,6 +26,13 @@ Pullback = Callable[[Tensor], tuple[Tensor, ...]]
 Out = tuple[Tensor, Pullback]
 
 _GELU = {"erf": "none", "tanh": "tanh"}  # refbert's word: PyTorch's
+_ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "gelu_erf": functional.gelu,
+    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
+    "relu": functional.relu,
+    "tanh": torch.tanh,
+    "linear": lambda x: x,
+}
 _DTYPES = {
     "float32": torch.float32,
     "float64": torch.float64,
@@ -181,7 +188,14 @@ class TorchBackend:
         keep: Host | None = None,
         rate: float = 0.0,
     ) -> Out:
-        """Multi-head attention: PyTorch's fused kernel where it serves, else its parts.
+        """Multi-head attention: PyTorch's fused kernel where it serves, else its parts."""
+        attend = self._attention(mask, heads, mask_value, keep, rate)
+        return differentiable(attend, q, k, v)
+
+    def _attention(
+        self, mask: Host, heads: int, mask_value: float, keep: Host | None = None, rate: float = 0.0
+    ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """Attention as a function of q, k, v.
 
         The fused kernel takes no explicit dropout mask, and its backward rebuilds the probabilities from a stored
         log-sum-exp, in which a row without any visible key has lost its scores: gradients there would be wrong.
@@ -200,7 +214,7 @@ class TorchBackend:
                 context = (p if kept is None else p * kept / (1 - rate)) @ V
             return context.transpose(1, 2).reshape(q.shape)
 
-        return differentiable(attend, q, k, v)
+        return attend
 
     def _mask_bias(self, mask: Host, mask_value: float) -> Tensor | None:
         """[B, 1, 1, S], added to the scores; None where every key is visible.
@@ -215,6 +229,33 @@ class TorchBackend:
         value = lowest if mask_value == -math.inf else mask_value
         bias = torch.zeros(visible.shape, dtype=self._dtype).masked_fill_(torch.from_numpy(~visible), value)
         return bias[:, None, None, :].to(self._device)
+
+    @torch.no_grad()
+    def encoder_layer(
+        self,
+        x: Tensor,
+        params: Mapping[str, Tensor],
+        *,
+        mask: Host,
+        heads: int,
+        mask_value: float,
+        activation: str,
+        eps: float,
+    ) -> Tensor:
+        """A whole layer for inference: the same kernels without autograd's bookkeeping."""
+
+        def linear(x: Tensor, name: str) -> Tensor:
+            return functional.linear(x, params[f"{name}.weight"], params[f"{name}.bias"])
+
+        def norm(x: Tensor, name: str) -> Tensor:
+            gamma, beta = params[f"{name}.LayerNorm.weight"], params[f"{name}.LayerNorm.bias"]
+            return functional.layer_norm(x, gamma.shape, gamma, beta, eps)
+
+        q, k, v = (linear(x, f"attention.self.{name}") for name in ("query", "key", "value"))
+        context = self._attention(mask, heads, mask_value)(q, k, v)
+        attended = norm(x + linear(context, "attention.output.dense"), "attention.output")
+        active = _ACTIVATIONS[activation](linear(attended, "intermediate.dense"))
+        return norm(attended + linear(active, "output.dense"), "output")
 
     # Losses
 

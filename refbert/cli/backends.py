@@ -30,7 +30,7 @@ def status(name: str, device: str | None = None) -> Status:
     try:
         backend = registry.create(name, device=device)
     except BackendError as error:
-        return Status(name, available=False, reason=str(error))
+        return Status(name, available=False, reason=str(error).removeprefix(f'backend "{name}" is unavailable: '))
     return Status(
         name,
         available=True,

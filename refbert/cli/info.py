@@ -70,14 +70,15 @@ def _facts(model: str, config: BertConfig, heads: tuple[str, ...], pooler: bool,
 
 
 def _print(facts: dict[str, Any]) -> None:
-    table = new_table(facts["model"])
+    table = new_table()
     table.add_column("configuration")
     table.add_column("", overflow="fold")
+    table.add_row("model", facts["model"])
+    table.add_row("format", facts["format"])
+    table.add_row("heads", ", ".join(facts["heads"]) or "none")
     for name, value in facts["config"].items():
         if name not in ("id2label", "label2id", "architectures"):
             table.add_row(name, str(value))
-    table.add_row("format", facts["format"])
-    table.add_row("heads", ", ".join(facts["heads"]) or "none")
     print_table(table)
 
     table = new_table()

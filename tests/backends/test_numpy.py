@@ -7,15 +7,12 @@ import math
 import numpy as np
 import pytest
 from scipy.special import erfc
+from test_fused_layer import MASKS, A, layer_case
 
 from refbert import registry
-from refbert.reference import ReferenceBackend
-from refbert.spec.choices import Choices
-from refbert.spec.encoder import encoder_layer
 from refbert_numpy.gelu import gelu_in_place, normal_cdf
 
 U = 2.0**-24
-B, S, H, A, F = 3, 11, 24, 4, 40
 
 
 def test_the_polynomial_is_within_two_units_of_roundoff():
@@ -38,62 +35,6 @@ def test_blocks_fit_together(shape):
     gelu_in_place(y, bias)
     z = (x + bias).astype(np.float64)
     assert np.abs(y - z * 0.5 * erfc(-z / math.sqrt(2))).max(initial=0) <= 2 * U * max(1, np.abs(z).max(initial=0))
-
-
-def layer_case(seed=0, dtype="float32"):
-    rng = np.random.default_rng(seed)
-
-    def draw(*shape, scale=1.0, centre=0.0):
-        return (centre + scale * rng.standard_normal(shape)).astype(dtype).astype(np.float64)
-
-    p = {}
-    for name in ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"):
-        p |= {f"{name}.weight": draw(H, H, scale=0.3), f"{name}.bias": draw(H, scale=0.3)}
-    p |= {"intermediate.dense.weight": draw(F, H, scale=0.3), "intermediate.dense.bias": draw(F)}
-    p |= {"output.dense.weight": draw(H, F, scale=0.3), "output.dense.bias": draw(H)}
-    for name in ("attention.output.LayerNorm", "output.LayerNorm"):
-        p |= {f"{name}.weight": draw(H, scale=0.3, centre=1.0), f"{name}.bias": draw(H)}
-    return draw(B, S, H), p
-
-
-MASKS = {
-    "full": np.ones((B, S), int),
-    "ragged": (np.arange(S) < np.array([[S], [4], [1]])).astype(int),
-    "dead": (np.arange(S) < np.array([[S], [0], [6]])).astype(int),
-    "holes": (np.arange(S) % np.array([[1], [2], [3]]) == 0).astype(int),
-}
-
-
-def both(mask, mask_value, activation, dtype="float32"):
-    x, p = layer_case(dtype=dtype)
-    truth = ReferenceBackend()
-    c = Choices(1, A, activation, 1e-12, mask_value, 0.0, 0.0, 0.0, 0.0, False)
-    expected, _ = encoder_layer(truth, p, x, mask, c)
-    composed, _ = encoder_layer(
-        ReferenceBackend(dtype), {k: w.astype(dtype) for k, w in p.items()}, x.astype(dtype), mask, c
-    )
-    backend = registry.create("numpy", dtype=dtype)
-    params = {name: backend.asarray(w) for name, w in p.items()}
-    given = backend.asarray(x).copy()
-    got = backend.encoder_layer(
-        given, params, mask=mask, heads=A, mask_value=mask_value, activation=activation, eps=1e-12
-    )
-    assert np.array_equal(given, x.astype(dtype))
-    assert got.dtype == dtype
-    return got, composed, expected
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("activation", ["gelu_erf", "gelu_tanh", "relu", "tanh", "linear"])
-@pytest.mark.parametrize("mask_value", [-math.inf, -10000.0])
-@pytest.mark.parametrize("mask", MASKS)
-def test_the_fused_layer_is_the_specs_composition(mask, mask_value, activation, dtype):
-    got, composed, expected = both(MASKS[mask], mask_value, activation, dtype)
-    # The textbook composition in the same dtype shows what rounding does to this very layer; the fused one may do
-    # four times that (another order of the same sums), and no less than a few roundings of numbers of size |y|.
-    u = U if dtype == "float32" else 2.0**-53
-    allowed = 4 * max(np.abs(composed - expected).max(), 8 * u * np.abs(expected).max())
-    assert np.abs(got - expected).max() <= allowed
 
 
 def test_a_padded_row_does_not_reach_its_neighbours():
