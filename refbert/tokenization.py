@@ -300,6 +300,7 @@ class Tokenizer:
         )
         settings = {
             "tokenizer_class": "BertTokenizer" if plain else _FILE_ONLY[0],
+            "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
             **({name: normalizer[theirs] for name, theirs in NORMALIZER.items()} if plain else {}),
             **{f"{role}_token": word for role, word in self._specials.items()},
         }

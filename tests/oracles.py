@@ -210,14 +210,21 @@ def agree(ours, theirs, bound, what=""):
     assert ours.shape == theirs.shape, f"{what}: shape {ours.shape}, not {theirs.shape}"
     bound = np.broadcast_to(bound, ours.shape)
     assert np.isfinite(bound).all(), f"{what}: the bound says nothing"
-    truth_off = TRUTH * max((abs(t) for t in theirs.flat), default=0) if theirs.dtype == object else 0
-    for index in np.ndindex(ours.shape):
+    if theirs.dtype == object:
         with mpmath.workdps(DIGITS):
-            gap = abs(mpmath.mpf(float(ours[index])) - theirs[index])
-        assert gap <= bound[index] + truth_off, (
-            f"{what}{list(index)}: got {float(ours[index])!r}, not {mpmath.nstr(mpmath.mpf(theirs[index]), 20)}: "
-            f"{mpmath.nstr(gap, 3)} away, {bound[index]:.3g} allowed"
-        )
+            gap = np.abs(mp(ours) - theirs) - TRUTH * np.asarray(np.abs(theirs)).max(initial=0)
+    else:
+        gap = np.abs(ours - theirs)
+    far = np.argwhere(~np.asarray(gap <= bound, bool))
+    assert not len(far), _message(what, tuple(far[0]), ours, theirs, bound, len(far))
+
+
+def _message(what, index, ours, theirs, bound, count):
+    us, them = mpmath.mpf(float(ours[index])), mpmath.mpf(theirs[index])
+    return (
+        f"{what}{[int(i) for i in index]}: got {float(us)!r}, not {mpmath.nstr(them, 20)}: "
+        f"{mpmath.nstr(abs(us - them), 3)} away, {bound[index]:.3g} allowed; {count} of {ours.size} entries"
+    )
 
 
 # mpmath's functions on NumPy arrays of its numbers (dtype object): +, ·, /, @ and sum work on those as they are.

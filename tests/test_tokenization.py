@@ -29,7 +29,7 @@ def made(words, **settings):
 class TestGooglesTests:
     """What google-research/bert's tokenization_test.py asserts ([PAD] is added at the end: BERT needs one)."""
 
-    VOCABULARY = ["[UNK]", "[CLS]", "[SEP]", "want", "##want", "##ed", "wa", "un", "runn", "##ing", ",", "[PAD]"]
+    VOCABULARY = ("[UNK]", "[CLS]", "[SEP]", "want", "##want", "##ed", "wa", "un", "runn", "##ing", ",", "[PAD]")
 
     def test_full(self):
         ids = Tokenizer.from_vocabulary(self.VOCABULARY).encode(["UNwant\u00e9d,running"], max_length=512)[0].input_ids

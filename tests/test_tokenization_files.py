@@ -6,8 +6,10 @@ alike; its legacy tokenizer is pure Python after Google's code, so it shows that
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
+import unicodedata
 import warnings
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from refbert.profiles import GOOGLE
 from refbert.tokenization import Tokenizer, looks_cased, read_vocabulary
 
 MINILM = Path(get_model_path())
-PAIRS = list(zip(TEXTS, TEXTS[1:], strict=False))
+PAIRS = list(itertools.pairwise(TEXTS))
 
 # Name -> vocabulary and tokenizer_config.json, as the published models of that kind have them.
 KINDS = {
@@ -85,8 +87,10 @@ class TestAgreesWithTransformers:
         mine = Tokenizer.from_directory(kind)
         settings = json.loads((kind / "tokenizer_config.json").read_text())
         theirs = transformers("legacy")(str(kind / "vocab.txt"), **settings)
+        # It composes accents before anything else, as neither Google's code nor the library does.
+        texts = [unicodedata.normalize("NFC", text) for text in TEXTS]
         known = 0
-        for text, encoding in zip(TEXTS, ours(mine, TEXTS), strict=True):
+        for text, encoding in zip(texts, ours(mine, texts), strict=True):
             assert list(encoding.input_ids) == theirs(text)["input_ids"], f"{text!r}: {encoding.tokens}"
             known += sum(token not in SPECIAL for token in encoding.tokens)
         assert known > 20, "a comparison of [UNK] with [UNK] shows nothing"

@@ -15,9 +15,20 @@ SIZES = st.tuples(st.integers(0, 3), st.integers(1, 6), st.integers(1, 5), st.in
 
 
 @pytest.mark.parametrize("name", CASES)
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(regime=st.sampled_from(REGIMES), sizes=SIZES, seed=SEEDS)
 def test_pytorch(name, regime, sizes, seed):
+    compare_with_pytorch(name, regime, sizes, seed)
+
+
+@pytest.mark.parametrize("regime", REGIMES)
+@pytest.mark.parametrize("name", CASES)
+def test_pytorch_at_the_size_of_a_small_model(name, regime):
+    """Long sums, where rounding adds up; heads of 33 features (attention), rows of 45 (layer norm)."""
+    compare_with_pytorch(name, regime, (3, 20, 12, 33), seed=11)
+
+
+def compare_with_pytorch(name, regime, sizes, seed):
     case, dy = make(name, regime, sizes, seed)
     y, pullback = case()
     theirs, gradients = o.autograd(case.torch, case.arrays, dy)
@@ -44,7 +55,7 @@ def test_definition_and_complex_step(name, regime):
 
 
 @pytest.mark.parametrize("name", ANALYTIC)
-@settings(max_examples=4)
+@settings(max_examples=6)
 @given(regime=st.sampled_from(REGIMES), sizes=SIZES, seed=SEEDS)
 def test_adjoint(name, regime, sizes, seed):
     """⟨u, J v⟩ = ⟨Jᵀ u, v⟩ with J v by the complex step, at sizes where entry by entry would take too long."""
