@@ -126,3 +126,18 @@ def normwise(ours, theirs):
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     size = np.linalg.norm(theirs)
     return float(np.linalg.norm(ours - theirs) / (size or 1.0))
+
+
+def assert_gradients_agree(ours, theirs, limit):
+    """Every gradient within ``limit`` of Hugging Face's, normwise; one that Hugging Face does not have must be zero.
+
+    A tensor whose true gradient is zero (the key bias; whatever moves all scores of a softmax together) holds rounding
+    only: it is compared on the scale of the largest gradient.
+    """
+    assert set(theirs) <= set(ours)
+    largest = max(np.linalg.norm(g) for g in theirs.values())
+    for name, gradient in ours.items():
+        hf = theirs.get(name, np.zeros_like(gradient))
+        assert gradient.shape == hf.shape, name
+        distance = np.linalg.norm(gradient - hf)
+        assert distance <= limit * max(np.linalg.norm(hf), 1e-3 * largest), f"{name}: {distance:.3g}"
