@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
+import os
+
+# The matrices here are small: waiting for a second thread costs more than it does, many times over on a busy machine.
+# Read when NumPy's and PyTorch's libraries are loaded, so it comes before every other import.
+for _library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+
+from hypothesis import settings  # noqa: E402
 
 # The same examples on every run: a change that breaks a test is the change under review, not yesterday's luck.
 settings.register_profile("refbert", derandomize=True, deadline=None, database=None)

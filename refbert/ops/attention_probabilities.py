@@ -15,7 +15,7 @@ Equation (per sequence and head; i a query, j a key)
     The mask is on *keys*, for all queries alike. Two semantics, chosen by `mask_value`:
       −10000.0   (profile "google")  added to the scores of masked keys. Their weight is e^{−10000} relative to the
                  rest, which is 0 in every dtype here; a row with *no* visible key shifts as a whole and attends as if
-                 it had no mask at all.
+                 it had no mask at all, up to the rounding of scores of size 10⁴ (1e-12 in float64, 1e-3 in float32).
       −∞         (profile "hf")  masked keys get probability exactly 0. A row with no visible key attends uniformly:
                  p_ij = 1/S. Hugging Face adds the most negative finite number, against which every score is lost in
                  rounding; 1/S is what comes out.
