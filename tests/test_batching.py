@@ -83,9 +83,10 @@ class TestRefused:
             Batch(**({"input_ids": [[1, 0]]} | {name: value}))
 
     @pytest.mark.parametrize("name", ARRAYS[1:])
-    def test_shapes_that_differ(self, name):
-        with pytest.raises(InputError, match=rf"{name} has shape \(2, 3\), but input_ids has shape \(1, 2\)"):
-            Batch(**{"input_ids": [[1, 2]], name: np.ones((2, 3), int)})
+    @pytest.mark.parametrize(("B", "S"), [(2, 2), (1, 3), (1, 1), (2, 1)])  # a B, an S, and shapes NumPy would stretch
+    def test_shapes_that_differ(self, name, B, S):
+        with pytest.raises(InputError, match=rf"{name} has shape \({B}, {S}\), but input_ids has shape \(1, 2\)"):
+            Batch(**{"input_ids": [[1, 2]], name: np.ones((B, S), int)})
 
     def test_a_mask_of_anything_but_zero_and_one(self):
         with pytest.raises(InputError, match="attention_mask must be 0 or 1, found 2"):
@@ -129,6 +130,7 @@ class TestParts:
 
     def test_lengths(self):
         assert self.BATCH.lengths.tolist() == [3, 2, 1]
+        assert self.BATCH.rows([1, 0]).lengths.tolist() == [2, 3]
 
     @pytest.mark.parametrize("chosen", [[2, 0], slice(1, 3), np.array([True, False, True]), []])
     def test_rows(self, chosen):

@@ -1,1 +1,4 @@
-"""Proving or disproving a backend against refbert.ops. The derived error bounds are in `refbert_conformance.bounds`."""
+"""Proving or disproving a backend against refbert.ops.
+
+running_error    how far rounding may carry any op, forward and backward, found by running the truth itself
+"""

@@ -1,14 +1,14 @@
-"""What every backend's ops are tried on, and how far they may be from the truth (running_error.py derives it)."""
+"""What every backend's ops are tried on, and how far they may be from the truth (refbert_conformance.running_error)."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-from running_error import FUNCTION, Tracked
 
 from refbert import ops
 from refbert.backend import UNIT_ROUNDOFF
+from refbert_conformance.running_error import FUNCTION, Tracked
 
 
 def cases():

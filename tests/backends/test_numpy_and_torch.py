@@ -79,3 +79,23 @@ def test_clipping(backend, max_norm, epsilon):
     assert abs(our_norm - norm) <= 23 * 2**-53 * norm  # a sum over 23 squares, in any order
     for name, g in truth.items():
         assert np.abs(made.to_numpy(ours[name]) - g).max() <= 30 * 2**-53 * np.abs(g).max()
+
+
+def cuda():
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not cuda(), reason="no CUDA device")
+class TestTorchOnTheGpu:
+    @pytest.mark.parametrize("dtype", WIDE)
+    @pytest.mark.parametrize("case", CASES)
+    def test_op(self, case, dtype):
+        check(registry.create("torch", dtype=dtype, device="cuda"), case)
+
+    @pytest.mark.parametrize("profile", ["hf", "google"])
+    def test_every_head_with_dropout(self, profile):
+        assert model_difference(registry.create("torch", dtype="float64", device="cuda"), profile) < 2**-40
+        assert model_difference(registry.create("torch", dtype="float32", device="cuda"), profile) < 2**-11

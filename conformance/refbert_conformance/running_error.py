@@ -15,9 +15,14 @@ What is left out is of second order in u.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from numpy.lib.mixins import NDArrayOperatorsMixin
+
+Host = npt.NDArray[Any]
 
 # The largest error of the functions used here in the CUDA C++ Programming Guide's table "Mathematical Functions" is
 # 5 ulp (erfc, double); 1 ulp is at most 2u.
@@ -29,63 +34,90 @@ class Tracked(NDArrayOperatorsMixin):
 
     __array_priority__ = 100
 
-    def __init__(self, value, error=None, *, u):
-        self.value = np.asarray(value, np.float64)
+    def __init__(self, value: Any, error: Any = None, *, u: float) -> None:
+        self.value: Host = np.asarray(value, np.float64)
         error = np.zeros_like(self.value) if error is None else np.asarray(error, np.float64)
         # −∞ stands for "masked" and is exact; it also must not turn 0 · ∞ into NaN.
-        self.error = np.broadcast_to(np.where(np.isfinite(self.value), error, 0), self.value.shape).copy()
+        self.error: Host = np.broadcast_to(np.where(np.isfinite(self.value), error, 0), self.value.shape).copy()
         self.u = u
 
-    shape = property(lambda self: self.value.shape)
-    ndim = property(lambda self: self.value.ndim)
-    dtype = property(lambda self: self.value.dtype)
-    size = property(lambda self: self.value.size)
-    T = property(lambda self: self.arranged(np.transpose))
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The value's shape."""
+        return self.value.shape
 
-    def arranged(self, f):
+    @property
+    def ndim(self) -> int:
+        """The value's number of axes."""
+        return self.value.ndim
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The value's dtype: float64."""
+        return self.value.dtype
+
+    @property
+    def size(self) -> int:
+        """The value's number of entries."""
+        return self.value.size
+
+    @property
+    def T(self) -> Tracked:
+        """The transpose."""
+        return self.arranged(np.transpose)
+
+    def arranged(self, f: Callable[[Host], Host]) -> Tracked:
         """The same rearrangement of value and error: nothing is rounded."""
         return Tracked(f(self.value), f(self.error), u=self.u)
 
-    def reshape(self, *shape):
+    def reshape(self, *shape: Any) -> Tracked:
+        """As NumPy's."""
         return self.arranged(lambda a: a.reshape(*shape))
 
-    def transpose(self, *axes):
+    def transpose(self, *axes: Any) -> Tracked:
+        """As NumPy's."""
         return self.arranged(lambda a: a.transpose(*axes))
 
-    def swapaxes(self, a, b):
+    def swapaxes(self, a: int, b: int) -> Tracked:
+        """As NumPy's."""
         return self.arranged(lambda x: x.swapaxes(a, b))
 
-    def copy(self):
+    def copy(self) -> Tracked:
+        """As NumPy's."""
         return self.arranged(np.copy)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Tracked:
         return self.arranged(lambda a: a[index])
 
-    def __setitem__(self, index, x):
+    def __setitem__(self, index: Any, x: Any) -> None:
         x = self.lifted(x)
         self.value[index], self.error[index] = x.value, x.error
 
-    def max(self, **how):
+    def max(self, **how: Any) -> Tracked:
+        """As NumPy's: a maximum is one of the entries, so nothing is rounded."""
         return self.arranged(lambda a: a.max(**how))
 
-    def sum(self, axis=None, keepdims=False):
+    def sum(self, axis: Any = None, keepdims: bool = False) -> Tracked:
+        """As NumPy's, in any order."""
         axes = tuple(range(self.ndim)) if axis is None else np.atleast_1d(axis)
         n = math.prod(self.shape[a] for a in axes)
         total = self.value.sum(axis=axis, keepdims=keepdims)
         error = (self.error + n * self.u * abs(self.value)).sum(axis=axis, keepdims=keepdims)
         return Tracked(total, error, u=self.u)
 
-    def mean(self, axis, keepdims=False):
-        return self.sum(axis=axis, keepdims=keepdims) / float(self.shape[axis])
+    def mean(self, axis: Any, keepdims: bool = False) -> Tracked:
+        """As NumPy's."""
+        mean: Tracked = self.sum(axis=axis, keepdims=keepdims) / float(self.shape[axis])
+        return mean
 
-    def lifted(self, x):
+    def lifted(self, x: Any) -> Tracked:
         """A number or an array as Tracked; numbers are rounded to the computing dtype, arrays are exact (masks)."""
         if isinstance(x, Tracked):
             return x
         x = np.asarray(x, np.float64)
         return Tracked(x, self.u * abs(x) if x.ndim == 0 else None, u=self.u)
 
-    def __array_ufunc__(self, ufunc, method, *inputs, **options):
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         if method == "at" and ufunc is np.add:
             target, index, values = inputs
             count = np.zeros(target.shape)
@@ -102,7 +134,7 @@ class Tracked(NDArrayOperatorsMixin):
             return NotImplemented
         return rule(*(self.lifted(x) for x in inputs))
 
-    def __array_function__(self, function, types, args, options):
+    def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
         if function is np.zeros_like:
             return Tracked(np.zeros(self.shape), u=self.u)
         if function is np.where:
@@ -112,59 +144,63 @@ class Tracked(NDArrayOperatorsMixin):
             return Tracked(np.where(condition, x.value, z.value), np.where(condition, x.error, z.error), u=self.u)
         return NotImplemented
 
-    def rounded(self, value, error):
+    def rounded(self, value: Host, error: Host) -> Tracked:
+        """One rounding more."""
         return Tracked(value, error + self.u * abs(np.where(np.isfinite(value), value, 0)), u=self.u)
 
-    def function(self, value, slope):
+    def function(self, value: Host, slope: Host) -> Tracked:
+        """f(x) for an elementary f: x's error through its slope, and f's own."""
         return Tracked(value, abs(slope) * self.error + FUNCTION * self.u * abs(value), u=self.u)
 
-    def _add(self, x, z):
+    def _add(self, x: Tracked, z: Tracked) -> Tracked:
         return self.rounded(x.value + z.value, x.error + z.error)
 
-    def _subtract(self, x, z):
+    def _subtract(self, x: Tracked, z: Tracked) -> Tracked:
         return self.rounded(x.value - z.value, x.error + z.error)
 
-    def _multiply(self, x, z):
+    def _multiply(self, x: Tracked, z: Tracked) -> Tracked:
         return self.rounded(x.value * z.value, abs(x.value) * z.error + abs(z.value) * x.error)
 
-    def _divide(self, x, z):
+    def _divide(self, x: Tracked, z: Tracked) -> Tracked:
         value = x.value / z.value
         return self.rounded(value, (x.error + abs(value) * z.error) / abs(z.value))
 
-    def _matmul(self, x, z):
+    def _matmul(self, x: Tracked, z: Tracked) -> Tracked:
         error = x.error @ abs(z.value) + abs(x.value) @ z.error
         return Tracked(x.value @ z.value, error + x.shape[-1] * self.u * (abs(x.value) @ abs(z.value)), u=self.u)
 
-    def _negative(self, x):
+    def _negative(self, x: Tracked) -> Tracked:
         return Tracked(-x.value, x.error, u=self.u)
 
-    def _maximum(self, x, z):
+    def _maximum(self, x: Tracked, z: Tracked) -> Tracked:
         return Tracked(np.maximum(x.value, z.value), np.maximum(x.error, z.error), u=self.u)
 
-    def _greater(self, x, z):
+    def _greater(self, x: Tracked, z: Tracked) -> Tracked:
         return Tracked(x.value > z.value, u=self.u)
 
-    def _exp(self, x):
+    def _exp(self, x: Tracked) -> Tracked:
         value = np.exp(x.value)
         return x.function(value, value)
 
-    def _log(self, x):
+    def _log(self, x: Tracked) -> Tracked:
         return x.function(np.log(x.value), 1 / x.value)
 
-    def _sqrt(self, x):
+    def _sqrt(self, x: Tracked) -> Tracked:
         value = np.sqrt(x.value)
         return x.function(value, 0.5 / np.where(value == 0, 1, value))
 
-    def _tanh(self, x):
+    def _tanh(self, x: Tracked) -> Tracked:
         value = np.tanh(x.value)
         return x.function(value, 1 - value * value)
 
-    def _erfc(self, x):
+    def _erfc(self, x: Tracked) -> Tracked:
         from scipy.special import erfc
 
         return x.function(erfc(x.value), 2 / math.sqrt(math.pi) * np.exp(-x.value * x.value))
 
-    def _logaddexp(self, x, z):  # of exact 0 and z, in refbert.ops.gelu; d/dz = 1/(1 + e^(x−z)); 1 + e^z adds u
+    def _logaddexp(
+        self, x: Tracked, z: Tracked
+    ) -> Tracked:  # of exact 0 and z, in refbert.ops.gelu; d/dz = 1/(1 + e^(x−z)); 1 + e^z adds u
         value = np.logaddexp(x.value, z.value)
         return Tracked(
             value,
@@ -172,5 +208,8 @@ class Tracked(NDArrayOperatorsMixin):
             u=self.u,
         )
 
-    def astype(self, dtype):
-        return self if np.dtype(dtype).kind == "f" else NotImplemented
+    def astype(self, dtype: Any) -> Tracked:
+        """Itself, for any floating dtype: what is computed in is u."""
+        if np.dtype(dtype).kind != "f":
+            raise TypeError(f"a tracked number is not {dtype}")
+        return self
