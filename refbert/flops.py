@@ -19,7 +19,7 @@ import math
 from collections.abc import Collection
 
 from refbert.config import BertConfig
-from refbert.parameters import POOLED_HEADS, count, shapes
+from refbert.parameters import count, shapes
 
 BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -65,10 +65,7 @@ def parameter_groups(config: BertConfig, heads: Collection[str] = (), *, pooler:
         for group in ("embeddings", "encoder", "pooler")
     }
     out = {group: n for group, n in out.items() if n}
-    for head in heads:
-        with_pooler = pooler or head in POOLED_HEADS
-        out[head] = count(config, (head,), pooler=with_pooler) - count(config, (), pooler=with_pooler)
-    return out
+    return out | {head: count(config, (head,)) - count(config) for head in heads}
 
 
 def weights_bytes(
