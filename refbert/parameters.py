@@ -98,8 +98,11 @@ def initialize(
 
     Google cuts the normal at two standard deviations (so the true deviation of 0.02 is 0.01759); Hugging Face does
     not, and zeroes the embedding row of the padding token. Each tensor has its own generator, keyed by its name and
-    the seed, so that a tensor's values do not depend on which others exist.
+    the seed, so that a tensor's values do not depend on which others exist. Raises `ConfigError` for a seed that is
+    negative or has more than 64 bits.
     """
+    if not 0 <= seed < 2**64:
+        raise ConfigError(f"seed must be a whole number from 0 to 2^64 - 1, not {seed}")
     out = {}
     for name, shape in parameter_shapes.items():
         kind = name.rsplit(".", 1)[-1]

@@ -4,6 +4,10 @@ Read a file from the top: where it comes from, the shapes, the equation, the der
 Every op is a pure function ``op(...) -> (y, pullback)``; ``pullback(dy)`` returns one cotangent per array argument, in
 signature order, changes nothing, and may be called again. The optimizer updates return new arrays instead.
 
+Where the papers are silent: an empty batch gives empty results, zero gradients for the weights and a loss of 0; a
+sequence of length 1 attends to itself with probability 1; a row without a visible key and a batch without labels are
+decided in `attention_probabilities` and `cross_entropy`.
+
 The ops compute in the dtype that they are given. float64 is the truth; everything else is held to it.
 """
 
