@@ -35,6 +35,8 @@ def read_labels(labels: object, batch: Batch, heads: tuple[str, ...], config: Be
         if len(names) != 1:
             raise InputError(f"this model takes several label arrays: pass a mapping with {', '.join(sorted(names))}")
         labels = {names.pop(): labels}
+    if heads == ("next_sentence",) and "labels" in labels:  # what Hugging Face calls them where there are no others
+        labels = {"next_sentence_label" if name == "labels" else name: value for name, value in labels.items()}
     known = {name: head for head in heads for name in LABELS[head]}
     out = {}
     for name, value in labels.items():

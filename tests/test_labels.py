@@ -23,6 +23,11 @@ def test_one_array_for_one_head():
     assert read([0, 1, 2, -100], "sequence_classification")["labels"].tolist() == [0, 1, 2, -100]
 
 
+def test_next_sentence_labels_by_both_of_their_names():
+    for name in ("labels", "next_sentence_label"):
+        assert read({name: [0, 1, 0, 1]}, "next_sentence")["next_sentence_label"].tolist() == [0, 1, 0, 1]
+
+
 def test_a_pretraining_model_may_be_labelled_for_one_of_its_heads():
     assert set(read({"next_sentence_label": [0, 1, 0, 1]}, "masked_lm", "next_sentence")) == {"next_sentence_label"}
 

@@ -43,6 +43,20 @@ def test_the_same_embeddings(theirs, backend):
 
 
 @pytest.mark.slow
+def test_the_same_cut_where_it_is_asked_for():
+    text = "a cat sat on a mat and looked at it " * 30
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from sentence_transformers import SentenceTransformer
+
+        theirs = SentenceTransformer(str(get_model_path()), device="cpu").encode([text], show_progress_bar=False)
+    with pytest.warns(refbert.RefbertWarning, match="cut to 256 tokens"):
+        ours = refbert.load(get_model_path()).encode([text], max_length=256, truncate=True)
+    assert np.abs(ours - theirs).max() <= 1e-5
+    assert np.abs(refbert.load(get_model_path()).encode([text]) - theirs).max() > 1e-3
+
+
+@pytest.mark.slow
 def test_order_and_batching_change_nothing_but_rounding(theirs):
     model = refbert.load(get_model_path(), backend="reference")
     one_by_one = np.concatenate([model.encode(text) for text in TEXTS])
