@@ -198,9 +198,9 @@ class Model:
 
         ``pooling``: "mean" of the last hidden states over all tokens, specials included and padding not (what
         sentence-transformers calls mean pooling); "max" likewise; "cls" the first token's; "pooler" the pooled vector.
-        ``normalize`` scales each vector to length 1. sentence-transformers cuts texts silently, at the max_seq_length of
-        sentence_bert_config.json (256 for all-MiniLM-L6-v2); ``max_length=256, truncate=True`` does the same, and says
-        so in a `RefbertWarning`. Texts are grouped by length, so that little padding is computed.
+        ``normalize`` scales each vector to length 1. sentence-transformers cuts texts silently, at max_seq_length of
+        sentence_bert_config.json (256 for all-MiniLM-L6-v2); ``max_length=256, truncate=True`` does the same, and
+        says so in a `RefbertWarning`. Texts are grouped by length, so that little padding is computed.
         ``progress`` is called with the number of texts done after each group.
         """
         items = _as_list(texts)

