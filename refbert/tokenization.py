@@ -18,9 +18,8 @@ split it into punctuation and a word.
 from __future__ import annotations
 
 import json
-import string
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,24 +30,22 @@ from refbert.batching import Batch
 from refbert.config import BertConfig
 from refbert.errors import InputError, RefbertWarning, TokenizerError
 from refbert.profiles import HF, Profile
+from refbert.vocabulary import (
+    FILE_ONLY,
+    NORMALIZER,
+    SPECIALS,
+    apply_stated,
+    build,
+    looks_cased,
+    read_settings,
+    read_vocabulary,
+    special_tokens,
+)
 
 if TYPE_CHECKING:
     import tokenizers
 
 Text = str | tuple[str, str]
-
-# Role -> BERT's own spelling, used unless the checkpoint's files say otherwise.
-SPECIALS = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
-
-# tokenizer_config.json's name for a setting -> the library's, in BertNormalizer.
-NORMALIZER = {
-    "do_lower_case": "lowercase",
-    "strip_accents": "strip_accents",
-    "tokenize_chinese_chars": "handle_chinese_chars",
-}
-
-# Classes of transformers that read tokenizer.json and nothing else; its BertTokenizer builds from the settings.
-_FILE_ONLY = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ class Tokenizer:
         inner.no_padding()
         self._inner = inner
         self.settings = dict(settings or {})
-        self._specials = _special_tokens(self.settings)
+        self._specials = special_tokens(self.settings)
         self._ids = {role: inner.token_to_id(word) for role, word in self._specials.items()}
         for role in ("unk", "sep", "pad", "cls"):
             if self._ids[role] is None:
@@ -95,7 +92,9 @@ class Tokenizer:
         missing, or if the vocabulary has more entries than ``config.vocab_size``.
         """
         directory = Path(directory)
-        settings = _read_json(directory / "special_tokens_map.json") | _read_json(directory / "tokenizer_config.json")
+        settings = read_settings(directory / "special_tokens_map.json") | read_settings(
+            directory / "tokenizer_config.json"
+        )
         if (directory / "tokenizer.json").is_file():
             import tokenizers
 
@@ -103,13 +102,13 @@ class Tokenizer:
                 inner = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
             except Exception as error:  # noqa: BLE001 (the library raises nothing more specific)
                 raise TokenizerError(f"{directory / 'tokenizer.json'}: cannot be read ({error})") from None
-            _apply_stated(inner, settings)
+            apply_stated(inner, settings)
             source = directory / "tokenizer.json"
         elif (directory / "vocab.txt").is_file():
             vocabulary = read_vocabulary(directory / "vocab.txt")
             if not (directory / "tokenizer_config.json").is_file():
                 settings.setdefault("do_lower_case", not looks_cased(vocabulary))
-            inner = _build(vocabulary, settings, profile)
+            inner = build(vocabulary, settings, profile)
             source = directory / "vocab.txt"
         else:
             raise TokenizerError(
@@ -135,7 +134,7 @@ class Tokenizer:
         (default: as do_lower_case), tokenize_chinese_chars (default: true), and the special tokens. ``profile`` sets
         the longest word that is not [UNK]. Raises `TokenizerError` if a special token is missing.
         """
-        return cls(_build(vocabulary, settings or {}, profile), settings)
+        return cls(build(vocabulary, settings or {}, profile), settings)
 
     # Vocabulary
 
@@ -299,7 +298,7 @@ class Tokenizer:
             and file["model"].get("max_input_chars_per_word") == HF.max_chars_per_word
         )
         settings = {
-            "tokenizer_class": "BertTokenizer" if plain else _FILE_ONLY[0],
+            "tokenizer_class": "BertTokenizer" if plain else FILE_ONLY[0],
             "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
             **({name: normalizer[theirs] for name, theirs in NORMALIZER.items()} if plain else {}),
             **{f"{role}_token": word for role, word in self._specials.items()},
@@ -308,95 +307,6 @@ class Tokenizer:
             settings["model_max_length"] = self.settings["model_max_length"]
         text = json.dumps(settings, indent=2, ensure_ascii=False)
         (directory / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
-
-
-def read_vocabulary(path: Path) -> list[str]:
-    """``vocab.txt``: one piece a line, the line's number (from 0) its id. Raises `TokenizerError` if it cannot be read.
-
-    Of a repeated piece the last line counts, as in Google's and Hugging Face's code; a `RefbertWarning` says so.
-    """
-    try:
-        # Not splitlines(): the Chinese vocabulary has U+2028, a line separator, as a piece.
-        pieces = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TokenizerError(f"{path}: cannot be read ({error})") from None
-    while pieces and not pieces[-1]:
-        pieces.pop()
-    seen: dict[str, int] = {}
-    for number, piece in enumerate(pieces):
-        if piece and piece in seen:
-            warnings.warn(
-                f"{path}: lines {seen[piece] + 1} and {number + 1} are both {piece!r}; the later one counts",
-                RefbertWarning,
-                stacklevel=2,
-            )
-        seen[piece] = number
-    return pieces
-
-
-def looks_cased(vocabulary: Collection[str]) -> bool:
-    """Whether a vocabulary was learned from cased text: some capital letter is a piece of its own."""
-    return not set(string.ascii_uppercase).isdisjoint(vocabulary)
-
-
-def _build(vocabulary: Sequence[str], settings: Mapping[str, Any], profile: Profile) -> tokenizers.Tokenizer:
-    """BERT's tokenizer around a vocabulary: the pipeline that the module's docstring draws."""
-    from tokenizers import AddedToken
-    from tokenizers import Tokenizer as Inner
-    from tokenizers.decoders import WordPiece as WordPieceDecoder
-    from tokenizers.models import WordPiece
-    from tokenizers.normalizers import BertNormalizer
-    from tokenizers.pre_tokenizers import BertPreTokenizer
-    from tokenizers.processors import BertProcessing
-
-    words = _special_tokens(settings)
-    ids = {piece: i for i, piece in enumerate(vocabulary)}
-    inner = Inner(WordPiece(ids, unk_token=words["unk"], max_input_chars_per_word=profile.max_chars_per_word))
-    inner.normalizer = BertNormalizer(
-        clean_text=True,
-        handle_chinese_chars=bool(settings.get("tokenize_chinese_chars", True)),
-        strip_accents=settings.get("strip_accents"),
-        lowercase=bool(settings.get("do_lower_case", True)),
-    )
-    inner.pre_tokenizer = BertPreTokenizer()
-    sep, cls = words["sep"], words["cls"]
-    inner.post_processor = BertProcessing((sep, ids.get(sep, 0)), (cls, ids.get(cls, 0)))  # Tokenizer refuses a lack
-    inner.decoder = WordPieceDecoder(prefix="##")
-    inner.add_special_tokens([AddedToken(word, special=True) for word in words.values() if word in ids])
-    return inner
-
-
-def _apply_stated(inner: tokenizers.Tokenizer, settings: Mapping[str, Any]) -> None:
-    """Where tokenizer_config.json states casing, accents or Chinese spacing, it wins over tokenizer.json."""
-    from tokenizers.normalizers import BertNormalizer
-
-    stated = {theirs: settings[name] for name, theirs in NORMALIZER.items() if name in settings}
-    if stated and isinstance(inner.normalizer, BertNormalizer) and settings.get("tokenizer_class") not in _FILE_ONLY:
-        for name, value in stated.items():
-            setattr(inner.normalizer, name, value)
-
-
-def _special_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
-    return {role: _content(settings.get(f"{role}_token")) or word for role, word in SPECIALS.items()}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        source = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TokenizerError(f"{path}: cannot be read ({error})") from None
-    if not isinstance(source, dict):
-        raise TokenizerError(f"{path}: a JSON object is expected")
-    return source
-
-
-def _content(token: object) -> str | None:
-    """A special token as it is written: a string, or an object with its "content"."""
-    if isinstance(token, Mapping):
-        token = token.get("content")
-    return token if isinstance(token, str) else None
 
 
 def _check(number: int, text: object) -> Text:

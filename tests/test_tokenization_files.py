@@ -22,7 +22,8 @@ from vocabularies import CASED, CHINESE, SPECIAL, TEXTS, UNCASED, write_vocabula
 from refbert.config import BertConfig
 from refbert.errors import InputError, RefbertWarning, TokenizerError
 from refbert.profiles import GOOGLE
-from refbert.tokenization import Tokenizer, looks_cased, read_vocabulary
+from refbert.tokenization import Tokenizer
+from refbert.vocabulary import looks_cased, read_vocabulary
 
 MINILM = Path(get_model_path())
 PAIRS = list(itertools.pairwise(TEXTS))

@@ -1,0 +1,120 @@
+"""The files behind a tokenizer: vocab.txt and the settings beside it, and the pipeline that they describe."""
+
+from __future__ import annotations
+
+import json
+import string
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from refbert.errors import RefbertWarning, TokenizerError
+from refbert.profiles import Profile
+
+if TYPE_CHECKING:
+    import tokenizers
+
+# Role -> BERT's own spelling, used unless the checkpoint's files say otherwise.
+SPECIALS = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
+
+# tokenizer_config.json's name for a setting -> the library's, in BertNormalizer.
+NORMALIZER = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
+
+# Classes of transformers that read tokenizer.json and nothing else; its BertTokenizer builds from the settings.
+FILE_ONLY = ("PreTrainedTokenizerFast", "TokenizersBackend")
+
+
+def read_vocabulary(path: Path) -> list[str]:
+    """``vocab.txt``: one piece a line, the line's number (from 0) its id. Raises `TokenizerError` if it cannot be read.
+
+    Of a repeated piece the last line counts, as in Google's and Hugging Face's code; a `RefbertWarning` says so.
+    """
+    try:
+        # Not splitlines(): the Chinese vocabulary has U+2028, a line separator, as a piece.
+        pieces = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TokenizerError(f"{path}: cannot be read ({error})") from None
+    while pieces and not pieces[-1]:
+        pieces.pop()
+    seen: dict[str, int] = {}
+    for number, piece in enumerate(pieces):
+        if piece and piece in seen:
+            warnings.warn(
+                f"{path}: lines {seen[piece] + 1} and {number + 1} are both {piece!r}; the later one counts",
+                RefbertWarning,
+                stacklevel=2,
+            )
+        seen[piece] = number
+    return pieces
+
+
+def looks_cased(vocabulary: Collection[str]) -> bool:
+    """Whether a vocabulary was learned from cased text: some capital letter is a piece of its own."""
+    return not set(string.ascii_uppercase).isdisjoint(vocabulary)
+
+
+def build(vocabulary: Sequence[str], settings: Mapping[str, Any], profile: Profile) -> tokenizers.Tokenizer:
+    """BERT's tokenizer around a vocabulary: the pipeline that `refbert.tokenization` draws."""
+    from tokenizers import AddedToken
+    from tokenizers import Tokenizer as Inner
+    from tokenizers.decoders import WordPiece as WordPieceDecoder
+    from tokenizers.models import WordPiece
+    from tokenizers.normalizers import BertNormalizer
+    from tokenizers.pre_tokenizers import BertPreTokenizer
+    from tokenizers.processors import BertProcessing
+
+    words = special_tokens(settings)
+    ids = {piece: i for i, piece in enumerate(vocabulary)}
+    inner = Inner(WordPiece(ids, unk_token=words["unk"], max_input_chars_per_word=profile.max_chars_per_word))
+    inner.normalizer = BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=bool(settings.get("tokenize_chinese_chars", True)),
+        strip_accents=settings.get("strip_accents"),
+        lowercase=bool(settings.get("do_lower_case", True)),
+    )
+    inner.pre_tokenizer = BertPreTokenizer()
+    sep, cls = words["sep"], words["cls"]
+    inner.post_processor = BertProcessing((sep, ids.get(sep, 0)), (cls, ids.get(cls, 0)))  # Tokenizer refuses a lack
+    inner.decoder = WordPieceDecoder(prefix="##")
+    inner.add_special_tokens([AddedToken(word, special=True) for word in words.values() if word in ids])
+    return inner
+
+
+def apply_stated(inner: tokenizers.Tokenizer, settings: Mapping[str, Any]) -> None:
+    """Where tokenizer_config.json states casing, accents or Chinese spacing, it wins over tokenizer.json."""
+    from tokenizers.normalizers import BertNormalizer
+
+    stated = {theirs: settings[name] for name, theirs in NORMALIZER.items() if name in settings}
+    if stated and isinstance(inner.normalizer, BertNormalizer) and settings.get("tokenizer_class") not in FILE_ONLY:
+        for name, value in stated.items():
+            setattr(inner.normalizer, name, value)
+
+
+def special_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Role -> spelling, from the settings where they say it."""
+    return {role: _content(settings.get(f"{role}_token")) or word for role, word in SPECIALS.items()}
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """A JSON object, or nothing where there is no file; raises `TokenizerError` for anything else."""
+    if not path.is_file():
+        return {}
+    try:
+        source = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TokenizerError(f"{path}: cannot be read ({error})") from None
+    if not isinstance(source, dict):
+        raise TokenizerError(f"{path}: a JSON object is expected")
+    return source
+
+
+def _content(token: object) -> str | None:
+    """A special token as it is written: a string, or an object with its "content"."""
+    if isinstance(token, Mapping):
+        token = token.get("content")
+    return token if isinstance(token, str) else None
