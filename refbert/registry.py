@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
+import sys
 from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
 from typing import Any
 
 from refbert.backend import Backend
@@ -38,7 +41,7 @@ def backend_class(name: str) -> Any:
             )
         entry = matches[0]
     try:
-        module = importlib.import_module(entry.module)
+        module = _import(entry.module, here=":" in name)
     except ModuleNotFoundError as error:
         if error.name and (entry.module == error.name or entry.module.startswith(error.name + ".")):
             raise UnknownBackend(f'backend "{name}": there is no module "{error.name}" to import') from error
@@ -70,6 +73,14 @@ def create(name: str, *, dtype: str | None = None, device: str | None = None) ->
     except (ImportError, OSError, RuntimeError) as error:
         raise BackendUnavailable(f'backend "{name}" is unavailable: {_one_line(error)}') from error
     return backend
+
+
+def _import(module: str, *, here: bool) -> ModuleType:
+    """Import a module, with ``here`` also from the current directory, as ``python -m`` does: the ``refbert`` command
+    does not have that on its path, and a backend is tried out before it is installed."""
+    if here and "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    return importlib.import_module(module)
 
 
 def _one_line(error: BaseException) -> str:

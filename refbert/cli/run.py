@@ -78,8 +78,8 @@ def run(
     items = _read_texts(texts, pair)
     if model is None:
         raise InputError("no model: name a checkpoint's directory or hub name with --model (or REFBERT_MODEL)")
-    if save is not None and not save.absolute().parent.is_dir():
-        raise InputError(f"{save}: the directory to save in does not exist")
+    if save is not None:
+        save = _writable(save)
     loaded = load(model, backend=backend, dtype=dtype, device=device, profile=profile)
     if not items:
         return
@@ -146,6 +146,16 @@ def _arrays(
         "token_type_ids": batch.token_type_ids,
         "attention_mask": batch.attention_mask,
     } | {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+
+def _writable(path: Path) -> Path:
+    """Where to save, links followed; raises `InputError` before any work is done for a place that cannot be."""
+    target = path.resolve()
+    if not target.parent.is_dir():
+        raise InputError(f"{path}: the directory to save in does not exist")
+    if target.exists() and not target.is_file():
+        raise InputError(f"{path}: not a regular file; name another to save in")
+    return target
 
 
 def _save(path: Path, arrays: dict[str, Any]) -> None:

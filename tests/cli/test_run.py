@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -135,6 +136,22 @@ class TestEmbed:
         assert len(json.loads(done.stdout)["embedding"]) == 384
 
 
+def test_a_backend_in_the_current_directory(small, tmp_path):
+    source = "from refbert.reference import ReferenceBackend\n\n\nclass Mine(ReferenceBackend):\n    name = 'mine'\n"
+    (tmp_path / "my_backend.py").write_text(source)
+    command = [
+        Path(sys.executable).with_name("refbert"),
+        "run",
+        "--model",
+        small,
+        "--backend",
+        "my_backend:Mine",
+        "a cat",
+    ]
+    done = subprocess.run(list(map(str, command)), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 class TestSave:
     def test_arrays(self, small, tmp_path):
         file = tmp_path / "out.npz"
@@ -154,6 +171,15 @@ class TestSave:
 
     def test_a_directory_that_is_not_there(self, small, tmp_path):
         fails(refbert_cli("run", "--model", small, "--save", tmp_path / "no" / "out.npz", "a cat"), "does not exist")
+
+    def test_a_link_is_followed_and_a_device_is_left_alone(self, small, tmp_path):
+        (tmp_path / "link.npz").symlink_to(tmp_path / "target.npz")
+        assert refbert_cli("run", "--model", small, "--save", tmp_path / "link.npz", "a cat").returncode == 0
+        assert (tmp_path / "link.npz").is_symlink()
+        assert np.load(tmp_path / "target.npz")["input_ids"].shape == (1, 4)
+        os.mkfifo(tmp_path / "pipe")
+        fails(refbert_cli("run", "--model", small, "--save", tmp_path / "pipe", "a cat"), "not a regular file")
+        assert (tmp_path / "pipe").is_fifo()
 
     def test_an_old_file_survives_a_failure(self, small, tmp_path):
         file = tmp_path / "out.npz"
