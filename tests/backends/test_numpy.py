@@ -1,40 +1,165 @@
-"""The numpy backend's own machinery: the GELU polynomial, the fused layer, its buffers."""
+"""The numpy backend's own machinery: the GELU polynomial, attention by blocks, the fused layer, its buffers."""
 
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from scipy.special import erfc
-from test_fused_layer import MASKS, A, layer_case
+from op_cases import expected
+from scipy.special import erfc, log_ndtr
+from test_fused_layer import MASKS, A, H, layer_case
 
 from refbert import registry
-from refbert_numpy.gelu import gelu_in_place, normal_cdf
+from refbert.backend import UNIT_ROUNDOFF
+from refbert.reference import ReferenceBackend
+from refbert.spec.choices import Choices
+from refbert.spec.encoder import encoder_layer
+from refbert_conformance.running_error import Tracked
+from refbert_numpy import attention as blocked
+from refbert_numpy.gelu import _LIMIT, _P, gelu_in_place
 
 U = 2.0**-24
+SWEEP = np.concatenate(
+    [np.linspace(-12, 12, 1_000_001), np.geomspace(1e-38, 3e38, 2001), -np.geomspace(1e-38, 3e38, 2001), [0.0]]
+).astype(np.float32)
 
 
-def test_the_polynomial_is_within_two_units_of_roundoff():
-    x = np.concatenate(
-        [np.linspace(-12, 12, 1_000_001), np.geomspace(1e-38, 1e30, 2001), -np.geomspace(1e-38, 1e30, 2001), [0.0]]
-    ).astype(np.float32)
-    y = x.copy()
-    gelu_in_place(y)
-    truth = x.astype(np.float64) * 0.5 * erfc(-x.astype(np.float64) / math.sqrt(2))
-    assert (np.abs(y - truth) / np.maximum(1, np.abs(x))).max() <= 2 * U
-    Phi = normal_cdf(x)
-    assert np.abs(Phi - 0.5 * erfc(-x.astype(np.float64) / math.sqrt(2))).max() <= 2 * U
+def within(op, arrays, options, dtype="float32"):
+    """The op and its pullback are within the bounds that op_cases derives from the truth (twice a running error)."""
+    arrays = [a.astype(dtype).astype(np.float64) for a in arrays]
+    truth, bounds, dy = expected(op, arrays, options, dtype)
+    backend = registry.create("numpy", dtype=dtype)
+    y, back = getattr(backend, op)(*(backend.asarray(a) for a in arrays), **options)
+    for got, t, bound in zip((y, *back(backend.asarray(dy))), truth, bounds, strict=True):
+        assert got.dtype == np.dtype(dtype)
+        assert got.shape == t.shape
+        assert np.isfinite(bound).all()
+        assert (np.abs(got - t) <= bound).all(), f"{op}: {np.abs(got - t).max():.3g} of {bound.max():.3g}"
+
+
+def test_the_polynomial_fits():
+    """P itself, in float64: what it adds to the result before any rounding, also beyond where it was fitted."""
+    h = np.linspace(-_LIMIT, _LIMIT, 400_001)
+    g = h * np.polynomial.polynomial.polyval(h * h, _P["erf"])
+    truth = 2 * h * 0.5 * erfc(-2 * h / math.sqrt(2))
+    assert (np.abs(h + h * np.tanh(g) - truth) / np.maximum(1, np.abs(2 * h))).max() <= 2.5e-8
+    assert (np.diff(g) > 0).all()
+    exact = 0.5 * (log_ndtr(2 * h) - log_ndtr(-2 * h))  # what g stands for, where tanh is not yet flat
+    assert np.abs(g - exact)[np.abs(h) < 1].max() <= 1e-6
+
+
+def test_the_erf_form_and_its_slope_are_within_a_few_roundings():
+    y, slope = SWEEP.copy(), np.empty_like(SWEEP)
+    gelu_in_place(y, "erf", slope=slope)
+    x = SWEEP.astype(np.float64)
+    Phi = 0.5 * erfc(-x / math.sqrt(2))
+    assert (np.abs(y - x * Phi) / np.maximum(1, np.abs(x))).max() <= 2 * U
+    # x φ = 2h e^{−2h²}/√(2π): rounding h² moves the exponential by x²/2 u; exp itself (NumPy's float32: 2.6 ulp,
+    # so 5 u), two products and a rounded constant make 8. Φ is within 2 u, and the sum is rounded, |Φ + x φ| < 1.13.
+    x_phi = np.abs(np.clip(x, -40, 40) * np.exp(-0.5 * np.clip(x, -40, 40) ** 2) / math.sqrt(2 * math.pi))
+    allowed = (3.13 + x_phi * (np.minimum(np.abs(x), 40) ** 2 / 2 + 8)) * U
+    signed = np.sign(x) * x_phi
+    assert (np.abs(slope - (Phi + signed)) <= allowed).all()
+    assert (slope[x < -15] == 0).all()
+    assert (slope[x > 15] == 1).all()
+
+
+@pytest.mark.parametrize("form", ["erf", "tanh"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_gelu_of_every_size(form, dtype):
+    """No overflow (a warning is an error here), and the saturated ends are exact."""
+    within("gelu", (np.concatenate([SWEEP[::500], np.geomspace(1e-6, 20, 500), -np.geomspace(1e-6, 20, 500)]),),
+           {"form": form}, dtype)  # fmt: skip
+    backend = registry.create("numpy", dtype=dtype)
+    y, back = backend.gelu(backend.asarray(np.array([-3e38, -1e19, 1e19, 3e38])), form=form)
+    assert np.array_equal(y, backend.asarray(np.array([0, 0, 1e19, 3e38])))
+    assert np.array_equal(back(np.ones_like(y))[0], [0, 0, 1, 1])
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (1, 1), (3, 7), (70_000, 3), (2, 200_000)])
 def test_blocks_fit_together(shape):
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     bias = np.random.default_rng(1).standard_normal(shape[1]).astype(np.float32)
-    y = x.copy()
-    gelu_in_place(y, bias)
+    y, slope = x.copy(), np.empty_like(x)
+    gelu_in_place(y, "erf", bias, slope)
     z = (x + bias).astype(np.float64)
     assert np.abs(y - z * 0.5 * erfc(-z / math.sqrt(2))).max(initial=0) <= 2 * U * max(1, np.abs(z).max(initial=0))
+    flat, flat_slope = (x + bias).reshape(-1), np.empty(x.size, np.float32)
+    gelu_in_place(flat, "erf", slope=flat_slope)
+    assert np.array_equal(flat, y.reshape(-1))
+    assert np.array_equal(flat_slope, slope.reshape(-1))
+
+
+@pytest.mark.parametrize("mask_value", [-math.inf, -10000.0])
+@pytest.mark.parametrize("size", [1, 30])  # 30: scores of a thousand, far beyond SAFE
+@pytest.mark.parametrize("dropped", [False, True])
+def test_attention_over_several_blocks_of_heads(monkeypatch, mask_value, size, dropped):
+    monkeypatch.setattr(blocked, "BLOCK", 2 * 9 * 9)  # two of the three heads, then one
+    rng = np.random.default_rng(0)
+    shape, heads = (4, 9, 12), 3
+    assert len(list(blocked.blocks(4, heads, 9))) == 8
+    q, k, v = (rng.standard_normal(shape) for _ in range(3))
+    mask = np.arange(9) < np.array([[9], [4], [1], [0]])
+    options = {"mask": mask, "heads": heads, "mask_value": mask_value}
+    if dropped:
+        options |= {"keep": rng.random((4, heads, 9, 9)) < 0.7, "rate": 0.3}
+    within("attention", (size * q, size * k, v), options)
+
+
+def test_one_large_score_is_enough_to_need_the_maximum():
+    """e^89 is beyond float32: the guard must see it among small ones, and a masked one, and below as well as above."""
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.standard_normal((1, 5, 4)) for _ in range(3))
+    q[0, 2], k[0, 3] = 20, [20, 20, 0, 0]  # one score of 400
+    for sign in (1, -1):
+        for visible in (np.ones((1, 5)), np.array([[1, 1, 1, 0, 1]])):
+            within("attention", (sign * q, k, v), {"mask": visible, "heads": 1, "mask_value": -math.inf})
+
+
+def test_attention_keeps_what_it_was_given_and_returns_nothing_twice():
+    rng = np.random.default_rng(0)
+    q, k, v, dy = (rng.standard_normal((2, 5, 6)).astype(np.float32) for _ in range(4))
+    given = [a.copy() for a in (q, k, v, dy)]
+    backend = registry.create("numpy")
+    y, back = backend.attention(q, k, v, mask=np.ones((2, 5)), heads=2, mask_value=-math.inf)
+    first = back(dy)
+    kept = [a.copy() for a in (y, *first)]
+    backend.attention(-q, k, dy, mask=np.ones((2, 5)), heads=2, mask_value=-math.inf)[1](v)
+    back(-dy)
+    assert all(np.array_equal(a, b) for a, b in zip((y, *first), kept, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip((q, k, v, dy), given, strict=True))
+    arrays = (y, *first, q, k, v, dy)
+    assert not any(np.shares_memory(a, b) for i, a in enumerate(arrays) for b in arrays[:i])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("mask_value", [-math.inf, -10000.0])
+@pytest.mark.parametrize(("B", "S"), [(0, 4), (2, 1), (1, 400), (130, 1)])  # 400: one head a block; 130: two of rows
+@pytest.mark.parametrize("size", [1e-20, 1, 1e6])
+def test_the_layer_at_its_edges(B, S, size, mask_value, dtype):
+    rng = np.random.default_rng(0)
+    _, p = layer_case(dtype=dtype)
+    x = (size * rng.standard_normal((B, S, H))).astype(dtype)
+    mask = rng.random((B, S)) < 0.8
+    mask[1:2] = False  # no visible key
+    c = Choices(1, A, "gelu_erf", 1e-12, mask_value, 0.0, 0.0, 0.0, 0.0, False)
+    truth, _ = encoder_layer(ReferenceBackend(), p, x.astype(np.float64), mask, c)
+    u = UNIT_ROUNDOFF[dtype]
+    tracked, _ = encoder_layer(
+        ReferenceBackend(), {name: Tracked(w, u=u) for name, w in p.items()}, Tracked(x, u=u), mask, c
+    )
+    backend = registry.create("numpy", dtype=dtype)
+    params = {name: backend.asarray(w) for name, w in p.items()}
+    y = backend.encoder_layer(x, params, mask=mask, heads=A, mask_value=mask_value, activation="gelu_erf", eps=1e-12)
+    assert y.shape == x.shape
+    assert y.dtype == x.dtype
+    # The running error of the whole composition; twice, because the fused layer rounds a few numbers once more (1/√D
+    # in q, division after the product), and once more for the truth, which in float64 is rounded as often.
+    assert np.isfinite(tracked.error).all()
+    assert (np.abs(y - truth) <= 2 * (1 + 2**-53 / u) * tracked.error).all()
 
 
 def test_a_padded_row_does_not_reach_its_neighbours():
@@ -61,6 +186,75 @@ def test_a_result_outlives_the_next_call_and_weights_may_be_replaced():
     second = backend.encoder_layer(backend.asarray(x), params, **options)
     assert np.array_equal(first, kept)
     assert not np.allclose(first, second)
+
+
+def test_results_outlive_calls_of_other_shapes():
+    """Buffers grow and are cut to size: a later, larger or smaller batch must leave earlier results alone."""
+    _, p = layer_case()
+    backend = registry.create("numpy")
+    params = {name: backend.asarray(w) for name, w in p.items()}
+    options = {"heads": A, "mask_value": -math.inf, "activation": "gelu_erf", "eps": 1e-12}
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal((B, S, H)).astype(np.float32) for B, S in ((2, 5), (4, 9), (1, 3), (2, 5))]
+    results = [backend.encoder_layer(x, params, mask=np.ones(x.shape[:2]), **options) for x in inputs]
+    for x, y in zip(inputs, results, strict=True):
+        alone = registry.create("numpy").encoder_layer(x, params, mask=np.ones(x.shape[:2]), **options)
+        assert np.array_equal(y, alone)
+        assert not any(np.shares_memory(y, z) for z in (x, *(r for r in results if r is not y)))
+
+
+def test_replaced_weights_are_used():
+    """Every one of the layer's parameters, exchanged in the mapping: no product may be remembered."""
+    x, p = layer_case()
+    backend = registry.create("numpy")
+    params = {name: backend.asarray(w) for name, w in p.items()}
+    options = {"mask": MASKS["full"], "heads": A, "mask_value": -math.inf, "activation": "gelu_erf", "eps": 1e-12}
+    before = backend.encoder_layer(backend.asarray(x), params, **options)
+    rng = np.random.default_rng(0)
+    for name in p:
+        changed = params | {name: params[name] + rng.standard_normal(params[name].shape).astype(np.float32)}
+        after = backend.encoder_layer(backend.asarray(x), changed, **options)
+        again = registry.create("numpy").encoder_layer(backend.asarray(x), changed, **options)
+        assert np.array_equal(after, again), name
+        if name != "attention.self.key.bias":  # which softmax cancels
+            assert np.abs(after - before).max() > 1e-3, name
+
+
+def test_read_only_weights_and_strided_inputs():
+    x, p = layer_case()
+    backend = registry.create("numpy")
+    params = {name: backend.asarray(w) for name, w in p.items()}
+    for w in params.values():
+        w.flags.writeable = False
+    options = {"mask": MASKS["ragged"], "heads": A, "mask_value": -math.inf, "activation": "gelu_erf", "eps": 1e-12}
+    wide = np.zeros((*x.shape[:2], 2 * H), np.float32)
+    wide[:, ::-1, ::2] = x
+    view = wide[:, ::-1, ::2]
+    view.flags.writeable = False
+    expected_y = backend.encoder_layer(x.astype(np.float32), params, **options)
+    assert np.array_equal(backend.encoder_layer(view, params, **options), expected_y)
+
+
+def test_scipy_is_not_loaded_in_float32():
+    """Importing scipy.special takes longer than embedding a sentence."""
+    code = """
+import sys
+import numpy as np
+import refbert
+config = refbert.BertConfig(
+    vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
+)
+model = refbert.from_config(config, heads=("masked_lm",), backend="numpy")
+ids = np.ones((2, 3), int)
+model(refbert.Batch(input_ids=ids))
+model.loss_and_gradients(refbert.Batch(input_ids=ids), ids)
+sys.exit(any(name.split(".")[0] == "scipy" for name in sys.modules))
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_library_names_its_blas():
+    assert registry.create("numpy").library.startswith(f"NumPy {np.__version__}, ")
 
 
 def test_memory_mapped_weights_are_not_copied(tmp_path):
