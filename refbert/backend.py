@@ -10,11 +10,15 @@ host (ids, masks, labels, targets) stays NumPy: a backend moves it where it need
 Every op returns ``(y, pullback)``. ``pullback(dy)`` returns one cotangent per *array* argument, in signature order; it
 changes nothing and may be called again. refbert.ops defines what each op computes; its docstrings are the
 specification.
+
+How a backend rounds follows from its dtype; one that rounds otherwise declares it in an optional attribute,
+``arithmetic: Mapping[str, object]`` (see refbert_conformance.arithmetic): ``accumulation``, ``matmul_inputs``,
+``intermediates``, ``flush_to_zero``, ``nondeterministic``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -177,13 +181,50 @@ class Optimizers(Protocol[A]):
         """(clipped gradients, the norm before)."""
 
 
+class Objective(Protocol[A]):
+    """Optional: a whole model at once, compiled or fused, for training.
+
+    It computes what `refbert.spec.bert.objective` composes of ops: the same arguments after the first, the same
+    (loss, losses by head, pullback to the gradients by full name).
+    """
+
+    def objective(
+        self,
+        params: Mapping[str, A],
+        batch: Any,
+        labels: Mapping[str, Host],
+        heads: Collection[str],
+        c: Any,
+        *,
+        draws: Any = None,
+    ) -> tuple[A, dict[str, A], Callable[[A], dict[str, A]]]:
+        """batch: `refbert.Batch`; c: `refbert.spec.choices.Choices`; draws: `refbert.Dropout` or None."""
+
+
+class TokenMasking(Protocol):
+    """Optional: the corruption of masked-LM training data (refbert.ops.mask_tokens), on host arrays."""
+
+    def mask_tokens(
+        self,
+        input_ids: Host,
+        special: Host,
+        *,
+        select: Host,
+        action: Host,
+        random_ids: Host,
+        rate: float,
+        mask_id: int,
+    ) -> tuple[Host, Host]:
+        """(corrupted input_ids, labels)."""
+
+
 def _methods(protocol: type) -> tuple[str, ...]:
     return tuple(name for name, member in vars(protocol).items() if callable(member) and not name.startswith("_"))
 
 
 # Read off the protocols, so that a list cannot fall behind the contract.
 REQUIRED = _methods(Backend)
-OPTIONAL = _methods(FusedEncoderLayer) + _methods(Optimizers)
+OPTIONAL = _methods(FusedEncoderLayer) + _methods(Objective) + _methods(Optimizers) + _methods(TokenMasking)
 
 # A dtype's name -> unit roundoff, half the distance from 1 to the next number (round to nearest).
 UNIT_ROUNDOFF = {

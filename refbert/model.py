@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -279,9 +280,9 @@ class Model:
         """`loss_and_gradients` with the gradients left in the backend's arrays, and only those that exist."""
         self._check(batch)
         read = read_labels(labels, batch, self.heads, self.config)
-        loss, _, pullback = objective(
-            self.backend, self.parameters, batch, read, self.heads, self.choices, draws=dropout
-        )
+        own = getattr(self.backend, "objective", None)  # optional: a whole model at once
+        compute = partial(objective, self.backend) if own is None else own
+        loss, _, pullback = compute(self.parameters, batch, read, self.heads, self.choices, draws=dropout)
         gradients = pullback(self.backend.asarray(np.ones(())))
         return float(self.backend.to_numpy(loss)), gradients
 

@@ -54,3 +54,5 @@ class ReferenceBackend:
     adamw = staticmethod(ops.adamw)
     lamb = staticmethod(ops.lamb)
     clip_by_global_norm = staticmethod(ops.clip_by_global_norm)
+
+    mask_tokens = staticmethod(ops.mask_tokens)

@@ -167,12 +167,12 @@ class TorchBackend:
 
     def attention_probabilities(self, q: Tensor, k: Tensor, *, mask: Host, heads: int, mask_value: float) -> Out:
         """softmax(q kᵀ/√D + mask) per head."""
-        bias = self._mask_bias(mask, mask_value)
+        masked = self._masking(mask, mask_value)
 
         def probabilities(q: Tensor, k: Tensor) -> Tensor:
             Q, K = _split_heads(q, heads), _split_heads(k, heads)
             scores = Q @ K.transpose(-1, -2) / math.sqrt(Q.shape[-1])
-            return functional.softmax(_add_mask(scores, bias), dim=-1)
+            return functional.softmax(masked(scores), dim=-1)
 
         return differentiable(probabilities, q, k)
 
@@ -200,8 +200,9 @@ class TorchBackend:
         The fused kernel takes no explicit dropout mask, and its backward rebuilds the probabilities from a stored
         log-sum-exp, in which a row without any visible key has lost its scores: gradients there would be wrong.
         """
-        bias = self._mask_bias(mask, mask_value)
         fused = keep is None and bool(np.asarray(mask).any(axis=-1).all())
+        bias = self._bias(mask, mask_value) if fused else None
+        masked = self._masking(mask, mask_value)
         kept = None if keep is None else self._host(keep.astype(bool))
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -210,25 +211,32 @@ class TorchBackend:
                 context = functional.scaled_dot_product_attention(Q, K, V, attn_mask=bias)
             else:
                 scores = Q @ K.transpose(-1, -2) / math.sqrt(Q.shape[-1])
-                p = functional.softmax(_add_mask(scores, bias), dim=-1)
+                p = functional.softmax(masked(scores), dim=-1)
                 context = (p if kept is None else p * kept / (1 - rate)) @ V
             return context.transpose(1, 2).reshape(q.shape)
 
         return attend
 
-    def _mask_bias(self, mask: Host, mask_value: float) -> Tensor | None:
-        """[B, 1, 1, S], added to the scores; None where every key is visible.
-
-        −∞ becomes the dtype's most negative finite number: next to it every score is lost, so that a row without a
-        visible key attends uniformly instead of becoming NaN.
-        """
+    def _bias(self, mask: Host, mask_value: float) -> Tensor | None:
+        """[B, 1, 1, S], added to the scores by the fused kernel; None where every key is visible."""
         visible = np.asarray(mask).astype(bool)
         if visible.all():
             return None
-        lowest = float(torch.finfo(self._dtype).min)
-        value = lowest if mask_value == -math.inf else mask_value
-        bias = torch.zeros(visible.shape, dtype=self._dtype).masked_fill_(torch.from_numpy(~visible), value)
+        bias = torch.zeros(visible.shape, dtype=self._dtype).masked_fill_(torch.from_numpy(~visible), mask_value)
         return bias[:, None, None, :].to(self._device)
+
+    def _masking(self, mask: Host, mask_value: float) -> Callable[[Tensor], Tensor]:
+        """What happens to scores [B, A, S, S] before the softmax."""
+        visible = self._host(np.asarray(mask).astype(bool))[:, None, None, :]  # [B, 1, 1, S]
+        if mask_value != -math.inf:
+            return lambda scores: torch.where(visible, scores, scores + mask_value)
+        some = visible.any(dim=-1, keepdim=True)  # [B, 1, 1, 1]
+
+        def masked(scores: Tensor) -> Tensor:
+            # A row that sees nothing: all scores 0, but with the gradient that adding a constant would leave them.
+            return torch.where(some, scores.masked_fill(~visible, -math.inf), scores - scores.detach())
+
+        return masked
 
     @torch.no_grad()
     def encoder_layer(
@@ -334,10 +342,6 @@ def _split_heads(x: Tensor, heads: int) -> Tensor:
     if H % heads:
         raise ValueError(f"{H} features do not divide into {heads} heads")
     return x.reshape(B, S, heads, H // heads).transpose(1, 2)
-
-
-def _add_mask(scores: Tensor, bias: Tensor | None) -> Tensor:
-    return scores if bias is None else scores + bias
 
 
 def _check_range(what: str, index: Host, limit: int) -> None:

@@ -1,15 +1,23 @@
 """Rounding bounds derived by running the truth itself: arrays that carry a bound on their own rounding error.
 
-`Tracked` holds a value in float64 and, entry by entry, how far a computation in unit roundoff u may be from it. NumPy's
-dispatch protocols let refbert.ops run on it unchanged, so every op's bound, forward and backward, comes out of its own
-formulas (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., §3.3, running error analysis):
+`Tracked` holds a value in float64 and, entry by entry, how far any computation in the declared arithmetic may be from
+it. NumPy's dispatch protocols let refbert.ops run on it unchanged, so every op's bound, forward and backward, comes out
+of its own formulas (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., §3.3, running error analysis).
 
-    fl(x ∘ z) = (x ∘ z)(1 + δ), |δ| ≤ u       the operands' errors go through ∘, and u |x ∘ z| is added
-    a sum of n terms, in any order             Σ errors + n u Σ |terms|       (Higham eq. 4.4, to first order)
-    f in {exp, log, tanh, erfc, …}             |f′| error + FUNCTION u |f|
-    a constant                                 is itself rounded: u |c|
+With x̂ the computed x and |x̂ − x| ≤ e, each rule bounds the next e without leaving anything out (no "to first order"):
 
-What is left out is of second order in u.
+    a step                 e + γ_2(u)(|y| + e) + η        two roundings: x·0.5·f, or 1/√v and a product for a division
+    x + z, x − z           e_x + e_z
+    x z                    |x| e_z + |z| e_x + e_x e_z
+    x / z                  (e_x + |x/z| e_z)/(|z| − e_z)                       ∞ if e_z ≥ |z|
+    a sum of n terms       Σe + γ_n(u_acc) Σ(|x| + e) in any order             (Higham eq. 4.4)
+    x wᵀ, K terms          the product rule summed, + (γ_K(u_acc) + 2u_in + u_in²) Σ(|x| + e_x)(|w| + e_w) + K η
+    √x                     e/(√x + √(x − e)), from √x̂ − √x = (x̂ − x)/(√x̂ + √x)
+    f in {exp, log, tanh, erfc}   the largest change over [x − e, x + e], + γ_FUNCTION(u) |f|
+    a constant c           γ_1(u)|c|: it is itself rounded
+
+A bound of ∞ means that nothing can be said: a divisor that may be 0, a step that may overflow. Such entries are
+*unjudged*, and counted.
 """
 
 from __future__ import annotations
@@ -22,24 +30,30 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
+from refbert_conformance.arithmetic import Arithmetic, gamma
+
 Host = npt.NDArray[Any]
 
 # The largest error of the functions used here in the CUDA C++ Programming Guide's table "Mathematical Functions" is
 # 5 ulp (erfc, double); 1 ulp is at most 2u.
 FUNCTION = 10
+# How many roundings a step of the truth's formula may take elsewhere: x·(0.5·f) or (x·0.5)·f, 1/√v times d for d/√v,
+# exp2(x·log₂e) for exp.
+STEP = 2
 
 
 class Tracked(NDArrayOperatorsMixin):
-    """A value, and a bound on the error of computing it in unit roundoff ``u``; inputs are exact."""
+    """A value, and a bound on the error of computing it in an arithmetic; inputs are exact."""
 
     __array_priority__ = 100
 
-    def __init__(self, value: Any, error: Any = None, *, u: float) -> None:
+    def __init__(self, value: Any, error: Any = None, *, arithmetic: Arithmetic) -> None:
         self.value: Host = np.asarray(value, np.float64)
         error = np.zeros_like(self.value) if error is None else np.asarray(error, np.float64)
-        # −∞ stands for "masked" and is exact; it also must not turn 0 · ∞ into NaN.
-        self.error: Host = np.broadcast_to(np.where(np.isfinite(self.value), error, 0), self.value.shape).copy()
-        self.u = u
+        error = np.where(np.isnan(error), np.inf, error)  # ∞ · 0 and ∞ − ∞: nothing can be said
+        # −∞ stands for "masked" and is exact.
+        self.error: Host = np.broadcast_to(np.where(np.isinf(self.value), 0, error), self.value.shape).copy()
+        self.arithmetic = arithmetic
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -66,9 +80,16 @@ class Tracked(NDArrayOperatorsMixin):
         """The transpose."""
         return self.arranged(np.transpose)
 
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
     def arranged(self, f: Callable[[Host], Host]) -> Tracked:
         """The same rearrangement of value and error: nothing is rounded."""
-        return Tracked(f(self.value), f(self.error), u=self.u)
+        return self.like(f(self.value), f(self.error))
+
+    def like(self, value: Any, error: Any = None) -> Tracked:
+        """Another number in the same arithmetic."""
+        return Tracked(value, error, arithmetic=self.arithmetic)
 
     def reshape(self, *shape: Any) -> Tracked:
         """As NumPy's."""
@@ -86,6 +107,12 @@ class Tracked(NDArrayOperatorsMixin):
         """As NumPy's."""
         return self.arranged(np.copy)
 
+    def astype(self, dtype: Any) -> Tracked:
+        """Itself, for any floating dtype: what is computed in is the arithmetic's."""
+        if np.dtype(dtype).kind != "f":
+            raise TypeError(f"a tracked number is not {dtype}")
+        return self
+
     def __getitem__(self, index: Any) -> Tracked:
         return self.arranged(lambda a: a[index])
 
@@ -94,16 +121,20 @@ class Tracked(NDArrayOperatorsMixin):
         self.value[index], self.error[index] = x.value, x.error
 
     def max(self, **how: Any) -> Tracked:
-        """As NumPy's: a maximum is one of the entries, so nothing is rounded."""
-        return self.arranged(lambda a: a.max(**how))
+        """As NumPy's: the maximum lies between those of x − e and of x + e; nothing is rounded."""
+        top = self.value.max(**how)
+        with np.errstate(invalid="ignore"):  # ∞ − ∞ in a row of −∞
+            return self.like(top, np.maximum((self.value + self.error).max(**how) - top,
+                                             top - (self.value - self.error).max(**how)))  # fmt: skip
 
     def sum(self, axis: Any = None, keepdims: bool = False) -> Tracked:
         """As NumPy's, in any order."""
         axes = tuple(range(self.ndim)) if axis is None else np.atleast_1d(axis)
         n = math.prod(self.shape[a] for a in axes)
         total = self.value.sum(axis=axis, keepdims=keepdims)
-        error = (self.error + n * self.u * abs(self.value)).sum(axis=axis, keepdims=keepdims)
-        return Tracked(total, error, u=self.u)
+        g = gamma(n, self.arithmetic.u_accumulation)
+        error = (self.error + g * (abs(self.value) + self.error)).sum(axis=axis, keepdims=keepdims)
+        return self.stored(total, error + (n * self.arithmetic.underflow_step if self.arithmetic.flush_to_zero else 0))
 
     def mean(self, axis: Any, keepdims: bool = False) -> Tracked:
         """As NumPy's."""
@@ -115,101 +146,105 @@ class Tracked(NDArrayOperatorsMixin):
         if isinstance(x, Tracked):
             return x
         x = np.asarray(x, np.float64)
-        return Tracked(x, self.u * abs(x) if x.ndim == 0 else None, u=self.u)
+        a = self.arithmetic
+        return self.like(x, a.u_step * abs(x) + np.minimum(abs(x), a.underflow_step) if x.ndim == 0 else None)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         if method == "at" and ufunc is np.add:
             target, index, values = inputs
-            count = np.zeros(target.shape)
+            count, size = np.zeros(target.shape), np.zeros(target.shape)
             np.add.at(count, index, np.ones(values.shape))
-            magnitude = np.zeros(target.shape)
-            np.add.at(magnitude, index, abs(values.value))
+            np.add.at(size, index, abs(values.value) + values.error)
             np.add.at(target.value, index, values.value)
             np.add.at(target.error, index, values.error)
-            target.error += count * self.u * magnitude
+            # Scattered additions go through the table, which is stored: no wider accumulation is to be had.
+            u = max(self.arithmetic.u_accumulation, self.arithmetic.u_step)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                target.error += np.where(count > 1, np.where(count * u < 1, count * u / (1 - count * u), np.inf), 0) * size
             return None
         options.pop("out", None)  # of x -= z: Python binds x to what comes back
         rule = getattr(self, f"_{ufunc.__name__}", None)
         if rule is None or method != "__call__" or options:
             return NotImplemented
-        return rule(*(self.lifted(x) for x in inputs))
+        with np.errstate(all="ignore"):  # ∞ and NaN in an error are its answer, see __init__
+            return rule(*(self.lifted(x) for x in inputs))
 
     def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
         if function is np.zeros_like:
-            return Tracked(np.zeros(self.shape), u=self.u)
+            return self.like(np.zeros(self.shape))
         if function is np.where:
             condition, x, z = args
             x, z = self.lifted(x), self.lifted(z)
             condition = condition.value.astype(bool) if isinstance(condition, Tracked) else condition
-            return Tracked(np.where(condition, x.value, z.value), np.where(condition, x.error, z.error), u=self.u)
+            return self.like(np.where(condition, x.value, z.value), np.where(condition, x.error, z.error))
         return NotImplemented
 
-    def rounded(self, value: Host, error: Host) -> Tracked:
-        """One rounding more."""
-        return Tracked(value, error + self.u * abs(np.where(np.isfinite(value), value, 0)), u=self.u)
-
-    def function(self, value: Host, slope: Host) -> Tracked:
-        """f(x) for an elementary f: x's error through its slope, and f's own."""
-        return Tracked(value, abs(slope) * self.error + FUNCTION * self.u * abs(value), u=self.u)
+    def stored(self, value: Host, error: Any, roundings: int = STEP) -> Tracked:
+        """A step's result: its roundings on top of the error that came in; ∞ where it may overflow."""
+        a = self.arithmetic
+        size = np.where(np.isinf(value), 0, abs(value)) + error
+        error = error + gamma(roundings, a.u_step) * size + np.where(size == 0, 0, a.underflow_step)
+        return self.like(value, np.where(size > a.largest_step, np.inf, error))
 
     def _add(self, x: Tracked, z: Tracked) -> Tracked:
-        return self.rounded(x.value + z.value, x.error + z.error)
+        return self.stored(x.value + z.value, x.error + z.error)
 
     def _subtract(self, x: Tracked, z: Tracked) -> Tracked:
-        return self.rounded(x.value - z.value, x.error + z.error)
+        return self.stored(x.value - z.value, x.error + z.error)
 
     def _multiply(self, x: Tracked, z: Tracked) -> Tracked:
-        return self.rounded(x.value * z.value, abs(x.value) * z.error + abs(z.value) * x.error)
+        error = abs(x.value) * z.error + abs(z.value) * x.error + x.error * z.error
+        return self.stored(x.value * z.value, error)
 
     def _divide(self, x: Tracked, z: Tracked) -> Tracked:
         value = x.value / z.value
-        return self.rounded(value, (x.error + abs(value) * z.error) / abs(z.value))
+        room = abs(z.value) - z.error
+        return self.stored(value, np.where(room > 0, (x.error + abs(value) * z.error) / room, np.inf))
 
     def _matmul(self, x: Tracked, z: Tracked) -> Tracked:
-        error = x.error @ abs(z.value) + abs(x.value) @ z.error
-        return Tracked(x.value @ z.value, error + x.shape[-1] * self.u * (abs(x.value) @ abs(z.value)), u=self.u)
+        a, K = self.arithmetic, x.shape[-1]
+        X, Z = abs(x.value) + x.error, abs(z.value) + z.error
+        rounding = gamma(K, a.u_accumulation) + 2 * a.u_matmul + a.u_matmul**2
+        error = x.error @ Z + abs(x.value) @ z.error + rounding * (X @ Z)
+        touched = (X > 0).astype(float) @ (Z > 0).astype(float)  # how many products are not 0: those may underflow
+        return self.stored(x.value @ z.value, error + touched * a.underflow_step)
 
     def _negative(self, x: Tracked) -> Tracked:
-        return Tracked(-x.value, x.error, u=self.u)
+        return self.like(-x.value, x.error)
 
     def _maximum(self, x: Tracked, z: Tracked) -> Tracked:
-        return Tracked(np.maximum(x.value, z.value), np.maximum(x.error, z.error), u=self.u)
+        return self.like(np.maximum(x.value, z.value), np.maximum(x.error, z.error))
 
     def _greater(self, x: Tracked, z: Tracked) -> Tracked:
-        return Tracked(x.value > z.value, u=self.u)
+        return self.like(x.value > z.value)
 
     def _exp(self, x: Tracked) -> Tracked:
         value = np.exp(x.value)
-        return x.function(value, value)
+        return self.stored(value, value * np.expm1(x.error), FUNCTION)
 
     def _log(self, x: Tracked) -> Tracked:
-        return x.function(np.log(x.value), 1 / x.value)
+        error = np.where(x.error < x.value, -np.log1p(-x.error / x.value), np.inf)
+        return self.stored(np.log(x.value), error, FUNCTION)
 
     def _sqrt(self, x: Tracked) -> Tracked:
         value = np.sqrt(x.value)
-        return x.function(value, 0.5 / np.where(value == 0, 1, value))
+        below = value + np.sqrt(np.maximum(x.value - x.error, 0))
+        error = np.where(below > 0, x.error / below, np.sqrt(x.error))
+        return self.stored(value, np.where(x.error == 0, 0, error), FUNCTION)
 
     def _tanh(self, x: Tracked) -> Tracked:
-        value = np.tanh(x.value)
-        return x.function(value, 1 - value * value)
+        steepest = 1 - np.tanh(np.maximum(abs(x.value) - x.error, 0)) ** 2
+        return self.stored(np.tanh(x.value), steepest * x.error, FUNCTION)
 
     def _erfc(self, x: Tracked) -> Tracked:
         from scipy.special import erfc
 
-        return x.function(erfc(x.value), 2 / math.sqrt(math.pi) * np.exp(-x.value * x.value))
+        steepest = 2 / math.sqrt(math.pi) * np.exp(-np.maximum(abs(x.value) - x.error, 0) ** 2)
+        return self.stored(erfc(x.value), steepest * x.error, FUNCTION)
 
-    def _logaddexp(
-        self, x: Tracked, z: Tracked
-    ) -> Tracked:  # of exact 0 and z, in refbert.ops.gelu; d/dz = 1/(1 + e^(x−z)); 1 + e^z adds u
+    def _logaddexp(self, x: Tracked, z: Tracked) -> Tracked:
+        """log s with s = e⁰ + e^z, of refbert.ops.gelu: s is off by a relative u + FUNCTION u e^z/s; e^z/s = σ(z)."""
         value = np.logaddexp(x.value, z.value)
-        return Tracked(
-            value,
-            z.error * np.exp(z.value - value) + (FUNCTION + 2) * self.u * (value + np.exp(z.value - value)),
-            u=self.u,
-        )
-
-    def astype(self, dtype: Any) -> Tracked:
-        """Itself, for any floating dtype: what is computed in is u."""
-        if np.dtype(dtype).kind != "f":
-            raise TypeError(f"a tracked number is not {dtype}")
-        return self
+        slope = 1 / (1 + np.exp(-(z.value + z.error)))  # σ, largest at z + e
+        u = self.arithmetic.u_step
+        return self.stored(value, slope * (z.error + gamma(FUNCTION, u)) + gamma(1, u), FUNCTION)

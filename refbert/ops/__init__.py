@@ -2,7 +2,8 @@
 
 Read a file from the top: where it comes from, the shapes, the equation, the derivation of the gradient, the code.
 Every op is a pure function ``op(...) -> (y, pullback)``; ``pullback(dy)`` returns one cotangent per array argument, in
-signature order, changes nothing, and may be called again. The optimizer updates return new arrays instead.
+signature order, changes nothing, and may be called again. The optimizer updates and the masking of tokens, which have
+no gradient, return new arrays instead.
 
 Where the papers are silent: an empty batch gives empty results, zero gradients for the weights and a loss of 0; a
 sequence of length 1 attends to itself with probability 1; a row without a visible key and a batch without labels are
@@ -25,6 +26,7 @@ from refbert.ops.gelu import gelu
 from refbert.ops.lamb import lamb
 from refbert.ops.layer_norm import layer_norm
 from refbert.ops.linear import linear
+from refbert.ops.mask_tokens import mask_tokens
 from refbert.ops.mean_squared_error import mean_squared_error
 from refbert.ops.relu import relu
 from refbert.ops.shape import reshape, transpose
@@ -47,6 +49,7 @@ __all__ = [
     "lamb",
     "layer_norm",
     "linear",
+    "mask_tokens",
     "mean_squared_error",
     "relu",
     "reshape",

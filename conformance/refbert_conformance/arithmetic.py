@@ -1,0 +1,122 @@
+"""The arithmetic that a backend declares, and the numbers that every bound is made of.
+
+Source   IEEE 754-2019; Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., §2.1-2.2 (unit roundoff, the
+         standard model), eq. 2.8 (gradual underflow), §3.1 (γ_n). TF32 and bfloat16: NVIDIA's A100 white paper. Tensor
+         cores add with truncation: Fasi, Higham, Mikaitis, Pranesh 2021, "Numerical behavior of NVIDIA tensor cores".
+
+    fl(x ∘ z) = (x ∘ z)(1 + δ) + ε,     |δ| ≤ u,  |ε| ≤ η        round to nearest: u is half the gap after 1
+
+A backend's dtype says how results are stored. Its optional attribute ``arithmetic`` (a plain mapping) says what else is
+so; nothing in it is measured, it is taken at its word and reported:
+
+    accumulation     dtype of sums and matrix products     float32 for float16 and bfloat16, else the dtype itself;
+                     "float32-truncated" for tensor cores that cut instead of rounding
+    matmul_inputs    what operands of matrix products are rounded to: "tensorfloat32", "bfloat16", …; else nothing
+    intermediates    dtype of the steps inside one op; else the dtype itself
+    flush_to_zero    True: numbers below the normal range become 0
+    nondeterministic names of ops whose bits may change from call to call (atomic additions)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from refbert.backend import UNIT_ROUNDOFF
+from refbert.errors import BackendError
+
+# name -> (unit roundoff, exponent of the smallest normal number, exponent just above the largest)
+FORMATS: Mapping[str, tuple[float, int, int]] = {
+    "float64": (UNIT_ROUNDOFF["float64"], -1022, 1024),
+    "float32": (UNIT_ROUNDOFF["float32"], -126, 128),
+    "float16": (UNIT_ROUNDOFF["float16"], -14, 16),
+    "bfloat16": (UNIT_ROUNDOFF["bfloat16"], -126, 128),
+    "tensorfloat32": (2.0**-11, -126, 128),
+    "float32-truncated": (2.0**-23, -126, 128),  # cutting errs by up to the whole gap, twice as far as rounding
+}
+_KEYS = ("accumulation", "matmul_inputs", "intermediates", "flush_to_zero", "nondeterministic")
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How a backend rounds.
+
+    u: stored results. u_step: steps inside an op. u_accumulation: sums. u_matmul: operands of matrix products (0: not
+    rounded). underflow: the η of stored results, and underflow_step that of steps inside an op. largest, largest_step:
+    where overflow begins. nondeterministic: ops whose bits may change.
+    """
+
+    dtype: str
+    u: float
+    u_step: float
+    u_accumulation: float
+    u_matmul: float
+    underflow: float
+    underflow_step: float
+    largest: float
+    largest_step: float
+    flush_to_zero: bool
+    nondeterministic: frozenset[str]
+
+    @classmethod
+    def of(cls, dtype: str, declared: Mapping[str, Any] | None = None) -> Arithmetic:
+        """The arithmetic of a dtype, with what the backend declares; raises `BackendError` for words not known here."""
+        declared = dict(declared or {})
+        unknown = sorted(set(declared) - set(_KEYS))
+        if unknown:
+            raise BackendError(f"arithmetic declares {', '.join(unknown)}; known: {', '.join(_KEYS)}")
+        wide = "float32" if dtype in ("float16", "bfloat16") else dtype
+        accumulation = declared.get("accumulation") or wide
+        step = declared.get("intermediates") or dtype
+        operands = declared.get("matmul_inputs")
+        for name in (dtype, accumulation, step, *([operands] if operands else [])):
+            if name not in FORMATS:
+                raise BackendError(f'arithmetic knows no dtype "{name}"; known: {", ".join(FORMATS)}')
+        flush = bool(declared.get("flush_to_zero", False))
+        return cls(
+            dtype=dtype,
+            u=FORMATS[dtype][0],
+            u_step=FORMATS[step][0],
+            u_accumulation=FORMATS[accumulation][0],
+            u_matmul=FORMATS[operands][0] if operands else 0.0,
+            underflow=_underflow(dtype, flush),
+            underflow_step=_underflow(step, flush),
+            largest=_largest(dtype),
+            largest_step=_largest(step),
+            flush_to_zero=flush,
+            nondeterministic=frozenset(declared.get("nondeterministic", ())),
+        )
+
+    @property
+    def low(self) -> bool:
+        """Whether this is low precision, which certifies arithmetic but cannot tell eps 1e-12 from rounding."""
+        return self.u > UNIT_ROUNDOFF["float32"]
+
+    def described(self) -> dict[str, Any]:
+        """For reports."""
+        return {
+            "u": self.u,
+            "u_step": self.u_step,
+            "u_accumulation": self.u_accumulation,
+            "u_matmul_inputs": self.u_matmul,
+            "flush_to_zero": self.flush_to_zero,
+            "nondeterministic": sorted(self.nondeterministic),
+        }
+
+
+def gamma(n: float, u: float) -> float:
+    """γ_n = nu/(1 − nu), a bound on |∏(1 + δ_i) − 1| over n factors (Higham, Lemma 3.1); infinite once nu ≥ 1."""
+    return n * u / (1 - n * u) if n * u < 1 else float("inf")
+
+
+def _underflow(dtype: str, flush: bool) -> float:
+    u, smallest, _ = FORMATS[dtype]
+    normal = 2.0**smallest
+    # The gap between subnormal numbers, 2u times the smallest normal. Half of it would do, but is not a number in float64.
+    return normal if flush else normal * 2 * u
+
+
+def _largest(dtype: str) -> float:
+    u, _, above = FORMATS[dtype]
+    return (1 - u) * 2.0 ** (above - 1) * 2

@@ -1,0 +1,326 @@
+"""What every op is tried on: strategies for shapes, regimes, masks, ids and options, and a corpus of always-run cases.
+
+A strategy draws a `Recipe` of a few small numbers, which is what Hypothesis shrinks; `Recipe.build` makes the arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from hypothesis import strategies as st
+
+from refbert import ops
+from refbert_conformance.bounds import ARRAYS
+from refbert_conformance.inputs import REGIMES, fill, rounded
+
+Host = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class OpCase:
+    """One call of one op: its arrays (float64, exact in the dtype), its options, and the cotangent of y (or None)."""
+
+    op: str
+    arrays: tuple[Host, ...]
+    options: Mapping[str, Any]
+    dy: Host | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A case in a few numbers. sizes: by letter. regimes: one per array, and last the cotangent's. seed: of them all."""
+
+    op: str
+    sizes: Mapping[str, int]
+    regimes: tuple[str, ...]
+    seed: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self, dtype: str) -> OpCase:
+        """The arrays themselves."""
+        return BUILDERS[self.op](self, dtype)
+
+    def array(self, i: int, shape: tuple[int, ...], dtype: str) -> Host:
+        """Array number i (negative: the cotangent)."""
+        return fill(shape, self.regimes[i], (self.seed, i % 16), dtype)
+
+    def rng(self, salt: int) -> np.random.Generator:
+        """For ids, masks and labels."""
+        return np.random.default_rng((self.seed, salt))
+
+
+def _finished(recipe: Recipe, arrays: tuple[Host, ...], options: Mapping[str, Any], dtype: str) -> OpCase:
+    with np.errstate(all="ignore"):
+        y, _ = getattr(ops, recipe.op)(*arrays, **options)
+    return OpCase(recipe.op, arrays, options, recipe.array(-1, y.shape, dtype))
+
+
+def _shape(recipe: Recipe, letters: str) -> tuple[int, ...]:
+    return tuple(recipe.sizes[letter] for letter in letters)
+
+
+def _leading(recipe: Recipe) -> tuple[int, ...]:
+    """One, two or three leading axes: an op must not care."""
+    axes = recipe.options.get("axes", 2)
+    return _shape(recipe, "BS"[2 - axes :]) if axes <= 2 else (*_shape(recipe, "BS"), 2)
+
+
+def _unary(recipe: Recipe, dtype: str) -> OpCase:
+    options = {name: recipe.options[name] for name in ("form",) if name in recipe.options}
+    return _finished(recipe, (recipe.array(0, (*_leading(recipe), recipe.sizes["H"]), dtype),), options, dtype)
+
+
+def _add(recipe: Recipe, dtype: str) -> OpCase:
+    shape = (*_leading(recipe), recipe.sizes["H"])
+    return _finished(recipe, (recipe.array(0, shape, dtype), recipe.array(1, shape, dtype)), {}, dtype)
+
+
+def _reshape(recipe: Recipe, dtype: str) -> OpCase:
+    B, S, H = _shape(recipe, "BSH")
+    shape = {"merge": (B * S, H), "split": (B, S, H, 1), "turn": (H, S, B), "flat": (B * S * H,)}[recipe.options["to"]]
+    return _finished(recipe, (recipe.array(0, (B, S, H), dtype),), {"shape": shape}, dtype)
+
+
+def _transpose(recipe: Recipe, dtype: str) -> OpCase:
+    axes = recipe.options["axes"]
+    shape = (*_shape(recipe, "BSH"), 3)[: len(axes)]
+    return _finished(recipe, (recipe.array(0, shape, dtype),), {"axes": axes}, dtype)
+
+
+def _embedding(recipe: Recipe, dtype: str) -> OpCase:
+    V, H = _shape(recipe, "VH")
+    ids = _ids(recipe, V, _leading(recipe))
+    return _finished(recipe, (recipe.array(0, (V, H), dtype),), {"ids": ids}, dtype)
+
+
+def _gather(recipe: Recipe, dtype: str) -> OpCase:
+    B, S, H = _shape(recipe, "BSH")
+    positions = _ids(recipe, B * S, (recipe.options["rows"],))
+    return _finished(recipe, (recipe.array(0, (B, S, H), dtype),), {"positions": positions}, dtype)
+
+
+def _ids(recipe: Recipe, limit: int, shape: tuple[int, ...]) -> Host:
+    """Few different ids, so that they repeat; the first and the last among them."""
+    if not limit:
+        return np.zeros((0,), np.int64)
+    rng = recipe.rng(7)
+    some = np.concatenate([[limit - 1, 0], rng.integers(0, limit, 3)])
+    return np.asarray(rng.choice(some, shape), np.int64)
+
+
+def _linear(recipe: Recipe, dtype: str) -> OpCase:
+    I, O = _shape(recipe, "IO")
+    x = recipe.array(0, (*_leading(recipe), I), dtype)
+    return _finished(recipe, (x, recipe.array(1, (O, I), dtype), recipe.array(2, (O,), dtype)), {}, dtype)
+
+
+def _layer_norm(recipe: Recipe, dtype: str) -> OpCase:
+    H = recipe.sizes["H"]
+    x = recipe.array(0, (*_leading(recipe), H), dtype)
+    arrays = (x, recipe.array(1, (H,), dtype), recipe.array(2, (H,), dtype))
+    return _finished(recipe, arrays, {"eps": recipe.options["eps"]}, dtype)
+
+
+def _dropout(recipe: Recipe, dtype: str) -> OpCase:
+    x = recipe.array(0, (*_leading(recipe), recipe.sizes["H"]), dtype)
+    rate = recipe.options["rate"]
+    return _finished(recipe, (x,), {"keep": recipe.rng(3).random(x.shape) >= rate, "rate": rate}, dtype)
+
+
+def _mask(recipe: Recipe) -> Host:
+    """Visible keys: all, a ragged right padding, holes anywhere, one key only, or rows without any."""
+    B, S = _shape(recipe, "BS")
+    rng = recipe.rng(5)
+    kind = recipe.options["mask"]
+    if kind == "all":
+        return np.ones((B, S), np.int64)
+    if kind == "ragged":
+        return (np.arange(S) < rng.integers(1, S + 1, (B, 1))).astype(np.int64)
+    if kind == "holes":
+        mask = (rng.random((B, S)) < 0.6).astype(np.int64)
+        mask[np.arange(B), rng.integers(0, S, B)] = 1
+        return mask
+    if kind == "one":
+        return (np.arange(S) == rng.integers(0, S, (B, 1))).astype(np.int64)
+    mask = (np.arange(S) < rng.integers(0, S + 1, (B, 1))).astype(np.int64)
+    mask[rng.integers(0, B) :: 2] = 0  # "none": some rows see nothing
+    return mask
+
+
+MASKS = ("all", "ragged", "holes", "one", "none")
+
+
+def _attention_inputs(recipe: Recipe, dtype: str, count: int) -> tuple[tuple[Host, ...], dict[str, Any]]:
+    B, S, A, D = _shape(recipe, "BSAD")
+    arrays = tuple(recipe.array(i, (B, S, A * D), dtype) for i in range(count))
+    value = recipe.options["mask_value"]
+    return arrays, {"mask": _mask(recipe), "heads": A, "mask_value": value}
+
+
+def _attention_probabilities(recipe: Recipe, dtype: str) -> OpCase:
+    arrays, options = _attention_inputs(recipe, dtype, 2)
+    return _finished(recipe, arrays, options, dtype)
+
+
+def _attention(recipe: Recipe, dtype: str) -> OpCase:
+    arrays, options = _attention_inputs(recipe, dtype, 3)
+    rate = recipe.options["rate"]
+    if rate is not None:
+        B, S, A = _shape(recipe, "BSA")
+        options |= {"keep": recipe.rng(3).random((B, A, S, S)) >= rate, "rate": rate}
+    return _finished(recipe, arrays, options, dtype)
+
+
+def _cross_entropy(recipe: Recipe, dtype: str) -> OpCase:
+    shape = (*_leading(recipe), recipe.sizes["C"])
+    rng = recipe.rng(2)
+    labels = rng.integers(0, shape[-1], shape[:-1])
+    labels[rng.random(labels.shape) < recipe.options["ignored"]] = ops.IGNORE
+    count = int((labels != ops.IGNORE).sum())
+    denominator = {"mean": count, "google": count + 1e-5, "shards": 2 * count + 3, "one": 1}[recipe.options["over"]]
+    options = {"labels": labels, "denominator": float(denominator)}
+    case = _finished(recipe, (recipe.array(0, shape, dtype),), options, dtype)
+    return replace(case, dy=_one(recipe, dtype))
+
+
+def _mean_squared_error(recipe: Recipe, dtype: str) -> OpCase:
+    shape = (recipe.sizes["B"], recipe.sizes["H"])[: recipe.options["axes"]]
+    targets = recipe.array(1, shape, dtype)
+    denominator = {"mean": math.prod(shape), "one": 1, "nothing": 0}[recipe.options["over"]]
+    options = {"targets": targets, "denominator": float(denominator)}
+    case = _finished(recipe, (recipe.array(0, shape, dtype),), options, dtype)
+    return replace(case, dy=_one(recipe, dtype))
+
+
+def _one(recipe: Recipe, dtype: str) -> Host:
+    """A loss's cotangent: neither 1 nor of another sign than it ought to be."""
+    return rounded(np.asarray(recipe.rng(9).normal(1, 2)), dtype)
+
+
+BUILDERS: Mapping[str, Callable[[Recipe, str], OpCase]] = {
+    "add": _add,
+    "reshape": _reshape,
+    "transpose": _transpose,
+    "embedding": _embedding,
+    "gather": _gather,
+    "linear": _linear,
+    "layer_norm": _layer_norm,
+    "gelu": _unary,
+    "relu": _unary,
+    "tanh": _unary,
+    "softmax": _unary,
+    "attention_probabilities": _attention_probabilities,
+    "attention": _attention,
+    "dropout": _dropout,
+    "cross_entropy": _cross_entropy,
+    "mean_squared_error": _mean_squared_error,
+}
+
+_SMALL = st.integers(1, 6)
+# Around the widths of registers, tiles and blocks, where kernels switch code paths.
+_WIDE = st.one_of(st.integers(1, 9), st.sampled_from([15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 96, 127, 128, 129, 257]))
+_COUNT: Mapping[str, int] = {op: len(names) for op, names in ARRAYS.items()}
+
+EPS = (1e-12, 1e-5, 1e-6, 1e-3, 0.5)
+RATES = (0.1, 0.25, 0.9, 0.5, 0.0)
+_AXES = {"axes": st.sampled_from([2, 1, 3])}
+_ATTENTION = {"mask": st.sampled_from(MASKS), "mask_value": st.sampled_from([-math.inf, -10000.0])}
+# op -> (sizes by letter, options)
+_DRAWN: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+    "add": ({"H": _WIDE}, _AXES),
+    "reshape": ({"H": _WIDE}, {"to": st.sampled_from(["merge", "split", "turn", "flat"])}),
+    "transpose": (
+        {"H": _WIDE},
+        {"axes": st.sampled_from([(1, 0, 2), (2, 0, 1), (0, 2, 1), (2, 1, 0), (1, 0), (0, 2, 1, 3), (3, 0, 2, 1)])},
+    ),
+    "embedding": ({"V": _WIDE, "H": _WIDE}, _AXES),
+    "gather": ({"H": _WIDE}, {"rows": st.integers(0, 7)}),
+    "linear": ({"I": _WIDE, "O": _WIDE}, _AXES),
+    "layer_norm": ({"H": _WIDE}, {"eps": st.sampled_from(EPS)} | _AXES),
+    "gelu": ({"H": _WIDE}, {"form": st.sampled_from(["erf", "tanh"])} | _AXES),
+    "relu": ({"H": _WIDE}, _AXES),
+    "tanh": ({"H": _WIDE}, _AXES),
+    "softmax": ({"H": _WIDE}, _AXES),
+    "attention_probabilities": ({"A": st.integers(1, 4), "D": st.sampled_from([2, 3, 1, 5, 8, 16])}, _ATTENTION),
+    "attention": (
+        {"A": st.integers(1, 4), "D": st.sampled_from([2, 3, 1, 5, 8, 16])},
+        {"rate": st.sampled_from([None, *RATES])} | _ATTENTION,
+    ),
+    "dropout": ({"H": _WIDE}, {"rate": st.sampled_from(RATES)} | _AXES),
+    "cross_entropy": (
+        {"C": _WIDE},
+        {"ignored": st.sampled_from([0.0, 0.4, 1.0]), "over": st.sampled_from(["mean", "google", "shards", "one"])}
+        | _AXES,
+    ),
+    "mean_squared_error": (
+        {"H": _WIDE},
+        {"over": st.sampled_from(["mean", "one", "nothing"]), "axes": st.sampled_from([2, 1, 0])},
+    ),
+}
+
+
+def recipes(op: str, *, regimes: tuple[str, ...] = tuple(REGIMES)) -> st.SearchStrategy[Recipe]:
+    """Recipes for one op. No two sizes need be equal, and mostly they are not."""
+    sizes, options = _DRAWN[op]
+    regime = st.sampled_from(regimes)
+    count = _COUNT[op]
+    return st.builds(
+        Recipe,
+        op=st.just(op),
+        sizes=st.fixed_dictionaries({"B": st.integers(1, 3), "S": _SMALL} | dict(sizes)),
+        # γ, weights and cotangents of their own regime: an input that is nice everywhere hides bugs.
+        regimes=st.tuples(*[regime] * count, st.sampled_from(["normal", "integers", "mixed"])),
+        seed=st.integers(0, 2**20),
+        options=st.fixed_dictionaries(dict(options)),
+    )
+
+
+def _fixed(op: str, regime: str = "normal", seed: int = 1, options: Mapping[str, Any] | None = None, **sizes: int) -> Recipe:
+    first = {name: strategy.elements[0] if hasattr(strategy, "elements") else 2 for name, strategy in _DRAWN[op][1].items()}
+    chosen = {"B": 2, "S": 3, "H": 4, "I": 4, "O": 5, "V": 6, "A": 2, "D": 3, "C": 5} | sizes
+    return Recipe(op, chosen, (regime,) * _COUNT[op] + ("normal",), seed, first | dict(options or {}))
+
+
+def corpus(op: str) -> tuple[Recipe, ...]:
+    """Always run, whatever Hypothesis draws: an empty batch, axes of size 1, long rows, extreme values."""
+    ones = dict.fromkeys("BSHIOVADC", 1)
+    found = [_fixed(op, **ones), _fixed(op)]
+    if op not in ("reshape",):
+        found.append(_fixed(op, **({"B": 0} if op != "gather" else {}), options={"rows": 0} if op == "gather" else {}))
+    if op == "linear":
+        found += [_fixed(op, B=2, S=3, I=300, O=7), _fixed(op, B=1, S=2, I=1025, O=3), _fixed(op, B=5, S=67, I=3, O=4)]
+        found += [_fixed(op, I=4, O=4), _fixed(op, "offset", I=129, O=2), _fixed(op, B=1, S=1, I=4, O=600)]
+    if op == "layer_norm":
+        for eps in EPS:
+            found += [_fixed(op, regime, H=H, options={"eps": eps}) for regime, H in _NORMED]
+        found += [_fixed(op, H=1025, B=1), _fixed(op, H=768, B=1, S=2), _fixed(op, B=6, S=40, H=3)]
+    if op in ("gelu", "relu", "tanh", "softmax"):
+        forms = [{"form": "erf"}, {"form": "tanh"}] if op == "gelu" else [{}]
+        for form in forms:
+            found += [_fixed(op, regime, H=200, options=form) for regime in ("few", "large", "mixed", "tiny", "offset")]
+        found += [_fixed(op, H=1500, B=1)]
+    if op in ("attention", "attention_probabilities"):
+        for kind in MASKS:
+            for value in (-math.inf, -10000.0):
+                shape = {"B": 3, "S": 5, "A": 2, "D": 3}
+                found += [_fixed(op, regime, options={"mask": kind, "mask_value": value}, **shape) for regime in ("normal", "huge")]
+        found += [_fixed(op, B=1, S=130, A=1, D=4, options={"mask": "ragged"}), _fixed(op, B=2, S=3, A=1, D=70)]
+        found += [_fixed(op, B=1, S=40, A=4, D=16, options={"mask": "holes"})]
+    if op == "attention":
+        found += [_fixed(op, S=4, options={"rate": rate, "mask": "holes"}) for rate in RATES]
+    if op == "cross_entropy":
+        for over in ("mean", "google", "shards", "one"):
+            found += [_fixed(op, options={"over": over, "ignored": share}) for share in (0.0, 0.4, 1.0)]
+        found += [_fixed(op, "large", C=300), _fixed(op, C=2000, B=1, S=2)]
+    if op in ("embedding", "gather"):
+        found += [_fixed(op, V=3, H=2, B=4, S=30, options={"rows": 200})]
+    return tuple(found)
+
+
+# Rows whose variance is about eps, far below it, and far above.
+_NORMED = (("normal", 7), ("tiny", 5), ("near constant", 12), ("offset", 9), ("few", 6), ("constant", 8))

@@ -1,0 +1,138 @@
+"""Running one property: Hypothesis draws and shrinks, the outcome and the measurements come back as data."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.errors import HypothesisException
+
+from refbert_conformance.measure import Failure, Record, Unsupported, Worst
+from refbert_conformance.properties import Property
+from refbert_conformance.subject import Subject
+
+# How long a failing example is made smaller. Hypothesis itself would go on for five minutes.
+SHRINKING_SECONDS = 4.0
+
+
+@dataclass
+class Result:
+    """What came of one property. ``example``: the smallest failing one."""
+
+    property: Property
+    outcome: str
+    record: Record
+    examples: int = 0
+    seconds: float = 0.0
+    message: str = ""
+    worst: Worst | None = None
+    example: Any = None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+class _Failed(Exception):  # noqa: N818
+    """Any failure of a check, so that Hypothesis shrinks them all as one."""
+
+
+def missing(property: Property, subject: Subject) -> str:
+    """Why the subject cannot be asked this, or ""."""
+    lacks = [name for name in property.needs if not subject.has(name)]
+    if lacks:
+        return f"the backend has no {', '.join(lacks)}"
+    if not property.low and subject.arithmetic.low:
+        return f"{subject.dtype} cannot judge this: rounding hides what it looks for"
+    return ""
+
+
+def run(property: Property, subject: Subject, *, profile: str, seed_number: int = 0) -> Result:
+    """Try the property; never raises for anything that the backend does, except by being killed."""
+    started = time.perf_counter()
+    record = Record(subject.arithmetic)
+    result = Result(property, "passed", record)
+    reason = missing(property, subject)
+    if reason:
+        result.outcome, result.message = "unsupported", reason
+        return result
+    try:
+        _search(property, subject, profile, seed_number, record, result)
+    except _Failed:
+        result.outcome = "failed"
+    except Unsupported as error:
+        result.outcome, result.message = "unsupported", str(error)
+    result.seconds = time.perf_counter() - started
+    if result.outcome == "passed" and not result.examples:
+        result.outcome, result.message = "failed", "no example was tried"
+    return result
+
+
+def attempt(property: Property, subject: Subject, example: Any, record: Record) -> tuple[str, Worst | None]:
+    """("", None) if the example passes, else what is wrong. An exception of the backend's is a failure too."""
+    try:
+        property.check(subject, example, record)
+    except Failure as failure:
+        return " ".join(str(failure).split()) or "failed", failure.worst
+    except (Unsupported, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # noqa: BLE001  (whatever a plugin raises is its own)
+        return f"raised {type(error).__name__}: {' '.join(str(error).split())[:300]}", None
+    return "", None
+
+
+def _search(
+    property: Property, subject: Subject, profile: str, seed_number: int, record: Record, result: Result
+) -> None:
+    def tried(example: Any) -> None:
+        if not result.example_failed:
+            result.examples += 1
+        message, worst = attempt(property, subject, example, record)
+        if message:
+            result.message, result.worst, result.example = message, worst, example
+            raise _Failed(message)
+
+    result.example_failed = False  # type: ignore[attr-defined]
+    for example in property.corpus(subject) if property.corpus is not None else ():
+        tried(example)
+    if property.draw is None:
+        if property.corpus is None:
+            tried(None)
+        return
+    first_failure: list[float] = []
+    known: set[str] = set()
+
+    def once(example: Any) -> None:
+        key = repr(example)
+        if first_failure and time.perf_counter() - first_failure[0] > SHRINKING_SECONDS and key not in known:
+            return  # out of time: nothing smaller counts as failing any more, so the search ends at what it has
+        try:
+            tried(example)
+        except _Failed:
+            if not first_failure:
+                first_failure.append(time.perf_counter())
+                result.example_failed = True  # type: ignore[attr-defined]
+            known.add(key)
+            raise
+
+    search = settings(
+        max_examples=property.examples(profile),
+        database=None,
+        deadline=None,
+        phases=(Phase.explicit, Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+        print_blob=False,
+    )(seed(_seed(property, seed_number))(given(property.draw(subject))(once)))
+    try:
+        search()
+    except _Failed:
+        raise
+    except HypothesisException as error:  # flaky: it failed, and then did not
+        result.message = f"{result.message} (and passed when tried again: the backend is not deterministic)"
+        raise _Failed(result.message) from error
+
+
+def _seed(property: Property, number: int) -> int:
+    """A seed of its own for every property: the same backend gets the same verdict twice."""
+    return int.from_bytes(hashlib.blake2b(f"{number}/{property.id}".encode(), digest_size=8).digest(), "big")

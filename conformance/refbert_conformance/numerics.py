@@ -1,0 +1,105 @@
+"""Levels "forward" and "backward": every op and every gradient within its derived bound of the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from refbert_conformance.bounds import ARRAYS, UPDATES, clipped, expected, updated
+from refbert_conformance.cases import OpCase, Recipe, corpus, recipes
+from refbert_conformance.inputs import rounded
+from refbert_conformance.measure import Failure, Record
+from refbert_conformance.properties import Property
+from refbert_conformance.subject import Host, Subject, backward, forward
+from refbert_conformance.updates import ClipCase, UpdateCase, clip_cases, update_cases, update_corpus
+
+
+def properties() -> list[Property]:
+    """Accuracy of every op, of every pullback, and of the optimizer updates."""
+    found = []
+    for op in ARRAYS:
+        found.append(
+            Property(
+                "forward", op, "accuracy", "The result is within its rounding bound of refbert.ops.",
+                check=_forward, draw=_draw(op), corpus=_corpus(op), needs=("asarray", "to_numpy", op),
+            )
+        )  # fmt: skip
+        found.append(
+            Property(
+                "backward", op, "accuracy", "Every cotangent is within its rounding bound of refbert.ops.",
+                check=_backward, draw=_draw(op), corpus=_corpus(op), needs=("asarray", "to_numpy", op),
+            )
+        )  # fmt: skip
+    for rule in UPDATES:
+        found.append(
+            Property(
+                "training", rule, "accuracy", "New parameters and moments are within their rounding bounds.",
+                check=_update, draw=lambda s, rule=rule: update_cases(rule, s.dtype),
+                corpus=lambda s, rule=rule: update_corpus(rule, s.dtype), needs=("asarray", "to_numpy", rule),
+            )
+        )  # fmt: skip
+    found.append(
+        Property(
+            "training", "clip_by_global_norm", "accuracy", "One scale for all gradients, from the norm of all of them.",
+            check=_clip, draw=lambda s: clip_cases(s.dtype), needs=("asarray", "to_numpy", "clip_by_global_norm"),
+        )
+    )  # fmt: skip
+    return found
+
+
+def _draw(op: str) -> Callable[[Subject], Any]:
+    return lambda subject: recipes(op)
+
+
+def _corpus(op: str) -> Callable[[Subject], tuple[Recipe, ...]]:
+    return lambda subject: corpus(op)
+
+
+def built(subject: Subject, example: Recipe | OpCase) -> OpCase:
+    """The case itself, exact in the subject's dtype."""
+    return example.build(subject.dtype) if isinstance(example, Recipe) else example
+
+
+def _forward(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
+    case = built(subject, example)
+    y, _ = forward(subject, case.op, [subject.device(a) for a in case.arrays], case.options)
+    (want,) = expected(case.op, case.arrays, case.options, subject.arithmetic)
+    record.compare(subject.host(y, want.y.shape, "y"), want)
+
+
+def _backward(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
+    case = built(subject, example)
+    assert case.dy is not None
+    _, pullback = forward(subject, case.op, [subject.device(a) for a in case.arrays], case.options)
+    cotangents = backward(pullback, subject.device(case.dy), len(case.arrays))
+    want = expected(case.op, case.arrays, case.options, subject.arithmetic, case.dy)[1:]
+    for got, one in zip(cotangents, want, strict=True):
+        record.compare(subject.host(got, one.y.shape, one.name), one)
+
+
+def _update(subject: Subject, case: UpdateCase, record: Record) -> None:
+    results = subject.op(case.op)(*(subject.device(a) for a in case.arrays), **case.options)
+    if not isinstance(results, tuple | list) or len(results) != 3:
+        raise Failure(f"{case.op} must return (p, m, v)")
+    for got, one in zip(results, updated(case.op, case.arrays, case.options, subject.arithmetic), strict=True):
+        record.compare(subject.host(got, one.y.shape, one.name), one)
+
+
+def _clip(subject: Subject, case: ClipCase, record: Record) -> None:
+    gradients = {name: subject.device(g) for name, g in case.gradients.items()}
+    result = subject.op("clip_by_global_norm")(gradients, **case.options)
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise Failure("clip_by_global_norm must return (gradients, norm)")
+    got, norm = result
+    *want, want_norm = clipped(case.gradients, case.options, subject.arithmetic)
+    if set(got) != set(case.gradients):
+        raise Failure(f"gradients came back under other names: {sorted(got)}")
+    for one in want:
+        record.compare(subject.host(got[one.name], one.y.shape, one.name), one)
+    wide: Host = np.asarray(float(norm), np.float64 if subject.dtype == "float64" else np.float32)
+    record.compare(wide, want_norm)
+
+
+__all__ = ["built", "properties", "rounded"]

@@ -1,0 +1,70 @@
+"""What a property is, and the table of all of them.
+
+A property says one thing about one op (or about the backend as a whole), and has a strategy for what to try and a check
+that raises `Failure`. Levels come in the order in which trust is built: an op's gradient means little while its contract
+is broken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from refbert_conformance.measure import Record
+from refbert_conformance.subject import Subject
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
+
+LEVELS = ("contract", "forward", "backward", "blocks", "models", "pretrained", "training")
+
+# Examples at each profile, for a property of cost 1; `Property.cost` divides them. Chosen for the time that the whole
+# run may take on two cores: 10 seconds, a minute, ten minutes.
+EXAMPLES: Mapping[str, int] = {"quick": 6, "default": 60, "thorough": 700}
+
+
+@dataclass(frozen=True)
+class Property:
+    """One row of the verdict.
+
+    level, op, name: its place; together they are its id. says: what holds, in one sentence. needs: the contract's
+    methods without which it is unsupported. draw: from a subject, the strategy of its examples (None: it has exactly
+    one). corpus: examples that always run. check(subject, example, record): raises `Failure`.
+    show: an example as text, for people. cost: how many times as long as an ordinary example one of these takes.
+    ``low=False``: needs float32 or float64 to be judged. exact: nothing is measured, only equality.
+    """
+
+    level: str
+    op: str
+    name: str
+    says: str
+    check: Callable[[Subject, Any, Record], None]
+    draw: Callable[[Subject], SearchStrategy[Any]] | None = None
+    corpus: Callable[[Subject], tuple[Any, ...]] | None = None
+    needs: tuple[str, ...] = ()
+    cost: float = 1.0
+    low: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """level/op/name."""
+        return f"{self.level}/{self.op}/{self.name}"
+
+    def examples(self, profile: str) -> int:
+        """How many examples Hypothesis draws at a profile."""
+        return max(1, round(EXAMPLES[profile] / self.cost)) if self.draw is not None else 1
+
+
+def all_properties() -> tuple[Property, ...]:
+    """Every property, by level."""
+    from refbert_conformance import contract, numerics, symmetries
+
+    found = [
+        p
+        for module in (contract, numerics, symmetries)
+        for p in module.properties()
+    ]
+    assert len({p.id for p in found}) == len(found), "two properties of one id"
+    return tuple(sorted(found, key=lambda p: LEVELS.index(p.level)))

@@ -1,0 +1,89 @@
+"""The backend under test, and how to make another one like it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refbert import registry
+from refbert_conformance.arithmetic import Arithmetic
+from refbert_conformance.measure import Failure, Unsupported
+
+Host = npt.NDArray[Any]
+
+
+@dataclass
+class Subject:
+    """given: what the user named. make: constructs a fresh backend. backend: the one that properties use."""
+
+    given: str
+    make: Callable[[], Any]
+    backend: Any = field(init=False)
+    arithmetic: Arithmetic = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.backend = self.make()
+        self.arithmetic = Arithmetic.of(str(self.backend.dtype), getattr(self.backend, "arithmetic", None))
+
+    @classmethod
+    def named(cls, given: str, dtype: str | None = None, device: str | None = None) -> Subject:
+        """By name or ``package.module:Class``; raises what `refbert.registry.create` raises."""
+        return cls(given, lambda: registry.create(given, dtype=dtype, device=device))
+
+    @property
+    def dtype(self) -> str:
+        """What the backend computes in."""
+        return self.arithmetic.dtype
+
+    def has(self, op: str) -> bool:
+        """Whether the backend offers the op."""
+        return callable(getattr(self.backend, op, None))
+
+    def op(self, name: str, backend: Any = None) -> Callable[..., Any]:
+        """The backend's op; raises `Unsupported` if it has none."""
+        found = getattr(self.backend if backend is None else backend, name, None)
+        if not callable(found):
+            raise Unsupported(f"the backend has no {name}")
+        return found  # type: ignore[no-any-return]
+
+    def device(self, x: Host) -> Any:
+        """A host array as the backend's."""
+        return self.backend.asarray(x)
+
+    def host(self, x: Any, shape: tuple[int, ...] | None = None, name: str = "result") -> Host:
+        """A backend's array on the host; with ``shape``, `Failure` before anything of another size is copied."""
+        found = getattr(x, "shape", None)
+        if found is None:
+            raise Failure(f"{name} is {_kind(x)}, not an array of the backend (it has no shape)")
+        if shape is not None and tuple(found) != shape:
+            raise Failure(f"{name} has shape {tuple(found)}, expected {shape}")
+        array = self.backend.to_numpy(x)
+        if not isinstance(array, np.ndarray):
+            raise Failure(f"{name}: to_numpy gave {_kind(array)}, not a NumPy array")
+        return array
+
+
+def forward(subject: Subject, op: str, arrays: Any, options: Any, backend: Any = None) -> tuple[Any, Callable[..., Any]]:
+    """(y, pullback) of an op on the backend's arrays; `Failure` if it gives anything else."""
+    result = subject.op(op, backend)(*arrays, **options)
+    if not isinstance(result, tuple) or len(result) != 2 or not callable(result[1]):
+        raise Failure(f"{op} must return (y, pullback), it returned {_kind(result)}")
+    return result
+
+
+def backward(pullback: Callable[..., Any], dy: Any, count: int) -> tuple[Any, ...]:
+    """The cotangents; `Failure` if they are not a tuple of ``count``."""
+    cotangents = pullback(dy)
+    if not isinstance(cotangents, tuple | list) or len(cotangents) != count:
+        raise Failure(f"the pullback must return a tuple of {count}, it returned {_kind(cotangents)}")
+    return tuple(cotangents)
+
+
+def _kind(x: Any) -> str:
+    if isinstance(x, tuple | list):
+        return f"a {type(x).__name__} of {len(x)}"
+    return f"{type(x).__name__}"
