@@ -175,9 +175,9 @@ def _saturated(x: Host, y: Host, bound: Host, a: Arithmetic) -> Host:
     return np.where(abs(x) >= 40, gamma(2, a.u_step) * abs(y), bound)
 
 
-# tanh u rounds to ±1 in float64 from |u| = 19.06 on, which u = √(2/π)(x + 0.044715x³) reaches at |x| = 7.1: from there
-# 1 − f² is exactly 0 in every dtype. (Between, in narrower dtypes, f is 1 already and the bound is merely wide.)
-_SATURATED = 7.2
+# u = √(2/π)(x + 0.044715x³) is 24.6 at |x| = 8, where 1 − tanh u = 2e^{−2u} = 8·10⁻²²: tanh u is ±1 in every dtype, and
+# 1 − f² is 0.
+_SATURATED = 8.0
 
 
 def _cross_entropy(

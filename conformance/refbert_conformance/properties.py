@@ -59,11 +59,11 @@ class Property:
 
 def all_properties() -> tuple[Property, ...]:
     """Every property, by level."""
-    from refbert_conformance import contract, numerics, symmetries
+    from refbert_conformance import blocks, contract, numerics, symmetries, training_steps
 
     found = [
         p
-        for module in (contract, numerics, symmetries)
+        for module in (contract, numerics, symmetries, blocks, training_steps)
         for p in module.properties()
     ]
     assert len({p.id for p in found}) == len(found), "two properties of one id"

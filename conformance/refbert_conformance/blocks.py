@@ -1,0 +1,273 @@
+"""Levels "blocks" and "models": the spec on the backend, and the backend's own fused blocks, against the spec on the truth.
+
+Tolerances come from `noise`. What is exact (padding, repetition, unused rows) is compared bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from refbert.batching import Batch
+from refbert_conformance.inputs import rounded
+from refbert_conformance.measure import Expected, Failure, Record, Worst, described, same_bits
+from refbert_conformance.models import ModelRecipe, inference, layer, model_recipes, training
+from refbert_conformance.noise import row_errors, tolerances
+from refbert_conformance.properties import Property
+from refbert_conformance.subject import Host, Subject
+
+_SPEC = (
+    "asarray", "to_numpy", "add", "reshape", "transpose", "embedding", "gather", "linear", "layer_norm", "gelu", "relu",
+    "tanh", "attention_probabilities", "attention", "dropout", "cross_entropy", "mean_squared_error",
+)  # fmt: skip
+
+
+def properties() -> list[Property]:
+    """Composed, fused, whole."""
+    plain = {"rate": 0.0}
+    fused = {"needs": (*_SPEC, "encoder_layer"), "draw": lambda s: model_recipes(layers=1, task="masked_lm", **plain)}
+    own = {"needs": (*_SPEC, "objective"), "draw": lambda s: model_recipes()}
+    return [
+        Property(
+            "blocks", "encoder_layer", "composed", "A layer composed of the backend's ops, forward and backward, is the truth's.",
+            check=_composed, draw=lambda s: model_recipes(layers=1, task="masked_lm"), needs=_SPEC, cost=6,
+        ),
+        Property(
+            "blocks", "encoder_layer", "fused", "The backend's own layer is the spec's composition of the truth.",
+            check=_fused, corpus=lambda s: _FUSED, cost=2, **fused,
+        ),
+        Property(
+            "blocks", "encoder_layer", "fused: calls", "It repeats bit for bit, and writes neither into its inputs nor old results.",
+            check=_fused_calls, corpus=lambda s: _FUSED[:3], cost=3, **fused,
+        ),
+        Property(
+            "blocks", "encoder_layer", "fused: unseen keys", "Padding's content changes no bit of what is not padding.",
+            check=_fused_padding, cost=3, **fused,
+        ),
+        Property(
+            "models", "inference", "accuracy", "Hidden states of every layer, attention maps and logits are the truth's.",
+            check=_inference, draw=lambda s: model_recipes(**plain), corpus=lambda s: _MODELS[:3], needs=_SPEC, cost=6,
+        ),
+        Property(
+            "models", "inference", "padding", "What is in padding positions changes no bit of the rest.",
+            check=_padding, draw=lambda s: model_recipes(layers=2, task="masked_lm", mask_value=-math.inf, **plain), needs=_SPEC, cost=6,
+        ),
+        Property(
+            "models", "training", "accuracy", "Loss and every gradient, dropout included, are the truth's.",
+            check=_training, draw=lambda s: model_recipes(), corpus=lambda s: _MODELS, needs=_SPEC, cost=8,
+        ),
+        Property(
+            "models", "training", "repeatable", "The same step gives the same bits; rows of unused ids get gradient exactly 0.",
+            check=_repeatable, draw=lambda s: model_recipes(task="pretraining"), needs=_SPEC, cost=6,
+        ),
+        Property(
+            "models", "objective", "accuracy", "The backend's own model, loss and gradients, is the spec's on the truth.",
+            check=_objective, corpus=lambda s: _MODELS, cost=8, **own,
+        ),
+        Property(
+            "models", "objective", "repeatable", "The same step gives the same bits; rows of unused ids get gradient exactly 0.",
+            check=_own_repeatable, cost=6, **own,
+        ),
+    ]  # fmt: skip
+
+
+_FUSED = tuple(
+    ModelRecipe(seed, "masked_lm", 1, activation=activation, mask=mask, mask_value=value, eps=eps, A=A, D=D)
+    for seed, (activation, mask, value, eps, A, D) in enumerate([
+        ("gelu_erf", "ragged", -math.inf, 1e-12, 2, 3),
+        ("gelu_tanh", "holes", -10000.0, 1e-5, 3, 2),
+        ("relu", "none", -math.inf, 1e-12, 1, 5),
+        ("tanh", "none", -10000.0, 1e-3, 4, 1),
+        ("linear", "one", -math.inf, 1e-2, 2, 2),
+        ("gelu_erf", "all", -math.inf, 1e-12, 3, 8),
+        ("gelu_tanh", "none", -math.inf, 1e-12, 3, 8),
+    ])
+)  # fmt: skip
+_MODELS = tuple(
+    ModelRecipe(seed, task, 2, B=3, S=5, rate=rate, mask=mask, mask_value=value)
+    for seed, (task, rate, mask, value) in enumerate([
+        ("pretraining", 0.0, "ragged", -math.inf),
+        ("pretraining", 0.3, "holes", -math.inf),
+        ("answers", 0.1, "ragged", -10000.0),
+        ("tags", 0.0, "ragged", -math.inf),
+        ("classes", 0.3, "all", -math.inf),
+        ("numbers", 0.0, "one", -10000.0),
+        ("choices", 0.1, "ragged", -math.inf),
+    ])
+)  # fmt: skip
+
+
+def compare(subject: Subject, run: Callable[[Any], Mapping[str, Host]], got: Mapping[str, Host], record: Record) -> None:
+    """Every row of everything; raises `Failure` for the worst."""
+    worst: Worst | None = None
+    wanted = tolerances(run, subject.arithmetic)
+    if set(got) != {one.name for one in wanted}:
+        names = {one.name for one in wanted}
+        raise Failure(f"missing: {sorted(names - set(got))}, not asked for: {sorted(set(got) - names)}")
+    for want in wanted:
+        one = _row(np.asarray(got[want.name]), want, record)
+        if one is not None and (worst is None or one.rho > worst.rho):
+            worst = one
+    if worst is not None:
+        record.rho = max(record.rho or 0.0, worst.rho)
+        if worst.rho > 1:
+            raise Failure(described(worst).replace(" is ", ": norm of the row's error is ").replace("should be 0 and ", ""), worst)
+
+
+def _row(got: Host, want: Expected, record: Record) -> Worst | None:
+    if got.shape != want.y.shape:
+        raise Failure(f"{want.name} has shape {got.shape}, expected {want.y.shape}")
+    if not got.size:
+        return None
+    errors, allowed = row_errors(got, want)
+    # A tolerance of 0 is met by copies only.
+    with np.errstate(all="ignore"):
+        rho = np.where(errors == 0, 0, errors / allowed)
+        rho = np.where(np.isinf(allowed), 0, np.where(np.isnan(rho), np.inf, rho))
+    record.judged += int(np.isfinite(allowed).sum())
+    record.unjudged += int(np.isinf(allowed).sum())
+    at = tuple(int(i) for i in np.unravel_index(int(np.argmax(rho)), rho.shape))
+    return Worst(want.name, at, float(errors[at]), 0.0, float(allowed[at]), float(rho[at]), 0.0)
+
+
+def _composed(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
+    run = layer(recipe, subject.dtype, fused=False)
+    compare(subject, run, run(subject.backend), record)
+
+
+def _fused(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
+    run = layer(recipe, subject.dtype, fused=True)
+    compare(subject, run, run(subject.backend), record)
+
+
+def _fused_inputs(subject: Subject, recipe: ModelRecipe) -> tuple[Host, dict[str, Host], dict[str, Any]]:
+    prefix = "bert.encoder.layer.0."
+    parameters = recipe.parameters(subject.dtype)
+    local = {name.removeprefix(prefix): x for name, x in parameters.items() if name.startswith(prefix)}
+    x = rounded(recipe.rng(6).standard_normal((recipe.B, recipe.S, recipe.A * recipe.D)), subject.dtype)
+    c = recipe.choices
+    options = {
+        "mask": recipe.batch().attention_mask, "heads": c.heads, "mask_value": c.mask_value, "activation": c.activation,
+        "eps": c.layer_norm_eps,
+    }  # fmt: skip
+    return x, local, options
+
+
+def _fused_calls(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
+    x, local, options = _fused_inputs(subject, recipe)
+    call = subject.op("encoder_layer")
+    device, params = subject.device(x.copy()), {name: subject.device(w.copy()) for name, w in local.items()}
+    mask = options["mask"].copy()
+    y = call(device, params, **options)
+    kept = np.array(subject.host(y, x.shape, "y"))
+    call(subject.device(rounded(x + 1, subject.dtype)), params, **options)
+    if not same_bits(np.array(subject.host(y)), kept):
+        raise Failure("a later call changed an earlier result")
+    if not same_bits(np.array(subject.host(device)).astype(float), x):
+        raise Failure("encoder_layer wrote into x")
+    for name, w in local.items():
+        if not same_bits(np.array(subject.host(params[name])).astype(float), w):
+            raise Failure(f"encoder_layer wrote into {name}")
+    if not np.array_equal(mask, options["mask"]):
+        raise Failure("encoder_layer wrote into the mask")
+    if "encoder_layer" not in subject.arithmetic.nondeterministic:
+        for number in range(2, 6):
+            if not same_bits(np.array(subject.host(call(device, params, **options))), kept):
+                raise Failure(f"call {number} with the same arguments gives other bits")
+        for kind in (np.bool_, np.int32, np.float32):
+            again = call(device, params, **{**options, "mask": options["mask"].astype(kind)})
+            if not same_bits(np.array(subject.host(again)), kept):
+                raise Failure(f"a mask of {np.dtype(kind)} gives other bits than one of int64")
+
+
+def _fused_padding(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
+    x, local, options = _fused_inputs(subject, recipe)
+    visible = options["mask"].astype(bool)
+    judged = visible & visible.any(axis=-1, keepdims=True)
+    other = np.where(visible[..., None], x, rounded(recipe.rng(7).standard_normal(x.shape) * 5, subject.dtype))
+    call = subject.op("encoder_layer")
+    params = {name: subject.device(w) for name, w in local.items()}
+    a, b = (np.array(subject.host(call(subject.device(one), params, **options)))[judged] for one in (x, other))
+    if not same_bits(a, b):
+        raise Failure("with other content in padding positions, the rest changes")
+
+
+def _inference(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
+    run = inference(recipe, subject.dtype)
+    compare(subject, run, run(subject.backend), record)
+
+
+def _padding(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
+    batch = recipe.batch()
+    visible = batch.attention_mask.astype(bool) & batch.attention_mask.any(axis=-1, keepdims=True)
+    rng = recipe.rng(8)
+    other = Batch(
+        np.where(visible, batch.input_ids, rng.integers(0, recipe.V, visible.shape)),
+        np.where(visible, batch.token_type_ids, rng.integers(0, 2, visible.shape)),
+        batch.attention_mask,
+    )
+    run = inference(recipe, subject.dtype)
+    changed = inference(_With(recipe, other), subject.dtype)  # type: ignore[arg-type]
+    a, b = run(subject.backend), changed(subject.backend)
+    last = f"hidden_states[{recipe.layers}]"
+    if not same_bits(a[last][visible], b[last][visible]):
+        raise Failure("with other tokens in padding positions, the hidden states of the rest change")
+
+
+class _With:
+    """A recipe with another batch."""
+
+    def __init__(self, recipe: ModelRecipe, batch: Batch) -> None:
+        self._recipe, self._batch = recipe, batch
+
+    def batch(self) -> Batch:
+        return self._batch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._recipe, name)
+
+
+def _training(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
+    run = training(_possible(recipe), subject.dtype)
+    compare(subject, run, run(subject.backend), record)
+
+
+def _objective(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
+    recipe = _possible(recipe)
+    compare(subject, training(recipe, subject.dtype), training(recipe, subject.dtype, own=True)(subject.backend), record)
+
+
+def _possible(recipe: ModelRecipe) -> ModelRecipe:
+    return replace(recipe, V=max(recipe.V, 2))
+
+
+def _repeatable(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
+    _repeat(subject, recipe, own=False)
+
+
+def _own_repeatable(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
+    _repeat(subject, recipe, own=True)
+
+
+def _repeat(subject: Subject, recipe: ModelRecipe, *, own: bool) -> None:
+    run = training(recipe, subject.dtype, own=own)
+    first = run(subject.backend)
+    if not subject.arithmetic.nondeterministic:
+        for number in (2, 3):
+            for name, again in run(subject.backend).items():
+                if not same_bits(np.asarray(first[name]), np.asarray(again)):
+                    raise Failure(f"step {number} with the same arguments gives another {name}")
+    if "masked_lm" in recipe.heads:
+        return  # the tied decoder reaches every word
+    words = first["bert.embeddings.word_embeddings.weight"]
+    unused = np.setdiff1d(np.arange(recipe.V), recipe.batch().input_ids)
+    if np.any(words[unused] != 0):
+        raise Failure("the word embedding of an id that is not in the batch has a gradient")
+
+
+__all__ = ["properties", "st"]
