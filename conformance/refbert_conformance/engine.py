@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,8 +48,18 @@ def missing(property: Property, subject: Subject) -> str:
     return ""
 
 
-def run(property: Property, subject: Subject, *, profile: str, seed_number: int = 0) -> Result:
-    """Try the property; never raises for anything that the backend does, except by being killed."""
+def run(
+    property: Property,
+    subject: Subject,
+    *,
+    profile: str,
+    seed_number: int = 0,
+    trying: Callable[[Any], None] = lambda example: None,
+) -> Result:
+    """Try the property; never raises for anything that the backend does, except by being killed.
+
+    ``trying`` is told every example before it is tried.
+    """
     started = time.perf_counter()
     record = Record(subject.arithmetic)
     result = Result(property, "passed", record)
@@ -57,7 +68,7 @@ def run(property: Property, subject: Subject, *, profile: str, seed_number: int 
         result.outcome, result.message = "unsupported", reason
         return result
     try:
-        _search(property, subject, profile, seed_number, record, result)
+        _search(property, subject, profile, seed_number, record, result, trying)
     except _Failed:
         result.outcome = "failed"
     except Unsupported as error:
@@ -82,38 +93,37 @@ def attempt(property: Property, subject: Subject, example: Any, record: Record) 
 
 
 def _search(
-    property: Property, subject: Subject, profile: str, seed_number: int, record: Record, result: Result
+    property: Property,
+    subject: Subject,
+    profile: str,
+    seed_number: int,
+    record: Record,
+    result: Result,
+    trying: Callable[[Any], None],
 ) -> None:
+    failed_at: list[float] = []  # when the first example failed; from then on examples are shrinking, and not counted
+    known: set[str] = set()
+
     def tried(example: Any) -> None:
-        if not result.example_failed:
+        key = repr(example)
+        if failed_at and time.perf_counter() - failed_at[0] > SHRINKING_SECONDS and key not in known:
+            return  # out of time: nothing smaller counts as failing any more, so the search ends at what it has
+        trying(example)
+        if not failed_at:
             result.examples += 1
         message, worst = attempt(property, subject, example, record)
         if message:
             result.message, result.worst, result.example = message, worst, example
+            failed_at.append(time.perf_counter())
+            known.add(key)
             raise _Failed(message)
 
-    result.example_failed = False  # type: ignore[attr-defined]
     for example in property.corpus(subject) if property.corpus is not None else ():
         tried(example)
     if property.draw is None:
         if property.corpus is None:
             tried(None)
         return
-    first_failure: list[float] = []
-    known: set[str] = set()
-
-    def once(example: Any) -> None:
-        key = repr(example)
-        if first_failure and time.perf_counter() - first_failure[0] > SHRINKING_SECONDS and key not in known:
-            return  # out of time: nothing smaller counts as failing any more, so the search ends at what it has
-        try:
-            tried(example)
-        except _Failed:
-            if not first_failure:
-                first_failure.append(time.perf_counter())
-                result.example_failed = True  # type: ignore[attr-defined]
-            known.add(key)
-            raise
 
     search = settings(
         max_examples=property.examples(profile),
@@ -123,7 +133,7 @@ def _search(
         suppress_health_check=list(HealthCheck),
         report_multiple_bugs=False,
         print_blob=False,
-    )(seed(_seed(property, seed_number))(given(property.draw(subject))(once)))
+    )(seed(_seed(property, seed_number))(given(property.draw(subject))(tried)))
     try:
         search()
     except _Failed:

@@ -7,10 +7,12 @@ is broken.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from refbert.errors import InputError
 from refbert_conformance.measure import Record
 from refbert_conformance.subject import Subject
 
@@ -57,14 +59,32 @@ class Property:
         return max(1, round(EXAMPLES[profile] / self.cost)) if self.draw is not None else 1
 
 
-def all_properties() -> tuple[Property, ...]:
-    """Every property, by level."""
-    from refbert_conformance import blocks, contract, numerics, symmetries, training_steps
+def all_properties(model: str | None = None) -> tuple[Property, ...]:
+    """Every property, by level; the pretrained level only for the ``model`` that it needs."""
+    from refbert_conformance import blocks, contract, numerics, pretrained, symmetries, training_steps
 
-    found = [
-        p
-        for module in (contract, numerics, symmetries, blocks, training_steps)
-        for p in module.properties()
-    ]
+    found = [p for module in (contract, numerics, symmetries, blocks, training_steps) for p in module.properties()]
+    if model is not None:
+        found += pretrained.properties(model)
     assert len({p.id for p in found}) == len(found), "two properties of one id"
     return tuple(sorted(found, key=lambda p: LEVELS.index(p.level)))
+
+
+def selected(ids: Sequence[str], model: str | None = None) -> tuple[Property, ...]:
+    """The properties of those ids, in their order."""
+    table = {p.id: p for p in all_properties(model)}
+    return tuple(table[i] for i in ids)
+
+
+def matching(pattern: str | None, model: str | None = None) -> tuple[Property, ...]:
+    """Those whose id holds the text, or matches a pattern with * or ?; raises `InputError` if there are none."""
+    found = all_properties(model)
+    if pattern is None:
+        return found
+    if any(c in pattern for c in "*?["):
+        chosen = tuple(p for p in found if fnmatch.fnmatchcase(p.id, pattern))
+    else:
+        chosen = tuple(p for p in found if pattern in p.id)
+    if not chosen:
+        raise InputError(f'no property matches "{pattern}" (an id looks like {found[0].id}; --list shows them all)')
+    return chosen

@@ -1,0 +1,3 @@
+"""What a failure means."""
+def explain(result, subject, job):
+    return {}

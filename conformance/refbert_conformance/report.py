@@ -1,0 +1,48 @@
+"""The verdict as data: one JSON document per run (docs/conformance.md describes it)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from refbert_conformance.properties import Property
+from refbert_conformance.supervisor import Run
+
+FORMAT = "refbert-conformance/1"
+OUTCOMES = ("passed", "failed", "unsupported", "unavailable")
+
+
+def assemble(
+    run: Run, properties: Sequence[Property], waived: Mapping[str, str], *, profile: str, seed: int, only: str | None,
+    model: str | None, seconds: float,
+) -> dict[str, Any]:  # fmt: skip
+    """The report. A waived property must fail: one that passes is turned into a failure, which nothing waives."""
+    rows = []
+    for p in properties:
+        row = dict(run.results[p.id])
+        reason = waived.get(p.id)
+        if reason is not None and row["outcome"] == "passed":
+            row |= {"outcome": "failed", "message": f"waived, but it passes: take the waiver out ({reason})"}
+            row["failure"] = None
+            reason = None
+        where = {"id": p.id, "level": p.level, "op": p.op, "says": p.says}
+        rows.append(where | row | {"waived": reason if row["outcome"] == "failed" else None})
+    counts = Counter("waived" if row["waived"] else row["outcome"] for row in rows)
+    conformant = counts["failed"] == 0 and counts["passed"] > 0
+    return {
+        "format": FORMAT,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "backend": run.backend,
+        "versions": run.versions,
+        "profile": profile,
+        "seed": seed,
+        "only": only,
+        "model": model,
+        "seconds": round(seconds, 2),
+        "verdict": "conformant" if conformant else "not conformant",
+        "score": round(counts["passed"] / len(rows), 4) if rows else 0.0,
+        "counts": {name: counts[name] for name in (*OUTCOMES, "waived")},
+        "properties": rows,
+    }

@@ -1,0 +1,205 @@
+"""``refbert conform``: prove or disprove a backend."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from refbert.cli.output import new_table, print_table
+from refbert.errors import InputError, Unsupported
+
+PROFILES = ("quick", "default", "thorough")
+
+
+@click.command()
+@click.option("--backend", default="numpy", show_default=True, help="A name from `refbert backends`, or package.module:Class.")
+@click.option("--profile", type=click.Choice(PROFILES), default="default", show_default=True, help="How many examples.")
+@click.option("--dtype", help="What the backend computes in; default: its own first choice.")
+@click.option("--device", help='Where: "cpu", "cuda", "cuda:1", …')
+@click.option("--seed", default="0", show_default=True, metavar="N|random", help="Other examples; the same for the same N.")
+@click.option("--only", metavar="PATTERN", help="Properties whose id holds this text, or matches it with * and ?.")
+@click.option("--model", metavar="PATH", help="A checkpoint: adds the level of pretrained weights.")
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="The report as JSON.")
+@click.option("--html", "html_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="The scoreboard.")
+@click.option("--waivers", type=click.Path(path_type=Path), metavar="FILE", help="Strict expected failures, in TOML.")
+@click.option(
+    "--scripts", type=click.Path(file_okay=False, path_type=Path), default=Path("conformance-failures"), show_default=True,
+    help="Where scripts that reproduce failures are written.",
+)  # fmt: skip
+@click.option("--timeout", default=30.0, show_default=True, help="Seconds that one example may take.")
+@click.option("--list", "listing", is_flag=True, help="Only list the properties.")
+@click.option("--self-test", is_flag=True, help="Try the suite itself: it must find every one of its seeded bugs.")
+def conform(
+    backend: str, profile: str, dtype: str | None, device: str | None, seed: str, only: str | None, model: str | None,
+    json_file: Path | None, html_file: Path | None, waivers: Path | None, scripts: Path, timeout: float, listing: bool,
+    self_test: bool,
+) -> int:  # fmt: skip
+    """Hold a backend to refbert.ops: contract, every op and gradient, blocks, models, training.
+
+    Exit status: 0 conformant, 1 not conformant, 2 bad usage or the backend is unavailable.
+    """
+    _require_hypothesis()
+    number = _seed(seed)
+    if self_test:
+        from refbert_conformance.selftest import run_self_test
+
+        return run_self_test(profile=profile, only=only)
+
+    from refbert_conformance import report as reports
+    from refbert_conformance import waivers as waiving
+    from refbert_conformance.properties import matching
+    from refbert_conformance.supervisor import Limits, supervise
+
+    if model is not None:
+        from refbert_conformance.pretrained import check_model
+
+        check_model(model)
+    properties = matching(only, model)
+    if listing:
+        for p in properties:
+            click.echo(f"{p.id:55} {p.says}")
+        return 0
+    for target in (json_file, html_file):
+        if target is not None and not target.resolve().parent.is_dir():
+            raise InputError(f"{target}: the directory to write in does not exist")
+    if waivers is not None:
+        waiving.read(waivers, [p.id for p in matching(None, model)], dtype or "")  # errors before the work
+    job = {
+        "given": backend, "dtype": dtype, "device": device, "profile": profile, "seed": number, "model": model,
+        "cwd": os.getcwd(), "scripts": str(scripts), "explain": True,
+    }  # fmt: skip
+    started = time.perf_counter()
+    with _Progress(len(properties)) as progress:
+        run = supervise(job, [p.id for p in properties], Limits(seconds=timeout), progress)
+    waived: Any = {}
+    if waivers is not None:
+        waived = waiving.read(waivers, [p.id for p in matching(None, model)], run.backend["dtype"])
+    result = reports.assemble(
+        run, properties, waived, profile=profile, seed=number, only=only, model=model, seconds=time.perf_counter() - started
+    )
+    _show(result)
+    if json_file is not None:
+        _write(json_file, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    if html_file is not None:
+        from refbert_conformance.scoreboard import page
+
+        _write(html_file, page([result]))
+    return 0 if result["verdict"] == "conformant" else 1
+
+
+def _require_hypothesis() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("hypothesis") is None:
+        raise Unsupported('refbert conform needs Hypothesis; install it with: pip install "refbert[conformance]"')
+
+
+def _seed(text: str) -> int:
+    if text == "random":
+        return secrets.randbits(31)
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f'--seed takes a whole number or "random", not "{text}"') from None
+
+
+class _Progress:
+    """A bar on stderr where there is a terminal; otherwise one line per level."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._done, self._level = total, 0, ""
+        self._bar: Any = None
+
+    def __enter__(self) -> _Progress:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+            columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task("starting", total=self._total)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, kind: str, id: str) -> None:
+        if kind == "start":
+            level = id.split("/")[0]
+            if self._bar is not None:
+                self._bar.update(self._task, description=id)
+            elif level != self._level:
+                print(f"refbert: {level} …", file=sys.stderr, flush=True)
+            self._level = level
+        elif kind == "result" and self._bar is not None:
+            self._bar.advance(self._task)
+
+
+def _show(result: dict[str, Any]) -> None:
+    from rich.markup import escape
+
+    from refbert_conformance.properties import LEVELS
+
+    rows: Sequence[dict[str, Any]] = result["properties"]
+    backend = result["backend"]
+    title = f"{backend['given']} ({backend['library']}, {backend['dtype']}, {backend['device']})"
+    table = new_table(f"{escape(title)}, profile {result['profile']}, seed {result['seed']}")
+    table.add_column("level")
+    for name in ("passed", "failed", "unsupported", "unavailable", "waived", "examples", "worst ρ", "seconds"):
+        table.add_column(name, justify="right")
+    for level in LEVELS:
+        here = [row for row in rows if row["level"] == level]
+        if not here:
+            continue
+        count = {name: sum((row["outcome"] == name) and not row["waived"] for row in here) for name in
+                 ("passed", "failed", "unsupported", "unavailable")}  # fmt: skip
+        worst = max((float(row["rho"]) for row in here if row["rho"] is not None), default=None)
+        table.add_row(
+            level, *(str(n) if n else "·" for n in count.values()), str(sum(bool(row["waived"]) for row in here) or "·"),
+            str(sum(row["examples"] for row in here)), "exact" if worst is None else f"{worst:.2g}",
+            f"{sum(row['seconds'] for row in here):.1f}",
+        )  # fmt: skip
+    print_table(table)
+    for row in rows:
+        if row["outcome"] == "failed":
+            _show_failure(row)
+    absent = [row for row in rows if row["outcome"] == "unsupported"]
+    if absent:
+        click.echo("unsupported: " + ", ".join(sorted({f"{row['op']} ({row['message']})" for row in absent})))
+    click.echo(f"{result['verdict']}: {result['counts']['passed']} of {len(rows)} properties in {result['seconds']:.1f} s")
+
+
+def _show_failure(row: dict[str, Any]) -> None:
+    word = f"waived ({row['waived']})" if row["waived"] else "FAILED"
+    click.echo(f"{word}  {row['id']}: {row['says']}")
+    click.echo(f"    {row['message']}")
+    failure = row["failure"] or {}
+    for line in str(failure.get("case") or "").splitlines():
+        click.echo(f"    | {line}")
+    if failure.get("first_divergence"):
+        first = failure["first_divergence"]
+        click.echo(f"    first diverging operation: {first['op']} ({first['direction']}) in {first['where']}, ρ = {first['rho']}")
+    if failure.get("looks_like"):
+        click.echo(f"    behaves like: {failure['looks_like']}")
+    if failure.get("script"):
+        click.echo(f"    reproduce: python {failure['script']}")
+
+
+def _write(path: Path, text: str) -> None:
+    """A whole file or none."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
