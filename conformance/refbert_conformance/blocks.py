@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from refbert.batching import Batch
 from refbert_conformance.inputs import rounded
-from refbert_conformance.measure import Expected, Failure, Record, Worst, described, same_bits
+from refbert_conformance.measure import Failure, Record, Worst, row_described, row_worst, same_bits
 from refbert_conformance.models import ModelRecipe, inference, layer, model_recipes, training
-from refbert_conformance.noise import row_errors, tolerances
+from refbert_conformance.noise import tolerances
 from refbert_conformance.properties import Property
 from refbert_conformance.subject import Host, Subject
 
@@ -102,7 +102,9 @@ _MODELS = tuple(
 )  # fmt: skip
 
 
-def compare(subject: Subject, run: Callable[[Any], Mapping[str, Host]], got: Mapping[str, Host], record: Record) -> None:
+def compare(
+    subject: Subject, run: Callable[[Any], Mapping[str, Host]], got: Mapping[str, Host], record: Record
+) -> None:
     """Every row of everything; raises `Failure` for the worst."""
     worst: Worst | None = None
     wanted = tolerances(run, subject.arithmetic)
@@ -110,29 +112,13 @@ def compare(subject: Subject, run: Callable[[Any], Mapping[str, Host]], got: Map
         names = {one.name for one in wanted}
         raise Failure(f"missing: {sorted(names - set(got))}, not asked for: {sorted(set(got) - names)}")
     for want in wanted:
-        one = _row(np.asarray(got[want.name]), want, record)
+        one = row_worst(np.asarray(got[want.name]), want, record)
         if one is not None and (worst is None or one.rho > worst.rho):
             worst = one
     if worst is not None:
         record.rho = max(record.rho or 0.0, worst.rho)
         if worst.rho > 1:
-            raise Failure(described(worst).replace(" is ", ": norm of the row's error is ").replace("should be 0 and ", ""), worst)
-
-
-def _row(got: Host, want: Expected, record: Record) -> Worst | None:
-    if got.shape != want.y.shape:
-        raise Failure(f"{want.name} has shape {got.shape}, expected {want.y.shape}")
-    if not got.size:
-        return None
-    errors, allowed = row_errors(got, want)
-    # A tolerance of 0 is met by copies only.
-    with np.errstate(all="ignore"):
-        rho = np.where(errors == 0, 0, errors / allowed)
-        rho = np.where(np.isinf(allowed), 0, np.where(np.isnan(rho), np.inf, rho))
-    record.judged += int(np.isfinite(allowed).sum())
-    record.unjudged += int(np.isinf(allowed).sum())
-    at = tuple(int(i) for i in np.unravel_index(int(np.argmax(rho)), rho.shape))
-    return Worst(want.name, at, float(errors[at]), 0.0, float(allowed[at]), float(rho[at]), 0.0)
+            raise Failure(row_described(worst), worst)
 
 
 def _composed(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
@@ -239,7 +225,9 @@ def _training(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
 
 def _objective(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
     recipe = _possible(recipe)
-    compare(subject, training(recipe, subject.dtype), training(recipe, subject.dtype, own=True)(subject.backend), record)
+    compare(
+        subject, training(recipe, subject.dtype), training(recipe, subject.dtype, own=True)(subject.backend), record
+    )
 
 
 def _possible(recipe: ModelRecipe) -> ModelRecipe:

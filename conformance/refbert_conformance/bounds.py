@@ -180,9 +180,7 @@ def _saturated(x: Host, y: Host, bound: Host, a: Arithmetic) -> Host:
 _SATURATED = 8.0
 
 
-def _cross_entropy(
-    arrays: Sequence[Host], options: Options, a: Arithmetic, dy: Host | None, results: Any
-) -> list[Any]:
+def _cross_entropy(arrays: Sequence[Host], options: Options, a: Arithmetic, dy: Host | None, results: Any) -> list[Any]:
     """lse(z) − z_c with lse = m + log s rounded before the difference: u(|m| + |z_c| + 2|lse|) per row."""
     (z,) = arrays
     rows = z.reshape(-1, z.shape[-1])

@@ -280,8 +280,12 @@ def recipes(op: str, *, regimes: tuple[str, ...] = tuple(REGIMES)) -> st.SearchS
     )
 
 
-def _fixed(op: str, regime: str = "normal", seed: int = 1, options: Mapping[str, Any] | None = None, **sizes: int) -> Recipe:
-    first = {name: strategy.elements[0] if hasattr(strategy, "elements") else 2 for name, strategy in _DRAWN[op][1].items()}
+def _fixed(
+    op: str, regime: str = "normal", seed: int = 1, options: Mapping[str, Any] | None = None, **sizes: int
+) -> Recipe:
+    first = {
+        name: strategy.elements[0] if hasattr(strategy, "elements") else 2 for name, strategy in _DRAWN[op][1].items()
+    }
     chosen = {"B": 2, "S": 3, "H": 4, "I": 4, "O": 5, "V": 6, "A": 2, "D": 3, "C": 5} | sizes
     return Recipe(op, chosen, (regime,) * _COUNT[op] + ("normal",), seed, first | dict(options or {}))
 
@@ -308,7 +312,10 @@ def corpus(op: str) -> tuple[Recipe, ...]:
         for kind in MASKS:
             for value in (-math.inf, -10000.0):
                 shape = {"B": 3, "S": 5, "A": 2, "D": 3}
-                found += [_fixed(op, regime, options={"mask": kind, "mask_value": value}, **shape) for regime in ("normal", "huge")]
+                found += [
+                    _fixed(op, regime, options={"mask": kind, "mask_value": value}, **shape)
+                    for regime in ("normal", "huge")
+                ]
         found += [_fixed(op, B=1, S=130, A=1, D=4, options={"mask": "ragged"}), _fixed(op, B=2, S=3, A=1, D=70)]
         found += [_fixed(op, B=1, S=40, A=4, D=16, options={"mask": "holes"})]
     if op == "attention":

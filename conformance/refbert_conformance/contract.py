@@ -167,7 +167,9 @@ def _special(dtype: str) -> Host:
 def _round_trip(subject: Subject, example: HostArray, record: Record) -> None:
     for x in (example.build(subject.dtype), _special(subject.dtype), *_subnormal(subject)):
         before = x.copy()
-        got = check_array(subject.host(subject.device(x), x.shape, "asarray(x)"), x.shape, subject.arithmetic, "to_numpy")
+        got = check_array(
+            subject.host(subject.device(x), x.shape, "asarray(x)"), x.shape, subject.arithmetic, "to_numpy"
+        )
         if not same_bits(got.astype(np.float64), x):
             at = int(np.flatnonzero(~((got == x) & (np.signbit(got) == np.signbit(x)) | np.isnan(x)).reshape(-1))[0])
             raise Failure(f"{x.reshape(-1)[at]!r} came back as {got.reshape(-1)[at]!r}")
@@ -198,14 +200,20 @@ def _rounds(subject: Subject, example: int, record: Record) -> None:
         wrong = (got != rounded(values, subject.dtype)) & (got != twice)
         if wrong.any():
             i = int(wrong.argmax())
-            raise Failure(f"{values[i]!r} became {got[i]!r}, the nearest {subject.dtype} is {rounded(values, subject.dtype)[i]!r}")
+            raise Failure(
+                f"{values[i]!r} became {got[i]!r}, the nearest {subject.dtype} is {rounded(values, subject.dtype)[i]!r}"
+            )
 
 
 def _variants(x: Host) -> dict[str, Host]:
     """The same numbers in other memory."""
     frozen = x.copy()
     frozen.flags.writeable = False
-    found = {"read-only": frozen, "Fortran order": np.array(x, order="F"), "big-endian": x.astype(x.dtype.newbyteorder(">"))}
+    found = {
+        "read-only": frozen,
+        "Fortran order": np.array(x, order="F"),
+        "big-endian": x.astype(x.dtype.newbyteorder(">")),
+    }
     if x.ndim:
         found["negative strides"] = np.flip(np.flip(x).copy())
         found["every other entry"] = np.repeat(x, 2, axis=-1)[..., ::2]
@@ -274,7 +282,9 @@ def _unchanged(subject: Subject, example: Recipe | OpCase, record: Record) -> No
     kept = np.array(subject.host(y))
     backward(pullback, cotangent, len(arrays))
     names = (*ARRAYS[case.op], "dy")
-    for name, device, source, x in zip(names, (*arrays, cotangent), (*sources, dy), (*case.arrays, case.dy), strict=True):
+    for name, device, source, x in zip(
+        names, (*arrays, cotangent), (*sources, dy), (*case.arrays, case.dy), strict=True
+    ):
         if not same_bits(subject.host(device).astype(np.float64), np.asarray(x)):
             raise Failure(f"{case.op} wrote into {name}")
         if not same_bits(source, np.asarray(x)):
@@ -306,7 +316,10 @@ def _same(case: OpCase, first: tuple[Host, list[Host]], again: tuple[Host, list[
         if not same_bits(a, b):
             if a.shape != b.shape or a.dtype != b.dtype:
                 raise Failure(f"{what}: {name} has another shape or dtype")
-            at = tuple(int(i) for i in np.argwhere(~((a == b) & (np.signbit(a) == np.signbit(b)) | (np.isnan(a) & np.isnan(b))))[0])
+            at = tuple(
+                int(i)
+                for i in np.argwhere(~((a == b) & (np.signbit(a) == np.signbit(b)) | (np.isnan(a) & np.isnan(b))))[0]
+            )
             raise Failure(f"{what}: {name}{list(at)} is {b[at]!r}, was {a[at]!r}")
 
 
@@ -314,7 +327,9 @@ def _independent(subject: Subject, example: Recipe | OpCase, record: Record) -> 
     """One call, then others of the same shapes with other numbers, then look at the first again."""
     case = built(subject, example)
     if isinstance(example, Recipe):
-        other = Recipe(example.op, example.sizes, example.regimes, example.seed + 1, example.options).build(subject.dtype)
+        other = Recipe(example.op, example.sizes, example.regimes, example.seed + 1, example.options).build(
+            subject.dtype
+        )
     else:
         other = OpCase(case.op, tuple(rounded(a + 1, subject.dtype) for a in case.arrays), case.options, case.dy)
     arrays = [subject.device(a) for a in case.arrays]
@@ -412,7 +427,9 @@ BAD: tuple[Bad, ...] = (
     Bad("dropout", ((2, 3),), {"keep": np.ones(3, bool), "rate": 0.1}, ValueError, "a mask of another shape"),
     Bad("dropout", ((2, 3),), {"keep": np.ones((2, 3), bool), "rate": 1.0}, ValueError, "rate 1"),
     Bad("dropout", ((2, 3),), {"keep": np.ones((2, 3), bool), "rate": -0.1}, ValueError, "a negative rate"),
-    Bad("mean_squared_error", ((2, 3),), {"targets": np.ones(3), "denominator": 1.0}, ValueError, "targets to broadcast"),
+    Bad(
+        "mean_squared_error", ((2, 3),), {"targets": np.ones(3), "denominator": 1.0}, ValueError, "targets to broadcast"
+    ),
     Bad("attention", ((1, 2, 3),) * 3, _attention_options(heads=2), ValueError, "3 features for 2 heads"),
     Bad("attention_probabilities", ((1, 2, 3),) * 2, _attention_options(heads=2), ValueError, "3 features for 2 heads"),
     Bad("reshape", ((2, 3),), {"shape": (4, 2)}, (Exception), "another number of entries"),

@@ -118,12 +118,21 @@ def _search(
             known.add(key)
             raise _Failed(message)
 
+    fixed: _Failed | None = None
     for example in property.corpus(subject) if property.corpus is not None else ():
-        tried(example)
+        try:
+            tried(example)
+        except _Failed as error:
+            fixed = error
+            break
     if property.draw is None:
         if property.corpus is None:
             tried(None)
+        if fixed is not None:
+            raise fixed
         return
+    found = (result.message, result.worst, result.example)
+    failed_at.clear()
 
     search = settings(
         max_examples=property.examples(profile),
@@ -141,6 +150,9 @@ def _search(
     except HypothesisException as error:  # flaky: it failed, and then did not
         result.message = f"{result.message} (and passed when tried again: the backend is not deterministic)"
         raise _Failed(result.message) from error
+    if fixed is not None:  # Hypothesis found nothing smaller
+        result.message, result.worst, result.example = found
+        raise fixed
 
 
 def _seed(property: Property, number: int) -> int:

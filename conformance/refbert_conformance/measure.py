@@ -99,6 +99,40 @@ def described(worst: Worst) -> str:
     return f"{worst.output}{place} is {worst.got:.9g}, should be {worst.expected:.9g} and {allowed}{rho}"
 
 
+def row_worst(got: Host, want: Expected, record: Record | None = None) -> Worst | None:
+    """The row (last axis) whose error has the largest norm for its tolerance, ``want.bound`` [...] (see `noise`)."""
+    if got.shape != want.y.shape:
+        raise Failure(f"{want.name} has shape {got.shape}, expected {want.y.shape}")
+    if not got.size:
+        return None
+    with np.errstate(all="ignore"):
+        errors = np.sqrt((np.atleast_1d(np.asarray(got, np.float64) - want.y) ** 2).sum(axis=-1))
+        errors = np.where(np.isnan(errors), np.inf, errors)
+        rho = np.where(errors == 0, 0, errors / want.bound)
+        rho = np.where(np.isinf(want.bound), 0, np.where(np.isnan(rho), np.inf, rho))
+    if record is not None:
+        record.judged += int(np.isfinite(want.bound).sum())
+        record.unjudged += int(np.isinf(want.bound).sum())
+    at = tuple(int(i) for i in np.unravel_index(int(np.argmax(rho)), rho.shape))
+    return Worst(want.name, at, float(errors[at]), 0.0, float(want.bound[at]), float(rho[at]), 0.0)
+
+
+def row_described(worst: Worst) -> str:
+    """The worst row in one line."""
+    place = f"[{', '.join(map(str, worst.index))}]" if worst.index else ""
+    return (
+        f"{worst.output}{place} is off by {worst.got:.3g} (norm over the last axis), rounding may take it {worst.bound:.3g} "
+        f"away, ρ = {worst.rho:.3g}"
+    )
+
+
+def row_failure(got: Host, want: Expected) -> None:
+    """Raise `Failure` if a row is beyond its tolerance."""
+    worst = row_worst(got, want)
+    if worst is not None and worst.rho > 1:
+        raise Failure(row_described(worst), worst)
+
+
 def check_array(array: Any, shape: tuple[int, ...], arithmetic: Arithmetic, name: str) -> Host:
     """The array on the host; raises `Failure` for anything but a NumPy array of that shape in the dtype agreed on."""
     if not isinstance(array, np.ndarray):

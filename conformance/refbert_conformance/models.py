@@ -219,7 +219,9 @@ def layer(recipe: ModelRecipe, dtype: str, *, fused: bool) -> Callable[[Any], di
                 eps=c.layer_norm_eps,
             )  # fmt: skip
             return {"y": backend.to_numpy(y)}
-        y, pullback = encoder_layer(backend, p, backend.asarray(x), mask, c, site="layer", draws=None if fused else recipe.draws)
+        y, pullback = encoder_layer(
+            backend, p, backend.asarray(x), mask, c, site="layer", draws=None if fused else recipe.draws
+        )
         if fused:
             return {"y": backend.to_numpy(y)}
         dx, gradients = pullback(backend.asarray(dy))

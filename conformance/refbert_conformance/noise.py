@@ -28,8 +28,7 @@ from refbert import ops
 from refbert.backend import Host
 from refbert.reference import ReferenceBackend
 from refbert_conformance.arithmetic import Arithmetic
-from refbert_conformance.bounds import ARRAYS, UPDATES, clipped, expected, updated
-from refbert_conformance.measure import Expected
+from refbert_conformance.bounds import ARRAYS, UPDATES, Expected, clipped, expected, updated
 
 SAMPLES = 6
 T = 7.5
@@ -121,7 +120,7 @@ Noisy.clip_by_global_norm = _noisy_clip  # type: ignore[assignment,method-assign
 def tolerances(run: Run, arithmetic: Arithmetic, *, samples: int = SAMPLES) -> list[Expected]:
     """The truth of everything that ``run(backend)`` returns, and what each row of it may be off by, by name.
 
-    ``bound`` has the output's shape, with one number per row: compare norms of rows (`row_errors`), not entries.
+    ``bound`` has the output's shape, with one number per row: compare norms of rows (`measure.row_worst`), not entries.
     """
     with np.errstate(all="ignore"):
         truth = run(ReferenceBackend())
@@ -140,10 +139,3 @@ def tolerances(run: Run, arithmetic: Arithmetic, *, samples: int = SAMPLES) -> l
             allowed = np.where(np.isnan(allowed), np.inf, allowed)
             found.append(Expected(name, np.asarray(y), np.asarray(allowed)))
     return found
-
-
-def row_errors(got: Host, want: Expected) -> tuple[Host, Host]:
-    """(‖got − truth‖ of every row, what it may be): shapes [...] without the last axis."""
-    with np.errstate(all="ignore"):
-        error = np.sqrt((np.atleast_1d(np.asarray(got, np.float64) - want.y) ** 2).sum(axis=-1))
-    return np.where(np.isnan(error), np.inf, error), want.bound

@@ -6,14 +6,14 @@ of its own formulas (Higham, Accuracy and Stability of Numerical Algorithms, 2nd
 
 With x̂ the computed x and |x̂ − x| ≤ e, each rule bounds the next e without leaving anything out (no "to first order"):
 
-    a step                 e + γ_2(u)(|y| + e) + η        two roundings: x·0.5·f, or 1/√v and a product for a division
+    a step                 e + γ_2(u)(|y| + e) + 2η       two roundings, each of which may underflow: x·0.5·f, or 1/√v and a product for a division
     x + z, x − z           e_x + e_z
     x z                    |x| e_z + |z| e_x + e_x e_z
     x / z                  (e_x + |x/z| e_z)/(|z| − e_z)                       ∞ if e_z ≥ |z|
     a sum of n terms       Σe + γ_n(u_acc) Σ(|x| + e) in any order             (Higham eq. 4.4)
     x wᵀ, K terms          the product rule summed, + (γ_K(u_acc) + 2u_in + u_in²) Σ(|x| + e_x)(|w| + e_w) + K η
     √x                     e/(√x + √(x − e)), from √x̂ − √x = (x̂ − x)/(√x̂ + √x)
-    f in {exp, log, tanh, erfc}   the largest change over [x − e, x + e], + γ_FUNCTION(u) |f|
+    f in {exp, log, tanh, erfc}   the largest change over [x − e, x + e], + γ_FUNCTION(u) |f| + FUNCTION η
     a constant c           γ_1(u)|c|: it is itself rounded
 
 A bound of ∞ means that nothing can be said: a divisor that may be 0, a step that may overflow. Such entries are
@@ -160,7 +160,9 @@ class Tracked(NDArrayOperatorsMixin):
             # Scattered additions go through the table, which is stored: no wider accumulation is to be had.
             u = max(self.arithmetic.u_accumulation, self.arithmetic.u_step)
             with np.errstate(divide="ignore", invalid="ignore"):
-                target.error += np.where(count > 1, np.where(count * u < 1, count * u / (1 - count * u), np.inf), 0) * size
+                target.error += (
+                    np.where(count > 1, np.where(count * u < 1, count * u / (1 - count * u), np.inf), 0) * size
+                )
             return None
         options.pop("out", None)  # of x -= z: Python binds x to what comes back
         rule = getattr(self, f"_{ufunc.__name__}", None)
@@ -183,7 +185,7 @@ class Tracked(NDArrayOperatorsMixin):
         """A step's result: its roundings on top of the error that came in; ∞ where it may overflow."""
         a = self.arithmetic
         size = np.where(np.isinf(value), 0, abs(value)) + error
-        error = error + gamma(roundings, a.u_step) * size + np.where(size == 0, 0, a.underflow_step)
+        error = error + gamma(roundings, a.u_step) * size + np.where(size == 0, 0, roundings * a.underflow_step)
         return self.like(value, np.where(size > a.largest_step, np.inf, error))
 
     def _add(self, x: Tracked, z: Tracked) -> Tracked:
@@ -239,7 +241,7 @@ class Tracked(NDArrayOperatorsMixin):
     def _erfc(self, x: Tracked) -> Tracked:
         from scipy.special import erfc
 
-        steepest = 2 / math.sqrt(math.pi) * np.exp(-np.maximum(abs(x.value) - x.error, 0) ** 2)
+        steepest = 2 / math.sqrt(math.pi) * np.exp(-(np.maximum(abs(x.value) - x.error, 0) ** 2))
         return self.stored(erfc(x.value), steepest * x.error, FUNCTION)
 
     def _logaddexp(self, x: Tracked, z: Tracked) -> Tracked:

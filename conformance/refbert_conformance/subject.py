@@ -67,7 +67,9 @@ class Subject:
         return array
 
 
-def forward(subject: Subject, op: str, arrays: Any, options: Any, backend: Any = None) -> tuple[Any, Callable[..., Any]]:
+def forward(
+    subject: Subject, op: str, arrays: Any, options: Any, backend: Any = None
+) -> tuple[Any, Callable[..., Any]]:
     """(y, pullback) of an op on the backend's arrays; `Failure` if it gives anything else."""
     result = subject.op(op, backend)(*arrays, **options)
     if not isinstance(result, tuple) or len(result) != 2 or not callable(result[1]):

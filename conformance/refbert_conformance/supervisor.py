@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from refbert.errors import BackendUnavailable
 
 # A backend that dies this often is not asked any more.
 CRASHES = 20
+DEATHS = 2  # of one op
 
 
 @dataclass(frozen=True)
@@ -36,23 +37,32 @@ class Limits:
 
 @dataclass
 class Run:
-    """What is known so far. results: id -> data, in the order of the properties. backend, versions: from the worker."""
+    """What is known so far. results: id -> data, in the order of the properties. backend, versions, offers (the contract's
+    methods that are there): from the worker."""
 
     backend: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    offers: list[str] = field(default_factory=list)
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def supervise(
-    job: dict[str, Any], ids: Sequence[str], limits: Limits, watch: Callable[[str, str], None] = lambda kind, id: None
+    job: dict[str, Any],
+    ids: Sequence[str],
+    limits: Limits,
+    watch: Callable[[str, str], None] = lambda kind, id: None,
+    needs: Mapping[str, Sequence[str]] | None = None,
 ) -> Run:
     """Try every property; ``watch("start" | "result" | "try", id)`` is told as it goes.
 
+    ``needs``: id -> ops; what needs an op that has killed its worker twice is not tried any more.
+
     Raises `BackendUnavailable` if the backend cannot be made.
     """
-    run = Run()
+    run, needs = Run(), needs or {}
     remaining = list(ids)
     crashes = 0
+    deaths: dict[str, list[str]] = {}  # op -> the properties in which it killed its worker
     while remaining:
         current, reason = _one_worker({**job, "ids": remaining}, limits, run, watch)
         remaining = [i for i in remaining if i not in run.results]
@@ -67,6 +77,12 @@ def supervise(
             run.results[current] = failed(current, f"the backend {reason}", run.results.pop("trying", None))
             watch("result", current)
             remaining = [i for i in remaining if i != current]
+            op = current.split("/")[1]
+            deaths.setdefault(op, []).append(current)
+            if len(deaths[op]) == DEATHS:
+                for other in [i for i in remaining if op in needs.get(i, ()) and set(needs[i]) <= set(run.offers)]:
+                    run.results[other] = failed(other, f"not tried: {op} {reason} in {' and in '.join(deaths[op])}")
+                    remaining.remove(other)
         if crashes >= CRASHES:
             for missing in remaining:
                 run.results[missing] = failed(missing, f"not tried: the backend has died {crashes} times")
@@ -114,7 +130,7 @@ def _one_worker(
             if kind == "unavailable":
                 raise BackendUnavailable(" ".join(str(event["message"]).split()))
             if kind == "ready":
-                run.backend, run.versions = event["backend"], event["versions"]
+                run.backend, run.versions, run.offers = event["backend"], event["versions"], event["offers"]
             elif kind == "start":
                 current, trying, printed_before = event["id"], "", printed.size
                 watch("start", event["id"])
@@ -125,7 +141,9 @@ def _one_worker(
                 run.results[event["id"]] = event
                 watch("result", event["id"])
             elif kind == "detail":
-                run.results[event["id"]]["failure"].update(event["failure"])
+                row = run.results[event["id"]]
+                row["message"] = event["failure"].pop("message", row["message"])
+                row["failure"].update(event["failure"])
             elif kind == "done":
                 done = True
             if time.monotonic() - last > limits.seconds:

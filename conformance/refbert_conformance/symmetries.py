@@ -42,39 +42,90 @@ def properties() -> list[Property]:
     probes = st.integers(0, 2**20)
 
     def add(level: str, op: str, name: str, says: str, check: Any, draw: Any = probes, **more: Any) -> None:
-        found.append(
-            Property(level, op, name, says, check=check, draw=lambda s: draw, needs=(*_BASIC, op), **more)
-        )
+        found.append(Property(level, op, name, says, check=check, draw=lambda s: draw, needs=(*_BASIC, op), **more))
 
     sizes = st.builds(
         Probe, st.integers(0, 2**20), st.integers(1, 4), st.integers(1, 9), st.sampled_from([1, 2, 3, 8, 17, 33, 64, 100, 256]),
         st.integers(1, 9),
     )  # fmt: skip
-    add("forward", "linear", "exact integers", "Integers whose sums the dtype holds come out exactly.", _linear_integers, sizes)
+    add(
+        "forward",
+        "linear",
+        "exact integers",
+        "Integers whose sums the dtype holds come out exactly.",
+        _linear_integers,
+        sizes,
+    )
     add("backward", "linear", "exact integers", "So do the gradients.", _linear_integers_back, sizes)
     add("backward", "embedding", "exact integers", "Gradients of repeated ids add up; unused rows get exactly 0.",
         _embedding_integers, sizes)  # fmt: skip
     add("backward", "gather", "exact integers", "Gradients of repeated rows add up; others get exactly 0.",
         _gather_integers, sizes)  # fmt: skip
     add("forward", "softmax", "uniform rows", "2ᵏ equal entries get exactly 2⁻ᵏ each, at any height.", _uniform)
-    add("forward", "softmax", "masked entries", "An entry of −∞ gets exactly 0, the rest as if it were not there.", _minus_infinity)
+    add(
+        "forward",
+        "softmax",
+        "masked entries",
+        "An entry of −∞ gets exactly 0, the rest as if it were not there.",
+        _minus_infinity,
+    )
     add("forward", "gelu", "odd part", "GELU(x) − GELU(−x) = x.", _gelu_odd)
     add("forward", "tanh", "odd", "tanh(−x) = −tanh x, bit for bit, and |tanh| ≤ 1.", _tanh_odd)
     visible = st.builds(Seen, st.integers(0, 2**20), st.sampled_from(MASKS), st.integers(2, 7))
-    add("forward", "attention", "unseen keys", "The content of masked keys and values changes no bit.", _unseen, visible)
+    add(
+        "forward", "attention", "unseen keys", "The content of masked keys and values changes no bit.", _unseen, visible
+    )
     add("backward", "attention", "unseen keys", "Masked keys and values get gradient exactly 0.", _unseen_back, visible)
     add("forward", "attention_probabilities", "unseen keys", "Masked keys get probability exactly 0, at any score.",
         _unseen_probabilities, visible)  # fmt: skip
-    add("forward", "attention", "one key", "With one visible key, every query gets its value, bit for bit.", _one_key, visible)
+    add(
+        "forward",
+        "attention",
+        "one key",
+        "With one visible key, every query gets its value, bit for bit.",
+        _one_key,
+        visible,
+    )
     add("forward", "attention", "equal scores", "Zero queries average the visible values exactly where 2ᵏ are visible.",
         _equal_scores, visible)  # fmt: skip
-    add("forward", "attention", "rows apart", "A sequence's result does not depend on its neighbours' content.", _rows_apart, visible)
-    add("forward", "dropout", "dropped entries", "Dropped entries are exactly 0, and at rate 0 nothing changes.", _dropped)
-    add("backward", "dropout", "same mask", "The pullback does to the cotangent what the op did to x, bit for bit.", _same_mask)
-    add("backward", "cross_entropy", "ignored rows", "Rows labelled −100 get gradient exactly 0 and do not count.", _ignored)
+    add(
+        "forward",
+        "attention",
+        "rows apart",
+        "A sequence's result does not depend on its neighbours' content.",
+        _rows_apart,
+        visible,
+    )
+    add(
+        "forward",
+        "dropout",
+        "dropped entries",
+        "Dropped entries are exactly 0, and at rate 0 nothing changes.",
+        _dropped,
+    )
+    add(
+        "backward",
+        "dropout",
+        "same mask",
+        "The pullback does to the cotangent what the op did to x, bit for bit.",
+        _same_mask,
+    )
+    add(
+        "backward",
+        "cross_entropy",
+        "ignored rows",
+        "Rows labelled −100 get gradient exactly 0 and do not count.",
+        _ignored,
+    )
     add("backward", "relu", "kink", "The gradient at 0 and −0 is 0.", _kink)
     add("backward", "layer_norm", "flat cotangent", "A constant dy·γ gives no gradient beyond rounding.", _flat)
-    add("forward", "mask_tokens", "draws decide", "Tokens and labels are refbert.ops.mask_tokens', exactly.", _mask_tokens)
+    add(
+        "forward",
+        "mask_tokens",
+        "draws decide",
+        "Tokens and labels are refbert.ops.mask_tokens', exactly.",
+        _mask_tokens,
+    )
     add("forward", "mask_tokens", "inputs unchanged", "Nothing is written into the arrays given.", _mask_tokens_pure)
     return found
 
@@ -226,7 +277,11 @@ def _gather_integers(subject: Subject, probe: Probe, record: Record) -> None:
 def _uniform(subject: Subject, seed: int, record: Record) -> None:
     n = 2 ** (seed % 8)
     height = rounded(np.float64((0, 1, -1, 88, 700, -300, 5000)[seed % 7]), subject.dtype)
-    _equal(_call(subject, OpCase("softmax", (np.full((2, n), height),), {})), np.full((2, n), 1 / n), f"p of {n} entries {height:g}")
+    _equal(
+        _call(subject, OpCase("softmax", (np.full((2, n), height),), {})),
+        np.full((2, n), 1 / n),
+        f"p of {n} entries {height:g}",
+    )
 
 
 def _minus_infinity(subject: Subject, seed: int, record: Record) -> None:
@@ -356,7 +411,9 @@ def _dropped(subject: Subject, seed: int, record: Record) -> None:
     y = _call(subject, OpCase("dropout", (x,), {"keep": keep, "rate": rate}))
     _equal(y[~keep], np.zeros(int((~keep).sum())), "a dropped entry")
     _equal(_call(subject, OpCase("dropout", (x,), {"keep": np.ones_like(keep), "rate": 0.0})), x, "at rate 0, y")
-    _equal(_call(subject, OpCase("dropout", (x,), {"keep": keep, "rate": 0.5})), np.where(keep, 2 * x, 0), "at rate 0.5, y")
+    _equal(
+        _call(subject, OpCase("dropout", (x,), {"keep": keep, "rate": 0.5})), np.where(keep, 2 * x, 0), "at rate 0.5, y"
+    )
 
 
 def _same_mask(subject: Subject, seed: int, record: Record) -> None:

@@ -79,7 +79,10 @@ def update_corpus(op: str, dtype: str) -> tuple[UpdateCase, ...]:
         UpdateCase(op, (zero, some[1], zero, zero), usual | step),
         UpdateCase(op, (some[0], rounded(1e-6 * some[1], dtype), zero, zero), usual | step | {"lr": 0.5}),
         UpdateCase(op, (zero, zero, zero, zero), usual | step),
-        *(_update(op, dtype, (3, 4), ("normal", "normal", "normal"), 7, 1.0, usual | {"lr": 0.25}, s) for s in (1, 2, 10)),
+        *(
+            _update(op, dtype, (3, 4), ("normal", "normal", "normal"), 7, 1.0, usual | {"lr": 0.25}, s)
+            for s in (1, 2, 10)
+        ),
     )
 
 

@@ -33,7 +33,10 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001  (a plugin's constructor may raise anything)
         send(event="unavailable", message=f'backend "{job["given"]}": {type(error).__name__}: {error}')
         return
-    send(event="ready", backend=described(subject), versions=versions())
+    from refbert.backend import OPTIONAL, REQUIRED
+
+    offers = [name for name in (*REQUIRED, *OPTIONAL) if subject.has(name)]
+    send(event="ready", backend=described(subject), versions=versions(), offers=offers)
 
     from refbert_conformance import engine
     from refbert_conformance.properties import selected
@@ -82,7 +85,12 @@ def versions() -> dict[str, str]:
     import refbert
 
     found = {name: version(name) for name in ("numpy", "scipy", "hypothesis")}
-    return {"refbert": refbert.__version__, "python": platform.python_version(), **found, "platform": platform.platform()}
+    return {
+        "refbert": refbert.__version__,
+        "python": platform.python_version(),
+        **found,
+        "platform": platform.platform(),
+    }
 
 
 def as_data(result: Any) -> dict[str, Any]:

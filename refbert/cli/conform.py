@@ -20,15 +20,23 @@ PROFILES = ("quick", "default", "thorough")
 
 
 @click.command()
-@click.option("--backend", default="numpy", show_default=True, help="A name from `refbert backends`, or package.module:Class.")
+@click.option(
+    "--backend", default="numpy", show_default=True, help="A name from `refbert backends`, or package.module:Class."
+)
 @click.option("--profile", type=click.Choice(PROFILES), default="default", show_default=True, help="How many examples.")
 @click.option("--dtype", help="What the backend computes in; default: its own first choice.")
 @click.option("--device", help='Where: "cpu", "cuda", "cuda:1", …')
-@click.option("--seed", default="0", show_default=True, metavar="N|random", help="Other examples; the same for the same N.")
+@click.option(
+    "--seed", default="0", show_default=True, metavar="N|random", help="Other examples; the same for the same N."
+)
 @click.option("--only", metavar="PATTERN", help="Properties whose id holds this text, or matches it with * and ?.")
 @click.option("--model", metavar="PATH", help="A checkpoint: adds the level of pretrained weights.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="The report as JSON.")
-@click.option("--html", "html_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="The scoreboard.")
+@click.option(
+    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="The report as JSON."
+)
+@click.option(
+    "--html", "html_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="The scoreboard."
+)
 @click.option("--waivers", type=click.Path(path_type=Path), metavar="FILE", help="Strict expected failures, in TOML.")
 @click.option(
     "--scripts", type=click.Path(file_okay=False, path_type=Path), default=Path("conformance-failures"), show_default=True,
@@ -78,12 +86,20 @@ def conform(
     }  # fmt: skip
     started = time.perf_counter()
     with _Progress(len(properties)) as progress:
-        run = supervise(job, [p.id for p in properties], Limits(seconds=timeout), progress)
+        needs = {p.id: p.needs for p in properties}
+        run = supervise(job, list(needs), Limits(seconds=timeout), progress, needs)
     waived: Any = {}
     if waivers is not None:
         waived = waiving.read(waivers, [p.id for p in matching(None, model)], run.backend["dtype"])
     result = reports.assemble(
-        run, properties, waived, profile=profile, seed=number, only=only, model=model, seconds=time.perf_counter() - started
+        run,
+        properties,
+        waived,
+        profile=profile,
+        seed=number,
+        only=only,
+        model=model,
+        seconds=time.perf_counter() - started,
     )
     _show(result)
     if json_file is not None:
@@ -176,7 +192,9 @@ def _show(result: dict[str, Any]) -> None:
     absent = [row for row in rows if row["outcome"] == "unsupported"]
     if absent:
         click.echo("unsupported: " + ", ".join(sorted({f"{row['op']} ({row['message']})" for row in absent})))
-    click.echo(f"{result['verdict']}: {result['counts']['passed']} of {len(rows)} properties in {result['seconds']:.1f} s")
+    click.echo(
+        f"{result['verdict']}: {result['counts']['passed']} of {len(rows)} properties in {result['seconds']:.1f} s"
+    )
 
 
 def _show_failure(row: dict[str, Any]) -> None:
@@ -188,7 +206,9 @@ def _show_failure(row: dict[str, Any]) -> None:
         click.echo(f"    | {line}")
     if failure.get("first_divergence"):
         first = failure["first_divergence"]
-        click.echo(f"    first diverging operation: {first['op']} ({first['direction']}) in {first['where']}, ρ = {first['rho']}")
+        click.echo(
+            f"    first diverging operation: {first['op']} ({first['direction']}) in {first['where']}, ρ = {first['rho']}"
+        )
     if failure.get("looks_like"):
         click.echo(f"    behaves like: {failure['looks_like']}")
     if failure.get("script"):

@@ -1,0 +1,67 @@
+"""Making a failing case readable: fewer, rounder numbers that fail all the same.
+
+Hypothesis shrinks shapes and choices; this goes through the arrays that came out, entry by entry (delta debugging: Zeller &
+Hildebrandt 2002, with single entries as the smallest step).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from refbert_conformance.cases import OpCase
+from refbert_conformance.inputs import rounded
+from refbert_conformance.subject import Host
+
+SECONDS = 3.0
+_ENTRIES = 400
+
+
+def minimised(case: OpCase, fails: Callable[[OpCase], bool], dtype: str) -> OpCase:
+    """The case with as many entries as possible 0, 1 or short; at least as it came."""
+    until = time.perf_counter() + SECONDS
+    arrays: list[Any] = [*case.arrays, case.dy]
+    if sum(a.size for a in arrays if a is not None) > _ENTRIES:
+        return case
+
+    def made(arrays: list[Any]) -> OpCase:
+        return replace(case, arrays=tuple(arrays[:-1]), dy=arrays[-1])
+
+    def accept(i: int, candidate: Host) -> bool:
+        if time.perf_counter() > until or np.array_equal(candidate, arrays[i]):
+            return False
+        tried = [*arrays]
+        tried[i] = candidate
+        if not fails(made(tried)):
+            return False
+        arrays[i] = candidate
+        return True
+
+    for i, array in enumerate(arrays):
+        if array is None:
+            continue
+        for whole in (np.zeros_like(array), np.ones_like(array), rounded(np.round(array), dtype)):
+            if accept(i, whole):
+                break
+    for i, array in enumerate(arrays):
+        if array is None:
+            continue
+        for at in np.ndindex(*array.shape):
+            for value in _simpler(float(arrays[i][at]), dtype):
+                candidate = arrays[i].copy()
+                candidate[at] = value
+                if accept(i, candidate):
+                    break
+    return made(arrays)
+
+
+def _simpler(x: float, dtype: str) -> list[float]:
+    """Candidates, simplest first, up to x itself."""
+    found = [0.0, 1.0, float(np.round(x))]
+    if np.isfinite(x) and x != 0:
+        found += [float(f"{x:.{digits}g}") for digits in (1, 2)]
+    return [float(rounded(np.float64(v), dtype)) for v in found if abs(v) <= max(abs(x), 1)]

@@ -1,0 +1,138 @@
+"""The suite on trial: every seeded bug must be found, by a named property, whatever the seed; the correct backend by none.
+
+A mutant is killed by the first property that fails. Only properties that need the changed op are tried (the others see a
+correct backend), in the order of the levels, at the profile's own number of examples.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from refbert_conformance import engine
+from refbert_conformance.properties import LEVELS, Property, all_properties
+from refbert_conformance.subject import Subject
+
+SEEDS = (0, 1, 2, 3, 4)
+
+
+@dataclass(frozen=True)
+class Kill:
+    """A mutant, and the property that found it under each seed (None: it survived)."""
+
+    mutant: Any
+    killers: tuple[str | None, ...]
+
+    @property
+    def survived(self) -> bool:
+        """Under any seed."""
+        return None in self.killers
+
+
+def concerning(op: str, properties: Sequence[Property]) -> list[Property]:
+    """The properties that need an op: those about it first, then what is composed of it."""
+    whole = op in ("asarray", "to_numpy", "backend")
+    found = [p for p in properties if op in p.needs or p.op == op or (whole and p.level == "contract")]
+    return sorted(found, key=lambda p: (p.op != op, LEVELS.index(p.level)))
+
+
+def killer(subject: Subject, properties: Iterable[Property], *, profile: str, seed: int) -> str | None:
+    """The id of the first property that fails."""
+    shrinking, engine.SHRINKING_SECONDS = engine.SHRINKING_SECONDS, 0.0
+    try:
+        for property in properties:
+            if engine.run(property, subject, profile=profile, seed_number=seed).outcome == "failed":
+                return property.id
+    finally:
+        engine.SHRINKING_SECONDS = shrinking
+    return None
+
+
+def trial(
+    profile: str = "default", seeds: Sequence[int] = SEEDS, only: str | None = None,
+    tell: Callable[[Kill], None] = lambda kill: None,
+) -> list[Kill]:  # fmt: skip
+    """Every mutant under every seed; ``tell`` hears of each as it is done."""
+    from refbert_conformance.mutants import MUTANTS
+
+    properties = all_properties()
+    found = []
+    for mutant in MUTANTS:
+        if only is not None and only not in mutant.name and only not in mutant.area:
+            continue
+        chosen = concerning(mutant.op, properties)
+        kill = Kill(
+            mutant,
+            tuple(killer(Subject(mutant.name, mutant.make), chosen, profile=profile, seed=seed) for seed in seeds),
+        )
+        found.append(kill)
+        tell(kill)
+    return found
+
+
+def run_self_test(*, profile: str, only: str | None) -> int:
+    """For the command line: prints as it goes; 0 if every mutant is killed and the correct backend is not."""
+    import warnings
+
+    from refbert.errors import InputError
+    from refbert_conformance.mutants import Correct
+
+    warnings.simplefilter("ignore")
+    started = time.perf_counter()
+
+    def tell(kill: Kill) -> None:
+        names = dict.fromkeys(k or "SURVIVED" for k in kill.killers)
+        print(f"{'SURVIVED' if kill.survived else 'killed'}  {kill.mutant.name}: {', '.join(names)}", flush=True)
+
+    innocent = []
+    if only is None:
+        for seed in SEEDS:
+            for dtype in ("float32", "float64"):
+                hit = killer(
+                    Subject("correct", lambda dtype=dtype: Correct(dtype)), all_properties(), profile=profile, seed=seed
+                )  # type: ignore[misc]
+                if hit is not None:
+                    innocent.append(f"{dtype}, seed {seed}: {hit}")
+    kills = trial(profile, only=only, tell=tell)
+    if not kills:
+        raise InputError(f'no seeded bug matches "{only}"')
+    survivors = [k.mutant.name for k in kills if k.survived]
+    for line in innocent:
+        print(f"FALSE ALARM  the correct backend, {line}")
+    print(
+        f"{len(kills) - len(survivors)} of {len(kills)} seeded bugs killed under {len(SEEDS)} seeds; "
+        f"{len(innocent)} false alarms; {time.perf_counter() - started:.0f} s"
+    )
+    return 1 if survivors or innocent else 0
+
+
+def table(kills: Sequence[Kill]) -> str:
+    """The mutant table of the documentation, in Markdown."""
+    lines = ["| op | seeded bug | area | killed by |", "| --- | --- | --- | --- |"]
+    for kill in kills:
+        names = ", ".join(f"`{name}`" for name in dict.fromkeys(str(k) for k in kill.killers))
+        op, _, what = kill.mutant.name.partition(": ")
+        lines.append(f"| {op} | {what} | {kill.mutant.area} | {names} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Write docs/seeded-bugs.md: ``python -m refbert_conformance.selftest FILE``."""
+    import sys
+    import warnings
+
+    warnings.simplefilter("ignore")
+    kills = trial(tell=lambda kill: print(kill.mutant.name, set(kill.killers), flush=True))
+    head = (
+        "# Seeded bugs\n\nWhat `refbert conform --self-test` finds: every bug below, at the default profile, under seeds "
+        f"{', '.join(map(str, SEEDS))}. Generated by `python -m refbert_conformance.selftest docs/seeded-bugs.md`; where "
+        "seeds differ in what finds it first, all are named.\n\n"
+    )
+    Path(sys.argv[1]).write_text(head + table(kills), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
