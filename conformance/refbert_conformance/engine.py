@@ -34,7 +34,7 @@ class Result:
     notes: dict[str, Any] = field(default_factory=dict)
 
 
-class _Failed(Exception):  # noqa: N818
+class _Failed(Exception):
     """Any failure of a check, so that Hypothesis shrinks them all as one."""
 
 

@@ -34,7 +34,7 @@ class Worst:
     ulps: float
 
 
-class Failure(Exception):  # noqa: N818  (a verdict on the backend, not an error of ours)
+class Failure(Exception):
     """The property does not hold. One line, and the worst element where there is one."""
 
     def __init__(self, message: str, worst: Worst | None = None) -> None:
@@ -42,7 +42,7 @@ class Failure(Exception):  # noqa: N818  (a verdict on the backend, not an error
         self.worst = worst
 
 
-class Unsupported(Exception):  # noqa: N818
+class Unsupported(Exception):
     """The backend does not offer what the property is about."""
 
 

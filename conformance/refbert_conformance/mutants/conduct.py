@@ -16,7 +16,7 @@ def _bug(op: str, area: str, what: str, also: tuple[str, ...] = ()) -> Any:
     """Register a method of a backend as the bug; ``also``: it stands in for other methods as well."""
 
     def register(method: Any) -> Any:
-        _FOUND.append(mutant(op, area, what, **{name: method for name in (op, *also)}))
+        _FOUND.append(mutant(op, area, what, **dict.fromkeys((op, *also), method)))
         return method
 
     return register
@@ -38,7 +38,10 @@ def _reused(self: Any, x: Any, *, form: str) -> Any:
 def _stale(self: Any, x: Any, w: Any, b: Any) -> Any:
     self._last = (x, w, b)
     y, _ = ops.linear(x, w, b)
-    return y, lambda dy: ops.linear(*self._last)[1](dy) if self._last[0].shape == x.shape else ops.linear(x, w, b)[1](dy)
+    return (
+        y,
+        lambda dy: ops.linear(*self._last)[1](dy) if self._last[0].shape == x.shape else ops.linear(x, w, b)[1](dy),
+    )
 
 
 @_bug("layer_norm", "aliasing", "the pullback frees what it saved: a second call gives something else")
@@ -179,7 +182,9 @@ def _cuts(self: Any, x: Any) -> Any:
         return y
     wide = np.asarray(x, np.float64)
     with np.errstate(all="ignore"):
-        return np.where(np.isfinite(y) & (abs(y.astype(np.float64)) > abs(wide)), np.nextafter(y, np.float32(0)), y).astype(self.dtype)
+        return np.where(
+            np.isfinite(y) & (abs(y.astype(np.float64)) > abs(wide)), np.nextafter(y, np.float32(0)), y
+        ).astype(self.dtype)
 
 
 @_bug("asarray", "dtype", "subnormal numbers flushed to zero, undeclared")
@@ -206,7 +211,13 @@ def _fortran(self: Any, x: Any) -> Any:
 
 @_bug("embedding", "dtype", "ids of 16 bits read as 8")
 def _narrow(self: Any, table: Any, ids: Any) -> Any:
-    return ops.embedding(table, ids.astype(np.int8).astype(np.int64) if ids.dtype == np.int16 else np.where(ids == ids, ids, 0)) if ids.dtype != np.int32 else ops.embedding(table, np.roll(ids, 1))
+    return (
+        ops.embedding(
+            table, ids.astype(np.int8).astype(np.int64) if ids.dtype == np.int16 else np.where(ids == ids, ids, 0)
+        )
+        if ids.dtype != np.int32
+        else ops.embedding(table, np.roll(ids, 1))
+    )
 
 
 @_bug("dropout", "dtype", "a mask of floats counts as all ones")
