@@ -113,7 +113,8 @@ def gamma(n: float, u: float) -> float:
 def _underflow(dtype: str, flush: bool) -> float:
     u, smallest, _ = FORMATS[dtype]
     normal = 2.0**smallest
-    # The gap between subnormal numbers, 2u times the smallest normal. Half of it would do, but is not a number in float64.
+    # The gap between subnormal numbers, 2u times the smallest normal. Half of it would do, but is not a number in
+    # float64.
     return normal if flush else normal * 2 * u
 
 

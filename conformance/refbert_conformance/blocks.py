@@ -1,4 +1,5 @@
-"""Levels "blocks" and "models": the spec on the backend, and the backend's own fused blocks, against the spec on the truth.
+"""Levels "blocks" and "models": the spec on the backend, and the backend's own fused blocks, against the spec on the
+truth.
 
 Tolerances come from `noise`. What is exact (padding, repetition, unused rows) is compared bit for bit.
 """
@@ -27,14 +28,18 @@ _SPEC = (
 )  # fmt: skip
 
 
+_REPEATABLE = "The same step gives the same bits; rows of unused ids get gradient exactly 0."
+
+
 def properties() -> list[Property]:
     """Composed, fused, whole."""
     plain = {"rate": 0.0}
-    fused = {"needs": (*_SPEC, "encoder_layer"), "draw": lambda s: model_recipes(layers=1, task="masked_lm", **plain)}
-    own = {"needs": (*_SPEC, "objective"), "draw": lambda s: model_recipes()}
+    one_layer = model_recipes(layers=1, task="masked_lm", **plain)
+    fused: dict[str, Any] = {"needs": (*_SPEC, "encoder_layer"), "draw": lambda s: one_layer}
+    own: dict[str, Any] = {"needs": (*_SPEC, "objective"), "draw": lambda s: model_recipes()}
     return [
         Property(
-            "blocks", "encoder_layer", "composed", "A layer composed of the backend's ops, forward and backward, is the truth's.",
+            "blocks", "encoder_layer", "composed", "A layer of the backend's ops, and its gradients, are the truth's.",
             check=_composed, draw=lambda s: model_recipes(layers=1, task="masked_lm"), needs=_SPEC, cost=2.5,
         ),
         Property(
@@ -42,7 +47,7 @@ def properties() -> list[Property]:
             check=_fused, corpus=lambda s: _FUSED, cost=2, **fused,
         ),
         Property(
-            "blocks", "encoder_layer", "fused: calls", "It repeats bit for bit, and writes neither into its inputs nor old results.",
+            "blocks", "encoder_layer", "fused: calls", "It repeats bit for bit, and changes no input or old result.",
             check=_fused_calls, corpus=lambda s: _FUSED[:3], cost=3, **fused,
         ),
         Property(
@@ -50,27 +55,29 @@ def properties() -> list[Property]:
             check=_fused_padding, cost=3, **fused,
         ),
         Property(
-            "models", "inference", "accuracy", "Hidden states of every layer, attention maps and logits are the truth's.",
-            check=_inference, draw=lambda s: model_recipes(**plain), corpus=lambda s: _MODELS[:3], needs=_SPEC, cost=2.5,
+            "models", "inference", "accuracy", "Hidden states, attention maps and logits are the truth's.",
+            check=_inference, draw=lambda s: model_recipes(**plain), corpus=lambda s: _MODELS[:3],
+            needs=_SPEC, cost=2.5,
         ),
         Property(
             "models", "inference", "padding", "What is in padding positions changes no bit of the rest.",
-            check=_padding, draw=lambda s: model_recipes(layers=2, task="masked_lm", mask_value=-math.inf, **plain), needs=_SPEC, cost=2.5,
+            check=_padding, needs=_SPEC, cost=2.5,
+            draw=lambda s: model_recipes(layers=2, task="masked_lm", mask_value=-math.inf, **plain),
         ),
         Property(
             "models", "training", "accuracy", "Loss and every gradient, dropout included, are the truth's.",
             check=_training, draw=lambda s: model_recipes(), corpus=lambda s: _MODELS, needs=_SPEC, cost=2.5,
         ),
         Property(
-            "models", "training", "repeatable", "The same step gives the same bits; rows of unused ids get gradient exactly 0.",
+            "models", "training", "repeatable", _REPEATABLE,
             check=_repeatable, draw=lambda s: model_recipes(task="pretraining"), needs=_SPEC, cost=2.5,
         ),
         Property(
-            "models", "objective", "accuracy", "The backend's own model, loss and gradients, is the spec's on the truth.",
+            "models", "objective", "accuracy", "The backend's own model and its gradients are the spec's on the truth.",
             check=_objective, corpus=lambda s: _MODELS, cost=2.5, **own,
         ),
         Property(
-            "models", "objective", "repeatable", "The same step gives the same bits; rows of unused ids get gradient exactly 0.",
+            "models", "objective", "repeatable", _REPEATABLE,
             check=_own_repeatable, cost=2.5, **own,
         ),
     ]  # fmt: skip

@@ -132,9 +132,9 @@ def updated(op: str, arrays: Sequence[Host], options: Options, arithmetic: Arith
 def clipped(gradients: Mapping[str, Host], options: Options, arithmetic: Arithmetic) -> list[Expected]:
     """The clipped gradients by name, and last the norm ("norm").
 
-    n = √Σg²: squares, a sum of N terms and a root give a relative error of at most γ_{N+2}(u_acc)/2 + γ_FUNCTION/… ; the
-    scale c/n inherits it, with two roundings of its own, and one more for the product. Where n is within that error of
-    c, either side of the comparison is right: both give a scale of 1 up to it.
+    n = √Σg²: squares, a sum of N terms and a root give a relative error of at most γ_{N+2}(u_acc)/2 + γ_FUNCTION/… ;
+    the scale c/n inherits it, with two roundings of its own, and one more for the product. Where n is within that error
+    of c, either side of the comparison is right: both give a scale of 1 up to it.
     """
     truth, norm = ops.clip_by_global_norm(gradients, **options)
     N = sum(g.size for g in gradients.values())
@@ -170,8 +170,8 @@ def _gelu(arrays: Sequence[Host], options: Options, a: Arithmetic, dy: Host | No
 
 
 def _saturated(x: Host, y: Host, bound: Host, a: Arithmetic) -> Host:
-    """From |x| = 40 on, GELU is x or 0 and its slope 1 or 0 in every dtype (e^{−x²/2} is below 10⁻³⁴⁷). On the way x² or x³
-    may overflow to ∞; exp, erf and tanh of it are exact, so that is no excuse."""
+    """From |x| = 40 on, GELU is x or 0 and its slope 1 or 0 in every dtype (e^{−x²/2} is below 10⁻³⁴⁷). On the way x²
+    or x³ may overflow to ∞; exp, erf and tanh of it are exact, so that is no excuse."""
     return np.where(abs(x) >= 40, gamma(2, a.u_step) * abs(y), bound)
 
 
@@ -207,9 +207,9 @@ def _attention(arrays: Sequence[Host], options: Options, a: Arithmetic, dy: Host
     and in the backward use p = e^{s − lse} and t_i = dy_i · y_i for t_i = Σ_j p_ij dp_ij.
 
     Forward: y accumulates unnormalised and is divided at the end, once more than p v, per block of keys: γ_S(u)Σp|v|.
-    Backward: t is off by the error of the stored y and of a dot product over D, Σ_d |dy|(E_y + γ_D(u_acc)|y|); it enters
-    ds = p(dp − t), then dq and dk as the products with k and q. s is rounded before lse is taken away, which the tracked
-    s − max already pays for.
+    Backward: t is off by the error of the stored y and of a dot product over D, Σ_d |dy|(E_y + γ_D(u_acc)|y|); it
+    enters ds = p(dp − t), then dq and dk as the products with k and q. s is rounded before lse is taken away, which the
+    tracked s − max already pays for.
     """
     q, k, v = arrays
     heads, keep = options["heads"], options.get("keep")

@@ -1,7 +1,7 @@
 """Level "contract": what refbert.backend promises beyond numbers.
 
-Arrays go in and come out unharmed, whatever their layout; calls know nothing of each other; the same call gives the same
-bits; what makes no sense is refused by the error that refbert.ops raises.
+Arrays go in and come out unharmed, whatever their layout; calls know nothing of each other; the same call gives the
+same bits; what makes no sense is refused by the error that refbert.ops raises.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CALLS = 5  # how often a call is repeated: a fault in every second, third or fi
 def properties() -> list[Property]:
     """The whole backend first, then every op."""
     found = [
-        Property("contract", "backend", "attributes", "name, library, dtype, device and dtypes are there.", check=_attributes),
+        Property("contract", "backend", "attributes", "Name, library, device and dtypes.", check=_attributes),
         Property("contract", "backend", "required operations", "Every required op is there.", check=_required),
         Property("contract", "backend", "signatures", "Every op takes the contract's arguments.", check=_signatures),
         Property(
@@ -43,7 +43,7 @@ def properties() -> list[Property]:
             check=_rounds, draw=lambda s: st.integers(0, 2**20), needs=("asarray", "to_numpy"),
         ),
         Property(
-            "contract", "asarray", "any layout", "Strided, reversed, read-only, Fortran and big-endian arrays are read alike.",
+            "contract", "asarray", "any layout", "Strided, reversed, read-only, Fortran, big-endian: all alike.",
             check=_layouts, draw=_host_arrays, needs=("asarray", "to_numpy"),
         ),
         Property(
@@ -52,19 +52,19 @@ def properties() -> list[Property]:
         ),
     ]  # fmt: skip
     for op in ARRAYS:
-        here = {"needs": ("asarray", "to_numpy", op), "draw": _recipes(op), "cost": 2.0}
+        here: dict[str, Any] = {"needs": ("asarray", "to_numpy", op), "draw": _recipes(op), "cost": 2.0}
         found += [
             Property(
-                "contract", op, "shapes and dtypes", "Results and cotangents have the shapes and the dtype that are due.",
-                check=_shapes, corpus=lambda s, op=op: corpus(op), **here,
+                "contract", op, "shapes and dtypes", "Results and cotangents have the shapes and dtype that are due.",
+                check=_shapes, corpus=_corpus(op), **here,
             ),
             Property(
                 "contract", op, "inputs unchanged", "Neither the op nor its pullback writes into what it is given.",
-                check=_unchanged, corpus=lambda s, op=op: corpus(op)[:4], **here,
+                check=_unchanged, corpus=_corpus(op, 4), **here,
             ),
             Property(
                 "contract", op, "repeatable", "The same call gives the same bits, and so does the same pullback.",
-                check=_repeatable, corpus=lambda s, op=op: corpus(op), **here,
+                check=_repeatable, corpus=_corpus(op), **here,
             ),
             Property(
                 "contract", op, "calls independent", "A later call changes nothing of an earlier one's results.",
@@ -82,7 +82,7 @@ def properties() -> list[Property]:
         found.append(
             Property(
                 "contract", op, "errors", "What makes no sense raises what refbert.ops raises, and harms nothing.",
-                check=_errors, corpus=lambda s, op=op: tuple(bad for bad in BAD if bad.op == op),
+                check=_errors, corpus=_bad(op),
                 needs=("asarray", "to_numpy", op),
             )
         )  # fmt: skip
@@ -91,6 +91,14 @@ def properties() -> list[Property]:
 
 def _recipes(op: str) -> Callable[[Subject], Any]:
     return lambda subject: recipes(op)
+
+
+def _corpus(op: str, count: int | None = None) -> Callable[[Subject], tuple[Recipe, ...]]:
+    return lambda subject: corpus(op)[:count]
+
+
+def _bad(op: str) -> Callable[[Subject], tuple[Bad, ...]]:
+    return lambda subject: tuple(bad for bad in BAD if bad.op == op)
 
 
 # The backend as a whole

@@ -1,8 +1,8 @@
 """Where a model goes wrong first: every op of the spec, checked on the very inputs that the backend gave it.
 
-`Lockstep` runs the spec on pairs, the backend's array beside the truth's. Each op is judged by itself (its own inputs, taken
-from the backend, through the truth, within its bound), so that an early error does not blame the ops after it; and the
-distance of the two ways is kept, place by place, to show how the error grows.
+`Lockstep` runs the spec on pairs, the backend's array beside the truth's. Each op is judged by itself (its own inputs,
+taken from the backend, through the truth, within its bound), so that an early error does not blame the ops after it;
+and the distance of the two ways is kept, place by place, to show how the error grows.
 """
 
 from __future__ import annotations
@@ -141,7 +141,8 @@ def _layer(backend: Any, x: Host, params: Mapping[str, Host], options: Mapping[s
 
 _BLOCKS = {
     "embeddings": "embeddings", "self_attention": "attention", "attention_map": "attention map",
-    "feed_forward": "feed-forward", "pooler": "pooler", "masked_lm": "masked-LM head", "next_sentence": "next-sentence head",
+    "feed_forward": "feed-forward", "pooler": "pooler", "masked_lm": "masked-LM head",
+    "next_sentence": "next-sentence head",
     "classifier": "classifier", "question_answering": "answer head", "masked_lm_loss": "masked-LM loss",
     "mean_loss": "loss", "regression_loss": "loss", "choice_loss": "loss", "span_loss": "span loss",
 }  # fmt: skip

@@ -121,8 +121,8 @@ def row_described(worst: Worst) -> str:
     """The worst row in one line."""
     place = f"[{', '.join(map(str, worst.index))}]" if worst.index else ""
     return (
-        f"{worst.output}{place} is off by {worst.got:.3g} (norm over the last axis), rounding may take it {worst.bound:.3g} "
-        f"away, ρ = {worst.rho:.3g}"
+        f"{worst.output}{place} is off by {worst.got:.3g} (norm over the last axis); rounding may take it "
+        f"{worst.bound:.3g} away, ρ = {worst.rho:.3g}"
     )
 
 

@@ -1,7 +1,7 @@
 """Making a failing case readable: fewer, rounder numbers that fail all the same.
 
-Hypothesis shrinks shapes and choices; this goes through the arrays that came out, entry by entry (delta debugging: Zeller &
-Hildebrandt 2002, with single entries as the smallest step).
+Hypothesis shrinks shapes and choices; this goes through the arrays that came out, entry by entry (delta debugging:
+Zeller & Hildebrandt 2002, with single entries as the smallest step).
 """
 
 from __future__ import annotations
@@ -64,4 +64,4 @@ def _simpler(x: float, dtype: str) -> list[float]:
     found = [0.0, 1.0, float(np.round(x))]
     if np.isfinite(x) and x != 0:
         found += [float(f"{x:.{digits}g}") for digits in (1, 2)]
-    return [float(rounded(np.float64(v), dtype)) for v in found if abs(v) <= max(abs(x), 1)]
+    return [float(rounded(np.asarray(v), dtype)) for v in found if abs(v) <= max(abs(x), 1)]

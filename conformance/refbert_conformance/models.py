@@ -176,9 +176,8 @@ def training(recipe: ModelRecipe, dtype: str, *, own: bool = False) -> Callable[
         else:
             loss, terms, pullback = objective(backend, *arguments, draws=recipe.draws)
         gradients = pullback(backend.asarray(cotangent))
-        return {"loss": backend.to_numpy(loss)} | {f"loss of {name}": backend.to_numpy(x) for name, x in terms.items()} | {
-            name: backend.to_numpy(g) for name, g in gradients.items()
-        }  # fmt: skip
+        found = {"loss": loss} | {f"loss of {name}": x for name, x in terms.items()} | gradients
+        return {name: backend.to_numpy(x) for name, x in found.items()}
 
     return run
 

@@ -1,17 +1,17 @@
 """Tolerances for what is composed of many ops: the truth itself, run with noise of the size of every op's bound.
 
-Adding up worst cases through twelve layers gives a bound that no bug exceeds. Rounding errors do not conspire, and their
-joint effect can be measured on the truth. Every op's result, forward and backward, is moved by a random amount in [−E, E], entry
-by entry, with E the op's own bound (`bounds`); the rest of the computation carries the noise on, with its true
-sensitivities, through everything that is nonlinear. (Monte Carlo arithmetic: Parker 1997; for the same idea by one
-backward pass, √Σ(∂s/∂z_i E_i)², see Wilkinson's statistical error analysis and Higham & Mary 2019, Thm 2.4.)
+Adding up worst cases through twelve layers gives a bound that no bug exceeds. Rounding errors do not conspire, and
+their joint effect can be measured on the truth. Every op's result, forward and backward, is moved by a random amount in
+[−E, E], entry by entry, with E the op's own bound (`bounds`); the rest of the computation carries the noise on, with
+its true sensitivities, through everything that is nonlinear. (Monte Carlo arithmetic: Parker 1997; for the same idea by
+one backward pass, √Σ(∂s/∂z_i E_i)², see Wilkinson's statistical error analysis and Higham & Mary 2019, Thm 2.4.)
 
     s̃ − s ≈ Σ_i g_i δ_i,      δ_i uniform in [−E_i, E_i], independent,     σ² = Σ g_i² E_i²/3
 
 A uniform δ is sub-Gaussian with its own variance (Bobkov & Chistyakov's "strictly sub-Gaussian"; directly, E[e^{λδ}] =
-sinh(λE)/(λE) ≤ e^{λ²E²/6}), so P(|s̃ − s| > tσ) ≤ 2 e^{−t²/2}: t = 7.5 makes that 10⁻¹². The variance is the mean over SAMPLES
-noisy runs, taken row by row over the last axis; a row's share is not taken below a quarter of the tensor's average, so
-that a lucky row does not fail anyone.
+sinh(λE)/(λE) ≤ e^{λ²E²/6}), so P(|s̃ − s| > tσ) ≤ 2 e^{−t²/2}: t = 7.5 makes that 10⁻¹². The variance is the mean over
+SAMPLES noisy runs, taken row by row over the last axis; a row's share is not taken below a quarter of the tensor's
+average, so that a lucky row does not fail anyone.
 
 That errors are independent is an assumption: E_i itself is a worst case, several times what an op really commits, and
 that is the room that it needs. It is never used for a single op.
@@ -37,8 +37,8 @@ Run = Callable[[Any], Mapping[str, Host]]
 
 
 class Noisy(ReferenceBackend):
-    """refbert.ops in float64, every result moved by up to E. E comes from the first run and is used again in the others:
-    the inputs of an op change by no more than the noise, and E by no more than that share of itself."""
+    """refbert.ops in float64, every result moved by up to E. E comes from the first run and is used again in the
+    others: the inputs of an op change by no more than the noise, and E by no more than that share of itself."""
 
     def __init__(self, arithmetic: Arithmetic, seed: int, sizes: list[Any] | None = None) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ for _op in ARRAYS:
     setattr(Noisy, _op, _noisy(_op))
 for _rule in UPDATES:
     setattr(Noisy, _rule, _noisy_update(_rule))
-Noisy.clip_by_global_norm = _noisy_clip  # type: ignore[assignment,method-assign]
+Noisy.clip_by_global_norm = _noisy_clip  # type: ignore[assignment]
 
 
 def tolerances(run: Run, arithmetic: Arithmetic, *, samples: int = SAMPLES) -> list[Expected]:

@@ -36,8 +36,8 @@ def properties() -> list[Property]:
         found.append(
             Property(
                 "training", rule, "accuracy", "New parameters and moments are within their rounding bounds.",
-                check=_update, draw=lambda s, rule=rule: update_cases(rule, s.dtype),
-                corpus=lambda s, rule=rule: update_corpus(rule, s.dtype), needs=("asarray", "to_numpy", rule),
+                check=_update, draw=_update_draw(rule),
+                corpus=_update_corpus(rule), needs=("asarray", "to_numpy", rule),
             )
         )  # fmt: skip
     found.append(
@@ -55,6 +55,14 @@ def _draw(op: str) -> Callable[[Subject], Any]:
 
 def _corpus(op: str) -> Callable[[Subject], tuple[Recipe, ...]]:
     return lambda subject: corpus(op)
+
+
+def _update_draw(rule: str) -> Callable[[Subject], Any]:
+    return lambda subject: update_cases(rule, subject.dtype)
+
+
+def _update_corpus(rule: str) -> Callable[[Subject], tuple[UpdateCase, ...]]:
+    return lambda subject: update_corpus(rule, subject.dtype)
 
 
 def built(subject: Subject, example: Recipe | OpCase) -> OpCase:

@@ -2,9 +2,9 @@
 
     pytest -p refbert_conformance.plugin --pyargs refbert_conformance --refbert-backend NAME
 
-One test per property. Unsupported is skipped, with the reason; a waiver is a strict xfail; a backend that cannot be made
-ends the session with a usage error. The tests run in pytest's own process: a crash or a hang of the backend takes pytest
-with it, where ``refbert conform`` would go on.
+One test per property. Unsupported is skipped, with the reason; a waiver is a strict xfail; a backend that cannot be
+made ends the session with a usage error. The tests run in pytest's own process: a crash or a hang of the backend takes
+pytest with it, where ``refbert conform`` would go on.
 """
 
 from __future__ import annotations

@@ -33,14 +33,15 @@ TEXTS: tuple[Any, ...] = (
     "Ünïcödé wörds, Ελληνικά, русский и 中文 in one line.",
     "def f(x): return x ** 2 + 1  # a comment",
     "Yes.",
-    "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness, it was "
-    "the epoch of belief, it was the epoch of incredulity, it was the season of Light, it was the season of Darkness.",
+    "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness, "
+    "it was the epoch of belief, it was the epoch of incredulity, it was the season of Light.",
 )
 
 
 def properties(model: str) -> list[Property]:
     """The forward pass and the gradient of a projection of it."""
-    draw = {"draw": lambda s: st.sets(st.integers(0, len(TEXTS) - 1), min_size=1, max_size=3).map(sorted).map(tuple)}
+    chosen = st.sets(st.integers(0, len(TEXTS) - 1), min_size=1, max_size=3)
+    draw: dict[str, Any] = {"draw": lambda s: chosen.map(sorted).map(tuple)}
     return [
         Property(
             "pretrained", "model", "accuracy", f"Hidden states of every layer on real text are the truth's ({model}).",

@@ -1,8 +1,8 @@
 """What a property is, and the table of all of them.
 
 A property says one thing about one op (or about the backend as a whole), and has a strategy for what to try and a check
-that raises `Failure`. Levels come in the order in which trust is built: an op's gradient means little while its contract
-is broken.
+that raises `Failure`. Levels come in the order in which trust is built: an op's gradient means little while its
+contract is broken.
 """
 
 from __future__ import annotations

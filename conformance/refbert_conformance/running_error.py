@@ -6,8 +6,8 @@ of its own formulas (Higham, Accuracy and Stability of Numerical Algorithms, 2nd
 
 With x̂ the computed x and |x̂ − x| ≤ e, each rule bounds the next e without leaving anything out (no "to first order"):
 
-    a step                 e + γ_2(u)(|y| + e) + 2η       two roundings, each of which may underflow: x·0.5·f, or 1/√v and a product for a division
-    x + z, x − z           e_x + e_z
+    a step                 e + γ_2(u)(|y| + e) + 2η       two roundings, each of which may underflow: x·0.5·f, or 1/√v
+    and a product for a division x + z, x − z           e_x + e_z
     x z                    |x| e_z + |z| e_x + e_x e_z
     x / z                  (e_x + |x/z| e_z)/(|z| − e_z)                       ∞ if e_z ≥ |z|
     a sum of n terms       Σe + γ_n(u_acc) Σ(|x| + e) in any order             (Higham eq. 4.4)

@@ -37,8 +37,8 @@ class Limits:
 
 @dataclass
 class Run:
-    """What is known so far. results: id -> data, in the order of the properties. backend, versions, offers (the contract's
-    methods that are there): from the worker."""
+    """What is known so far. results: id -> data, in the order of the properties. backend, versions, offers (the
+    contract's methods that are there): from the worker."""
 
     backend: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -93,8 +93,9 @@ def supervise(
 
 def failed(id: str, message: str, example: Any = None) -> dict[str, Any]:
     """A failure that the worker did not live to report."""
-    failure = {
-        "case": str(example or ""), "script": None, "worst": None, "looks_like": None, "first_divergence": None, "growth": [],
+    failure: dict[str, Any] = {
+        "case": str(example or ""), "script": None, "worst": None, "looks_like": None,
+        "first_divergence": None, "growth": [],
     }  # fmt: skip
     return {
         "id": id, "outcome": "failed", "examples": 0, "seconds": 0.0, "rho": None, "ulps": None, "unjudged": 0.0,

@@ -39,15 +39,16 @@ def properties() -> list[Property]:
         Property(
             "training", rule, "trajectory", f"Loss and parameters after {STEPS} steps are the truth's.",
             check=_trajectory,
-            draw=lambda s, rule=rule: st.builds(
-                Course,
-                st.builds(ModelRecipe, st.integers(0, 2**20), rate=st.sampled_from([0.0, 0.2]), layers=st.just(1)),
-                st.just(rule),
-            ),
+            draw=_courses(rule),
             needs=(*_SPEC, "clip_by_global_norm", rule), cost=60, low=False,
         )
         for rule in ("bert_adam", "adamw", "lamb")
     ]  # fmt: skip
+
+
+def _courses(rule: str) -> Callable[[Subject], Any]:
+    model = st.builds(ModelRecipe, st.integers(0, 2**20), rate=st.sampled_from([0.0, 0.2]), layers=st.just(1))
+    return lambda subject: st.builds(Course, model, st.just(rule))
 
 
 def trajectory(course: Course, dtype: str) -> Callable[[Any], dict[str, Host]]:

@@ -5,7 +5,8 @@
     dtype = "bfloat16"                            # optional: only there
     reason = "PyTorch's CPU kernel adds up dgamma and dbeta in bfloat16"
 
-A waiver that matches no property is an error; one whose property passes fails the run. Waived properties lower the score.
+A waiver that matches no property is an error; one whose property passes fails the run. Waived properties lower the
+score.
 """
 
 from __future__ import annotations

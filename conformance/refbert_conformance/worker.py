@@ -1,7 +1,8 @@
 """The process in which a backend is tried: it may crash, hang or fill the screen without taking the verdict with it.
 
-Started by `supervisor` as ``python -m refbert_conformance.worker JOB``; JOB is JSON. Events leave as JSON lines on what was
-stdout; everything that the backend prints, from C as well, goes to stderr, which the supervisor reads and mostly drops.
+Started by `supervisor` as ``python -m refbert_conformance.worker JOB``; JOB is JSON. Events leave as JSON lines on what
+was stdout; everything that the backend prints, from C as well, goes to stderr, which the supervisor reads and mostly
+drops.
 """
 
 from __future__ import annotations

@@ -39,8 +39,8 @@ PROFILES = ("quick", "default", "thorough")
 )
 @click.option("--waivers", type=click.Path(path_type=Path), metavar="FILE", help="Strict expected failures, in TOML.")
 @click.option(
-    "--scripts", type=click.Path(file_okay=False, path_type=Path), default=Path("conformance-failures"), show_default=True,
-    help="Where scripts that reproduce failures are written.",
+    "--scripts", type=click.Path(file_okay=False, path_type=Path), default=Path("conformance-failures"),
+    show_default=True, help="Where scripts that reproduce failures are written.",
 )  # fmt: skip
 @click.option("--timeout", default=30.0, show_default=True, help="Seconds that one example may take.")
 @click.option("--list", "listing", is_flag=True, help="Only list the properties.")
@@ -181,7 +181,8 @@ def _show(result: dict[str, Any]) -> None:
                  ("passed", "failed", "unsupported", "unavailable")}  # fmt: skip
         worst = max((float(row["rho"]) for row in here if row["rho"] is not None), default=None)
         table.add_row(
-            level, *(str(n) if n else "·" for n in count.values()), str(sum(bool(row["waived"]) for row in here) or "·"),
+            level, *(str(n) if n else "·" for n in count.values()),
+            str(sum(bool(row["waived"]) for row in here) or "·"),
             str(sum(row["examples"] for row in here)), "exact" if worst is None else f"{worst:.2g}",
             f"{sum(row['seconds'] for row in here):.1f}",
         )  # fmt: skip
@@ -207,7 +208,8 @@ def _show_failure(row: dict[str, Any]) -> None:
     if failure.get("first_divergence"):
         first = failure["first_divergence"]
         click.echo(
-            f"    first diverging operation: {first['op']} ({first['direction']}) in {first['where']}, ρ = {first['rho']}"
+            f"    first diverging operation: {first['op']} ({first['direction']}) "
+            f"in {first['where']}, ρ = {first['rho']}"
         )
     if failure.get("looks_like"):
         click.echo(f"    behaves like: {failure['looks_like']}")
