@@ -33,7 +33,7 @@ def _read_only(x):
 
 def test_every_op_has_a_case():
     covered = " ".join(name.split(",")[0] for name in CASES)
-    no_pullback = {"bert_adam", "adamw", "lamb", "clip_by_global_norm"}  # tests/ops/test_ops_updates.py
+    no_pullback = {"bert_adam", "adamw", "lamb", "clip_by_global_norm", "mask_tokens"}  # have tests of their own
     public = {name for name in ops.__all__ if inspect.isfunction(getattr(ops, name))}
     assert {name for name in public if name not in covered} == no_pullback
 
