@@ -151,7 +151,7 @@ def ulp(y: Host, arithmetic: Arithmetic) -> Host:
 
     u, smallest, _ = FORMATS[arithmetic.dtype]
     _, exponent = np.frexp(np.where(np.isfinite(y), y, 1.0))
-    return np.asarray(np.ldexp(2 * u, np.maximum(exponent - 1, smallest)))
+    return np.asarray(np.ldexp(2 * u, np.where(y == 0, smallest, np.maximum(exponent - 1, smallest))))
 
 
 def same_bits(a: Host, b: Host) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from refbert.backend import REQUIRED
 from refbert_conformance.properties import Property
 from refbert_conformance.supervisor import Run
 
@@ -30,7 +31,8 @@ def assemble(
         where = {"id": p.id, "level": p.level, "op": p.op, "says": p.says}
         rows.append(where | row | {"waived": reason if row["outcome"] == "failed" else None})
     counts = Counter("waived" if row["waived"] else row["outcome"] for row in rows)
-    conformant = counts["failed"] == 0 and counts["passed"] > 0
+    lacks = set(REQUIRED) - set(run.offers)  # optional methods may be left out, required ones not
+    conformant = counts["failed"] == 0 and counts["passed"] > 0 and not any(lacks & set(p.needs) for p in properties)
     return {
         "format": FORMAT,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,8 @@ def _one_worker(
     )  # fmt: skip
     printed = _Drain(process)
     events: queue.Queue[dict[str, Any] | None] = queue.Queue()
-    threading.Thread(target=_read, args=(process, events), daemon=True).start()
+    reader = threading.Thread(target=_read, args=(process, events), daemon=True)
+    reader.start()
     current: str | None = None
     trying, last, done, reason, printed_before = "", time.monotonic(), False, "", 0
     try:
@@ -157,6 +158,8 @@ def _one_worker(
                 break
     finally:
         _kill(process)
+        reader.join()
+        printed.close()
     if not reason and not done:
         reason = _death(process.wait(), printed.head)
     if reason and trying:
@@ -187,19 +190,22 @@ class _Drain:
             self.size += len(chunk)
             self.head = (self.head + chunk)[-4096:]
 
+    def close(self) -> None:
+        """Once the process is gone."""
+        assert self._stream is not None
+        self._thread.join()
+        self._stream.close()
+
 
 def _read(process: subprocess.Popen[bytes], events: queue.Queue[dict[str, Any] | None]) -> None:
-    for line in _lines(process):
-        try:
-            events.put(json.loads(line))
-        except ValueError:
-            continue  # half a line of a process that died
-    events.put(None)
-
-
-def _lines(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
     assert process.stdout is not None
-    yield from process.stdout
+    with process.stdout as lines:
+        for line in lines:
+            try:
+                events.put(json.loads(line))
+            except ValueError:
+                continue  # half a line of a process that died
+    events.put(None)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -17,7 +17,8 @@ def corrupted(n=200_000, rate=0.15, seed=0):
     ids = rng.integers(1000, V, n)
     special = rng.random(n) < 0.1
     options = {
-        "select": rng.random(n), "action": rng.random(n), "random_ids": rng.integers(0, V, n), "rate": rate, "mask_id": MASK_ID,
+        "select": rng.random(n), "action": rng.random(n), "random_ids": rng.integers(0, V, n), "rate": rate,
+        "mask_id": MASK_ID,
     }  # fmt: skip
     before = {name: np.array(value) for name, value in (options | {"ids": ids, "special": special}).items()}
     out, labels = ops.mask_tokens(ids, special, **options)

