@@ -18,6 +18,7 @@ from refbert.cli.backends import backends
 from refbert.cli.conform import conform
 from refbert.cli.info import info
 from refbert.cli.run import run
+from refbert.cli.scoreboard import scoreboard
 from refbert.errors import RefbertError, RefbertWarning
 
 __all__ = ["cli", "main"]
@@ -33,6 +34,7 @@ cli.add_command(run)
 cli.add_command(backends)
 cli.add_command(info)
 cli.add_command(conform)
+cli.add_command(scoreboard)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from refbert.cli.output import new_table, print_table
+from refbert.cli.output import new_table, print_table, write_text
 from refbert.errors import InputError, Unsupported
 
 PROFILES = ("quick", "default", "thorough")
@@ -103,11 +103,11 @@ def conform(
     )
     _show(result)
     if json_file is not None:
-        _write(json_file, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        write_text(json_file, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     if html_file is not None:
         from refbert_conformance.scoreboard import page
 
-        _write(html_file, page([result]))
+        write_text(html_file, page([result]))
     return 0 if result["verdict"] == "conformant" else 1
 
 
@@ -215,13 +215,3 @@ def _show_failure(row: dict[str, Any]) -> None:
         click.echo(f"    behaves like: {failure['looks_like']}")
     if failure.get("script"):
         click.echo(f"    reproduce: python {failure['script']}")
-
-
-def _write(path: Path, text: str) -> None:
-    """A whole file or none."""
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from refbert.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,6 +24,16 @@ _LONG = 64
 def print_json(value: Any) -> None:
     """One JSON document on one line of stdout, in UTF-8; NumPy's numbers and arrays as plain ones."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """A whole file or none; raises `InputError` where that cannot be."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def print_table(table: Table) -> None:
