@@ -104,6 +104,7 @@ _MODELS = tuple(
         ("pretraining", 0.3, "holes", -math.inf),
         ("masked_lm", 0.0, "holes", -10000.0),
         ("answers", 0.1, "ragged", -10000.0),
+        ("answers", 0.0, "ragged", -math.inf),
         ("tags", 0.0, "ragged", -math.inf),
         ("classes", 0.3, "all", -math.inf),
         ("numbers", 0.0, "one", -10000.0),

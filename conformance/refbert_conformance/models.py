@@ -123,8 +123,10 @@ class ModelRecipe:
             labels[0, 0] = self.V - 1
             found = {"labels": labels}
             return found | {"next_sentence_label": rng.integers(0, 2, B)} if self.task == "pretraining" else found
-        if self.task == "answers":  # one past the end: an answer outside the window
-            return {"start_positions": rng.integers(0, S + 1, B), "end_positions": rng.integers(0, S + 1, B)}
+        if self.task == "answers":
+            starts, ends = rng.integers(0, S + 1, B), rng.integers(0, S + 1, B)
+            starts[-1] = S  # one past the end: an answer outside the window
+            return {"start_positions": starts, "end_positions": ends}
         if self.task == "tags":
             return {"labels": np.where(rng.random((B, S)) < 0.7, rng.integers(0, 3, (B, S)), ops.IGNORE)}
         if self.task == "classes":

@@ -63,8 +63,8 @@ def _layer_norm(x: jax.Array, gamma: jax.Array, beta: jax.Array, eps: float) -> 
 
 
 @jax.jit
-def _dropout(x: jax.Array, kept: jax.Array, rate: float) -> jax.Array:
-    return x * kept / (1 - rate)
+def _dropout(x: jax.Array, kept: jax.Array, scale: float) -> jax.Array:
+    return x * jnp.where(kept, scale, 0)  # one product each way: XLA rounds a quotient's transpose otherwise
 
 
 def _split_heads(x: jax.Array, heads: int) -> jax.Array:
@@ -89,12 +89,12 @@ def _probabilities(q: jax.Array, k: jax.Array, visible: jax.Array, heads: int, m
 
 @partial(jax.jit, static_argnames=("heads", "mask_value"))
 def _attention(
-    q: jax.Array, k: jax.Array, v: jax.Array, visible: jax.Array, kept: jax.Array | None, rate: float, heads: int,
+    q: jax.Array, k: jax.Array, v: jax.Array, visible: jax.Array, kept: jax.Array | None, scale: float, heads: int,
     mask_value: float,
 ) -> jax.Array:  # fmt: skip
     p = _probabilities(q, k, visible, heads, mask_value)
     if kept is not None:
-        p = _dropout(p, kept, rate)
+        p = _dropout(p, kept, scale)
     return jnp.einsum("baqk,bkad->bqad", p, _split_heads(v, heads)).reshape(q.shape)
 
 
@@ -250,7 +250,7 @@ class JaxBackend:
         """x keep / (1 − rate)."""
         _equal_shapes("dropout", x, keep)
         kept = self._kept(keep, rate)
-        return self._out(lambda x: _dropout(x, kept, rate), x)
+        return self._out(lambda x: _dropout(x, kept, 1 / (1 - rate)), x)
 
     def _kept(self, keep: Host, rate: float) -> jax.Array:
         if not 0 <= rate < 1:
@@ -270,7 +270,7 @@ class JaxBackend:
     ) -> Out:  # fmt: skip
         """Multi-head attention."""
         visible, kept = self._put(mask, bool), None if keep is None else self._kept(keep, rate)
-        return self._out(lambda q, k, v: _attention(q, k, v, visible, kept, rate, heads, mask_value), q, k, v)
+        return self._out(lambda q, k, v: _attention(q, k, v, visible, kept, 1 / (1 - rate), heads, mask_value), q, k, v)
 
     def encoder_layer(
         self, x: jax.Array, params: Mapping[str, jax.Array], *, mask: Host, heads: int, mask_value: float,
