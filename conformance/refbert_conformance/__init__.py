@@ -1,4 +1,5 @@
-"""Proving or disproving a backend against refbert.ops.
+"""Proving or disproving a backend against refbert.ops: ``refbert conform``, docs/conformance.md.
 
-running_error    how far rounding may carry any op, forward and backward, found by running the truth itself
+Where tolerances come from: arithmetic, running_error, bounds, noise. What is tried: inputs, cases, updates, models. The
+properties: contract, numerics, symmetries, blocks, training_steps, pretrained. The suite on trial: mutants, selftest.
 """
