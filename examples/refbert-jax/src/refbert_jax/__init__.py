@@ -184,14 +184,8 @@ class JaxBackend:
         return self._put(x, self.dtype)
 
     def to_numpy(self, x: jax.Array, /) -> Host:
-        """The same memory where it is the host's; read-only."""
-        return np.asarray(x)
-
-    def _index(self, what: str, index: Host, limit: int) -> jax.Array:
-        """On the device, after the check that JAX leaves out: it clamps, or drops, what is out of range."""
-        if index.size and not (int(index.min()) >= 0 and int(index.max()) < limit):
-            raise IndexError(f"{what} must be in [0, {limit}), got {int(index.min())} to {int(index.max())}")
-        return self._put(index, np.int32)
+        """float64 for float64, float32 for all others. May be JAX's own memory; read-only then."""
+        return np.asarray(x).astype(np.float64 if self.dtype == "float64" else np.float32, copy=False)
 
     # Arrangement
 
@@ -210,12 +204,14 @@ class JaxBackend:
 
     def embedding(self, table: jax.Array, ids: Host) -> Out:
         """Rows of the table."""
-        index = self._index("ids", ids, table.shape[0])
+        _check_range("ids", ids, table.shape[0])
+        index = self._put(ids, np.int32)
         return self._out(lambda table: _rows(table, index), table)
 
     def gather(self, x: jax.Array, positions: Host) -> Out:
         """Rows of x, flattened."""
-        index = self._index("positions", positions, math.prod(x.shape[:-1]))
+        _check_range("positions", positions, math.prod(x.shape[:-1]))
+        index = self._put(positions, np.int32)
         return self._out(lambda x: _rows(x, index), x)
 
     # Arithmetic
@@ -285,7 +281,7 @@ class JaxBackend:
 
     def cross_entropy(self, logits: jax.Array, labels: Host, *, denominator: float) -> Out:
         """Σ over labelled rows / denominator."""
-        self._index("labels", labels[labels != IGNORE], logits.shape[-1])
+        _check_range("labels", labels[labels != IGNORE], logits.shape[-1])
         target, scale = self._put(labels, np.int32), 1 / denominator if denominator else 0.0
         return self._out(lambda z: _cross_entropy(z, target, scale), logits)
 
@@ -345,3 +341,9 @@ _times = jax.jit(lambda g, scale: g * scale)
 def _equal_shapes(what: str, x: jax.Array, z: jax.Array | Host) -> None:
     if tuple(x.shape) != tuple(z.shape):
         raise ValueError(f"{what} needs equal shapes, got {tuple(x.shape)} and {tuple(z.shape)}")
+
+
+def _check_range(what: str, index: Host, limit: int) -> None:
+    """JAX clamps, or drops, what is out of range."""
+    if index.size and not (int(index.min()) >= 0 and int(index.max()) < limit):
+        raise IndexError(f"{what} must be in [0, {limit}), got {int(index.min())} to {int(index.max())}")
