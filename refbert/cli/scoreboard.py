@@ -7,16 +7,28 @@ from pathlib import Path
 import click
 
 from refbert.cli.output import write_text
+from refbert.errors import InputError
 
 
 @click.command()
 @click.argument("reports", nargs=-1, required=True, metavar="REPORT.json …", type=click.Path(path_type=Path))
-@click.option("--html", "target", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE")
 @click.option(
-    "--before", multiple=True, type=click.Path(path_type=Path), metavar="REPORT.json", help="Earlier reports."
+    "--html", "target", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="The page."
+)
+@click.option(
+    "--before",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="REPORT.json",
+    help="An earlier report, for the trend; may be given several times.",
 )
 def scoreboard(reports: tuple[Path, ...], target: Path, before: tuple[Path, ...]) -> None:
-    """Backends side by side, from the files that `refbert conform --json` wrote."""
+    """Backends side by side, from the files that `refbert conform --json` wrote.
+
+    An earlier report belongs to the backend with the same name, dtype and device; with several, the newest counts.
+    """
     from refbert_conformance.scoreboard import page, read
 
+    if target.resolve() in {path.resolve() for path in (*reports, *before)}:
+        raise InputError(f"{target}: is one of the reports; name another file for the page")
     write_text(target, page([read(path) for path in reports], earlier=[read(path) for path in before]))

@@ -22,6 +22,7 @@ except ImportError as error:
 Host = npt.NDArray[Any]
 Pullback = Callable[[jax.Array], tuple[jax.Array, ...]]
 Out = tuple[jax.Array, Pullback]
+Update = tuple[jax.Array, jax.Array, jax.Array]
 
 IGNORE = -100  # the label that does not count
 _ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
@@ -102,11 +103,11 @@ def _attention(
 def _encoder_layer(
     x: jax.Array, params: Mapping[str, jax.Array], visible: jax.Array, eps: float, heads: int, mask_value: float,
     activation: str,
-) -> jax.Array:  # fmt: skip
-    def linear(x: jax.Array, name: str) -> jax.Array:
+) -> Any:  # fmt: skip
+    def linear(x: Any, name: str) -> Any:
         return _linear(x, params[f"{name}.weight"], params[f"{name}.bias"])
 
-    def norm(x: jax.Array, name: str) -> jax.Array:
+    def norm(x: Any, name: str) -> Any:
         return _layer_norm(x, params[f"{name}.LayerNorm.weight"], params[f"{name}.LayerNorm.bias"], eps)
 
     q, k, v = (linear(x, f"attention.self.{name}") for name in ("query", "key", "value"))
@@ -131,7 +132,7 @@ def _squared_error(x: jax.Array, targets: jax.Array, scale: float) -> jax.Array:
 
 
 @partial(jax.jit, static_argnames="scaled")
-def _updated(p: Any, g: Any, m: Any, v: Any, r: Mapping[str, float], scaled: bool = False) -> tuple[jax.Array, ...]:
+def _updated(p: Any, g: Any, m: Any, v: Any, r: Mapping[str, float], scaled: bool) -> Update:
     m = r["beta1"] * m + r["rest1"] * g
     v = r["beta2"] * v + r["rest2"] * g * g
     u = m / r["bias1"] / (jnp.sqrt(v / r["bias2"]) + r["eps"]) + r["weight_decay"] * p
@@ -177,15 +178,15 @@ class JaxBackend:
 
     def _put(self, x: Host, dtype: Any) -> jax.Array:
         """A copy: JAX may go on reading the memory of a NumPy array that it was given, whoever writes there."""
-        return self._run(jax.device_put, np.array(x, dtype, order="C"), self._device)
+        return self._run(jax.device_put, np.array(x, dtype, order="C"), self._device)  # type: ignore[no-any-return]
 
     def asarray(self, x: Host, /) -> jax.Array:
         """A JAX array in this backend's dtype on its device."""
         return self._put(x, self.dtype)
 
     def to_numpy(self, x: jax.Array, /) -> Host:
-        """float64 for float64, float32 for all others. May be JAX's own memory; read-only then."""
-        return np.asarray(x).astype(np.float64 if self.dtype == "float64" else np.float32, copy=False)
+        """The same memory where it is the host's; read-only."""
+        return np.asarray(x)
 
     # Arrangement
 
@@ -291,37 +292,34 @@ class JaxBackend:
         target, scale = self.asarray(targets), 1 / denominator if denominator else 0.0
         return self._out(lambda x: _squared_error(x, target, scale), x)
 
-    # Optimizers: what cancels (1 − β, 1 − βᵗ) is computed here, in double precision
+    # Optimizers
 
-    def _rates(self, step: int | None, **r: float) -> dict[str, float]:
+    def bert_adam(self, p: jax.Array, g: jax.Array, m: jax.Array, v: jax.Array, **rates: float) -> Update:
+        """Google's BERT Adam."""
+        return self._updated(p, g, m, v, rates)
+
+    def adamw(self, p: jax.Array, g: jax.Array, m: jax.Array, v: jax.Array, *, step: int, **rates: float) -> Update:
+        """AdamW."""
+        return self._updated(p, g, m, v, rates, step)
+
+    def lamb(self, p: jax.Array, g: jax.Array, m: jax.Array, v: jax.Array, *, step: int, **rates: float) -> Update:
+        """LAMB."""
+        return self._updated(p, g, m, v, rates, step, scaled=True)
+
+    def _updated(
+        self, p: jax.Array, g: jax.Array, m: jax.Array, v: jax.Array, rates: Mapping[str, float],
+        step: int | None = None, scaled: bool = False,
+    ) -> Update:  # fmt: skip
         if step is not None and step < 1:
             raise ValueError(f"step counts from 1, got {step}")
-        bias1, bias2 = (1.0, 1.0) if step is None else (1 - r["beta1"] ** step, 1 - r["beta2"] ** step)
-        return r | {"rest1": 1 - r["beta1"], "rest2": 1 - r["beta2"], "bias1": bias1, "bias2": bias2}
-
-    def bert_adam(
-        self, p: jax.Array, g: jax.Array, m: jax.Array, v: jax.Array, *, lr: float, beta1: float, beta2: float,
-        eps: float, weight_decay: float,
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
-        """Google's BERT Adam."""
-        rates = self._rates(None, lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
-        return self._run(_updated, p, g, m, v, rates)  # type: ignore[no-any-return]
-
-    def adamw(
-        self, p: jax.Array, g: jax.Array, m: jax.Array, v: jax.Array, *, lr: float, beta1: float, beta2: float,
-        eps: float, weight_decay: float, step: int,
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
-        """AdamW."""
-        rates = self._rates(step, lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
-        return self._run(_updated, p, g, m, v, rates)  # type: ignore[no-any-return]
-
-    def lamb(
-        self, p: jax.Array, g: jax.Array, m: jax.Array, v: jax.Array, *, lr: float, beta1: float, beta2: float,
-        eps: float, weight_decay: float, step: int,
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
-        """LAMB."""
-        rates = self._rates(step, lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
-        return self._run(_updated, p, g, m, v, rates, True)  # type: ignore[no-any-return]
+        beta1, beta2 = rates["beta1"], rates["beta2"]
+        more = {  # what cancels is computed here, in double precision
+            "rest1": 1 - beta1,
+            "rest2": 1 - beta2,
+            "bias1": 1.0 if step is None else 1 - beta1**step,
+            "bias2": 1.0 if step is None else 1 - beta2**step,
+        }
+        return self._run(_updated, p, g, m, v, {**rates, **more}, scaled)  # type: ignore[no-any-return]
 
     def clip_by_global_norm(
         self, gradients: Mapping[str, jax.Array], *, max_norm: float, epsilon: float = 0.0
