@@ -478,7 +478,7 @@ def _legend() -> Html:
 
 
 def _mark(run: Run) -> Html:
-    # Its own path: Chromium prints no <use> in the head of a table that it repeats on every page.
+    # Its own path: browsers may print no <use> in the head of a table that they repeat on every page.
     path = _tag("path", d=_SHAPES[_shape(run)])
     return _tag("svg", path, class_=f"mark {_colour(run)}", viewBox="-6 -6 12 12", aria_hidden="true")
 
