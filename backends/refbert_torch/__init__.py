@@ -203,6 +203,9 @@ class TorchBackend:
         fused = keep is None and bool(np.asarray(mask).any(axis=-1).all())
         bias = self._bias(mask, mask_value) if fused else None
         masked = self._masking(mask, mask_value)
+        due = (len(mask), heads, mask.shape[1], mask.shape[1])
+        if keep is not None and keep.shape != due:
+            raise ValueError(f"the keep mask must have the shape {due}, got {keep.shape}")
         kept = None if keep is None else self._host(keep.astype(bool))
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -251,6 +254,8 @@ class TorchBackend:
         eps: float,
     ) -> Tensor:
         """A whole layer for inference: the same kernels without autograd's bookkeeping."""
+        if activation not in _ACTIVATIONS:
+            raise ValueError(f'unknown activation "{activation}"')
 
         def linear(x: Tensor, name: str) -> Tensor:
             return functional.linear(x, params[f"{name}.weight"], params[f"{name}.bias"])
@@ -334,6 +339,8 @@ class TorchBackend:
         norms = [torch.linalg.vector_norm(g) for g in gradients.values()]
         norm = float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0
         scale = max_norm / (norm + epsilon) if norm + epsilon > max_norm else 1.0
+        if not math.isfinite(norm):
+            scale = math.nan
         return {name: g * scale for name, g in gradients.items()}, norm
 
 
@@ -345,5 +352,7 @@ def _split_heads(x: Tensor, heads: int) -> Tensor:
 
 
 def _check_range(what: str, index: Host, limit: int) -> None:
+    if index.dtype.kind not in "iu" and index.size:
+        raise IndexError(f"{what} must be integers, got {index.dtype}")
     if index.size and not (int(index.min()) >= 0 and int(index.max()) < limit):
         raise IndexError(f"{what} must be in [0, {limit}), got {int(index.min())} to {int(index.max())}")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from refbert.batching import Batch
 from refbert_conformance.inputs import rounded
 from refbert_conformance.measure import Failure, Record, Worst, row_described, row_worst, same_bits
-from refbert_conformance.models import ModelRecipe, inference, layer, model_recipes, training
+from refbert_conformance.models import ACTIVATIONS, ModelRecipe, inference, layer, model_recipes, on, training
 from refbert_conformance.noise import tolerances
 from refbert_conformance.properties import Property
 from refbert_conformance.subject import Host, Subject
@@ -51,6 +51,10 @@ def properties() -> list[Property]:
             check=_fused_calls, corpus=lambda s: _FUSED[:3], cost=3, **fused,
         ),
         Property(
+            "blocks", "encoder_layer", "fused: options", "Each option counts in every call, whatever was asked before.",
+            check=_fused_options, corpus=lambda s: _CHANGING, cost=20, **fused,
+        ),
+        Property(
             "blocks", "encoder_layer", "fused: unseen keys", "Padding's content changes no bit of what is not padding.",
             check=_fused_padding, cost=3, **fused,
         ),
@@ -80,36 +84,57 @@ def properties() -> list[Property]:
             "models", "objective", "repeatable", _REPEATABLE,
             check=_own_repeatable, cost=2.5, **own,
         ),
+        Property(
+            "models", "objective", "options", "Each option counts in every call, whatever was asked before.",
+            check=_own_options, corpus=lambda s: _CHANGING, cost=20, **own,
+        ),
+        Property(
+            "models", "objective", "calls", "A call changes no weight, batch or label, and no earlier gradient.",
+            check=_own_calls, cost=2.5, **own,
+        ),
     ]  # fmt: skip
 
 
-_FUSED = tuple(
-    ModelRecipe(seed, "masked_lm", 1, activation=activation, mask=mask, mask_value=value, eps=eps, A=A, D=D)
-    for seed, (activation, mask, value, eps, A, D) in enumerate([
-        ("gelu_erf", "ragged", -math.inf, 1e-12, 2, 3),
-        ("gelu_tanh", "holes", -10000.0, 1e-5, 3, 2),
-        ("relu", "none", -math.inf, 1e-12, 1, 5),
-        ("tanh", "none", -10000.0, 1e-3, 4, 1),
-        ("linear", "one", -math.inf, 1e-2, 2, 2),
-        ("gelu_erf", "all", -math.inf, 1e-12, 3, 8),
-        ("gelu_tanh", "none", -math.inf, 1e-12, 3, 8),
-    ])
-) + tuple(  # scores far beyond ±10,000: what is masked must be so at any height
-    ModelRecipe(seed, "masked_lm", 1, S=6, mask=mask, scale=60.0) for seed in (0, 1, 4, 5) for mask in ("one", "holes")
+_FUSED = (
+    *(
+        ModelRecipe(seed, "masked_lm", 1, activation=activation, mask=mask, mask_value=value, eps=eps, A=A, D=D)
+        for seed, (activation, mask, value, eps, A, D) in enumerate([
+            ("gelu_erf", "ragged", -math.inf, 1e-12, 2, 3),
+            ("gelu_tanh", "holes", -10000.0, 1e-5, 3, 2),
+            ("relu", "none", -math.inf, 1e-12, 1, 5),
+            ("tanh", "none", -10000.0, 1e-3, 4, 1),
+            ("linear", "one", -math.inf, 1e-2, 2, 2),
+            ("gelu_erf", "all", -math.inf, 1e-12, 3, 8),
+            ("gelu_tanh", "none", -math.inf, 1e-12, 3, 8),
+        ])
+    ),
+    *(  # scores far beyond ±10,000: what is masked must be so at any height
+        ModelRecipe(seed, "masked_lm", 1, S=6, mask=mask, scale=60.0)
+        for seed in (0, 1, 4, 5)
+        for mask in ("one", "holes")
+    ),
+    # more sequences, heads and tokens than one block of threads
+    ModelRecipe(8, "masked_lm", 1, B=5, S=9, A=12, D=4, F=40, mask="ragged"),
+    ModelRecipe(9, "masked_lm", 1, B=2, S=70, mask="all"),
 )  # fmt: skip
-_MODELS = tuple(
-    ModelRecipe(seed, task, 2, B=3, S=5, rate=rate, mask=mask, mask_value=value)
-    for seed, (task, rate, mask, value) in enumerate([
-        ("pretraining", 0.0, "ragged", -math.inf),
-        ("pretraining", 0.3, "holes", -math.inf),
-        ("masked_lm", 0.0, "holes", -10000.0),
-        ("answers", 0.1, "ragged", -10000.0),
-        ("answers", 0.0, "ragged", -math.inf),
-        ("tags", 0.0, "ragged", -math.inf),
-        ("classes", 0.3, "all", -math.inf),
-        ("numbers", 0.0, "one", -10000.0),
-        ("choices", 0.1, "ragged", -math.inf),
-    ])
+# What changes from call to call in "options".
+_CHANGING = (ModelRecipe(1, "masked_lm", 1, mask="none"), ModelRecipe(2, "masked_lm", 1, mask_value=-10000.0))
+_MODELS = (
+    *(
+        ModelRecipe(seed, task, 2, B=3, S=5, rate=rate, mask=mask, mask_value=value)
+        for seed, (task, rate, mask, value) in enumerate([
+            ("pretraining", 0.0, "ragged", -math.inf),
+            ("pretraining", 0.3, "holes", -math.inf),
+            ("masked_lm", 0.0, "holes", -10000.0),
+            ("answers", 0.1, "ragged", -10000.0),
+            ("answers", 0.0, "ragged", -math.inf),
+            ("tags", 0.0, "ragged", -math.inf),
+            ("classes", 0.3, "all", -math.inf),
+            ("numbers", 0.0, "one", -10000.0),
+            ("choices", 0.1, "ragged", -math.inf),
+        ])
+    ),
+    ModelRecipe(9, "pretraining", 3, B=5, S=9, A=5, D=4, F=17, V=40, rate=0.1),
 )  # fmt: skip
 
 
@@ -172,6 +197,12 @@ def _fused_calls(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
             raise Failure(f"encoder_layer wrote into {name}")
     if not np.array_equal(mask, options["mask"]):
         raise Failure("encoder_layer wrote into the mask")
+    try:
+        call(device, params, **{**options, "activation": "unheard of"})
+    except ValueError:
+        pass
+    else:
+        raise Failure("an unknown activation was accepted; the spec raises ValueError")
     if "encoder_layer" not in subject.arithmetic.nondeterministic:
         for number in range(2, 6):
             if not same_bits(np.array(subject.host(call(device, params, **options))), kept):
@@ -180,6 +211,63 @@ def _fused_calls(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
             again = call(device, params, **{**options, "mask": options["mask"].astype(kind)})
             if not same_bits(np.array(subject.host(again)), kept):
                 raise Failure(f"a mask of {np.dtype(kind)} gives other bits than one of int64")
+
+
+def _changing(recipe: ModelRecipe) -> tuple[ModelRecipe, ...]:
+    """The recipe, others of the very same shapes that differ in one thing, and the recipe again: who keeps what one
+    call computed or compiled must know for which arguments it holds."""
+    other_mask = "holes" if recipe.mask != "holes" else "ragged"
+    return (
+        recipe,
+        replace(recipe, seed=recipe.seed + 4),
+        replace(recipe, eps=0.3),
+        replace(recipe, mask=other_mask),
+        replace(recipe, mask="none"),
+        replace(recipe, mask="none", mask_value=-math.inf if recipe.mask_value != -math.inf else -10000.0),
+        *(replace(recipe, activation=name) for name in ACTIVATIONS if name != recipe.activation),
+        replace(recipe, A=recipe.D, D=recipe.A),
+        recipe,
+    )
+
+
+def _fused_options(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
+    for one in _changing(recipe):
+        _fused(subject, one, record)
+
+
+def _own_options(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
+    for one in (*_changing(recipe), replace(recipe, rate=0.3), replace(recipe, rate=0.1)):
+        _objective(subject, one, record)
+
+
+def _own_calls(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
+    recipe = _possible(recipe)
+    call = subject.op("objective")
+
+    def step(recipe: ModelRecipe) -> tuple[dict[str, Any], dict[str, Host], Batch, dict[str, Host], dict[str, Any]]:
+        weights, batch, labels = recipe.parameters(subject.dtype), recipe.batch(), recipe.labels()
+        p = on(subject.backend, {name: w.copy() for name, w in weights.items()})
+        loss, _, pullback = call(p, batch, labels, recipe.heads, recipe.choices, draws=recipe.draws)
+        results = {"loss": loss, **pullback(subject.device(np.ones(())))}
+        return p, weights, batch, labels, results
+
+    p, weights, batch, labels, results = step(recipe)
+    for name, w in weights.items():
+        if not same_bits(np.array(subject.host(p[name])).astype(float), w):
+            raise Failure(f"objective wrote into {name}")
+    clean = recipe.batch()
+    for name in ("input_ids", "token_type_ids", "attention_mask"):
+        if not np.array_equal(getattr(batch, name), getattr(clean, name)):
+            raise Failure(f"objective wrote into {name}")
+    for name, array in recipe.labels().items():
+        if not np.array_equal(labels[name], array):
+            raise Failure(f"objective wrote into {name}")
+    hosts = {name: subject.host(x) for name, x in results.items()}
+    kept = {name: np.array(x) for name, x in hosts.items()}
+    step(replace(recipe, seed=recipe.seed + 1))
+    for name, was in kept.items():
+        if not same_bits(np.array(subject.host(results[name])), was) or not same_bits(np.array(hosts[name]), was):
+            raise Failure(f"a later step changed the earlier {name}")
 
 
 def _fused_padding(subject: Subject, recipe: ModelRecipe, record: Record) -> None:

@@ -26,6 +26,7 @@ from refbert_conformance.properties import Property
 from refbert_conformance.subject import Host, Subject, backward, forward
 
 _CALLS = 5  # how often a call is repeated: a fault in every second, third or fifth call shows
+_OFTEN = 150  # and once, for a small case: a fault in one call of fifty shows in 95% of runs
 
 
 def properties() -> list[Property]:
@@ -36,7 +37,7 @@ def properties() -> list[Property]:
         Property("contract", "backend", "signatures", "Every op takes the contract's arguments.", check=_signatures),
         Property(
             "contract", "asarray", "round trip", "Numbers of the dtype survive asarray and to_numpy bit for bit.",
-            check=_round_trip, draw=_host_arrays, needs=("asarray", "to_numpy"),
+            check=_round_trip, draw=_host_arrays, corpus=lambda s: _BIG, needs=("asarray", "to_numpy"),
         ),
         Property(
             "contract", "asarray", "rounds to nearest", "Other numbers become the nearest of the dtype, ties to even.",
@@ -71,6 +72,12 @@ def properties() -> list[Property]:
                 check=_independent, **here,
             ),
         ]  # fmt: skip
+        found.append(
+            Property(
+                "contract", op, "calls forget", "An argument is known by its content, not by where it lies.",
+                check=_forgets, **{**here, "cost": 6.0},
+            )
+        )  # fmt: skip
         if op in _HOST_OPTIONS:
             found.append(
                 Property(
@@ -164,6 +171,9 @@ def _host_arrays(subject: Subject) -> st.SearchStrategy[HostArray]:
     return st.builds(HostArray, shapes, st.sampled_from(tuple(REGIMES)), st.integers(0, 2**20))
 
 
+_BIG = (HostArray((3, 70_001), "normal", 0),)
+
+
 def _special(dtype: str) -> Host:
     """The ends of the dtype's range, both zeros, the infinities, NaN, and its neighbours of 1."""
     u, smallest, above = FORMATS[dtype]
@@ -183,9 +193,13 @@ def _round_trip(subject: Subject, example: HostArray, record: Record) -> None:
             raise Failure(f"{x.reshape(-1)[at]!r} came back as {got.reshape(-1)[at]!r}")
         if not same_bits(before, x):
             raise Failure("asarray or to_numpy wrote into the host array")
+    exact = int(1 / subject.arithmetic.u)  # integers up to here are numbers of the dtype
     for host in (np.float32, np.float16, np.int64, np.int32, np.bool_):
-        x = np.array([0, 1, 1, 0, 1], host)
-        if not np.array_equal(subject.host(subject.device(x), (5,)), x.astype(float)):
+        most = (
+            1 if host is np.bool_ else min(exact, 2048 if host is np.float16 else 2**31 if host is np.int32 else exact)
+        )
+        x = np.array([0, 1, 1, 0, 1, most - 1, most // 2 + most % 2], host)
+        if not np.array_equal(subject.host(subject.device(x), (7,)), x.astype(float)):
             raise Failure(f"an array of {np.dtype(host)} did not keep its numbers")
 
 
@@ -309,7 +323,8 @@ def _repeatable(subject: Subject, example: Recipe | OpCase, record: Record) -> N
     if case.op in subject.arithmetic.nondeterministic:
         raise Unsupported(f"the backend declares {case.op} nondeterministic")
     first = _run(subject, case)
-    for call in range(2, _CALLS + 1):
+    often = isinstance(example, Recipe) and example == corpus(example.op)[1]
+    for call in range(2, (_OFTEN if often else _CALLS) + 1):
         _same(case, first, _run(subject, case), f"call {call} differs from call 1")
     arrays = [subject.device(a) for a in case.arrays]
     _, pullback = forward(subject, case.op, arrays, case.options)
@@ -351,7 +366,9 @@ def _independent(subject: Subject, example: Recipe | OpCase, record: Record) -> 
     others = [subject.device(a) for a in other.arrays]
     _, other_pullback = forward(subject, case.op, others, other.options)
     twice = subject.device(np.array(other.dy))
-    backward(pullback, subject.device(rounded(-2 * np.array(case.dy), subject.dtype)), len(arrays))
+    cotangent = OpCase(case.op, case.arrays, case.options, rounded(-2 * np.array(case.dy), subject.dtype))
+    second = backward(pullback, subject.device(np.array(cotangent.dy)), len(arrays))
+    seconds = [np.array(subject.host(c)) for c in second]
     backward(other_pullback, twice, len(arrays))
     free = case.op in subject.arithmetic.nondeterministic
     names = ("y", *(f"d{name}" for name in ARRAYS[case.op]))
@@ -361,6 +378,37 @@ def _independent(subject: Subject, example: Recipe | OpCase, record: Record) -> 
     if not free:
         got = [np.array(subject.host(c)) for c in backward(pullback, subject.device(np.array(case.dy)), len(arrays))]
         _same(case, (y_kept, kept), (y_kept, got), "after other calls the pullback gives something else")
+        _same(case, _run(subject, cotangent), (y_kept, seconds), "a pullback's second cotangent gives something else")
+
+
+def _forgets(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
+    """Calls on arguments that die after each, so that the next ones lie where they lay; then on host arrays whose
+    content changes. Whoever remembers an argument by its address gives the old one's answer."""
+    if not isinstance(example, Recipe) or example.op in subject.arithmetic.nondeterministic:
+        return
+    cases = [
+        Recipe(example.op, example.sizes, example.regimes, example.seed + i, example.options).build(subject.dtype)
+        for i in range(4)
+    ]
+    alive = []  # arguments that live on share no address
+    wanted = []
+    for case in cases:
+        arrays, dy = [subject.device(a) for a in case.arrays], subject.device(np.array(case.dy))
+        y, pullback = forward(subject, case.op, arrays, case.options)
+        wanted.append(
+            (np.array(subject.host(y)), [np.array(subject.host(c)) for c in backward(pullback, dy, len(arrays))])
+        )
+        alive.append((arrays, dy))
+    buffers = {name: np.array(v) for name, v in cases[0].options.items() if isinstance(v, np.ndarray)}
+    for case, want in zip(cases, wanted, strict=True):
+        fresh = {name: np.array(v) if isinstance(v, np.ndarray) else v for name, v in case.options.items()}
+        got = _run(subject, OpCase(case.op, case.arrays, fresh, case.dy))
+        del fresh
+        _same(case, want, got, "after calls whose arguments are gone")
+        for name, buffer in buffers.items():
+            buffer[...] = case.options[name]
+        got = _run(subject, OpCase(case.op, case.arrays, {**case.options, **buffers}, case.dy))
+        _same(case, want, got, "with other content in the same host arrays")
 
 
 # Host arrays among the options of an op, and what else they may come as.
@@ -436,11 +484,26 @@ BAD: tuple[Bad, ...] = (
     Bad("dropout", ((2, 3),), {"keep": np.ones((2, 3), bool), "rate": 1.0}, ValueError, "rate 1"),
     Bad("dropout", ((2, 3),), {"keep": np.ones((2, 3), bool), "rate": -0.1}, ValueError, "a negative rate"),
     Bad(
+        "attention",
+        ((2, 2, 4),) * 3,
+        {
+            "mask": np.ones((2, 2)),
+            "heads": 2,
+            "mask_value": -math.inf,
+            "keep": np.ones((2, 1, 2, 2), bool),
+            "rate": 0.1,
+        },
+        ValueError,
+        "a keep mask for one head of two",
+    ),
+    Bad(
         "mean_squared_error", ((2, 3),), {"targets": np.ones(3), "denominator": 1.0}, ValueError, "targets to broadcast"
     ),
     Bad("attention", ((1, 2, 3),) * 3, _attention_options(heads=2), ValueError, "3 features for 2 heads"),
     Bad("attention_probabilities", ((1, 2, 3),) * 2, _attention_options(heads=2), ValueError, "3 features for 2 heads"),
-    Bad("reshape", ((2, 3),), {"shape": (4, 2)}, (Exception), "another number of entries"),
+    Bad("reshape", ((2, 3),), {"shape": (4, 2)}, (Exception), "more entries than there are"),
+    Bad("reshape", ((2, 3),), {"shape": (2, 2)}, (Exception), "fewer entries than there are"),
+    Bad("embedding", ((4, 3),), {"ids": np.array([1.5])}, (Exception), "an id that is no integer"),
     Bad("transpose", ((2, 3),), {"axes": (0, 0)}, (Exception), "axes that are no permutation"),
     Bad("linear", ((2, 3), (4, 5), (4,)), {}, (Exception), "an inner dimension that does not fit"),
     Bad("adamw", ((2,),) * 4, _RULE | {"step": 0}, ValueError, "step 0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,9 @@ import numpy as np
 from refbert_conformance import reproduce
 from refbert_conformance.cases import OpCase, Recipe
 from refbert_conformance.engine import Result, attempt
+from refbert_conformance.inputs import rounded
 from refbert_conformance.measure import Record
-from refbert_conformance.minimise import minimised
+from refbert_conformance.minimise import large, minimised, shortened
 from refbert_conformance.models import ModelRecipe, inference, layer, training
 from refbert_conformance.subject import Host, Subject, backward, forward
 
@@ -31,15 +33,18 @@ def explain(result: Result, subject: Subject, job: Mapping[str, Any]) -> dict[st
     found: dict[str, Any] = {}
     if isinstance(example, Recipe):
         with contextlib.suppress(Exception):
+
+            def fails(one: Any) -> bool:
+                return bool(attempt(property, subject, one, Record(subject.arithmetic))[0])
+
+            if large(example.build(subject.dtype)):
+                example = shortened(example, fails)
             case = example.build(subject.dtype)
             if property.level == "forward":
                 case = replace(case, dy=None)
-            record = Record(subject.arithmetic)
-            if attempt(property, subject, case, record)[0]:
-                example = minimised(
-                    case, lambda c: bool(attempt(property, subject, c, Record(subject.arithmetic))[0]), subject.dtype
-                )
-                message, worst = attempt(property, subject, example, Record(subject.arithmetic))
+            if not large(case) and fails(case):
+                example = minimised(case, fails, subject.dtype)
+            message, worst = attempt(property, subject, example, Record(subject.arithmetic))
     found["message"] = message
     found["case"] = shown(example)
     if worst is not None:
@@ -80,13 +85,14 @@ def looks_like(result: Result, subject: Subject, example: Any) -> str | None:
     if isinstance(example, OpCase) and result.worst is not None:
         got = _outputs(subject.backend, subject, example)
         truth = Subject("reference", lambda: _reference(dtype))
-        apart = _distance(got, _outputs(truth.backend, truth, example))
+        apart = _distance(got, rounded(_outputs(truth.backend, truth, example), subject.dtype))
         best: tuple[float, str] | None = None
         for mutant in related:
             with contextlib.suppress(Exception):
                 other = Subject(mutant.name, lambda mutant=mutant: mutant.make(dtype=dtype))  # type: ignore[misc]
-                distance = _distance(got, _outputs(other.backend, other, example))
-                if distance <= NEAR * apart and (best is None or distance < best[0]):
+                distance = _distance(got, rounded(_outputs(other.backend, other, example), subject.dtype))
+                # An infinite distance is near to nothing.
+                if distance < math.inf and distance <= NEAR * apart and (best is None or distance < best[0]):
                     best = (distance, mutant.name)
         return best[1] if best is not None else None
     for mutant in related:  # no numbers to compare: the same property must say the same

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from refbert_conformance.cases import OpCase
+from refbert_conformance.cases import OpCase, Recipe
 from refbert_conformance.inputs import rounded
 from refbert_conformance.subject import Host
 
@@ -21,11 +21,30 @@ SECONDS = 3.0
 _ENTRIES = 400
 
 
+def shortened(recipe: Recipe, fails: Callable[[Recipe], bool]) -> Recipe:
+    """The recipe with every size as small as it goes, one after the other, by bisection (a fault that begins at a
+    size fails from there on)."""
+    until = time.perf_counter() + SECONDS
+    for letter, size in recipe.sizes.items():
+        passes, failing = 0, size
+        while failing - passes > 1 and time.perf_counter() < until:
+            middle = (passes + failing) // 2
+            candidate = replace(recipe, sizes={**recipe.sizes, letter: middle})
+            passes, failing = (passes, middle) if fails(candidate) else (middle, failing)
+        recipe = replace(recipe, sizes={**recipe.sizes, letter: failing})
+    return recipe
+
+
+def large(case: OpCase) -> bool:
+    """Too much to go through entry by entry, or to print."""
+    return sum(a.size for a in (*case.arrays, case.dy) if a is not None) > _ENTRIES
+
+
 def minimised(case: OpCase, fails: Callable[[OpCase], bool], dtype: str) -> OpCase:
     """The case with as many entries as possible 0, 1 or short; at least as it came."""
     until = time.perf_counter() + SECONDS
     arrays: list[Any] = [*case.arrays, case.dy]
-    if sum(a.size for a in arrays if a is not None) > _ENTRIES:
+    if large(case):
         return case
 
     def made(arrays: list[Any]) -> OpCase:

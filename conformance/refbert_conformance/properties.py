@@ -61,9 +61,13 @@ class Property:
 
 def all_properties(model: str | None = None) -> tuple[Property, ...]:
     """Every property, by level; the pretrained level only for the ``model`` that it needs."""
-    from refbert_conformance import blocks, contract, numerics, pretrained, symmetries, training_steps
+    from refbert_conformance import blocks, contract, numerics, pretrained, symmetries, training_steps, update_contract
 
-    found = [p for module in (contract, numerics, symmetries, blocks, training_steps) for p in module.properties()]
+    found = [
+        p
+        for module in (contract, numerics, symmetries, blocks, training_steps, update_contract)
+        for p in module.properties()
+    ]
     if model is not None:
         found += pretrained.properties(model)
     assert len({p.id for p in found}) == len(found), "two properties of one id"

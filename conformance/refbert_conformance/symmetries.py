@@ -57,8 +57,12 @@ def properties() -> list[Property]:
         "Integers whose sums the dtype holds come out exactly.",
         _linear_integers,
         sizes,
+        corpus=_probes,
     )
-    add("backward", "linear", "exact integers", "So do the gradients.", _linear_integers_back, sizes)
+    add("backward", "linear", "exact integers", "So do the gradients.", _linear_integers_back, sizes, corpus=_probes)
+    for op in ARRAYS:
+        add("forward", op, "not a number", "Where the truth is not a number, neither is the result.", _not_a_number,
+            recipes(op), cost=4.0)  # fmt: skip
     add("backward", "embedding", "exact integers", "Gradients of repeated ids add up; unused rows get exactly 0.",
         _embedding_integers, sizes)  # fmt: skip
     add("backward", "gather", "exact integers", "Gradients of repeated rows add up; others get exactly 0.",
@@ -78,6 +82,8 @@ def properties() -> list[Property]:
         "forward", "attention", "unseen keys", "The content of masked keys and values changes no bit.", _unseen, visible
     )
     add("backward", "attention", "unseen keys", "Masked keys and values get gradient exactly 0.", _unseen_back, visible)
+    add("forward", "attention_probabilities", "mask value", "A finite mask value is added to the score, as it is.",
+        _added, visible)  # fmt: skip
     add("forward", "attention_probabilities", "unseen keys", "Masked keys get probability exactly 0, at any score.",
         _unseen_probabilities, visible)  # fmt: skip
     add(
@@ -231,6 +237,11 @@ def _exact_integers(probe: Probe, subject: Subject, shape: tuple[int, ...], term
     return 2 * probe.rng.integers(-max(most, 2) // 2, max(most, 2) // 2, shape) + 1.0
 
 
+def _probes(subject: Subject) -> tuple[Probe, ...]:
+    """Long sums, and sizes that are multiples of what tensor cores take: kernels of another precision step in there."""
+    return (Probe(1, 2, 3, 1024), Probe(2, 8, 8, 512), Probe(3, 8, 8, 64), Probe(4, 64, 64, 64), Probe(5, 32, 16, 32))
+
+
 def _linear_case(subject: Subject, probe: Probe) -> tuple[OpCase, Host]:
     other = 2
     x = _exact_integers(probe, subject, (probe.n, probe.k), max(probe.k, probe.n) + 1, other)
@@ -331,16 +342,39 @@ def _tanh_odd(subject: Subject, seed: int, record: Record) -> None:
         raise Failure(f"|tanh x| is {float(abs(y).max())!r}, above 1")
 
 
+def _not_a_number(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
+    """A NaN that disappears hides that training has gone wrong. One entry of one input is NaN; in attention, a visible
+    token is, in q, k and v alike, as a layer hands it on (who skips masked keys need not see theirs)."""
+    case = built(subject, example)
+    arrays = [np.array(a) for a in case.arrays]
+    if not all(a.size for a in arrays):
+        return
+    which = int(np.random.default_rng(len(repr(example))).integers(len(arrays)))
+    if case.op.startswith("attention"):
+        visible = np.argwhere(case.options["mask"])
+        for a in arrays if len(visible) else ():
+            a[tuple(visible[-1])] = np.nan
+    else:
+        arrays[which].reshape(-1)[arrays[which].size // 2] = np.nan
+    with np.errstate(all="ignore"):
+        want, _ = getattr(ops, case.op)(*arrays, **case.options)
+        got = _call(subject, OpCase(case.op, tuple(arrays), case.options))
+    lost = np.isnan(want) & ~np.isnan(got)
+    if lost.any():
+        at = [int(i) for i in np.argwhere(lost)[0]]
+        raise Failure(f"with NaN in the input, y{at} is {got[tuple(at)]!r}, must be NaN")
+
+
 # Attention
 
 
-def _other_content(case: OpCase, dtype: str) -> OpCase:
+def _other_content(case: OpCase, dtype: str, size: float = 100.0) -> OpCase:
     """The same case with other numbers in the masked keys and values (finite: 0 · ∞ is NaN everywhere)."""
     hidden = ~case.options["mask"].astype(bool)  # [B, S]
     rng = np.random.default_rng(1)
     arrays = list(case.arrays)
     for i in range(1, len(arrays)):
-        other = rounded(100 * rng.standard_normal(arrays[i].shape), dtype)
+        other = rounded(size * rng.standard_normal(arrays[i].shape), dtype)
         arrays[i] = np.where(hidden[..., None], other, arrays[i])
     return OpCase(case.op, tuple(arrays), case.options, case.dy)
 
@@ -367,13 +401,32 @@ def _unseen_back(subject: Subject, example: Seen, record: Record) -> None:
         _equal(d[hidden], np.zeros_like(d[hidden]), f"{name} of masked keys")
 
 
+def _added(subject: Subject, example: Seen, record: Record) -> None:
+    """Scores that the mask value brings level with the others: 100 · 100 = 10,000. A value that is larger, or put in
+    the score's place, or rounded another way than the score, tips the balance."""
+    from refbert_conformance.bounds import expected
+
+    case = example.case(subject.dtype, "attention_probabilities", -10000.0)
+    B, S, _ = case.arrays[0].shape
+    mask = case.options["mask"]
+    # One head of one feature: the score is the product of two numbers.
+    near = np.random.default_rng(example.seed).integers(-2, 3, (B, S, 1)) / 128
+    k = np.where(mask[..., None].astype(bool), near, 100 + near * (subject.arithmetic.u < 2.0**-12))
+    arrays = (np.full((B, S, 1), 100.0), k)
+    options = {"mask": mask, "heads": 1, "mask_value": -10000.0}
+    (want,) = expected("attention_probabilities", arrays, options, subject.arithmetic)
+    record.compare(_call(subject, OpCase("attention_probabilities", arrays, options)), want)
+
+
 def _unseen_probabilities(subject: Subject, example: Seen, record: Record) -> None:
     case = example.case(subject.dtype, "attention_probabilities")
     p = _call(subject, case)  # [B, A, S, S]
     hidden = ~case.options["mask"].astype(bool) & _seeing(case)[:, None]
     at = np.broadcast_to(hidden[:, None, None, :], p.shape)
     _equal(p[at], np.zeros_like(p[at]), "p of masked keys")
-    other = _call(subject, _other_content(case, subject.dtype))
+    # Scores up to 10¹² (float16 ends at 65504): no finite number stands for −∞.
+    size = 1e3 if subject.dtype == "float16" else (100.0, 1e10)[example.seed % 2]
+    other = _call(subject, _other_content(case, subject.dtype, size))
     seeing = _seeing(case)
     _equal(other[seeing], p[seeing], "with other content in masked keys, p")
 
@@ -482,7 +535,7 @@ class Draws:
 
 def _draws(seed: int) -> tuple[tuple[Host, Host], dict[str, Any]]:
     rng = np.random.default_rng(seed)
-    shape = (1 + seed % 3, 40)
+    shape = (1 + seed % 3, (40, 7, 200, 513)[seed // 3 % 4])
     rate = (0.15, 0.15, 0.5, 1.0)[seed % 4]
     # The edges of every interval, where < and ≤ differ.
     select = np.where(rng.random(shape) < 0.2, rate, rng.random(shape))
@@ -490,7 +543,8 @@ def _draws(seed: int) -> tuple[tuple[Host, Host], dict[str, Any]]:
     ids = rng.integers(5, 1000, shape)
     special = rng.random(shape) < 0.2
     options = {
-        "select": select, "action": action, "random_ids": rng.integers(0, 1000, shape), "rate": rate, "mask_id": 103,
+        "select": select, "action": action, "random_ids": rng.integers(0, 1000, shape), "rate": rate,
+        "mask_id": (103, 4, 0)[seed % 3],
     }  # fmt: skip
     return (ids, special), options
 
@@ -502,6 +556,8 @@ def _mask_tokens(subject: Subject, seed: int, record: Record) -> None:
     if not isinstance(got, tuple) or len(got) != 2:
         raise Failure("mask_tokens must return (input_ids, labels)")
     for name, a, b in zip(("input_ids", "labels"), got, want, strict=True):
+        if np.asarray(a).dtype.kind not in "iu":
+            raise Failure(f"{name} must be integers, they are {np.asarray(a).dtype}")
         _equal(np.asarray(a), b, name)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from refbert_conformance.inputs import REGIMES, fill, rounded
 from refbert_conformance.subject import Host
 
-_SHAPES = ((3,), (1,), (2, 3), (5, 7), (130,))
+_SHAPES = ((3,), (1,), (2, 3), (5, 7), (130,), (40, 33))
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,9 @@ def update_corpus(op: str, dtype: str) -> tuple[UpdateCase, ...]:
         UpdateCase(op, (zero, some[1], zero, zero), usual | step),
         UpdateCase(op, (some[0], rounded(1e-6 * some[1], dtype), zero, zero), usual | step | {"lr": 0.5}),
         UpdateCase(op, (zero, zero, zero, zero), usual | step),
+        # No gradient, but moments that go on; no rate, but moments all the same.
+        UpdateCase(op, (some[0], zero, some[1], abs(some[1])), usual | step),
+        UpdateCase(op, (some[0], some[1], some[0], abs(some[1])), usual | step | {"lr": 0.0}),
         *(
             _update(op, dtype, (3, 4), ("normal", "normal", "normal"), 7, 1.0, usual | {"lr": 0.25}, s)
             for s in (1, 2, 10)
@@ -95,7 +98,7 @@ def clip_cases(dtype: str) -> st.SearchStrategy[ClipCase]:
             {f"g{i}": fill(shape, kind, seed, dtype) for i, (shape, kind, seed) in enumerate(tensors)},
             {"max_norm": max_norm, "epsilon": epsilon},
         ),
-        st.lists(tensor, min_size=1, max_size=4),
+        st.lists(tensor, min_size=1, max_size=12),
         st.sampled_from([1.0, 0.125, 1e6]),
         st.sampled_from([0.0, 1e-6, 0.5]),
     )

@@ -1,0 +1,121 @@
+"""Level "training": what the optimizer updates promise beyond numbers. Training is only resumed, and only debugged, if
+the same update gives the same bits and leaves alone what it is given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from refbert_conformance.bounds import UPDATES
+from refbert_conformance.measure import Failure, Record, check_array, same_bits
+from refbert_conformance.properties import Property
+from refbert_conformance.subject import Host, Subject
+from refbert_conformance.updates import ClipCase, UpdateCase, clip_cases, update_cases, update_corpus
+
+_CALLS = 5
+_OFTEN = 150  # for the first of the corpus
+
+
+def properties() -> list[Property]:
+    """Every rule, and clipping."""
+    found = [
+        Property(
+            "training", rule, "calls", "An update repeats bit for bit, and changes neither inputs nor old results.",
+            check=_update, draw=_cases(rule), corpus=_corpus(rule), needs=("asarray", "to_numpy", rule), cost=2,
+        )
+        for rule in UPDATES
+    ]  # fmt: skip
+    clip: dict[str, Any] = {"needs": ("asarray", "to_numpy", "clip_by_global_norm")}
+    return [
+        *found,
+        Property(
+            "training", "clip_by_global_norm", "calls", "It repeats bit for bit, and changes no gradient it is given.",
+            check=_clip, draw=lambda s: clip_cases(s.dtype), cost=2, **clip,
+        ),
+        Property(
+            "training", "clip_by_global_norm", "not finite", "A norm that is not finite is told, and spoils them all.",
+            check=_not_finite, **clip,
+        ),
+    ]  # fmt: skip
+
+
+def _cases(rule: str) -> Callable[[Subject], Any]:
+    return lambda subject: update_cases(rule, subject.dtype)
+
+
+def _corpus(rule: str) -> Callable[[Subject], tuple[UpdateCase, ...]]:
+    return lambda subject: update_corpus(rule, subject.dtype)
+
+
+def _changed(subject: Subject, given: Mapping[str, Any], before: Mapping[str, Host]) -> None:
+    for name, array in given.items():
+        if not same_bits(np.array(subject.host(array)).astype(np.float64), before[name]):
+            raise Failure(f"{name} was written into")
+
+
+def _update(subject: Subject, case: UpdateCase, record: Record) -> None:
+    rule = subject.op(case.op)
+    before = dict(zip("pgmv", case.arrays, strict=True))
+    arrays = {name: subject.device(a.copy()) for name, a in before.items()}
+
+    def call() -> list[Any]:
+        results = rule(*arrays.values(), **case.options)
+        if not isinstance(results, tuple | list) or len(results) != 3:
+            raise Failure(f"{case.op} must return (p, m, v)")
+        return list(results)
+
+    first = call()
+    kept = [
+        np.array(check_array(subject.host(x, before["p"].shape, name), before["p"].shape, subject.arithmetic, name))
+        for name, x in zip("pmv", first, strict=True)
+    ]
+    _changed(subject, arrays, before)
+    often = case.options == update_corpus(case.op, subject.dtype)[0].options and case.arrays[0].shape == (2, 3)
+    for number in range(2, (_OFTEN if often else _CALLS) + 1):
+        for name, x, was in zip("pmv", call(), kept, strict=True):
+            if case.op not in subject.arithmetic.nondeterministic and not same_bits(np.array(subject.host(x)), was):
+                raise Failure(f"call {number} with the same arguments gives another {name}")
+    rule(*(subject.device(a + 1) for a in case.arrays), **case.options)
+    for name, x, was in zip("pmv", first, kept, strict=True):
+        if not same_bits(np.array(subject.host(x)), was):
+            raise Failure(f"a later call changed an earlier {name}")
+
+
+def _clip(subject: Subject, case: ClipCase, record: Record) -> None:
+    clip = subject.op("clip_by_global_norm")
+    gradients = {name: subject.device(g.copy()) for name, g in case.gradients.items()}
+    first, norm = clip(gradients, **case.options)
+    kept = {name: np.array(subject.host(g)) for name, g in first.items()}
+    _changed(subject, gradients, case.gradients)
+    for number in range(2, _CALLS * 4):
+        again, norm_again = clip(gradients, **case.options)
+        if "clip_by_global_norm" in subject.arithmetic.nondeterministic:
+            continue
+        if float(norm_again) != float(norm) and not math.isnan(float(norm)):
+            raise Failure(f"call {number} with the same gradients gives the norm {norm_again!r}, was {norm!r}")
+        for name, g in again.items():
+            if not same_bits(np.array(subject.host(g)), kept[name]):
+                raise Failure(f"call {number} with the same gradients gives another {name}")
+    clip({name: subject.device(2 * g) for name, g in case.gradients.items()}, **case.options)
+    for name, g in first.items():
+        if not same_bits(np.array(subject.host(g)), kept[name]):
+            raise Failure(f"a later call changed an earlier {name}")
+
+
+def _not_finite(subject: Subject, example: Any, record: Record) -> None:
+    for bad in (math.nan, math.inf, -math.inf):
+        gradients = {"a": np.ones((2, 3)), "b": np.array([1.0, bad])}
+        device = {name: subject.device(g) for name, g in gradients.items()}
+        clipped, norm = subject.op("clip_by_global_norm")(device, max_norm=1.0)
+        if math.isfinite(float(norm)):
+            raise Failure(f"with a gradient of {bad} the norm is {float(norm)!r}")
+        for name, g in clipped.items():
+            if not np.isnan(np.array(subject.host(g))).all():
+                raise Failure(f"with a gradient of {bad} every clipped gradient must be NaN, {name} is not")
+
+
+__all__ = ["properties"]
