@@ -197,8 +197,13 @@ class Objective(Protocol[A]):
         c: Any,
         *,
         draws: Any = None,
+        denominators: Mapping[str, float] | None = None,
     ) -> tuple[A, dict[str, A], Callable[[A], dict[str, A]]]:
-        """batch: `refbert.Batch`; c: `refbert.spec.choices.Choices`; draws: `refbert.Dropout` or None."""
+        """batch: `refbert.Batch`; c: `refbert.spec.choices.Choices`; draws: `refbert.Dropout` or None.
+
+        denominators: what the losses are divided by where these rows are a part of a batch
+        (`refbert.spec.losses.denominators`); None: what follows from these labels.
+        """
 
 
 class TokenMasking(Protocol):

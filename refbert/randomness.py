@@ -8,6 +8,7 @@ before it.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,17 +17,36 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Dropout:
-    """The keep masks of one training step. ``seed`` names the run, ``step`` the optimizer step (from 0)."""
+    """The keep masks of one training step. ``seed`` names the run, ``step`` the optimizer step (from 0).
+
+    ``rows`` = (start, stop, total): the masks of rows start to stop of a batch of ``total`` rows, which are the same
+    bits that the whole batch's masks have there. So a batch may be computed in pieces, or by several processes.
+    """
 
     seed: int
     step: int = 0
+    rows: tuple[int, int, int] | None = None
 
     def keep(self, site: str, shape: tuple[int, ...], rate: float) -> npt.NDArray[np.bool_]:
         """True with probability 1 − rate, independently per entry.
 
         ``site`` is the name of the place in the model ("encoder.layer.3.output", …): no two places share a mask.
+        Raises ValueError if ``rows`` are set and ``shape`` is not theirs.
         """
         label = f"{self.seed}/{self.step}/{site}".encode()
         key = np.frombuffer(hashlib.blake2b(label, digest_size=16).digest(), dtype=np.uint64)
-        draws = np.random.Generator(np.random.Philox(key=key)).random(shape, dtype=np.float32)
-        return draws >= rate
+        bits = np.random.Philox(key=key)
+        skipped = 0
+        if self.rows is not None:
+            start, stop, total = self.rows
+            if not shape or not 0 <= start <= stop <= total or shape[0] != stop - start:
+                raise ValueError(f"a mask of shape {shape} is not of rows {start} to {stop} of {total}")
+            # Philox is counter-based: a step of the counter is eight numbers of 32 bits, and steps can be leapt over.
+            leaps, skipped = divmod(start * math.prod(shape[1:]), _PER_STEP)
+            bits.advance(leaps)
+        draws = np.random.Generator(bits).random(skipped + math.prod(shape), dtype=np.float32)
+        return (draws[skipped:] >= rate).reshape(shape)
+
+
+# Philox 4x64 gives four 64-bit numbers for each value of its counter; a float32 takes 32 bits.
+_PER_STEP = 8

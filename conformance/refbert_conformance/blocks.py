@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from refbert.batching import Batch
 from refbert_conformance.inputs import rounded
 from refbert_conformance.measure import Failure, Record, Worst, row_described, row_worst, same_bits
-from refbert_conformance.models import ACTIVATIONS, ModelRecipe, inference, layer, model_recipes, on, training
+from refbert_conformance.models import ACTIVATIONS, OFF, ModelRecipe, inference, layer, model_recipes, on, training
 from refbert_conformance.noise import tolerances
 from refbert_conformance.properties import Property
 from refbert_conformance.subject import Host, Subject
@@ -59,6 +59,10 @@ def properties() -> list[Property]:
             check=_fused_padding, cost=3, **fused,
         ),
         Property(
+            "blocks", "encoder_layer", "fused: each weight", "Each weight counts where all others are the same arrays.",
+            check=_fused_each, cost=10, **fused,
+        ),
+        Property(
             "models", "inference", "accuracy", "Hidden states, attention maps and logits are the truth's.",
             check=_inference, draw=lambda s: model_recipes(**plain), corpus=lambda s: _MODELS[:3],
             needs=_SPEC, cost=2.5,
@@ -78,7 +82,7 @@ def properties() -> list[Property]:
         ),
         Property(
             "models", "objective", "accuracy", "The backend's own model and its gradients are the spec's on the truth.",
-            check=_objective, corpus=lambda s: _MODELS, cost=2.5, **own,
+            check=_objective, corpus=lambda s: _OWN, cost=2.5, **own,
         ),
         Property(
             "models", "objective", "repeatable", _REPEATABLE,
@@ -91,6 +95,10 @@ def properties() -> list[Property]:
         Property(
             "models", "objective", "calls", "A call changes no weight, batch or label, and no earlier gradient.",
             check=_own_calls, cost=2.5, **own,
+        ),
+        Property(
+            "models", "objective", "each argument", "Each weight, id and label counts where all others are the same.",
+            check=_own_each, corpus=lambda s: _MODELS[1:4], cost=20, **own,
         ),
     ]  # fmt: skip
 
@@ -116,6 +124,11 @@ _FUSED = (
     # more sequences, heads and tokens than one block of threads
     ModelRecipe(8, "masked_lm", 1, B=5, S=9, A=12, D=4, F=40, mask="ragged"),
     ModelRecipe(9, "masked_lm", 1, B=2, S=70, mask="all"),
+    # Features in whole blocks and fewer inside than outside (weights of 1/√H: with large ones softmax picks one key,
+    # and rounding decides which); inside, more than a block and a rest; one of everything.
+    ModelRecipe(12, "masked_lm", 1, B=1, S=3, A=2, D=64, F=72, mask="all", scale=0.1),
+    ModelRecipe(13, "masked_lm", 1, B=2, S=2, A=3, D=2, F=300, mask="all"),
+    ModelRecipe(16, "masked_lm", 1, B=1, S=1, A=1, D=8, F=1, mask="all"),
 )  # fmt: skip
 # What changes from call to call in "options".
 _CHANGING = (ModelRecipe(1, "masked_lm", 1, mask="none"), ModelRecipe(2, "masked_lm", 1, mask_value=-10000.0))
@@ -135,6 +148,24 @@ _MODELS = (
         ])
     ),
     ModelRecipe(9, "pretraining", 3, B=5, S=9, A=5, D=4, F=17, V=40, rate=0.1),
+)  # fmt: skip
+# What a whole model of the backend's own is tried on besides. Each rate on its own, an evaluation, later steps, heads
+# in the other order or without labels; no label at all; several questions; answers before and beyond the window.
+_OWN = (
+    *_MODELS,
+    *(ModelRecipe(2, "classes", 1, rate=0.4, off=off) for off in OFF),
+    ModelRecipe(3, "pretraining", 1, rate=0.4, off="attention", step=1),
+    ModelRecipe(3, "tags", 1, rate=0.4, off="hidden", step=12),
+    *(ModelRecipe(4, task, 1, B=3) for task in ("reversed", "words only", "order only")),
+    ModelRecipe(7, "masked_lm", 1),
+    *(ModelRecipe(5, task, 1, B=3, rate=0.3, part=True) for task in ("pretraining", "answers", "classes")),
+    *(ModelRecipe(seed, "choices", 1, B=6) for seed in (0, 1, 2)),
+    *(ModelRecipe(seed, "answers", 1, B=8, mask_value=value) for seed in (0, 1) for value in (-math.inf, -10000.0)),
+    *(ModelRecipe(seed, task, 1, B=8) for seed in (0, 1) for task in ("order only", "classes", "tags")),
+    # Names of layers with two digits, and a site of dropout for each.
+    ModelRecipe(10, "pretraining", 13, B=1, S=2, A=1, D=3, F=2, V=3, rate=0.3),
+    # More tokens, predictions, words and features than one block.
+    ModelRecipe(12, "masked_lm", 1, B=2, S=70, A=1, D=64, F=72, V=150, mask="all", scale=0.1),
 )  # fmt: skip
 
 
@@ -211,6 +242,11 @@ def _fused_calls(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
             again = call(device, params, **{**options, "mask": options["mask"].astype(kind)})
             if not same_bits(np.array(subject.host(again)), kept):
                 raise Failure(f"a mask of {np.dtype(kind)} gives other bits than one of int64")
+        for layout in (np.asfortranarray(mask), np.repeat(mask, 2, axis=1)[:, ::2]):
+            if not same_bits(np.array(subject.host(call(device, params, **{**options, "mask": layout}))), kept):
+                raise Failure("a mask in another layout gives other bits")
+    nothing = call(subject.device(x[:0]), params, **{**options, "mask": mask[:0]})
+    subject.host(nothing, (0, *x.shape[1:]), "y of an empty batch")
 
 
 def _changing(recipe: ModelRecipe) -> tuple[ModelRecipe, ...]:
@@ -236,7 +272,10 @@ def _fused_options(subject: Subject, recipe: ModelRecipe, record: Record) -> Non
 
 
 def _own_options(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
-    for one in (*_changing(recipe), replace(recipe, rate=0.3), replace(recipe, rate=0.1)):
+    dropping = replace(recipe, rate=0.3)
+    others = (dropping, replace(dropping, step=1), replace(dropping, seed=recipe.seed + 4), replace(recipe, rate=0.1))
+    parts = (replace(dropping, part=True), replace(recipe, part=True))
+    for one in (*_changing(recipe), *others, *parts, replace(dropping, off="draws")):
         _objective(subject, one, record)
 
 
@@ -244,14 +283,14 @@ def _own_calls(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
     recipe = _possible(recipe)
     call = subject.op("objective")
 
-    def step(recipe: ModelRecipe) -> tuple[dict[str, Any], dict[str, Host], Batch, dict[str, Host], dict[str, Any]]:
+    def step(recipe: ModelRecipe) -> tuple[Any, ...]:
         weights, batch, labels = recipe.parameters(subject.dtype), recipe.batch(), recipe.labels()
         p = on(subject.backend, {name: w.copy() for name, w in weights.items()})
         loss, _, pullback = call(p, batch, labels, recipe.heads, recipe.choices, draws=recipe.draws)
         results = {"loss": loss, **pullback(subject.device(np.ones(())))}
-        return p, weights, batch, labels, results
+        return p, weights, batch, labels, results, pullback
 
-    p, weights, batch, labels, results = step(recipe)
+    p, weights, batch, labels, results, pullback = step(recipe)
     for name, w in weights.items():
         if not same_bits(np.array(subject.host(p[name])).astype(float), w):
             raise Failure(f"objective wrote into {name}")
@@ -268,6 +307,82 @@ def _own_calls(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
     for name, was in kept.items():
         if not same_bits(np.array(subject.host(results[name])), was) or not same_bits(np.array(hosts[name]), was):
             raise Failure(f"a later step changed the earlier {name}")
+    if not subject.arithmetic.nondeterministic:
+        for name, x in pullback(subject.device(np.ones(()))).items():
+            if not same_bits(np.array(subject.host(x)), kept[name]):
+                raise Failure(f"called again, after another step, the pullback gives another {name}")
+        arguments = (recipe.heads, recipe.choices)
+        narrow = {name: x.astype(np.int32) if x.dtype.kind == "i" else x for name, x in labels.items()}
+        spread = {name: np.repeat(x, 2, axis=0)[::2] for name, x in labels.items()}
+        for kind, other in (("32 bits", narrow), ("another layout", spread)):
+            loss, _, _ = call(p, batch, other, *arguments, draws=recipe.draws)
+            if not same_bits(np.array(subject.host(loss)), kept["loss"]):
+                raise Failure(f"labels of {kind} give another loss")
+    try:
+        call(p, batch, {}, recipe.heads, recipe.choices, draws=recipe.draws)
+    except ValueError:
+        return
+    raise Failure("without a labelled head there is no loss; the spec raises ValueError")
+
+
+def _own_each(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
+    """Packed weights, compiled graphs and copies on a device are kept by some key: what is not in it must not count."""
+    recipe = _possible(recipe)
+    other = replace(recipe, seed=recipe.seed + 8)  # alike but for the numbers
+    batch, labels = recipe.batch(), recipe.labels()
+    call = subject.op("objective")
+
+    def step(p: dict[str, Any]) -> dict[str, Host]:
+        loss, _, pullback = call(p, batch, labels, recipe.heads, recipe.choices, draws=recipe.draws)
+        results = {"loss": loss, **pullback(subject.device(np.ones(())))}
+        return {name: np.array(subject.host(x)) for name, x in results.items()}
+
+    _each_weight(subject, recipe.parameters(subject.dtype), other.parameters(subject.dtype), step)
+    for one in _inputs_changed(recipe, other):
+        run = training(one, subject.dtype, own=True)  # type: ignore[arg-type]
+        compare(subject, training(one, subject.dtype), run(subject.backend), record)  # type: ignore[arg-type]
+
+
+def _inputs_changed(recipe: ModelRecipe, other: ModelRecipe) -> list[_With]:
+    """The recipe as it is, and with one of its ids, types, mask, labels and draws after the other from elsewhere."""
+    a, b, labels = recipe.batch(), other.batch(), recipe.labels()
+    batches = [
+        Batch(b.input_ids, a.token_type_ids, a.attention_mask),
+        Batch(a.input_ids, b.token_type_ids, a.attention_mask),
+        Batch(a.input_ids, a.token_type_ids, b.attention_mask),
+    ]
+    found = [_With(recipe), *(_With(recipe, batch=lambda one=one: one) for one in batches)]
+    for name, array in other.labels().items():
+        found.append(_With(recipe, labels=lambda found=labels | {name: array}: found))
+    if recipe.draws is not None:
+        found.append(_With(recipe, draws=other.draws))
+    return found
+
+
+def _each_weight(
+    subject: Subject,
+    weights: dict[str, Host],
+    others: dict[str, Host],
+    call: Callable[[dict[str, Any]], dict[str, Host]],
+) -> None:
+    """One weight replaced, the others the same arrays as before, must be as good as all of them new."""
+    if subject.arithmetic.nondeterministic:
+        return
+    p = on(subject.backend, weights)
+    for name in weights:
+        call(p)  # what it keeps is now of these
+        got = call(p | {name: subject.device(others[name])})
+        want = call(on(subject.backend, weights | {name: others[name]}))
+        for output, x in want.items():
+            if not same_bits(got[output], x):
+                raise Failure(f"only {name} is new, and {output} is not what it is where every array is new")
+
+
+def _fused_each(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
+    x, local, options = _fused_inputs(subject, recipe)
+    _, others, _ = _fused_inputs(subject, replace(recipe, seed=recipe.seed + 8))
+    call, device = subject.op("encoder_layer"), subject.device(x)
+    _each_weight(subject, local, others, lambda p: {"y": np.array(subject.host(call(device, p, **options)))})
 
 
 def _fused_padding(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
@@ -291,13 +406,14 @@ def _padding(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
     batch = recipe.batch()
     visible = batch.attention_mask.astype(bool) & batch.attention_mask.any(axis=-1, keepdims=True)
     rng = recipe.rng(8)
+    types = recipe.config.type_vocab_size
     other = Batch(
         np.where(visible, batch.input_ids, rng.integers(0, recipe.V, visible.shape)),
-        np.where(visible, batch.token_type_ids, rng.integers(0, 2, visible.shape)),
+        np.where(visible, batch.token_type_ids, rng.integers(0, types, visible.shape)),
         batch.attention_mask,
     )
     run = inference(recipe, subject.dtype)
-    changed = inference(_With(recipe, other), subject.dtype)  # type: ignore[arg-type]
+    changed = inference(_With(recipe, batch=lambda: other), subject.dtype)  # type: ignore[arg-type]
     a, b = run(subject.backend), changed(subject.backend)
     last = f"hidden_states[{recipe.layers}]"
     if not same_bits(a[last][visible], b[last][visible]):
@@ -305,13 +421,11 @@ def _padding(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
 
 
 class _With:
-    """A recipe with another batch."""
+    """A recipe with something else in it."""
 
-    def __init__(self, recipe: ModelRecipe, batch: Batch) -> None:
-        self._recipe, self._batch = recipe, batch
-
-    def batch(self) -> Batch:
-        return self._batch
+    def __init__(self, recipe: ModelRecipe, **members: Any) -> None:
+        self._recipe = recipe
+        self.__dict__.update(members)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._recipe, name)
@@ -349,12 +463,14 @@ def _repeat(subject: Subject, recipe: ModelRecipe, *, own: bool) -> None:
             for name, again in run(subject.backend).items():
                 if not same_bits(np.asarray(first[name]), np.asarray(again)):
                     raise Failure(f"step {number} with the same arguments gives another {name}")
-    if "masked_lm" in recipe.heads:
-        return  # the tied decoder reaches every word
-    words = first["bert.embeddings.word_embeddings.weight"]
-    unused = np.setdiff1d(np.arange(recipe.V), recipe.batch().input_ids)
-    if np.any(words[unused] != 0):
-        raise Failure("the word embedding of an id that is not in the batch has a gradient")
+    batch = recipe.batch()
+    used = {"position": np.arange(recipe.S), "token_type": batch.token_type_ids, "word": batch.input_ids}
+    if "loss of masked_lm" in first:
+        del used["word"]  # the tied decoder reaches every one
+    for name, ids in used.items():
+        gradient = first[f"bert.embeddings.{name}_embeddings.weight"]
+        if np.any(gradient[np.setdiff1d(np.arange(len(gradient)), ids)] != 0):
+            raise Failure(f"the {name} embedding of an id that is not in the batch has a gradient")
 
 
 __all__ = ["properties", "st"]

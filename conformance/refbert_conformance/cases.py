@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ def _shape(recipe: Recipe, letters: str) -> tuple[int, ...]:
 
 
 def _leading(recipe: Recipe) -> tuple[int, ...]:
-    """One, two or three leading axes: an op must not care."""
+    """None to three leading axes: an op must not care."""
     axes = recipe.options.get("axes", 2)
     return _shape(recipe, "BS"[2 - axes :]) if axes <= 2 else (*_shape(recipe, "BS"), 2)
 
@@ -78,7 +79,8 @@ def _unary(recipe: Recipe, dtype: str) -> OpCase:
 
 
 def _add(recipe: Recipe, dtype: str) -> OpCase:
-    shape = (*_leading(recipe), recipe.sizes["H"])
+    # −1 axes: losses are added, too.
+    shape = () if recipe.options.get("axes") == -1 else (*_leading(recipe), recipe.sizes["H"])
     return _finished(recipe, (recipe.array(0, shape, dtype), recipe.array(1, shape, dtype)), {}, dtype)
 
 
@@ -101,9 +103,10 @@ def _embedding(recipe: Recipe, dtype: str) -> OpCase:
 
 
 def _gather(recipe: Recipe, dtype: str) -> OpCase:
-    B, S, H = _shape(recipe, "BSH")
-    positions = _ids(recipe, B * S, (recipe.options["rows"],))
-    return _finished(recipe, (recipe.array(0, (B, S, H), dtype),), {"positions": positions}, dtype)
+    leading = _leading(recipe)
+    positions = _ids(recipe, math.prod(leading), (recipe.options["rows"],))
+    x = recipe.array(0, (*leading, recipe.sizes["H"]), dtype)
+    return _finished(recipe, (x,), {"positions": positions}, dtype)
 
 
 def _ids(recipe: Recipe, limit: int, shape: tuple[int, ...]) -> Host:
@@ -131,8 +134,13 @@ def _layer_norm(recipe: Recipe, dtype: str) -> OpCase:
 
 def _dropout(recipe: Recipe, dtype: str) -> OpCase:
     x = recipe.array(0, (*_leading(recipe), recipe.sizes["H"]), dtype)
-    rate = recipe.options["rate"]
-    return _finished(recipe, (x,), {"keep": recipe.rng(3).random(x.shape) >= rate, "rate": rate}, dtype)
+    return _finished(recipe, (x,), {"keep": _keep(recipe, x.shape), "rate": recipe.options["rate"]}, dtype)
+
+
+def _keep(recipe: Recipe, shape: tuple[int, ...]) -> Host:
+    """The mask is an input: nothing says that the share kept is what the rate promises."""
+    below = {"rate": recipe.options["rate"], "half": 0.5, "every": 0.0}[recipe.options.get("kept", "rate")]
+    return np.asarray(recipe.rng(3).random(shape) >= below)
 
 
 def _mask(recipe: Recipe) -> Host:
@@ -175,7 +183,9 @@ def _attention(recipe: Recipe, dtype: str) -> OpCase:
     rate = recipe.options["rate"]
     if rate is not None:
         B, S, A = _shape(recipe, "BSA")
-        options |= {"keep": recipe.rng(3).random((B, A, S, S)) >= rate, "rate": rate}
+        options |= {"rate": rate}
+        if recipe.options.get("kept") != "no mask":  # without one nothing is dropped, at any rate
+            options |= {"keep": _keep(recipe, (B, A, S, S))}
     return _finished(recipe, arrays, options, dtype)
 
 
@@ -185,7 +195,7 @@ def _cross_entropy(recipe: Recipe, dtype: str) -> OpCase:
     labels = rng.integers(0, shape[-1], shape[:-1])
     labels[rng.random(labels.shape) < recipe.options["ignored"]] = ops.IGNORE
     count = int((labels != ops.IGNORE).sum())
-    denominator = {"mean": count, "google": count + 1e-5, "shards": 2 * count + 3, "one": 1, "half": 0.5}[
+    denominator = {"mean": count, "google": count + 1e-5, "shards": 2 * count + 3, "one": 1, "half": 0.5, "nothing": 0}[
         recipe.options["over"]
     ]
     options = {"labels": labels, "denominator": float(denominator)}
@@ -233,18 +243,19 @@ _COUNT: Mapping[str, int] = {op: len(names) for op, names in ARRAYS.items()}
 
 EPS = (1e-12, 1e-5, 1e-6, 1e-3, 0.5)
 RATES = (0.1, 0.25, 0.9, 0.5, 0.0)
-_AXES = {"axes": st.sampled_from([2, 1, 3])}
-_ATTENTION = {"mask": st.sampled_from(MASKS), "mask_value": st.sampled_from([-math.inf, -10000.0])}
+_KEPT = ("rate", "half", "every")
+_AXES = {"axes": st.sampled_from([2, 1, 3, 0])}
+_ATTENTION = {"mask": st.sampled_from(MASKS), "mask_value": st.sampled_from([-math.inf, -10000.0, -3.0])}
 # op -> (sizes by letter, options)
 _DRAWN: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
-    "add": ({"H": _WIDE}, _AXES),
+    "add": ({"H": _WIDE}, {"axes": st.sampled_from([2, 1, 3, 0, -1])}),
     "reshape": ({"H": _WIDE}, {"to": st.sampled_from(["merge", "split", "turn", "flat"])}),
     "transpose": (
         {"H": _WIDE},
-        {"axes": st.sampled_from([(1, 0, 2), (2, 0, 1), (0, 2, 1), (2, 1, 0), (1, 0), (0, 2, 1, 3), (3, 0, 2, 1)])},
+        {"axes": st.sampled_from([(1, 0, 2), *(axes for n in (1, 2, 3, 4) for axes in permutations(range(n)))])},
     ),
     "embedding": ({"V": _WIDE, "H": _WIDE}, _AXES),
-    "gather": ({"H": _WIDE}, {"rows": st.integers(0, 7)}),
+    "gather": ({"H": _WIDE}, {"rows": st.integers(0, 7), "axes": st.sampled_from([2, 1, 3])}),
     "linear": ({"I": _WIDE, "O": _WIDE}, _AXES),
     "layer_norm": ({"H": _WIDE}, {"eps": st.sampled_from(EPS)} | _AXES),
     "gelu": ({"H": _WIDE}, {"form": st.sampled_from(["erf", "tanh"])} | _AXES),
@@ -254,14 +265,14 @@ _DRAWN: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     "attention_probabilities": ({"A": st.integers(1, 4), "D": st.sampled_from([2, 3, 1, 5, 8, 16])}, _ATTENTION),
     "attention": (
         {"A": st.integers(1, 4), "D": st.sampled_from([2, 3, 1, 5, 8, 16])},
-        {"rate": st.sampled_from([None, *RATES])} | _ATTENTION,
+        {"rate": st.sampled_from([None, *RATES]), "kept": st.sampled_from([*_KEPT, "no mask"])} | _ATTENTION,
     ),
-    "dropout": ({"H": _WIDE}, {"rate": st.sampled_from(RATES)} | _AXES),
+    "dropout": ({"H": _WIDE}, {"rate": st.sampled_from(RATES), "kept": st.sampled_from(_KEPT)} | _AXES),
     "cross_entropy": (
         {"C": _WIDE},
         {
             "ignored": st.sampled_from([0.0, 0.4, 1.0]),
-            "over": st.sampled_from(["mean", "google", "shards", "one", "half"]),
+            "over": st.sampled_from(["mean", "google", "shards", "one", "half", "nothing"]),
         }
         | _AXES,
     ),
@@ -298,6 +309,22 @@ def _fixed(
     return Recipe(op, chosen, (regime,) * _COUNT[op] + ("normal",), seed, first | dict(options or {}))
 
 
+# Options that decide about numbers and not about shapes.
+_FREE = ("eps", "form", "rate", "kept", "mask", "mask_value", "ignored", "over")
+
+
+def another(recipe: Recipe) -> Recipe:
+    """A call of the same shapes with nothing else in common: other numbers, other heads, the next of every option."""
+    options = dict(recipe.options)
+    for name, strategy in _DRAWN[recipe.op][1].items():
+        if name in _FREE and options.get(name) in strategy.elements:
+            options[name] = strategy.elements[(strategy.elements.index(options[name]) + 1) % len(strategy.elements)]
+    sizes = dict(recipe.sizes)
+    if recipe.op == "attention":  # probabilities are [B, A, S, S]
+        sizes |= {"A": sizes["D"], "D": sizes["A"]}
+    return replace(recipe, sizes=sizes, options=options, seed=recipe.seed + 1)
+
+
 def corpus(op: str) -> tuple[Recipe, ...]:
     """Always run, whatever Hypothesis draws: axes of size 0 and 1, long rows, extreme values, BERT's sizes."""
     found = [_fixed(op, B=1, S=1, H=1, I=1, O=1, V=1, A=1, D=1, C=1), _fixed(op)]
@@ -308,6 +335,25 @@ def corpus(op: str) -> tuple[Recipe, ...]:
     if op == "transpose":
         found += [_fixed(op, S=2, H=2, options={"axes": axes}) for axes in _DRAWN[op][1]["axes"].elements]
         found += [_fixed(op, S=70, H=67, options={"axes": axes}) for axes in ((0, 2, 1), (2, 1, 0), (0, 2, 1, 3))]
+    if op not in (
+        "attention",
+        "attention_probabilities",
+        "cross_entropy",
+        "mean_squared_error",
+        "reshape",
+        "transpose",
+    ):
+        found += [_fixed(op, B=1, S=2, H=768, I=768, O=768)]  # kernels are specialised for BERT's own width
+    if "axes" in _DRAWN[op][1] and op not in ("transpose", "mean_squared_error"):
+        found += [_fixed(op, options={"axes": axes}) for axes in _DRAWN[op][1]["axes"].elements[1:]]
+    if op in ("add", "dropout", "gelu", "relu", "tanh"):
+        forms = [{"form": "erf"}, {"form": "tanh"}] if op == "gelu" else [{}]
+        found += [_fixed(op, "enormous", options=form) for form in forms]
+    if op in ("add", "dropout"):
+        found += [_fixed(op, "subnormal")]
+    if op in ("attention", "dropout"):
+        kinds = _DRAWN[op][1]["kept"].elements
+        found += [_fixed(op, options={"rate": rate, "kept": kept}) for kept in kinds for rate in (0.5, 0.0)]
     if op == "linear":
         found += [_fixed(op, B=2, S=3, I=300, O=7), _fixed(op, B=1, S=2, I=1025, O=3), _fixed(op, B=5, S=67, I=3, O=4)]
         found += [_fixed(op, I=4, O=4), _fixed(op, "offset", I=129, O=2), _fixed(op, B=1, S=1, I=4, O=600)]
@@ -324,7 +370,7 @@ def corpus(op: str) -> tuple[Recipe, ...]:
         found += [_fixed(op, H=1500, B=1)]
     if op in ("attention", "attention_probabilities"):
         for kind in MASKS:
-            for value in (-math.inf, -10000.0):
+            for value in (-math.inf, -10000.0, -3.0):
                 shape = {"B": 3, "S": 5, "A": 2, "D": 3}
                 found += [
                     _fixed(op, regime, options={"mask": kind, "mask_value": value}, **shape)
@@ -336,7 +382,7 @@ def corpus(op: str) -> tuple[Recipe, ...]:
     if op == "attention":
         found += [_fixed(op, S=4, options={"rate": rate, "mask": "holes"}) for rate in RATES]
     if op == "cross_entropy":
-        for over in ("mean", "google", "shards", "one", "half"):
+        for over in ("mean", "google", "shards", "one", "half", "nothing"):
             found += [_fixed(op, options={"over": over, "ignored": share}) for share in (0.0, 0.4, 1.0)]
         found += [_fixed(op, "large", C=300), _fixed(op, C=2000, B=1, S=2)]
     if op in ("embedding", "gather"):
@@ -350,25 +396,33 @@ def _large() -> dict[str, tuple[Recipe, ...]]:
         op: (_fixed(op, B=1, S=1, H=70_001),) for op in ("add", "reshape", "gelu", "relu", "tanh", "dropout")
     }
     attention = (
-        {"B": 1, "S": 400, "A": 1, "D": 2, "options": {"mask": "all"}},
+        {"B": 1, "S": 512, "A": 1, "D": 2, "options": {"mask": "all"}},
+        {"B": 1, "S": 64, "A": 1, "D": 8, "options": {"mask": "ragged"}},
+        {"B": 1, "S": 128, "A": 1, "D": 8, "options": {"mask": "ragged"}},
         {"B": 1, "S": 140, "A": 1, "D": 3, "options": {"mask": "holes"}},
         {"B": 2, "S": 5, "A": 16, "D": 64, "options": {"mask": "ragged"}},
         {"B": 1, "S": 33, "A": 12, "D": 64, "options": {"mask": "holes"}},
     )
     for op in ("attention", "attention_probabilities"):
         every[op] = tuple(_fixed(op, **sizes) for sizes in attention)  # type: ignore[arg-type]
-    linear = ({"I": 4100, "O": 2}, {"I": 2, "O": 30_522}, {"B": 8, "S": 65, "I": 3, "O": 2}, {"B": 4, "S": 8, "I": 64})
+    linear = (
+        {"I": 4100, "O": 2},
+        {"I": 2, "O": 30_522},
+        {"B": 33, "S": 128, "I": 3, "O": 2},
+        {"B": 4, "S": 8, "I": 64},
+    )
     every["linear"] = tuple(_fixed("linear", **dict({"B": 1, "S": 1, "O": 32}, **sizes)) for sizes in linear)  # type: ignore[arg-type]
     every["layer_norm"] = tuple(
-        _fixed("layer_norm", B=B, S=S, H=H) for B, S, H in ((1, 2, 1024), (1, 1, 4096), (24, 25, 3))
+        _fixed("layer_norm", B=B, S=S, H=H) for B, S, H in ((1, 2, 1024), (1, 1, 4096), (33, 128, 3))
     )
-    every["softmax"] = (_fixed("softmax", B=1, S=1, H=4099), _fixed("softmax", B=24, S=25, H=3))
+    every["softmax"] = (_fixed("softmax", B=1, S=1, H=4099), _fixed("softmax", B=33, S=128, H=3))
     every["cross_entropy"] = (
         _fixed("cross_entropy", B=1, S=2, C=30_522), _fixed("cross_entropy", B=1, S=2, C=5000),
-        _fixed("cross_entropy", B=24, S=25, C=3),
+        _fixed("cross_entropy", B=33, S=128, C=3),
     )  # fmt: skip
     every["mean_squared_error"] = (_fixed("mean_squared_error", B=30, H=40),)
-    every["embedding"] = (_fixed("embedding", B=1, V=70_000, H=1),)
+    # The segment table: two rows, which a batch names thousands of times.
+    every["embedding"] = (_fixed("embedding", B=1, V=70_000, H=1), _fixed("embedding", B=33, S=128, V=2, H=1))
     every["gather"] = (_fixed("gather", B=2, S=33_000, H=1),)
     return every
 

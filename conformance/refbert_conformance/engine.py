@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.errors import HypothesisException
 
 from refbert_conformance.measure import Failure, Record, Unsupported, Worst
+from refbert_conformance.pools import few_shapes
 from refbert_conformance.properties import Property
 from refbert_conformance.subject import Subject
 
@@ -134,6 +135,9 @@ def _search(
     found = (result.message, result.worst, result.example)
     failed_at.clear()
 
+    strategy = property.draw(subject)
+    if subject.compiles:
+        strategy = few_shapes(strategy, property.op)
     search = settings(
         max_examples=property.examples(profile),
         database=None,
@@ -142,7 +146,7 @@ def _search(
         suppress_health_check=list(HealthCheck),
         report_multiple_bugs=False,
         print_blob=False,
-    )(seed(_seed(property, seed_number))(given(property.draw(subject))(tried)))
+    )(seed(_seed(property, seed_number))(given(strategy)(tried)))
     try:
         search()
     except _Failed:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refbert_conformance.arithmetic import FORMATS
+
 Host = npt.NDArray[Any]
 
 
@@ -86,9 +88,30 @@ REGIMES: Mapping[str, Callable[[np.random.Generator, tuple[int, ...]], Host]] = 
 }
 
 
+def _enormous(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Host:
+    """Where x³ overflows and x² does not (float16: near its end)."""
+    x = rng.uniform(0.1, 1, shape) * rng.choice(np.array([1.0, -1.0]), shape)
+    return np.asarray(x * (3e4 if dtype == "float16" else 1e15))
+
+
+def _subnormal(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Host:
+    """Below the dtype's smallest normal number, which only a declared flush_to_zero makes 0."""
+    return np.asarray(rng.uniform(-0.5, 0.5, shape) * 2.0 ** FORMATS[dtype][1])
+
+
+# The ends of the dtype's range, for ops whose steps stay within it: only where the corpus names them.
+EXTREMES: Mapping[str, Callable[[np.random.Generator, tuple[int, ...], str], Host]] = {
+    "enormous": _enormous,
+    "subnormal": _subnormal,
+}
+
+
 def fill(shape: tuple[int, ...], regime: str, seed: int | tuple[int, ...], dtype: str) -> Host:
     """An array of that regime, exact in the dtype, as float64."""
-    x = REGIMES[regime](np.random.default_rng(seed), shape)
+    rng = np.random.default_rng(seed)
+    if regime in EXTREMES:
+        return rounded(EXTREMES[regime](rng, shape, dtype), dtype)
+    x = REGIMES[regime](rng, shape)
     if dtype == "float16" and regime in ("offset", "mixed", "large", "huge"):
         x = x / 8  # float16 ends at 65504, which products of such numbers pass
     return rounded(x, dtype)

@@ -16,16 +16,21 @@ from refbert.batching import Batch
 from refbert.config import BertConfig
 from refbert.parameters import POOLED_HEADS, shapes
 from refbert.randomness import Dropout
-from refbert.spec.bert import bert, objective
+from refbert.spec.bert import bert, labelled_heads, objective
 from refbert.spec.choices import Choices
 from refbert.spec.encoder import Watch, encoder_layer
 from refbert.spec.heads import masked_lm
+from refbert.spec.losses import denominators
 from refbert.spec.parts import Scope
 from refbert_conformance.cases import MASKS
 from refbert_conformance.inputs import rounded
 
 TASKS: Mapping[str, tuple[str, ...]] = {
     "pretraining": ("masked_lm", "next_sentence"),
+    "reversed": ("next_sentence", "masked_lm"),
+    # Heads that the labels say nothing about take no part.
+    "words only": ("masked_lm", "next_sentence"),
+    "order only": ("masked_lm", "next_sentence"),
     "masked_lm": ("masked_lm",),
     "answers": ("question_answering",),
     "tags": ("token_classification",),
@@ -33,6 +38,9 @@ TASKS: Mapping[str, tuple[str, ...]] = {
     "numbers": ("sequence_classification",),
     "choices": ("multiple_choice",),
 }
+_PAIRED = ("pretraining", "reversed")
+# What an example leaves out, so that each is decided by its own rate, and "draws" by none: an evaluation.
+OFF = ("", "hidden", "attention", "classifier", "draws")
 ACTIVATIONS = ("gelu_erf", "gelu_tanh", "relu", "tanh", "linear")
 
 
@@ -55,23 +63,36 @@ class ModelRecipe:
     mask_value: float = -math.inf
     rate: float = 0.0
     scale: float = 0.5
+    off: str = ""
+    step: int = 0
+    part: bool = False
 
     @property
     def config(self) -> BertConfig:
         """The sizes."""
         return BertConfig(
             vocab_size=self.V, hidden_size=self.A * self.D, num_hidden_layers=self.layers, num_attention_heads=self.A,
-            intermediate_size=self.F, max_position_embeddings=self.S + 2, num_labels=3, layer_norm_eps=self.eps,
+            intermediate_size=self.F, max_position_embeddings=self.S + 2, num_labels=self.K, layer_norm_eps=self.eps,
+            type_vocab_size=4,
         )  # fmt: skip
+
+    @property
+    def K(self) -> int:
+        """Classes."""
+        return (3, 1, 5, 2)[self.seed % 4]
 
     @property
     def choices(self) -> Choices:
         """Everything else that decides; three rates, so that no site can borrow another's."""
         google = self.mask_value != -math.inf
+        hidden, attention, classifier = (
+            0.0 if self.off == name else share * self.rate
+            for name, share in (("hidden", 1), ("attention", 0.5), ("classifier", 0.75))
+        )
         return Choices(
             layers=self.layers, heads=self.A, activation=self.activation, layer_norm_eps=self.eps,
-            mask_value=self.mask_value, hidden_dropout=self.rate, attention_dropout=self.rate / 2,
-            classifier_dropout=self.rate * 0.75, span_mean_over_batch=google,
+            mask_value=self.mask_value, hidden_dropout=hidden, attention_dropout=attention,
+            classifier_dropout=classifier, span_mean_over_batch=google,
             # Google's 1e-5 hides in float32's rounding of a loss; that it is used at all shows with a larger one.
             masked_lm_epsilon=(0.5, 1e-5)[self.seed % 2] if google else 0.0,
         )  # fmt: skip
@@ -83,8 +104,16 @@ class ModelRecipe:
 
     @property
     def draws(self) -> Dropout | None:
-        """Dropout's masks, or None without dropout."""
-        return Dropout(self.seed) if self.rate else None
+        """Dropout's masks, or None: with no rates, or in an evaluation, which leaves the rates as they are."""
+        rows = (1, 1 + self.B, 3 + self.B) if self.part else None
+        return Dropout(self.seed, self.step, rows) if self.rate and self.off != "draws" else None
+
+    def denominators(self, batch: Batch, labels: Mapping[str, Host]) -> dict[str, float] | None:
+        """None, or where this is a part of a batch, those of a whole in which other rows have labels too."""
+        if not self.part:
+            return None
+        own = denominators(labelled_heads(self.heads, labels), labels, batch.input_ids.shape[1], self.choices)
+        return {name: 2 * own[name] + 3 for name in own}
 
     def rng(self, salt: int) -> np.random.Generator:
         """Numbers for one purpose."""
@@ -99,7 +128,7 @@ class ModelRecipe:
         }
 
     def batch(self) -> Batch:
-        """Ids with repeats, both segments, and a mask."""
+        """Ids with repeats, several segments, and a mask."""
         rng = self.rng(2)
         shape = (self.B, self.S)
         mask = np.ones(shape, np.int64)
@@ -112,28 +141,35 @@ class ModelRecipe:
             mask = (np.arange(self.S) == rng.integers(0, self.S, (self.B, 1))).astype(np.int64)
         elif self.mask == "none":
             mask[0] = 0
-        return Batch(rng.integers(0, self.V, shape), rng.integers(0, 2, shape), mask)
+        return Batch(rng.integers(0, self.V, shape), rng.integers(0, self.config.type_vocab_size, shape), mask)
 
     def labels(self) -> dict[str, Host]:
         """What the task's loss needs; some labels do not count."""
         rng = self.rng(3)
-        B, S = self.B, self.S
-        if self.task in ("pretraining", "masked_lm"):
+        B, S, K = self.B, self.S, self.K
+        found: dict[str, Host] = {}
+        if self.task in (*_PAIRED, "words only", "masked_lm"):
             labels = np.where(rng.random((B, S)) < 0.5, rng.integers(0, self.V, (B, S)), ops.IGNORE)
             labels[0, 0] = self.V - 1
-            found = {"labels": labels}
-            return found | {"next_sentence_label": rng.integers(0, 2, B)} if self.task == "pretraining" else found
+            if self.seed % 8 == 7:
+                labels[:] = ops.IGNORE
+            found["labels"] = labels
+        if self.task in (*_PAIRED, "order only"):
+            found["next_sentence_label"] = np.where(rng.random(B) < 0.8, rng.integers(0, 2, B), ops.IGNORE)
+        if found:
+            return found
         if self.task == "answers":
-            starts, ends = rng.integers(0, S + 1, B), rng.integers(0, S + 1, B)
+            starts, ends = rng.integers(-2, S + 3, B), rng.integers(-2, S + 3, B)
             starts[-1] = S  # one past the end: an answer outside the window
             return {"start_positions": starts, "end_positions": ends}
         if self.task == "tags":
-            return {"labels": np.where(rng.random((B, S)) < 0.7, rng.integers(0, 3, (B, S)), ops.IGNORE)}
+            return {"labels": np.where(rng.random((B, S)) < 0.7, rng.integers(0, K, (B, S)), ops.IGNORE)}
         if self.task == "classes":
-            return {"labels": rng.integers(0, 3, B)}
+            return {"labels": np.where(rng.random(B) < 0.8, rng.integers(0, K, B), ops.IGNORE)}
         if self.task == "numbers":
-            return {"labels": rounded(rng.standard_normal((B, 3)), "float16")}
-        return {"labels": np.zeros(1, np.int64)}  # one question whose choices are the batch's rows
+            return {"labels": rounded(rng.standard_normal((B, K)), "float16")}
+        each = next(n for n in (3, 2, 1) if B % n == 0)  # the batch's rows are the choices of one or more questions
+        return {"labels": rng.integers(0, each, B // each)}
 
 
 def model_recipes(**fixed: Any) -> st.SearchStrategy[ModelRecipe]:
@@ -142,7 +178,7 @@ def model_recipes(**fixed: Any) -> st.SearchStrategy[ModelRecipe]:
         "seed": st.integers(0, 2**20),
         "task": st.sampled_from(tuple(TASKS)),
         "layers": st.integers(1, 2),
-        "B": st.integers(1, 3),
+        "B": st.integers(1, 4),
         "S": st.integers(1, 6),
         "A": st.integers(1, 3),
         "D": st.integers(1, 4),
@@ -154,6 +190,9 @@ def model_recipes(**fixed: Any) -> st.SearchStrategy[ModelRecipe]:
         "mask_value": st.sampled_from([-math.inf, -10000.0]),
         "rate": st.sampled_from([0.0, 0.3, 0.1]),
         "scale": st.sampled_from([0.5, 0.1, 1.5]),
+        "off": st.sampled_from(OFF),
+        "step": st.sampled_from([0, 1, 1000]),
+        "part": st.booleans(),
     }
     return st.builds(ModelRecipe, **{name: s for name, s in drawn.items() if name not in fixed}, **{
         name: st.just(value) if not isinstance(value, st.SearchStrategy) else value for name, value in fixed.items()
@@ -173,10 +212,11 @@ def training(recipe: ModelRecipe, dtype: str, *, own: bool = False) -> Callable[
     def run(backend: Any) -> dict[str, Host]:
         p = on(backend, parameters)
         arguments = (p, batch, labels, recipe.heads, recipe.choices)
+        whole: dict[str, Any] = {"draws": recipe.draws, "denominators": recipe.denominators(batch, labels)}
         if own and hasattr(backend, "objective"):
-            loss, terms, pullback = backend.objective(*arguments, draws=recipe.draws)
+            loss, terms, pullback = backend.objective(*arguments, **whole)
         else:
-            loss, terms, pullback = objective(backend, *arguments, draws=recipe.draws)
+            loss, terms, pullback = objective(backend, *arguments, **whole)
         gradients = pullback(backend.asarray(cotangent))
         found = {"loss": loss} | {f"loss of {name}": x for name, x in terms.items()} | gradients
         return {name: backend.to_numpy(x) for name, x in found.items()}

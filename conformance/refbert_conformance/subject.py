@@ -18,16 +18,20 @@ Host = npt.NDArray[Any]
 
 @dataclass
 class Subject:
-    """given: what the user named. make: constructs a fresh backend. backend: the one that properties use."""
+    """given: what the user named. make: constructs a fresh backend. backend: the one that properties use. compiles:
+    every new shape costs it a compilation (see `pools`).
+    """
 
     given: str
     make: Callable[[], Any]
     backend: Any = field(init=False)
     arithmetic: Arithmetic = field(init=False)
+    compiles: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.backend = self.make()
         self.arithmetic = Arithmetic.of(str(self.backend.dtype), getattr(self.backend, "arithmetic", None))
+        self.compiles = bool(getattr(self.backend, "compiles", False))
 
     @classmethod
     def named(cls, given: str, dtype: str | None = None, device: str | None = None) -> Subject:

@@ -15,6 +15,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from refbert import ops
+from refbert_conformance.arithmetic import FORMATS
 from refbert_conformance.bounds import ARRAYS
 from refbert_conformance.cases import MASKS, OpCase, Recipe, recipes
 from refbert_conformance.inputs import rounded
@@ -24,6 +25,8 @@ from refbert_conformance.properties import Property
 from refbert_conformance.subject import Host, Subject, backward, forward
 
 _BASIC = ("asarray", "to_numpy")
+# Ops that only move entries.
+_COPYING = ("reshape", "transpose", "embedding", "gather")
 # Ops whose pullbacks only copy, or multiply once.
 _STEPLESS = ("add", "reshape", "transpose", "relu")
 # Ops that multiply the cotangent by an exponential, which may be of any smallness.
@@ -38,7 +41,8 @@ def properties() -> list[Property]:
         found.append(
             Property(
                 "backward", op, "scales with the cotangent",
-                "Twice the cotangent gives exactly twice the gradient, and none gives none.", check=_doubling, **here,
+                "2 or 2¹⁶ times the cotangent gives exactly as many times the gradient, and none gives none.",
+                check=_doubling, **here,
             )
         )  # fmt: skip
     probes = st.integers(0, 2**20)
@@ -63,6 +67,14 @@ def properties() -> list[Property]:
     for op in ARRAYS:
         add("forward", op, "not a number", "Where the truth is not a number, neither is the result.", _not_a_number,
             recipes(op), cost=4.0)  # fmt: skip
+        if op in _COPYING:
+            add("forward", op, "copies", "Copied entries keep every bit: zeros of both signs, infinities, subnormals.",
+                _copied, recipes(op))  # fmt: skip
+        if not op.startswith("attention"):
+            add("forward", op, "infinities", "∞ in the truth gives no finite number, a number there gives a number.",
+                _infinite, recipes(op), cost=4.0)  # fmt: skip
+        add("backward", op, "not a number", "What a cotangent's NaN has an influence on is not a number.",
+            _not_a_number_back, recipes(op), cost=4.0)  # fmt: skip
     add("backward", "embedding", "exact integers", "Gradients of repeated ids add up; unused rows get exactly 0.",
         _embedding_integers, sizes)  # fmt: skip
     add("backward", "gather", "exact integers", "Gradients of repeated rows add up; others get exactly 0.",
@@ -207,21 +219,24 @@ def _doubling(subject: Subject, example: Recipe | OpCase, record: Record) -> Non
     # float16 is subnormal below 6e-5, which steps inside an op easily are: there 2 is exact only where there are none.
     sure_ops = _STEPLESS if subject.dtype == "float16" else tuple(ARRAYS)
     if case.op in sure_ops and case.op not in subject.arithmetic.nondeterministic:
-        twice = _back(subject, case, 2 * dy)
-        for name, a, b in zip(ARRAYS[case.op], once, twice, strict=True):
-            # Far below 1 steps may be subnormal, near the top they may overflow: there 2 is not exact.
-            small, large = (2.0**-4, 2.0**12) if subject.dtype == "float16" else (2.0**-60, 2.0**60)
-            sure = np.isfinite(a) & (abs(a) >= small) & (abs(a) <= large)
-            if (
-                case.op in _UNDERFLOWING
-            ):  # a term that underflows once and not twice may break a tie: one ULP of the largest
-                close = abs(b / 2 - a) <= 2 * subject.arithmetic.u * abs(a).max(initial=0)
-                b = np.where(close, 2 * a, b)
-            if sure.any():
-                _equal(np.where(sure, b, 0), np.where(sure, 2 * a, 0), f"for twice the cotangent, d{name}")
+        # 2¹⁶ is what mixed precision scales losses by; float16 has no room for it.
+        for factor in (2.0,) if subject.dtype == "float16" else (2.0, 2.0**16):
+            _scaled(subject, case, once, _back(subject, case, factor * dy), factor)
     for name, a in zip(ARRAYS[case.op], _back(subject, case, np.zeros_like(dy)), strict=True):
         if np.isfinite(a).all():
             _equal(a, np.zeros_like(a), f"for a zero cotangent, d{name}")
+
+
+def _scaled(subject: Subject, case: OpCase, once: list[Host], more: list[Host], factor: float) -> None:
+    for name, a, b in zip(ARRAYS[case.op], once, more, strict=True):
+        # Far below 1 steps may be subnormal, near the top they may overflow: there powers of 2 are not exact.
+        small, large = (2.0**-4, 2.0**12) if subject.dtype == "float16" else (2.0**-60, 2.0**60)
+        sure = np.isfinite(a) & (abs(a) >= small) & (abs(a) <= large)
+        if case.op in _UNDERFLOWING:  # a term that underflows only once may break a tie: one ULP of the largest
+            close = abs(b / factor - a) <= 2 * subject.arithmetic.u * abs(a).max(initial=0)
+            b = np.where(close, factor * a, b)
+        if sure.any():
+            _equal(np.where(sure, b, 0), np.where(sure, factor * a, 0), f"for {factor:g} times the cotangent, d{name}")
 
 
 def _exact_integers(probe: Probe, subject: Subject, shape: tuple[int, ...], terms: int, other: int) -> Host:
@@ -295,11 +310,18 @@ def _gather_integers(subject: Subject, probe: Probe, record: Record) -> None:
 
 def _uniform(subject: Subject, seed: int, record: Record) -> None:
     n = 2 ** (seed % 8)
-    height = rounded(np.asarray((0.0, 1, -1, 88, 700, -300, 5000)[seed % 7]), subject.dtype)
+    height = rounded(np.asarray((0.0, 1, -1, 88, 700, -300, 5000, 30_000)[seed // 8 % 8]), subject.dtype)
     _equal(
         _call(subject, OpCase("softmax", (np.full((2, n), height),), {})),
         np.full((2, n), 1 / n),
         f"p of {n} entries {height:g}",
+    )
+    # e^{-5000} is 0 in every dtype.
+    lower = np.full((2, 3), rounded(height - 5000, subject.dtype))
+    _equal(
+        _call(subject, OpCase("softmax", (np.concatenate([lower, np.full((2, n), height)], axis=1),), {})),
+        np.repeat([[0, 1 / n]], [3, n], axis=1).repeat(2, axis=0),
+        f"p of {n} entries {height:g} above three others",
     )
 
 
@@ -363,6 +385,65 @@ def _not_a_number(subject: Subject, example: Recipe | OpCase, record: Record) ->
     if lost.any():
         at = [int(i) for i in np.argwhere(lost)[0]]
         raise Failure(f"with NaN in the input, y{at} is {got[tuple(at)]!r}, must be NaN")
+
+
+def _infinite(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
+    """One entry of one input is infinite. A result that is cut off at the largest number hides that something has
+    overflowed; one that is NaN where a number is due (a class that is ruled out by −∞) spoils what was fine."""
+    case = built(subject, example)
+    arrays = [np.array(a) for a in case.arrays]
+    if not all(a.size for a in arrays):
+        return
+    rng = np.random.default_rng(len(repr(example)))
+    x = arrays[int(rng.integers(len(arrays)))].reshape(-1)
+    # GELU at −∞ is −∞ · 0.
+    x[rng.integers(x.size)] = math.inf if case.op == "gelu" else rng.choice([math.inf, -math.inf])
+    with np.errstate(all="ignore"):
+        want, _ = getattr(ops, case.op)(*arrays, **case.options)
+        got = _call(subject, OpCase(case.op, tuple(arrays), case.options))
+    # NaN for ∞ is poor but hides nothing: PyTorch's GELU gives it.
+    wrong = np.isinf(want) & ~np.isnan(got) & (got != want)
+    wrong |= (abs(want) < subject.arithmetic.largest / 2) & ~np.isfinite(got)
+    if wrong.any():
+        at = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise Failure(f"with an infinity in the input, y{list(at)} is {got[at]!r}, must be {want[at]!r}")
+
+
+def _not_a_number_back(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
+    """Where another number in that place of dy changes nothing (a dropped entry, a masked key), NaN need not show."""
+    case = built(subject, example)
+    assert case.dy is not None
+    if not case.dy.size:
+        return
+    at = int(np.random.default_rng(len(repr(example))).integers(case.dy.size))
+    cotangents = []
+    for value in (math.nan, 1.0, 3.0):
+        dy = np.array(case.dy)
+        dy.reshape(-1)[at] = value
+        cotangents.append(dy)
+    with np.errstate(all="ignore"):
+        _, pullback = getattr(ops, case.op)(*case.arrays, **case.options)
+        lost, one, other = (pullback(dy) for dy in cotangents)
+        got = _back(subject, case, cotangents[0])
+    for name, g, n, a, b in zip(ARRAYS[case.op], got, lost, one, other, strict=True):
+        # An influence far below rounding may be none.
+        hidden = np.isnan(n) & (abs(a - b) > subject.arithmetic.u) & ~np.isnan(g)
+        if hidden.any():
+            where = tuple(int(i) for i in np.argwhere(hidden)[0])
+            raise Failure(f"with NaN in the cotangent, d{name}{list(where)} is {g[where]!r}, must be NaN")
+
+
+def _copied(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
+    case = built(subject, example)
+    _, smallest, _ = FORMATS[subject.dtype]
+    special = [0.0, -0.0, math.inf, -math.inf, math.nan, 1.0]
+    if not subject.arithmetic.flush_to_zero:
+        special += [2.0 ** (smallest - 1), -(2.0 ** (smallest - 2))]
+    x = np.random.default_rng(len(repr(example))).choice(np.array(special), case.arrays[0].shape)
+    want, _ = getattr(ops, case.op)(x, **case.options)
+    got = _call(subject, OpCase(case.op, (x,), case.options)).astype(float)
+    if not same_bits(got, np.array(want)):
+        raise Failure(f"{case.op} does not copy all of 0, −0, ±∞, NaN and subnormal numbers as they are")
 
 
 # Attention
@@ -503,7 +584,8 @@ def _ignored(subject: Subject, seed: int, record: Record) -> None:
 
 def _kink(subject: Subject, seed: int, record: Record) -> None:
     rng = np.random.default_rng(seed)
-    x = rng.choice(np.array([0.0, -0.0, 1.0, -1.0]), (2, 5))
+    least = 2.0 ** FORMATS[subject.dtype][1]
+    x = rng.choice(np.array([0.0, -0.0, 1.0, -1.0, least, -least]), (2, 5))
     dy = rounded(rng.standard_normal(x.shape), subject.dtype)
     _equal(_back(subject, OpCase("relu", (x,), {}), dy)[0], np.where(x > 0, dy, 0), "dx")
 

@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 
+from refbert import ops
 from refbert_conformance.bounds import UPDATES
 from refbert_conformance.measure import Failure, Record, check_array, same_bits
 from refbert_conformance.properties import Property
@@ -32,6 +34,14 @@ def properties() -> list[Property]:
     clip: dict[str, Any] = {"needs": ("asarray", "to_numpy", "clip_by_global_norm")}
     return [
         *found,
+        Property(
+            "forward", "mask_tokens", "kinds", "Any shape, rate 0, a mask of any kind and equal tokens: the truth's.",
+            check=_mask_tokens, draw=lambda s: st.integers(0, 2**20), needs=("mask_tokens",), cost=2,
+        ),
+        Property(
+            "contract", "mask_tokens", "errors", "Rates that are none, and shapes that differ, raise ValueError.",
+            check=_mask_tokens_errors, needs=("mask_tokens",),
+        ),
         Property(
             "training", "clip_by_global_norm", "calls", "It repeats bit for bit, and changes no gradient it is given.",
             check=_clip, draw=lambda s: clip_cases(s.dtype), cost=2, **clip,
@@ -83,6 +93,21 @@ def _update(subject: Subject, case: UpdateCase, record: Record) -> None:
     for name, x, was in zip("pmv", first, kept, strict=True):
         if not same_bits(np.array(subject.host(x)), was):
             raise Failure(f"a later call changed an earlier {name}")
+    if case.op in subject.arithmetic.nondeterministic:
+        return
+    for i, name in enumerate("pgmv"):  # one new array where the others are those of the last call, or come from it
+        p, m, v = call()
+        for last in ([p, arrays["g"], m, v], list(arrays.values())):
+            _one_new(subject, case, last, i, name)
+
+
+def _one_new(subject: Subject, case: UpdateCase, last: list[Any], i: int, name: str) -> None:
+    rule = subject.op(case.op)
+    changed = [subject.device(abs(case.arrays[i]) + 1) if at == i else x for at, x in enumerate(last)]
+    fresh = [subject.device(np.array(subject.host(x)).astype(np.float64)) for x in changed]
+    for output, a, b in zip("pmv", rule(*changed, **case.options), rule(*fresh, **case.options), strict=True):
+        if not same_bits(np.array(subject.host(a)), np.array(subject.host(b))):
+            raise Failure(f"only {name} is new, and {output} is not what it is where every array is new")
 
 
 def _clip(subject: Subject, case: ClipCase, record: Record) -> None:
@@ -92,7 +117,8 @@ def _clip(subject: Subject, case: ClipCase, record: Record) -> None:
     kept = {name: np.array(subject.host(g)) for name, g in first.items()}
     _changed(subject, gradients, case.gradients)
     for number in range(2, _CALLS * 4):
-        again, norm_again = clip(gradients, **case.options)
+        # ε is 0 where none is given.
+        again, norm_again = clip(gradients, **{**({"epsilon": 0.0} if number == 2 else {}), **case.options})
         if "clip_by_global_norm" in subject.arithmetic.nondeterministic:
             continue
         if float(norm_again) != float(norm) and not math.isnan(float(norm)):
@@ -116,6 +142,50 @@ def _not_finite(subject: Subject, example: Any, record: Record) -> None:
         for name, g in clipped.items():
             if not np.isnan(np.array(subject.host(g))).all():
                 raise Failure(f"with a gradient of {bad} every clipped gradient must be NaN, {name} is not")
+
+
+# One sequence, an empty batch, one token, more axes; and more than a block.
+_TOKENS = ((7,), (0, 5), (1, 1), (2, 3, 4), (2, 5), (3, 700))
+
+
+def _tokens(seed: int) -> tuple[tuple[Host, Host], dict[str, Any]]:
+    """Few different ids, so that [MASK], the random token and the token itself are often the same."""
+    rng = np.random.default_rng(seed)
+    shape = _TOKENS[seed % len(_TOKENS)]
+    largest = (4, 70_000)[seed // 7 % 2]
+    rate = (0.0, 1.0, 0.5, 0.15)[seed // 5 % 4]
+    # Draws next to the rate: in a narrower dtype they would be the rate itself.
+    select = np.where(rng.random(shape) < 0.2, np.nextafter(rate, 0), rng.random(shape))
+    ids, random_ids = (rng.integers(largest - 4, largest + 1, shape) for _ in range(2))
+    kind = (np.bool_, np.int64, np.int32, np.float32)[seed // 3 % 4]
+    options = {
+        "select": select, "action": rng.random(shape), "random_ids": random_ids,
+        "rate": rate, "mask_id": largest - 2,
+    }  # fmt: skip
+    return (ids, (rng.random(shape) < 0.3).astype(kind)), options
+
+
+def _mask_tokens(subject: Subject, seed: int, record: Record) -> None:
+    arrays, options = _tokens(seed)
+    got = subject.op("mask_tokens")(*arrays, **options)
+    for name, one, want in zip(("input_ids", "labels"), got, ops.mask_tokens(*arrays, **options), strict=True):
+        if np.asarray(one).shape != want.shape or not np.array_equal(one, want):
+            raise Failure(f"{name} are not refbert.ops.mask_tokens'")
+
+
+def _mask_tokens_errors(subject: Subject, example: Any, record: Record) -> None:
+    arrays, options = _tokens(4)
+    bad: list[tuple[str, Any]] = [("rate", rate) for rate in (-0.1, 1.1, math.nan)]
+    bad += [(name, options[name][:1]) for name in ("select", "action", "random_ids")]
+    for name, value in [*bad, ("special", arrays[1][:1])]:
+        special = value if name == "special" else arrays[1]
+        changed = options if name == "special" else {**options, name: value}
+        try:
+            subject.op("mask_tokens")(arrays[0], special, **changed)
+        except ValueError:
+            continue
+        what = value if name == "rate" else f"of shape {value.shape} for ids of {arrays[0].shape}"
+        raise Failure(f"{name} {what}: accepted; refbert.ops.mask_tokens raises ValueError")
 
 
 __all__ = ["properties"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from refbert_conformance.inputs import REGIMES, fill, rounded
 from refbert_conformance.subject import Host
 
-_SHAPES = ((3,), (1,), (2, 3), (5, 7), (130,), (40, 33))
+_SHAPES = ((3,), (1,), (2, 3), (5, 7), (130,), (40, 33), (2, 3, 5), (), (0, 3))
 
 
 @dataclass(frozen=True)
@@ -86,19 +88,33 @@ def update_corpus(op: str, dtype: str) -> tuple[UpdateCase, ...]:
             _update(op, dtype, (3, 4), ("normal", "normal", "normal"), 7, 1.0, usual | {"lr": 0.25}, s)
             for s in (1, 2, 10)
         ),
+        # More entries than one block of threads, more axes than a matrix.
+        _update(op, dtype, (3, 11, 149), ("normal", "normal", "normal"), 7, 1.0, usual | {"lr": 0.25}, 3),
+        # Weights much larger, and much smaller, than the step.
+        _update(op, dtype, (3, 4), ("huge", "tiny", "tiny"), 7, 1e4, usual | {"weight_decay": 0.0}, 3),
+        _update(op, dtype, (3, 4), ("tiny", "large", "large"), 7, 1e-6, usual | {"weight_decay": 0.0}, 3),
     )
 
 
 def clip_cases(dtype: str) -> st.SearchStrategy[ClipCase]:
-    """One to four tensors of different sizes; norms below and above the limit."""
+    """None to many tensors of different sizes; norms below, above and next to the limit, and ε given or not."""
     regime = st.sampled_from(tuple(REGIMES))
     tensor = st.tuples(st.sampled_from(_SHAPES), regime, st.integers(0, 2**20))
+    several = st.lists(tensor, max_size=12)
     return st.builds(
-        lambda tensors, max_norm, epsilon: ClipCase(
-            {f"g{i}": fill(shape, kind, seed, dtype) for i, (shape, kind, seed) in enumerate(tensors)},
-            {"max_norm": max_norm, "epsilon": epsilon},
-        ),
-        st.lists(tensor, min_size=1, max_size=12),
+        partial(_clip, dtype),
+        several
+        | several.map(lambda tensors: [(shape, kind, seed + i) for i in range(5) for shape, kind, seed in tensors]),
         st.sampled_from([1.0, 0.125, 1e6]),
-        st.sampled_from([0.0, 1e-6, 0.5]),
+        st.integers(0, 2**20),
     )
+
+
+def _clip(dtype: str, tensors: list[tuple[tuple[int, ...], str, int]], max_norm: float, number: int) -> ClipCase:
+    """The number chooses ε, and whether the limit is where the norm is a little below or above it."""
+    gradients = {f"g{i}": fill(shape, kind, seed, dtype) for i, (shape, kind, seed) in enumerate(tensors)}
+    norm = math.sqrt(sum(float((g * g).sum()) for g in gradients.values()))
+    share = (None, 0.6, 0.995, 1.005, 1.5)[number % 5]
+    epsilon = (None, 0.0, 1e-6, 0.5)[number // 5 % 4]
+    limit = norm / share if share is not None and norm else max_norm
+    return ClipCase(gradients, {"max_norm": limit} | ({} if epsilon is None else {"epsilon": epsilon}))

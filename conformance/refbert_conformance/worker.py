@@ -69,12 +69,15 @@ def _private_channel() -> Send:
 
 
 def described(subject: Any) -> dict[str, Any]:
-    """The backend, for the report."""
+    """The backend, for the report. shapes: how many per op were tried where that is limited."""
+    from refbert_conformance.pools import SHAPES
+
     backend = subject.backend
     return {
         "given": subject.given,
         **{name: str(getattr(backend, name, "")) for name in ("name", "library", "dtype", "device")},
         "arithmetic": subject.arithmetic.described(),
+        "shapes": SHAPES if subject.compiles else None,
     }
 
 

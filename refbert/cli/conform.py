@@ -168,7 +168,8 @@ def _show(result: dict[str, Any]) -> None:
 
     rows: Sequence[dict[str, Any]] = result["properties"]
     backend = result["backend"]
-    title = f"{backend['given']} ({backend['library']}, {backend['dtype']}, {backend['device']})"
+    few = f", {backend['shapes']} shapes per op" if backend.get("shapes") else ""
+    title = f"{backend['given']} ({backend['library']}, {backend['dtype']}, {backend['device']}{few})"
     table = new_table(f"{escape(title)}, profile {result['profile']}, seed {result['seed']}")
     table.add_column("level")
     for name in ("passed", "failed", "unsupported", "unavailable", "waived", "examples", "worst ρ", "seconds"):

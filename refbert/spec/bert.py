@@ -89,18 +89,23 @@ def objective(
     c: Choices,
     *,
     draws: Dropout | None = None,
+    denominators: Mapping[str, float] | None = None,
 ) -> tuple[A, dict[str, A], Callable[[A], dict[str, A]]]:
     """(loss [], the losses by head, pullback from dloss to the gradients by full name).
 
     ``labels`` has the keys that `LABELS` lists for the heads; the loss is the sum over the heads that are labelled
     (A.2: "the sum of the mean masked LM likelihood and the mean next sentence prediction likelihood").
+    ``denominators`` (default: those of these labels) are `refbert.spec.losses.denominators` of the batch of which
+    these rows are a part: the losses and gradients of the parts then add up to those of the batch.
     """
-    wanted = [name for name in heads if all(key in labels for key in LABELS[name])]
+    wanted = labelled_heads(heads, labels)
     if not wanted:
         raise ValueError("no head is labelled")
+    if denominators is None:
+        denominators = losses.denominators(wanted, labels, batch.input_ids.shape[1], c)
     encoded, bert_back = bert(ops, p, batch, c, pooled=bool(POOLED_HEADS & set(wanted)), draws=draws)
     terms: list[tuple[str, A, Callable[[A], tuple[A, dict[str, A]]]]] = [
-        (name, *_term(name, ops, p, batch, encoded, labels, c, draws)) for name in wanted
+        (name, *_term(name, ops, p, batch, encoded, labels, c, draws, denominators)) for name in wanted
     ]
     loss = terms[0][1]
     for _, term, _ in terms[1:]:
@@ -133,6 +138,11 @@ LABELS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+def labelled_heads(heads: Collection[str], labels: Mapping[str, Host]) -> list[str]:
+    """The heads whose label arrays are all there."""
+    return [name for name in heads if all(key in labels for key in LABELS[name])]
+
+
 def _term(
     name: str,
     ops: Backend[A],
@@ -142,6 +152,7 @@ def _term(
     labels: Mapping[str, Host],
     c: Choices,
     draws: Dropout | None,
+    divide_by: Mapping[str, float],
 ) -> tuple[A, Callable[[A], tuple[A, dict[str, A]]]]:
     """One head's loss, and its pullback to (cotangent of the head's input, the head's gradients)."""
     pooled: Any = encoded.pooled
@@ -149,26 +160,29 @@ def _term(
         flat = labels["labels"].reshape(-1)
         positions = np.flatnonzero(flat != IGNORE)  # [P]: only these are projected onto the vocabulary
         logits, head_back = head.masked_lm(ops, p, encoded.hidden, positions, c)
-        loss, loss_back = losses.masked_lm_loss(ops, logits, flat[positions], c)
+        loss, loss_back = losses.masked_lm_loss(ops, logits, flat[positions], divide_by[name])
     elif name == "next_sentence":
         logits, head_back = head.next_sentence(ops, p, pooled)
-        loss, loss_back = losses.mean_loss(ops, logits, labels["next_sentence_label"])
+        loss, loss_back = losses.mean_loss(ops, logits, labels["next_sentence_label"], divide_by[name])
     elif name == "question_answering":
         logits, head_back = head.question_answering(ops, p, encoded.hidden)
-        loss, loss_back = losses.span_loss(ops, logits, labels["start_positions"], labels["end_positions"], c)
+        loss, loss_back = losses.span_loss(
+            ops, logits, labels["start_positions"], labels["end_positions"], c,
+            divide_by[f"{name}.start"], divide_by[f"{name}.end"],
+        )  # fmt: skip
     elif name == "token_classification":
         logits, head_back = head.classifier(ops, p, encoded.hidden, c, draws)
-        loss, loss_back = losses.mean_loss(ops, logits, labels["labels"])
+        loss, loss_back = losses.mean_loss(ops, logits, labels["labels"], divide_by[name])
     elif name == "multiple_choice":
         logits, head_back = head.classifier(ops, p, pooled, c, draws)
         choices = len(batch.input_ids) // len(labels["labels"])
-        loss, loss_back = losses.choice_loss(ops, logits, labels["labels"], choices)
+        loss, loss_back = losses.choice_loss(ops, logits, labels["labels"], choices, divide_by[name])
     else:
         logits, head_back = head.classifier(ops, p, pooled, c, draws)
         if np.issubdtype(labels["labels"].dtype, np.floating):
-            loss, loss_back = losses.regression_loss(ops, logits, labels["labels"])
+            loss, loss_back = losses.regression_loss(ops, logits, labels["labels"], divide_by[name])
         else:
-            loss, loss_back = losses.mean_loss(ops, logits, labels["labels"])
+            loss, loss_back = losses.mean_loss(ops, logits, labels["labels"], divide_by[name])
 
     def pullback(dloss: A) -> tuple[A, dict[str, A]]:
         (dlogits,) = loss_back(dloss)

@@ -3,13 +3,16 @@
 Every loss is `refbert.ops.cross_entropy` (or the squared error) with its denominator made explicit. Each function
 returns (loss [], pullback to the cotangent of the logits).
 
+The denominators are a function of their own, because the batch that a mean is over may be larger than the rows at hand:
+summed over micro-batches or over processes, losses divided by the whole batch's denominators are the whole batch's.
+
 Source   Devlin et al. 2019 A.2 (masked LM, next sentence), §4.1 (classification), §4.2 (spans: the sum of the
          log-likelihoods of start and end; the code halves it), §4.4 (choices), §5.3 (tags).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,25 +30,53 @@ def labelled(labels: Host) -> int:
     return int(np.count_nonzero(labels != IGNORE))
 
 
-def masked_lm_loss(ops: Backend[A], logits: A, labels: Host, c: Choices) -> Loss[A]:
-    """Mean over the labelled positions; logits [P, V], labels [P]. Google divides by their number + 1e-5."""
-    return ops.cross_entropy(logits, labels, denominator=labelled(labels) + c.masked_lm_epsilon)
+def denominators(heads: Collection[str], labels: Mapping[str, Host], S: int, c: Choices) -> dict[str, float]:
+    """By head, what the sum of its losses over these labels is divided by; S is the length of the batch's rows.
+
+    masked_lm: the labelled positions (Google adds 1e-5). question_answering has two sums and so two entries,
+    "question_answering.start" and "question_answering.end", each twice the sequences that count, since the loss is
+    half the sum of both. sequence_classification on numbers: all entries. The others: the labels that count.
+    """
+    out: dict[str, float] = {}
+    for name in heads:
+        if name == "question_answering":
+            for end in ("start", "end"):
+                out[f"{name}.{end}"] = 2 * _sequences(labels[f"{end}_positions"], S, c)
+        elif name == "masked_lm":
+            out[name] = _masked_lm(labels["labels"], c)
+        elif name == "next_sentence":
+            out[name] = labelled(labels["next_sentence_label"])
+        elif np.issubdtype(labels["labels"].dtype, np.floating):
+            out[name] = labels["labels"].size
+        else:
+            out[name] = labelled(labels["labels"])
+    return out
 
 
-def mean_loss(ops: Backend[A], logits: A, labels: Host) -> Loss[A]:
+def _masked_lm(labels: Host, c: Choices) -> float:
+    """The labelled positions; Google divides by their number + 1e-5."""
+    return labelled(labels) + c.masked_lm_epsilon
+
+
+def masked_lm_loss(ops: Backend[A], logits: A, labels: Host, denominator: float) -> Loss[A]:
+    """Mean over the labelled positions; logits [P, V], labels [P]."""
+    return ops.cross_entropy(logits, labels, denominator=denominator)
+
+
+def mean_loss(ops: Backend[A], logits: A, labels: Host, denominator: float) -> Loss[A]:
     """Mean over the labelled rows: next sentence [B, 2], classes [B, K], tags [B, S, K], choices [B, C]."""
-    return ops.cross_entropy(logits, labels, denominator=labelled(labels))
+    return ops.cross_entropy(logits, labels, denominator=denominator)
 
 
-def regression_loss(ops: Backend[A], logits: A, targets: Host) -> Loss[A]:
+def regression_loss(ops: Backend[A], logits: A, targets: Host, denominator: float) -> Loss[A]:
     """Mean squared error over all entries; logits [B, K], targets [B, K]."""
-    return ops.mean_squared_error(logits, targets, denominator=targets.size)
+    return ops.mean_squared_error(logits, targets, denominator=denominator)
 
 
-def choice_loss(ops: Backend[A], scores: A, labels: Host, choices: int) -> Loss[A]:
+def choice_loss(ops: Backend[A], scores: A, labels: Host, choices: int, denominator: float) -> Loss[A]:
     """Softmax over the choices of each question; scores [B·C, 1], labels [B]."""
     rows, reshape_back = ops.reshape(scores, (len(labels), choices))
-    loss, loss_back = mean_loss(ops, rows, labels)
+    loss, loss_back = mean_loss(ops, rows, labels, denominator)
 
     def pullback(dloss: A) -> tuple[A]:
         return (reshape_back(loss_back(dloss)[0])[0],)
@@ -53,7 +84,9 @@ def choice_loss(ops: Backend[A], scores: A, labels: Host, choices: int) -> Loss[
     return loss, pullback
 
 
-def span_loss(ops: Backend[A], logits: Any, starts: Host, ends: Host, c: Choices) -> Loss[A]:
+def span_loss(
+    ops: Backend[A], logits: Any, starts: Host, ends: Host, c: Choices, start_denominator: float, end_denominator: float
+) -> Loss[A]:
     """Half the sum of the start's and the end's cross-entropy over the S positions; logits [B, S, 2].
 
     An answer outside the window does not count. Hugging Face clamps positions into [0, S], ignores S, and averages
@@ -63,8 +96,8 @@ def span_loss(ops: Backend[A], logits: Any, starts: Host, ends: Host, c: Choices
     split, transpose_back = ops.transpose(logits, (2, 0, 1))  # [2, B, S]
     start_logits, start_gather_back = ops.gather(split, np.arange(B))  # rows 0 … B−1: [B, S]
     end_logits, end_gather_back = ops.gather(split, B + np.arange(B))
-    start, start_back = _half(ops, start_logits, starts, S, c)
-    end, end_back = _half(ops, end_logits, ends, S, c)
+    start, start_back = mean_loss(ops, start_logits, _inside(starts, S, c), start_denominator)
+    end, end_back = mean_loss(ops, end_logits, _inside(ends, S, c), end_denominator)
     loss, add_back = ops.add(start, end)
 
     def pullback(dloss: A) -> tuple[A]:
@@ -78,12 +111,15 @@ def span_loss(ops: Backend[A], logits: Any, starts: Host, ends: Host, c: Choices
     return loss, pullback
 
 
-def _half(ops: Backend[A], logits: A, positions: Host, S: int, c: Choices) -> Loss[A]:
+def _inside(positions: Host, S: int, c: Choices) -> Host:
+    """The positions, IGNORE for those that do not count."""
     if c.span_mean_over_batch:
-        labels = np.where((positions < 0) | (positions >= S), IGNORE, positions)
-        count = len(labels)
-    else:
-        clamped = np.clip(positions, 0, S)
-        labels = np.where(clamped == S, IGNORE, clamped)
-        count = labelled(labels)
-    return ops.cross_entropy(logits, labels, denominator=2 * count)
+        return np.where((positions < 0) | (positions >= S), IGNORE, positions)
+    clamped = np.clip(positions, 0, S)
+    labels = np.where(clamped == S, IGNORE, clamped)
+    return labels
+
+
+def _sequences(positions: Host, S: int, c: Choices) -> int:
+    """How many sequences a half of the span loss is averaged over."""
+    return len(positions) if c.span_mean_over_batch else labelled(_inside(positions, S, c))

@@ -307,4 +307,136 @@ def _corrupts(self: Any, input_ids: Any, special: Any, **options: Any) -> Any:
     return input_ids, labels
 
 
+@_bug("dropout", "dropout", "rate 0 ignores the mask")
+def _no_rate(self: Any, x: Any, *, keep: Any, rate: float) -> Any:
+    return ops.dropout(x, keep=keep if rate else np.ones_like(keep), rate=rate)
+
+
+@_bug("attention", "dropout", "scaled by the rate without a mask")
+def _scaled_anyway(self: Any, q: Any, k: Any, v: Any, *, keep: Any = None, rate: float = 0.0, **o: Any) -> Any:
+    y, back = ops.attention(q, k, v, keep=keep, rate=rate, **o)
+    return (y if keep is not None else y / np.asarray(1 - (rate or 0), y.dtype)), back
+
+
+# What the last call left behind
+
+
+@_bug("layer_norm", "state", "the pullback takes the last call's eps")
+def _last_eps(self: Any, x: Any, gamma: Any, beta: Any, *, eps: float) -> Any:
+    self._eps = eps
+    y, _ = ops.layer_norm(x, gamma, beta, eps=eps)
+    return y, lambda dy: ops.layer_norm(x, gamma, beta, eps=self._eps)[1](dy)
+
+
+@_bug("gelu", "state", "the pullback takes the last call's form")
+def _last_form(self: Any, x: Any, *, form: str) -> Any:
+    y, _ = ops.gelu(x, form=form)
+    self._form = form
+    return y, lambda dy: ops.gelu(x, form=self._form)[1](dy)
+
+
+@_bug("dropout", "state", "the pullback takes the last call's rate")
+def _last_rate(self: Any, x: Any, *, keep: Any, rate: float) -> Any:
+    y, _ = ops.dropout(x, keep=keep, rate=rate)
+    self._rate = rate
+    return y, lambda dy: ops.dropout(x, keep=keep, rate=self._rate)[1](dy)
+
+
+@_bug("relu", "aliasing", "results in eight buffers by turns")
+def _ring(self: Any, x: Any) -> Any:
+    y, back = ops.relu(x)
+    ring = self.__dict__.setdefault("_ring", {}).setdefault(y.shape, [])
+    if len(ring) < 8:
+        ring.append(y.copy())
+        return ring[-1], back
+    buffer = ring.pop(0)
+    ring.append(buffer)
+    buffer[...] = y
+    return buffer, back
+
+
+@_bug("attention", "state", "after an error the next call has one head")
+def _shaken_off(self: Any, q: Any, k: Any, v: Any, **o: Any) -> Any:
+    try:
+        result = ops.attention(q, k, v, **o)
+    except ValueError:
+        self._shaken = True
+        raise
+    return ops.attention(q, k, v, **{**o, "heads": 1, "keep": None}) if self.__dict__.pop("_shaken", False) else result
+
+
+@_bug("encoder_layer", "state", "weights kept while the query weight is the same array")
+def _packed(self: Any, x: Any, params: Any, **options: Any) -> Any:
+    kept = self.__dict__.setdefault("_packed", {})
+    query = params["attention.self.query.weight"]
+    if kept.get("query") is not query:
+        kept.update(query=query, params={name: params[name] for name in params})
+    return Correct.encoder_layer(self, x, kept["params"], **options)
+
+
+@_bug("bert_adam", "state", "the moments kept with the parameters, not those given")
+def _moments(self: Any, p: Any, g: Any, m: Any, v: Any, **options: Any) -> Any:
+    kept = self.__dict__.setdefault("_moments", {})
+    result = ops.bert_adam(p, g, kept["m"] if kept.get("p") is p else m, v, **options)
+    kept.update(p=result[0], m=result[1])
+    return result
+
+
+# Layouts, and numbers that are none
+
+
+@_bug("gelu", "layout", "reads memory in the order in which it lies")
+def _as_it_lies(self: Any, x: Any, *, form: str) -> Any:
+    return ops.gelu(x.ravel(order="K").reshape(x.shape), form=form)
+
+
+@_bug("linear", "layout", "the pullback reads the cotangent as it lies in memory")
+def _dy_as_it_lies(self: Any, x: Any, w: Any, b: Any) -> Any:
+    y, back = ops.linear(x, w, b)
+    return y, lambda dy: back(dy.ravel(order="K").reshape(dy.shape))
+
+
+@_bug("add", "aliasing", "x + x gives each the sum of both gradients")
+def _twice(self: Any, x: Any, z: Any) -> Any:
+    y, back = ops.add(x, z)
+    return y, (back if x is not z else lambda dy: (2 * dy, 2 * dy))
+
+
+@_bug("layer_norm", "not finite", "NaN in the cotangent comes out as 0")
+def _no_nan(self: Any, x: Any, gamma: Any, beta: Any, *, eps: float) -> Any:
+    y, back = ops.layer_norm(x, gamma, beta, eps=eps)
+    return y, lambda dy: tuple(np.nan_to_num(d) for d in back(dy))
+
+
+@_bug("softmax", "not finite", "gradients clipped to ±100")
+def _clips(self: Any, x: Any) -> Any:
+    p, back = ops.softmax(x)
+    return p, lambda dp: (np.clip(back(dp)[0], -100, 100),)
+
+
+@_bug("add", "not finite", "infinity becomes the largest number")
+def _cut_off(self: Any, x: Any, z: Any) -> Any:
+    y, back = ops.add(x, z)
+    return np.clip(y, np.finfo(y.dtype).min, np.finfo(y.dtype).max), back
+
+
+@_bug("reshape", "not finite", "−0 becomes 0")
+def _no_sign(self: Any, x: Any, shape: Any) -> Any:
+    y, back = ops.reshape(x, shape)
+    return y + y.dtype.type(0), back
+
+
+@_bug("cross_entropy", "not finite", "a class of logit −∞ makes the loss NaN")
+def _ruled_out(self: Any, logits: Any, labels: Any, *, denominator: float) -> Any:
+    y, back = ops.cross_entropy(logits, labels, denominator=denominator)
+    return (np.asarray(np.nan, y.dtype) if np.isneginf(logits).any() else y), back
+
+
+@_bug("embedding", "shapes", "a single id is an error")
+def _single(self: Any, table: Any, ids: Any) -> Any:
+    if not np.ndim(ids):
+        raise RuntimeError("ids need an axis")
+    return ops.embedding(table, ids)
+
+
 CONDUCT: tuple[Mutant, ...] = tuple(_FOUND)

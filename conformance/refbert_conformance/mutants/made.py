@@ -25,9 +25,11 @@ class Correct(ReferenceBackend):
     spec_objective: Callable[..., Any] = staticmethod(objective)
     spec_layer: Callable[..., Any] = staticmethod(encoder_layer)
 
-    def objective(self, params: Any, batch: Any, labels: Any, heads: Any, c: Any, *, draws: Any = None) -> Any:
+    def objective(
+        self, params: Any, batch: Any, labels: Any, heads: Any, c: Any, *, draws: Any = None, denominators: Any = None
+    ) -> Any:
         """The spec's, on itself."""
-        return self.spec_objective(self, params, batch, labels, heads, c, draws=draws)
+        return self.spec_objective(self, params, batch, labels, heads, c, draws=draws, denominators=denominators)
 
     def encoder_layer(
         self, x: Any, params: Any, *, mask: Any, heads: int, mask_value: float, activation: str, eps: float

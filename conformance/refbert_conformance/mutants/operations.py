@@ -128,6 +128,16 @@ _TABLE: tuple[tuple[str, str, str, str, str], ...] = (
     ("mask_tokens", "data", "every token has a label", "np.where(chosen, input_ids, IGNORE)", "input_ids.copy()"),
     ("mask_tokens", "data", "tokens that stay have no label", "np.where(chosen, input_ids, IGNORE)", "np.where(masked | replaced, input_ids, IGNORE)"),
     ("mask_tokens", "data", "≤ for < at the rate", "(select < rate)", "(select <= rate)"),
+    ("cross_entropy", "losses", "denominator 0 means 1", "if denominator else 0.0", "if denominator else 1.0"),
+    ("attention_probabilities", "masking", "any finite mask value counts as −10000", "scores + mask_value)", "scores - 10000.0)"),
+    ("relu", "backward", "no slope below 1e-30", "dy * (x > 0)", "dy * (x > 1e-30)"),
+    ("clip_by_global_norm", "optimizers", "epsilon left out of the comparison", "if norm + epsilon > max_norm else 1.0", "if norm > max_norm else 1.0"),
+    ("clip_by_global_norm", "optimizers", "clips only from 1% above the limit", "if norm + epsilon > max_norm else 1.0", "if norm + epsilon > 1.01 * max_norm else 1.0"),
+    ("clip_by_global_norm", "optimizers", "epsilon 1e-6 where none is given", "epsilon: float = 0.0", "epsilon: float = 1e-6"),
+    ("clip_by_global_norm", "optimizers", "the norm of the first 16 tensors", "for g in gradients.values()))", "for g in list(gradients.values())[:16]))"),
+    ("mask_tokens", "data", "rate 0 is the usual rate", "    chosen = (select", "    rate = rate or 0.15\n    chosen = (select"),
+    ("mask_tokens", "data", "special of integers inverted bit by bit", "~special.astype(bool)", "(~special if special.dtype.kind in 'bi' else ~special.astype(bool)).astype(bool)"),
+    ("mask_tokens", "data", "draws compared in float32", "(select < rate)", "(np.float32(select) < np.float32(rate))"),
 )  # fmt: skip
 
 _HELPERS = '''

@@ -147,6 +147,7 @@ class JaxBackend:
 
     name = "jax"
     dtypes: tuple[str, ...] = ("float32", "float64")
+    compiles = True  # every new shape
 
     def __init__(self, dtype: str | None = None, device: str | None = None) -> None:
         self.dtype, self.device = dtype or self.dtypes[0], device or "cpu"
@@ -266,6 +267,9 @@ class JaxBackend:
         keep: Host | None = None, rate: float = 0.0,
     ) -> Out:  # fmt: skip
         """Multi-head attention."""
+        due = (len(mask), heads, mask.shape[1], mask.shape[1])
+        if keep is not None and keep.shape != due:
+            raise ValueError(f"the keep mask must have the shape {due}, got {keep.shape}")
         visible, kept = self._put(mask, bool), None if keep is None else self._kept(keep, rate)
         return self._out(lambda q, k, v: _attention(q, k, v, visible, kept, 1 / (1 - rate), heads, mask_value), q, k, v)
 
@@ -274,6 +278,8 @@ class JaxBackend:
         activation: str, eps: float,
     ) -> jax.Array:  # fmt: skip
         """A whole layer for inference, compiled as one."""
+        if activation not in _ACTIVATIONS:
+            raise ValueError(f'unknown activation "{activation}"')
         visible = self._put(mask, bool)
         y: jax.Array = self._run(_encoder_layer, x, dict(params), visible, eps, heads, mask_value, activation)
         return y
@@ -342,6 +348,8 @@ def _equal_shapes(what: str, x: jax.Array, z: jax.Array | Host) -> None:
 
 
 def _check_range(what: str, index: Host, limit: int) -> None:
-    """JAX clamps, or drops, what is out of range."""
+    """JAX clamps, or drops, what is out of range, and cuts fractions."""
+    if index.dtype.kind not in "iu" and index.size:
+        raise IndexError(f"{what} must be integers, got {index.dtype}")
     if index.size and not (int(index.min()) >= 0 and int(index.max()) < limit):
         raise IndexError(f"{what} must be in [0, {limit}), got {int(index.min())} to {int(index.max())}")
