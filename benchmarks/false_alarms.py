@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 GOOD = (
     "reference:float64", "reference:float32", "numpy:float32", "numpy:float64", "torch:float32", "torch:float64",
-    "torch:bfloat16", "torch:float16",
+    "torch:bfloat16", "torch:float16", "jax:float32", "jax:float64",
 )  # fmt: skip
 
 

@@ -13,7 +13,8 @@ specification.
 
 How a backend rounds follows from its dtype; one that rounds otherwise declares it in an optional attribute,
 ``arithmetic: Mapping[str, object]`` (see refbert_conformance.arithmetic): ``accumulation``, ``matmul_inputs``,
-``intermediates``, ``flush_to_zero``, ``nondeterministic``.
+``intermediates``, ``flush_to_zero``, ``nondeterministic``. One that compiles for every new shape may say so with
+``compiles = True``; refbert itself does not care, the conformance suite then tries fewer shapes.
 """
 
 from __future__ import annotations
