@@ -110,6 +110,10 @@ class Model:
             self._tokenizer = self._make_tokenizer()
         return self._tokenizer
 
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
     def batch(self, texts: Text | Sequence[Text], *, truncate: bool = False, max_length: int | None = None) -> Batch:
         """Texts, or pairs of texts, as a Batch padded to the longest.
 
@@ -280,18 +284,38 @@ class Model:
         """`loss_and_gradients` with the gradients left in the backend's arrays, and only those that exist."""
         self._check(batch)
         read = read_labels(labels, batch, self.heads, self.config)
+        loss, _, gradients = self.part_of_loss_and_gradients(batch, read, None, dropout=dropout)
+        return loss, gradients
+
+    def part_of_loss_and_gradients(
+        self,
+        batch: Batch,
+        labels: Mapping[str, Host],
+        denominators: Mapping[str, float] | None,
+        *,
+        dropout: Dropout | None = None,
+    ) -> tuple[float, dict[str, float], dict[str, Any]]:
+        """(loss, losses by head, gradients on the device) of rows of a larger batch, which add up to the batch's.
+
+        ``denominators``: `refbert.spec.losses.denominators` of the whole batch's labels; None: of these. Batch and
+        labels are as `Batch.check` and `refbert.labels.read_labels` left them; nothing is checked again.
+        """
         own = getattr(self.backend, "objective", None)  # optional: a whole model at once
         compute = partial(objective, self.backend) if own is None else own
-        loss, _, pullback = compute(self.parameters, batch, read, self.heads, self.choices, draws=dropout)
+        whole = {} if denominators is None else {"denominators": denominators}
+        loss, terms, pullback = compute(
+            self.parameters, batch, labels, self.heads, self.choices, draws=dropout, **whole
+        )
         gradients = pullback(self.backend.asarray(np.ones(())))
-        return float(self.backend.to_numpy(loss)), gradients
+        host = self.backend.to_numpy
+        return float(host(loss)), {name: float(host(term)) for name, term in terms.items()}, gradients
 
     def train_step(
         self, batch: Batch, labels: object, optimizer: Optimizer, *, lr: float, dropout: Dropout | None = None
     ) -> tuple[float, float | None]:
         """One update of the parameters, in place of the old ones: (loss before it, gradient norm or None)."""
         loss, gradients = self.device_loss_and_gradients(batch, labels, dropout=dropout)
-        self.parameters, norm = optimizer.step(self.backend, self.parameters, gradients, lr=lr)
+        norm = optimizer.apply(self.backend, self.parameters, gradients, lr=lr)
         return loss, norm
 
     # Files

@@ -180,6 +180,11 @@ class Tokenizer:
         assert found is not None  # checked on construction
         return found
 
+    @property
+    def library(self) -> tokenizers.Tokenizer:
+        """The `tokenizers` object underneath: for character offsets and for words that are split already."""
+        return self._inner
+
     def token(self, token_id: int) -> str:
         """The token of an id; ids that only the model has (padding of the vocabulary) come back as ``[id]``."""
         return self._inner.id_to_token(token_id) or f"[{token_id}]"

@@ -21,7 +21,7 @@ ERF, TANH = "gelu_erf", "gelu_tanh"
     [
         ("gelu", TANH, ERF),
         ("GELU", TANH, ERF),
-        ("gelu_new", None, TANH),
+        ("gelu_new", TANH, TANH),
         ("gelu_fast", None, TANH),
         ("gelu_python", None, ERF),
         ("gelu_pytorch_tanh", None, TANH),
@@ -55,7 +55,7 @@ FUNCTIONS = {
 
 
 def test_the_unknown_word_is_answered_with_the_known_ones():
-    with pytest.raises(ConfigError, match=r"known: gelu, linear, relu, tanh\)"):
+    with pytest.raises(ConfigError, match=r"known: gelu, gelu_new, linear, relu, tanh\)"):
         GOOGLE.activation(BertConfig(hidden_act="swish"))
 
 

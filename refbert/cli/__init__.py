@@ -1,4 +1,4 @@
-"""The command line: ``refbert run``, ``refbert conform``, ``refbert backends``, ``refbert info``.
+"""The command line: ``refbert run``, ``refbert pretrain``, ``refbert conform``, ``refbert backends``, ``refbert info``.
 
 Exit status: 0 done; 1 a check failed; 2 bad usage or input, or something unavailable, with one line on stderr.
 """
@@ -17,6 +17,7 @@ from refbert import __version__
 from refbert.cli.backends import backends
 from refbert.cli.conform import conform
 from refbert.cli.info import info
+from refbert.cli.pretrain import pretrain
 from refbert.cli.run import run
 from refbert.cli.scoreboard import scoreboard
 from refbert.errors import RefbertError, RefbertWarning
@@ -31,6 +32,7 @@ def cli() -> None:
 
 
 cli.add_command(run)
+cli.add_command(pretrain)
 cli.add_command(backends)
 cli.add_command(info)
 cli.add_command(conform)

@@ -50,25 +50,43 @@ class Optimizer:
         Arrays are the backend's. Raises `Unsupported` if the backend does not have the rule, and `InputError` if a
         gradient belongs to no parameter.
         """
-        update = getattr(backend, self.rule, None)
-        if update is None:
-            raise Unsupported(f'backend "{backend.name}" does not offer the optimizer "{self.rule}"')
-        strangers = sorted(set(gradients) - set(parameters))
-        if strangers:
-            raise InputError(f"gradients of unknown parameters: {', '.join(strangers)}")
-        norm = None
-        if self.max_norm is not None:
-            gradients, norm = backend.clip_by_global_norm(gradients, max_norm=self.max_norm, epsilon=self.clip_epsilon)
+        out = dict(parameters)
+        norm = self.apply(backend, out, dict(gradients), lr=lr)
+        return out, norm
+
+    def apply(self, backend: Any, parameters: dict[str, Any], gradients: dict[str, Any], *, lr: float) -> float | None:
+        """`step` that saves memory: ``parameters`` gets the new arrays, ``gradients`` is emptied; returns the norm.
+
+        Each parameter's old value, gradient and moments are let go as soon as its new ones exist, so an update needs
+        memory for one parameter more, not for the whole model twice.
+        """
+        self._check(backend, parameters, gradients)
+        clipped, norm = self.clip(backend, gradients)
+        gradients.clear()
+        self.update(backend, parameters, clipped, lr=lr)
+        return norm
+
+    def clip(self, backend: Any, gradients: dict[str, Any]) -> tuple[dict[str, Any], float | None]:
+        """(gradients to update by, their norm before clipping); the same ones and None where clipping is off."""
+        if self.max_norm is None:
+            return dict(gradients), None
+        clipped, norm = backend.clip_by_global_norm(gradients, max_norm=self.max_norm, epsilon=self.clip_epsilon)
+        return clipped, float(norm)
+
+    def update(self, backend: Any, parameters: dict[str, Any], gradients: dict[str, Any], *, lr: float) -> None:
+        """`apply` without the clipping."""
+        self._check(backend, parameters, gradients)
+        update = getattr(backend, self.rule)
         self.updates += 1
         options: dict[str, Any] = {"lr": lr, "beta1": self.beta1, "beta2": self.beta2, "eps": self.eps}
         if self.rule in _NEEDS_STEP:
             options["step"] = self.updates
-        out = dict(parameters)
-        for name, gradient in gradients.items():
+        for name in list(gradients):
+            gradient = gradients.pop(name)
             if name not in self.m:
                 zeros = np.zeros(tuple(gradient.shape))
                 self.m[name], self.v[name] = backend.asarray(zeros), backend.asarray(zeros.copy())
-            out[name], self.m[name], self.v[name] = update(
+            parameters[name], self.m[name], self.v[name] = update(
                 parameters[name],
                 gradient,
                 self.m[name],
@@ -76,4 +94,10 @@ class Optimizer:
                 weight_decay=self.weight_decay if decays(name) else 0.0,
                 **options,
             )
-        return out, norm
+
+    def _check(self, backend: Any, parameters: Mapping[str, Any], gradients: Mapping[str, Any]) -> None:
+        if not hasattr(backend, self.rule):
+            raise Unsupported(f'backend "{backend.name}" does not offer the optimizer "{self.rule}"')
+        strangers = sorted(set(gradients) - set(parameters))
+        if strangers:
+            raise InputError(f"gradients of unknown parameters: {', '.join(strangers)}")

@@ -1,0 +1,64 @@
+"""How a training run goes, on stderr: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from refbert.training.metrics import Update
+
+# Seconds between two lines where there is no terminal.
+_EVERY = 10.0
+# The rate and the loss that are shown are means over about this many updates.
+_RECENT = 20
+
+
+class TrainingProgress:
+    """Loss, learning rate, tokens per second and time left of a run of ``steps`` updates, ``done`` of them before."""
+
+    def __init__(self, steps: int, done: int) -> None:
+        self._steps = steps
+        self._loss: float | None = None
+        self._seconds = self._tokens = 0.0
+        self._shown = 0.0
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+            columns = (TextColumn("step"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[facts]}"))
+            self._bar = Progress(*columns, console=Console(stderr=True))
+            self._bar.start()
+            self._task = self._bar.add_task("step", total=steps, completed=done, facts="")
+
+    def add(self, update: Update) -> None:
+        """Show one more update."""
+        kept = 0.0 if self._loss is None else 1 - 1 / _RECENT
+        self._loss = kept * (self._loss or 0.0) + (1 - kept) * update.loss
+        self._seconds = kept * self._seconds + (1 - kept) * update.seconds
+        self._tokens = kept * self._tokens + (1 - kept) * update.tokens
+        done = update.step + 1
+        facts = (
+            f"loss {self._loss:.4f}  rate {update.learning_rate:.2e}  {self._tokens / self._seconds:,.0f} tokens/s  "
+            f"{_clock((self._steps - done) * self._seconds)} left"
+        )
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, facts=facts)
+            return
+        now = time.monotonic()
+        if self._shown == 0.0 or now - self._shown >= _EVERY or done == self._steps:
+            self._shown = now
+            print(f"step {done:,}/{self._steps:,}  {facts}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

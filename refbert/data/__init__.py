@@ -1,0 +1,26 @@
+"""Data: text files to tokenized corpora, to pretraining batches with their labels.
+
+corpus      text files, stdin, Parquet -> documents of sentences
+wordpiece   sentences -> a vocabulary
+store       documents -> a tokenized corpus on disk
+pairs       a document -> spans of sentence pairs
+masking     a batch -> hidden tokens and labels
+stream      all of it, as a source of batches that can be resumed anywhere
+"""
+
+from refbert.data.corpus import read_sentences
+from refbert.data.settings import Phase, Pretraining, paper_phases
+from refbert.data.store import Store, build_store
+from refbert.data.stream import PretrainingSource
+from refbert.data.wordpiece import train_wordpiece
+
+__all__ = [
+    "Phase",
+    "Pretraining",
+    "PretrainingSource",
+    "Store",
+    "build_store",
+    "paper_phases",
+    "read_sentences",
+    "train_wordpiece",
+]

@@ -1,0 +1,294 @@
+"""A tokenized corpus on disk, written in one pass and read a slice at a time.
+
+    ids.bin         every token id, one after the other (16 bits where the vocabulary allows it, else 32)
+    sentences.bin   where each sentence begins in ids.bin, and the end (64 bits)
+    documents.bin   where each document begins among the sentences, and the end (64 bits)
+    store.json      counts, digests; written last, so that a store without it is not one
+
+Files are read with pread, not mapped: mapped pages count as the process's memory, and a 2 GB corpus must not take more
+than a 2 MB one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refbert.data.corpus import Documents, Format, Progress, Source, read_sentences, source_name
+from refbert.data.tokens import encode_sentences, tokenizer_fingerprint
+from refbert.errors import InputError
+from refbert.tokenization import Tokenizer
+
+Array = npt.NDArray[np.int64]
+
+# A document longer than this goes on as another one. Pairs do not cross the cut: at 25 tokens a sentence that loses one
+# pair in 800 (of 128 tokens), and bounds what a document takes in memory.
+LONGEST_DOCUMENT = 4096
+
+_VERSION = 1
+_HEADER = "store.json"
+_NAMES = ("ids.bin", "sentences.bin", "documents.bin")
+_SENTENCES, _CHARACTERS = 4096, 2**18  # how much is tokenized at a time, whichever comes first
+
+
+class Store:
+    """A corpus of ``documents`` documents, ``sentences`` sentences and ``tokens`` tokens; none is empty.
+
+    ``fingerprint`` is a digest of the ids and the boundaries, ``tokenizer`` that of the tokenizer that made them.
+    """
+
+    def __init__(self, directory: Path, header: dict[str, Any], files: Sequence[IO[bytes]]) -> None:
+        self.directory = directory
+        self.documents: int = header["documents"]
+        self.sentences: int = header["sentences"]
+        self.tokens: int = header["tokens"]
+        self.fingerprint: str = header["fingerprint"]
+        self.tokenizer: str = header["tokenizer"]
+        self.key: str | None = header["key"]
+        self._dtype = np.dtype(header["dtype"])
+        self._ids, self._sentences, self._documents = files
+        self._close = weakref.finalize(self, _close_all, tuple(files))  # also when the store is dropped
+
+    @classmethod
+    def open(cls, directory: str | Path) -> Store:
+        """Open what `build_store` wrote; raises `InputError` if it is not there or not whole."""
+        directory = Path(directory)
+        try:
+            header = json.loads((directory / _HEADER).read_text(encoding="utf-8"))
+            if header["version"] != _VERSION:
+                raise InputError(f"{directory}: written by another release of refbert; delete it and build it again")
+            with contextlib.ExitStack() as opened:
+                files = [opened.enter_context(open(directory / name, "rb", buffering=0)) for name in _NAMES]
+                for name, file in zip(_NAMES, files, strict=True):
+                    if os.fstat(file.fileno()).st_size != header["bytes"][name]:
+                        raise InputError(f"{directory / name}: not as long as it was written; build the store again")
+                opened.pop_all()
+                return cls(directory, header, files)
+        except OSError as error:
+            raise InputError(f"{directory}: no tokenized corpus ({error.strerror})") from None
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{directory / _HEADER}: damaged; delete it and build the store again") from None
+
+    def document(self, number: int) -> tuple[int, int]:
+        """(first, last): the sentences of a document are first … last − 1."""
+        first, last = _read(self._documents, np.dtype(np.int64), number, number + 2)
+        return int(first), int(last)
+
+    def boundaries(self, first: int, last: int) -> Array:
+        """[last − first + 1]: where the sentences first … last − 1 begin among the tokens, and where the last ends."""
+        return _read(self._sentences, np.dtype(np.int64), first, last + 1)
+
+    def ids(self, start: int, stop: int) -> Array:
+        """[stop − start]: the token ids from ``start`` to ``stop``."""
+        return _read(self._ids, self._dtype, start, stop).astype(np.int64)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def build_store(
+    sources: Sequence[Source],
+    tokenizer: Tokenizer,
+    directory: str | Path,
+    *,
+    format: Format = "lines",
+    documents: Documents = "blank-line",
+    column: str | None = None,
+    progress: Progress | None = None,
+) -> Store:
+    """Tokenize a corpus into ``directory``, or open what an earlier call made there of the same files and tokenizer.
+
+    Arguments as `refbert.data.corpus.read_sentences`. Files are compared by content; what came from stdin cannot be,
+    and is built anew. One process at a time: others open the store once it is there. Raises `InputError` for a corpus
+    that cannot be read and a directory that cannot be written; an earlier store in it is then still whole.
+    """
+    directory = Path(directory)
+    made_by = tokenizer_fingerprint(tokenizer)
+    key = _key(sources, made_by, format, documents, column)
+    if key is not None and (directory / _HEADER).is_file():
+        with contextlib.suppress(InputError):
+            found = Store.open(directory)
+            if found.key == key:
+                return found
+            found.close()
+    items = read_sentences(sources, format, documents=documents, column=column, progress=progress)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            header = _write(items, tokenizer, directory)
+            _put_in_place(directory, header | {"key": key, "tokenizer": made_by})
+        finally:
+            for name in (*_NAMES, _HEADER):
+                _part(directory, name).unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{directory}: the tokenized corpus cannot be written ({error.strerror})") from None
+    return Store.open(directory)
+
+
+def _write(items: Iterator[str | None], tokenizer: Tokenizer, directory: Path) -> dict[str, Any]:
+    dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32)
+    with contextlib.ExitStack() as opened:
+        files = [opened.enter_context(open(_part(directory, name), "wb")) for name in _NAMES]
+        writer = _Writer(tokenizer, dtype, files)
+        for item in items:
+            writer.add(item)
+        writer.flush()
+        for file in files:
+            file.flush()
+            os.fsync(file.fileno())
+        sizes = {name: file.tell() for name, file in zip(_NAMES, files, strict=True)}
+    if not writer.documents:
+        raise InputError("the corpus has no text that the tokenizer reads: white space and control characters only")
+    return {
+        "version": _VERSION,
+        "documents": writer.documents,
+        "sentences": writer.sentences,
+        "tokens": writer.tokens,
+        "dtype": dtype.name,
+        "bytes": sizes,
+        "fingerprint": writer.fingerprint(),
+    }
+
+
+class _Writer:
+    """Sentences and ends of documents in, three files out."""
+
+    def __init__(self, tokenizer: Tokenizer, dtype: np.dtype[Any], files: Sequence[IO[bytes]]) -> None:
+        self.documents = self.sentences = self.tokens = 0
+        self._tokenizer, self._dtype, self._files = tokenizer, dtype, files
+        self._digests = [hashlib.blake2b(digest_size=16) for _ in files]
+        self._waiting: list[str] = []
+        self._ends: list[int] = []  # before which of the waiting sentences a document ends
+        self._characters = 0
+        self._begun = 0  # sentences of the document being written
+        self._put(1, np.zeros(1, np.int64))
+        self._put(2, np.zeros(1, np.int64))
+
+    def add(self, item: str | None) -> None:
+        if item is None:
+            self._ends.append(len(self._waiting))
+            return
+        self._waiting.append(item)
+        self._characters += len(item)
+        if len(self._waiting) >= _SENTENCES or self._characters >= _CHARACTERS:
+            self.flush()
+
+    def flush(self) -> None:
+        encoded = encode_sentences(self._tokenizer, self._waiting)
+        ends = iter([*self._ends, -1])
+        end = next(ends)
+        lengths: list[int] = []
+        last: list[int] = []  # of each document that ends here: its sentences' end
+        for number in range(len(encoded) + 1):
+            while end == number:
+                self._end_document(last, len(lengths))
+                end = next(ends)
+            if number < len(encoded) and encoded[number]:  # nothing to read: as if the line were not there
+                if self._begun == LONGEST_DOCUMENT:
+                    self._end_document(last, len(lengths))
+                lengths.append(len(encoded[number]))
+                self._begun += 1
+        self._put(0, np.fromiter((i for ids in encoded for i in ids), self._dtype, count=sum(lengths)))
+        self._put(1, self.tokens + np.cumsum(lengths, dtype=np.int64))
+        self._put(2, np.array(last, dtype=np.int64))
+        self.tokens += sum(lengths)
+        self.sentences += len(lengths)
+        self.documents += len(last)
+        self._waiting, self._ends, self._characters = [], [], 0
+
+    def fingerprint(self) -> str:
+        joined = self._dtype.name + "".join(digest.hexdigest() for digest in self._digests)
+        return hashlib.blake2b(joined.encode(), digest_size=16).hexdigest()
+
+    def _end_document(self, last: list[int], sentences: int) -> None:
+        if self._begun:
+            last.append(self.sentences + sentences)
+            self._begun = 0
+
+    def _put(self, file: int, array: npt.NDArray[Any]) -> None:
+        content = array.tobytes()
+        self._digests[file].update(content)
+        self._files[file].write(content)
+
+
+def _close_all(files: Sequence[IO[bytes]]) -> None:
+    for file in files:
+        file.close()
+
+
+def _put_in_place(directory: Path, header: dict[str, Any]) -> None:
+    """The old header goes first and the new one comes last: at no moment does a header describe other files."""
+    with open(_part(directory, _HEADER), "w", encoding="utf-8") as file:
+        json.dump(header, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    (directory / _HEADER).unlink(missing_ok=True)
+    _sync(directory)
+    for name in _NAMES:
+        os.replace(_part(directory, name), directory / name)
+    _sync(directory)
+    os.replace(_part(directory, _HEADER), directory / _HEADER)
+    _sync(directory)
+
+
+def _part(directory: Path, name: str) -> Path:
+    return directory / f"{name}.part"
+
+
+def _sync(directory: Path) -> None:
+    """A rename lasts once its directory has reached the disk; Windows has no such call and needs none."""
+    if os.name == "posix":
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _key(
+    sources: Sequence[Source], tokenizer: str, format: Format, documents: Documents, column: str | None
+) -> str | None:
+    """A digest of the files' contents and of all that decides what becomes of them; None if a source is no file."""
+    total = hashlib.blake2b(
+        json.dumps([_VERSION, LONGEST_DOCUMENT, tokenizer, format, documents, column]).encode(), digest_size=16
+    )
+    for source in sources:
+        if not isinstance(source, str | Path) or not os.path.isfile(source):
+            return None
+        try:
+            with open(source, "rb") as file:
+                digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
+        except OSError as error:
+            raise InputError(f"{source_name(source)}: cannot be read ({error.strerror})") from None
+        total.update(digest.digest())
+    return total.hexdigest()
+
+
+def _read(file: IO[bytes], dtype: np.dtype[Any], start: int, stop: int) -> npt.NDArray[Any]:
+    """Entries start … stop − 1 of a file of numbers."""
+    size, offset = (stop - start) * dtype.itemsize, start * dtype.itemsize
+    if hasattr(os, "pread"):
+        content = os.pread(file.fileno(), size, offset)
+    else:  # Windows
+        file.seek(offset)
+        content = file.read(size)
+    if len(content) != size:
+        raise InputError(f"{getattr(file, 'name', 'the store')}: shorter than it was; build the store again")
+    return np.frombuffer(content, dtype)

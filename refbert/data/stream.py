@@ -1,0 +1,196 @@
+"""Pretraining batches from a tokenized corpus, without end: what comes next depends on a short position alone.
+
+A round shows every document once, in an order drawn for that round. Its documents are taken in chunks; a chunk's
+examples are shuffled among themselves. The position is (step, phase, round, chunk, offset): to resume, the chunk's
+spans are made again (no text is read for that) and ``offset`` of them are skipped.
+
+Every example is drawn under a key of its own: (seed, length, version, document, number). Which other examples share its
+batch changes nothing, and under the google profile an example comes back with the same masks after dupe_factor rounds,
+in another order, as when the original's files are read again and shuffled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refbert.backend import Host
+from refbert.batching import Batch
+from refbert.data.draws import Draws, Permutation, generator
+from refbert.data.masking import mask_batch
+from refbert.data.pairs import examples
+from refbert.data.settings import Phase, Pretraining
+from refbert.data.store import Store
+from refbert.data.tokens import continues, tokenizer_fingerprint
+from refbert.errors import InputError
+from refbert.tokenization import Tokenizer
+
+CHUNK = 256  # documents
+
+_VERSION = 1  # of the order and the draws: a change that gives other batches for the same seed raises it
+_POSITION = ("step", "phase", "round", "chunk", "offset")
+
+
+class PretrainingSource:
+    """A `refbert.training.source.Source` of masked-LM and next-sentence batches.
+
+    ``phases`` follow each other; the last goes on for as long as it is asked. Each phase begins a round of its own.
+    Raises `InputError` for a store made by another tokenizer, for one document where random next sentences are wanted,
+    and for a corpus that gives fewer examples than a batch holds.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        tokenizer: Tokenizer,
+        *,
+        seed: int,
+        phases: Sequence[Phase],
+        settings: Pretraining | None = None,
+    ) -> None:
+        self.store, self.seed, self.phases = store, seed, tuple(phases)
+        self.settings = settings = settings or Pretraining()
+        if not self.phases:
+            raise InputError("at least one phase is needed")
+        made_by = tokenizer_fingerprint(tokenizer)
+        if store.tokenizer != made_by:
+            raise InputError(f"{store.directory}: made with another tokenizer; build it again with this one")
+        if settings.next_sentence and store.documents == 1:
+            raise InputError(
+                "the corpus is one document, so there is no other to take random next sentences from: put blank lines "
+                "between documents, or train without next-sentence prediction"
+            )
+        self._cls, self._sep, self._pad, self._mask = (
+            tokenizer.cls_id,
+            tokenizer.sep_id,
+            tokenizer.pad_id,
+            tokenizer.mask_id,
+        )
+        self._continues = continues(tokenizer)
+        self._step = self._phase = self._round = self._chunk = self._offset = 0
+        self._made: tuple[tuple[int, int, int], npt.NDArray[np.int64]] | None = None
+        for phase in self.phases:
+            self._check_enough(phase)
+        decides = [
+            _VERSION,
+            CHUNK,
+            store.fingerprint,
+            made_by,
+            seed,
+            dataclasses.asdict(settings),
+            # How long the last phase lasts does not change what comes: a run may go on for longer.
+            [p.steps for p in self.phases[:-1]],
+            [(p.length, p.batch_size) for p in self.phases],
+        ]
+        self.fingerprint = hashlib.blake2b(json.dumps(decides).encode(), digest_size=16).hexdigest()
+
+    def next(self, step: int) -> tuple[Batch, dict[str, Host]]:
+        """The batch of the update ``step``, [B, S], and "labels" [B, S] and "next_sentence_label" [B]."""
+        if step != self._step:
+            raise ValueError(f"batches come in order: step {self._step} is next, not {step}")
+        phase = self._phase_of(step)
+        if phase != self._phase:
+            self._phase, self._round, self._chunk, self._offset = phase, 0, 0, 0
+        B = self.phases[phase].batch_size
+        parts: list[npt.NDArray[np.int64]] = []
+        missing = B
+        while missing:
+            rows = self._rows()[self._offset : self._offset + missing]
+            parts.append(rows)
+            missing -= len(rows)
+            self._offset += len(rows)
+            if missing:
+                self._turn()
+        self._step += 1
+        return self._batch(np.concatenate(parts), self.phases[phase].length)
+
+    def state(self) -> dict[str, Any]:
+        """The position, as JSON."""
+        return {name: getattr(self, f"_{name}") for name in _POSITION}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a position; raises `InputError` if it is not one."""
+        values = [state.get(name) for name in _POSITION]
+        if not all(isinstance(value, int) and value >= 0 for value in values) or state["phase"] >= len(self.phases):
+            raise InputError("the checkpoint's place in the data is damaged")
+        for name, value in zip(_POSITION, values, strict=True):
+            setattr(self, f"_{name}", value)
+
+    def _phase_of(self, step: int) -> int:
+        for number, phase in enumerate(self.phases):
+            if step < phase.steps:
+                return number
+            step -= phase.steps
+        return len(self.phases) - 1
+
+    def _turn(self) -> None:
+        """To the next chunk, or round."""
+        self._chunk, self._offset = self._chunk + 1, 0
+        if self._chunk * CHUNK >= self.store.documents:
+            self._round, self._chunk = self._round + 1, 0
+
+    def _rows(self) -> npt.NDArray[np.int64]:
+        """The chunk at the position: [n, 8] of version, document, number in it, and the `Example`'s five; shuffled."""
+        here = (self._phase, self._round, self._chunk)
+        if self._made is None or self._made[0] != here:
+            self._made = (here, self._make(self.phases[self._phase].length, *here))
+        return self._made[1]
+
+    def _make(self, length: int, phase: int, round_number: int, chunk: int) -> npt.NDArray[np.int64]:
+        version = self.settings.version(round_number)
+        order = Permutation(self.store.documents, self.seed, phase, round_number)
+        rows: list[tuple[int, ...]] = []
+        for document in order(np.arange(chunk * CHUNK, min((chunk + 1) * CHUNK, self.store.documents))).tolist():
+            draws = Draws("pairs", self.seed, length, version, document)
+            found = examples(self.store, document, length, self.settings, draws)
+            rows += [(version, document, number, *example) for number, example in enumerate(found)]
+        shuffle = np.argsort(generator("shuffle", self.seed, phase, round_number, chunk).random(len(rows)))
+        return np.array(rows, dtype=np.int64)[shuffle]
+
+    def _batch(self, rows: npt.NDArray[np.int64], S: int) -> tuple[Batch, dict[str, Host]]:
+        B = len(rows)
+        ids = np.full((B, S), self._pad)
+        types = np.zeros_like(ids)
+        special = np.ones((B, S), dtype=np.bool_)
+        lengths = np.empty(B, dtype=np.int64)
+        draws = np.empty((B, 3, S))
+        for row, (version, document, number, a_start, a_stop, b_start, b_stop, _) in enumerate(rows.tolist()):
+            draws[row] = generator("masks", self.seed, S, version, document, number).random((3, S))
+            end = 1 + a_stop - a_start  # of A
+            ids[row, 0], ids[row, 1:end], ids[row, end] = self._cls, self.store.ids(a_start, a_stop), self._sep
+            special[row, 1:end] = False
+            n = end + 1
+            if self.settings.next_sentence:
+                begin, n = n, n + b_stop - b_start + 1
+                ids[row, begin : n - 1], ids[row, n - 1] = self.store.ids(b_start, b_stop), self._sep
+                special[row, begin : n - 1] = False
+                types[row, begin:n] = 1
+            lengths[row] = n
+        corrupted, labels = mask_batch(
+            ids, special, lengths, draws, self.settings, mask_id=self._mask, continues=self._continues
+        )
+        batch = Batch(corrupted, types, (np.arange(S) < lengths[:, None]).astype(np.int64))
+        out: dict[str, Host] = {"labels": labels}
+        if self.settings.next_sentence:
+            out["next_sentence_label"] = rows[:, -1].copy()
+        return batch, out
+
+    def _check_enough(self, phase: Phase) -> None:
+        """Fewer examples than a batch would show one text twice in it; every document gives at least one."""
+        if self.store.documents >= phase.batch_size:
+            return
+        found = sum(
+            len(examples(self.store, d, phase.length, self.settings, Draws("pairs", self.seed, phase.length, 0, d)))
+            for d in range(self.store.documents)
+        )
+        if found < phase.batch_size:
+            raise InputError(
+                f"the corpus gives {found} examples of up to {phase.length} tokens, fewer than a batch of "
+                f"{phase.batch_size}: add text, or make the batch smaller"
+            )

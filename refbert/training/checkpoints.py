@@ -1,0 +1,204 @@
+"""Checkpoints of a run: whole or not there, however the process ends.
+
+    DIR/checkpoints/step-00001000/
+        model.safetensors  config.json  tokenizer files     what refbert and Hugging Face load
+        optimizer.safetensors                               Adam's moments, "m.NAME" and "v.NAME"
+        training.json                                       updates, place in the data, settings, versions
+
+A checkpoint is written under another name in the same directory, every file of it is forced to the disk, and then it is
+renamed: the name `step-…` stands for a whole checkpoint at every moment. A deletion renames first. Numbers are stored
+in the precision that they are computed in, and read back bit by bit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refbert.errors import CheckpointError
+from refbert.model import Model
+from refbert.training.optimizer import Optimizer
+
+Host = npt.NDArray[Any]
+
+TRAINING = "training.json"
+MOMENTS = "optimizer.safetensors"
+_NAME = re.compile(r"step-(\d{8,})")
+_VERSION = 1
+# What begins with this is unfinished or being deleted.
+_PARTIAL = ".partial-"
+
+
+@dataclass(frozen=True)
+class State:
+    """What a checkpoint says beside weights and moments.
+
+    updates: how many there have been. source: the data's `state`. settings: what a run must agree on to go on with it.
+    """
+
+    updates: int
+    source: Mapping[str, Any]
+    settings: Mapping[str, Any]
+
+
+def save(directory: Path, model: Model, optimizer: Optimizer, state: State, *, keep: int | None = None) -> Path:
+    """Write ``directory/step-…`` and delete all but the last ``keep`` (None: keep all); returns its path.
+
+    One that is there already is the same one, written before the run was cut off, and stays. Raises `CheckpointError`
+    if it cannot be written; what was there before is then still there.
+    """
+    place = directory / f"step-{state.updates:08d}"
+    if not place.exists():
+        with _written(place) as partial:
+            model.save(partial)
+            moments = {f"{kind}.{name}": x for kind in "mv" for name, x in getattr(optimizer, kind).items()}
+            write_safetensors(partial / MOMENTS, moments, model.backend.to_numpy)
+            facts = {
+                "format": _VERSION,
+                "updates": state.updates,
+                "source": dict(state.source),
+                "settings": dict(state.settings),
+                "optimizer_updates": optimizer.updates,
+                "profile": model.profile.name,
+                "heads": list(model.heads),
+                "pooler": model.has_pooler,
+            }
+            (partial / TRAINING).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    if keep is not None:
+        for old in saved(directory)[:-keep]:
+            _delete(old)
+    return place
+
+
+def saved(directory: Path) -> list[Path]:
+    """The checkpoints in ``directory``, oldest first."""
+    if not directory.is_dir():
+        return []
+    found = [(int(match[1]), path) for path in directory.iterdir() if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def read_state(place: Path) -> State:
+    """What the checkpoint says of itself; raises `CheckpointError` if that cannot be read."""
+    try:
+        facts = json.loads((place / TRAINING).read_text(encoding="utf-8"))
+        if facts["format"] != _VERSION:
+            raise CheckpointError(f"{place}: written by another release of refbert (format {facts['format']})")
+        return State(facts["updates"], facts["source"], facts["settings"])
+    except OSError as error:
+        raise CheckpointError(f"{place / TRAINING}: cannot be read ({error.strerror})") from None
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{place / TRAINING}: damaged; delete {place} to go on from an earlier one") from None
+
+
+def restore(place: Path, model: Model, optimizer: Optimizer) -> State:
+    """Weights, moments and count of updates from a checkpoint of the same model; raises `CheckpointError` otherwise."""
+    from refbert.checkpoint.safetensors_file import read_safetensors
+
+    state = read_state(place)
+    facts = json.loads((place / TRAINING).read_text(encoding="utf-8"))
+    weights, moments = read_safetensors(place / "model.safetensors"), read_safetensors(place / MOMENTS)
+    if {name: tuple(x.shape) for name, x in weights.items()} != {
+        name: tuple(x.shape) for name, x in model.parameters.items()
+    }:
+        raise CheckpointError(f"{place}: the checkpoint of another model (other tensors or shapes)")
+    asarray = model.backend.asarray
+    # Copies: a view of the mapped file would change under the run if the file did, and keep a deleted one on the disk.
+    for name in list(model.parameters):
+        model.parameters[name] = asarray(np.array(weights[name]))
+    optimizer.m.clear()
+    optimizer.v.clear()
+    for label, x in moments.items():
+        kind, name = label.split(".", 1)
+        getattr(optimizer, kind)[name] = asarray(np.array(x))
+    optimizer.updates = facts["optimizer_updates"]
+    return state
+
+
+def clear_partial(directory: Path) -> None:
+    """Delete what a run that was killed left unfinished."""
+    if directory.is_dir():
+        for path in directory.glob(f"{_PARTIAL}*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def write_safetensors(path: Path, arrays: Mapping[str, Any], to_numpy: Callable[[Any], Host]) -> None:
+    """A safetensors file, tensor by tensor, so that no second copy of them all is made in memory.
+
+    Format: u64 little-endian length of the header, the header as JSON {name: {dtype, shape, data_offsets}}, the data.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    size = next((to_numpy(x).dtype.itemsize for x in arrays.values()), 4)
+    for name, x in arrays.items():
+        start, end = end, end + size * int(np.prod(x.shape, dtype=np.int64))
+        header[name] = {"dtype": f"F{8 * size}", "shape": list(x.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for x in arrays.values():
+            file.write(np.ascontiguousarray(to_numpy(x), dtype=f"<f{size}").data)
+
+
+@contextmanager
+def _written(place: Path) -> Iterator[Path]:
+    """A directory to fill, which becomes ``place`` if all goes well and goes away if not."""
+    from safetensors import SafetensorError
+
+    partial = place.with_name(f"{_PARTIAL}{place.name}")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        for path in sorted(partial.iterdir()):
+            sync(path)
+        sync(partial)
+        partial.rename(place)
+        sync(place.parent)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{place}: cannot be written ({reason}); earlier checkpoints are whole") from None
+    except CheckpointError as error:
+        raise CheckpointError(f"{place}: cannot be written ({error}); earlier checkpoints are whole") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _delete(place: Path) -> None:
+    doomed = place.with_name(f"{_PARTIAL}{place.name}")
+    place.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """A file that is there whole or as it was before; raises OSError."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        sync(part)
+        part.replace(path)
+        sync(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Force a file or a directory to the disk. Windows has no such call for directories and needs none."""
+    if path.is_dir() and os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,176 @@
+"""Several processes, one run: each takes rows of every batch, and sums of gradients travel between them.
+
+    torchrun --nproc-per-node N -m refbert pretrain …
+
+torchrun sets RANK, WORLD_SIZE and LOCAL_RANK for each process; PyTorch's distributed engine carries the sums (gloo on
+the CPU, NCCL between GPUs), whatever backend computes them. All processes hold the same weights and moments, apply the
+same update, and so stay the same; process 0 alone writes files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+
+from refbert.backend import Backend, host_dtype
+from refbert.errors import BackendUnavailable, InputError, RefbertError
+
+# Numbers that travel together: few enough to keep memory small, enough that the way is not the cost.
+_BUCKET = 2**22
+# How long a process waits for the others: the first prepares the data while they do.
+_PATIENCE = timedelta(hours=2)
+
+
+class WorkerLost(RefbertError):
+    """Another process of the run has gone; this one cannot go on alone."""
+
+
+class Processes:
+    """One process, alone: rank 0 of 1. What comes out is what went in."""
+
+    rank = 0
+    count = 1
+    local_rank = 0
+
+    def sum_arrays(self, backend: Backend[Any], arrays: dict[str, Any]) -> None:
+        """Replace each array by its sum over all processes."""
+
+    def sum_numbers(self, numbers: list[float]) -> list[float]:
+        """The sums over all processes, in float64."""
+        return numbers
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
+
+    def check_same(self, what: str, value: str) -> None:
+        """Raise `InputError` unless every process has the same value."""
+
+
+ALONE = Processes()
+
+
+class TorchProcesses(Processes):
+    """Processes started by torchrun, connected by torch.distributed; ``device`` says where the backend computes."""
+
+    def __init__(self, device: str) -> None:
+        import torch
+        import torch.distributed as dist
+
+        self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        nccl = device.startswith("cuda") and dist.is_nccl_available()
+        self._device = torch.device("cuda", self.local_rank) if nccl else torch.device("cpu")
+        if nccl:
+            torch.cuda.set_device(self._device)
+        try:
+            dist.init_process_group("nccl" if nccl else "gloo", timeout=_PATIENCE)
+        except (RuntimeError, ValueError) as error:
+            raise BackendUnavailable(f"the processes cannot be connected ({_first_line(error)})") from None
+        self.rank, self.count = dist.get_rank(), dist.get_world_size()
+
+    def sum_arrays(self, backend: Backend[Any], arrays: dict[str, Any]) -> None:
+        """In buckets, each summed in the precision that `Backend.to_numpy` gives; a bucket's parts are let go first."""
+        import torch
+
+        dtype = torch.float64 if host_dtype(backend.dtype) is np.float64 else torch.float32
+        names = sorted(arrays)  # the same order everywhere
+        while names:
+            bucket: list[tuple[str, tuple[int, ...]]] = []
+            parts: list[torch.Tensor] = []
+            size = 0
+            while names and (not bucket or size < _BUCKET):
+                name = names.pop(0)
+                x = arrays.pop(name)
+                bucket.append((name, tuple(x.shape)))
+                native = isinstance(x, torch.Tensor)
+                if not native:
+                    x = torch.from_numpy(np.ascontiguousarray(backend.to_numpy(x)))
+                parts.append(x.detach().to(self._device, dtype).reshape(-1))
+                size += parts[-1].numel()
+            flat = torch.cat(parts)
+            parts.clear()
+            self._reduce(flat)
+            start = 0
+            for name, shape in bucket:
+                length = int(np.prod(shape, dtype=np.int64))
+                piece = flat[start : start + length].reshape(shape)
+                start += length
+                if native and self._device.type == "cuda":
+                    arrays[name] = piece.to(getattr(torch, backend.dtype), copy=True)
+                else:
+                    arrays[name] = backend.asarray(piece.cpu().numpy().copy())
+
+    def sum_numbers(self, numbers: list[float]) -> list[float]:
+        """In float64."""
+        import torch
+
+        tensor = torch.tensor(numbers, dtype=torch.float64, device=self._device)
+        self._reduce(tensor)
+        return [float(x) for x in tensor.cpu()]
+
+    def wait(self) -> None:
+        """A sum of nothing, which nobody has before everybody has come."""
+        self.sum_numbers([0.0])
+
+    def check_same(self, what: str, value: str) -> None:
+        """The values travel as a digest, six bytes to a number, which float64 holds exactly.
+
+        Each process's numbers have a place of their own in the sum, so that every process sees them all.
+        """
+        digest = hashlib.blake2b(value.encode(), digest_size=12).digest()
+        mine = [float(int.from_bytes(digest[i : i + 6], "little")) for i in (0, 6)]
+        seen = self.sum_numbers([x if rank == self.rank else 0.0 for rank in range(self.count) for x in mine])
+        if seen != mine * self.count:
+            raise InputError(f"the processes do not have the same {what}: start all of them with the same arguments")
+
+    def close(self) -> None:
+        """Take leave of the others."""
+        import torch.distributed as dist
+
+        dist.destroy_process_group()
+
+    def _reduce(self, tensor: Any) -> None:
+        import torch.distributed as dist
+
+        try:
+            dist.all_reduce(tensor)
+        except RuntimeError as error:
+            # The engine's own words are long and name its source files; they stay as the cause.
+            raise WorkerLost(f"process {self.rank} of {self.count} has lost another process") from error
+
+
+@contextmanager
+def processes(device: str) -> Iterator[Processes]:
+    """The processes that torchrun started, or this one alone; raises `BackendUnavailable` if PyTorch is missing."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        yield ALONE
+        return
+    try:
+        import torch.distributed as dist
+
+        available = dist.is_available()
+    except ImportError:
+        available = False
+    if not available:
+        raise BackendUnavailable('several processes need PyTorch: pip install "refbert[torch]"')
+    made = TorchProcesses(device)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def local_device(device: str | None) -> str | None:
+    """The device of this process: with several GPUs on a machine, "cuda" means the one of its local rank."""
+    if device == "cuda" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    return device
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

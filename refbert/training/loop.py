@@ -1,0 +1,162 @@
+"""The training loop: batch, gradients, sum over processes, check, clip, update; and checkpoints, which it survives.
+
+What an update does depends on the weights, the moments, the batch and the step alone: the learning rate is a function
+of the step, dropout's masks are keyed by seed and step (`refbert.randomness`), and the batch follows from the source's
+state. So a run that goes on from a checkpoint is, bit by bit, the run that was never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from refbert.errors import InputError, RefbertError
+from refbert.model import Model
+from refbert.randomness import Dropout
+from refbert.training import checkpoints
+from refbert.training.accumulation import Sums, first_not_finite, loss_and_gradients
+from refbert.training.distributed import ALONE, Processes, WorkerLost
+from refbert.training.metrics import Update
+from refbert.training.optimizer import Optimizer
+from refbert.training.source import Source
+
+
+class NotFinite(RefbertError):
+    """Loss, gradient or weight became NaN or infinite: ``step`` and ``parameter`` say where it was first seen."""
+
+    def __init__(self, message: str, step: int, parameter: str | None) -> None:
+        super().__init__(message)
+        self.step, self.parameter = step, parameter
+
+
+@dataclass(frozen=True)
+class Saving:
+    """Where, how often (in updates) and how many checkpoints are kept; ``settings`` go into each and come back."""
+
+    directory: Path
+    every: int
+    keep: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise InputError(f"checkpoints every {self.every} updates: it must be 1 or more")
+        if self.keep is not None and self.keep < 1:
+            raise InputError(f"checkpoints to keep: it must be 1 or more, not {self.keep}")
+
+
+def train(
+    model: Model,
+    source: Source,
+    *,
+    optimizer: Optimizer,
+    rate: Callable[[int], float],
+    steps: int,
+    seed: int,
+    dropout: bool = True,
+    micro_batch: int | None = None,
+    saving: Saving | None = None,
+    processes: Processes = ALONE,
+    on_update: Callable[[Update], object] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> int:
+    """Updates from where ``optimizer`` stands up to ``steps``; returns how many there are then.
+
+    rate: update (from 0) -> learning rate. micro_batch: the most rows that are computed at once (None: the whole
+    batch). saving: a checkpoint every so many updates, and at the end. on_update: called after each update. stop: asked
+    after each update; once it says yes (in any process), the state is saved and the loop returns early.
+
+    Raises `NotFinite` where loss, gradients or weights are no longer finite: nothing is updated or saved then, and the
+    last checkpoint is a good one. `CheckpointError` if a checkpoint cannot be written; `WorkerLost` if another process
+    has gone.
+    """
+    last_saved = optimizer.updates
+    while optimizer.updates < steps:
+        step = optimizer.updates
+        started = time.perf_counter()
+        batch, labels = source.next(step)
+        sums = loss_and_gradients(
+            model, batch, labels, micro_batch=micro_batch, dropout=Dropout(seed, step) if dropout else None,
+            rank=processes.rank, processes=processes.count,
+        )  # fmt: skip
+        try:
+            stopping = _sum(processes, model, sums, stop is not None and stop())
+        except WorkerLost as error:
+            raise WorkerLost(f"{error} at step {step}; {_last(saving)}") from error
+        lr = rate(step)
+        norm = _clip(model, optimizer, sums, step, saving)
+        optimizer.update(model.backend, model.parameters, sums.gradients, lr=lr)
+        if on_update is not None:
+            on_update(
+                Update(
+                    step=step,
+                    loss=sums.loss,
+                    losses=sums.losses,
+                    learning_rate=lr,
+                    gradient_norm=norm,
+                    tokens=int(batch.attention_mask.sum()),
+                    seconds=time.perf_counter() - started,
+                )
+            )
+        done = optimizer.updates
+        if saving is not None and (done % saving.every == 0 or stopping or done == steps):
+            _save(model, optimizer, source, saving, write=processes.rank == 0)
+            last_saved = done
+        if stopping:
+            break
+    assert saving is None or last_saved == optimizer.updates
+    return optimizer.updates
+
+
+def _sum(processes: Processes, model: Model, sums: Sums, stop: bool) -> bool:
+    """Losses and gradients over all processes, in place; whether any of them wants to stop."""
+    if processes.count == 1:
+        return stop
+    names = sorted(sums.losses)
+    numbers = processes.sum_numbers([float(stop), sums.loss, *(sums.losses[name] for name in names)])
+    sums.loss, sums.losses = numbers[1], dict(zip(names, numbers[2:], strict=True))
+    processes.sum_arrays(model.backend, sums.gradients)
+    return numbers[0] > 0
+
+
+def _clip(model: Model, optimizer: Optimizer, sums: Sums, step: int, saving: Saving | None) -> float:
+    """Clip the gradients and return their norm before, if it and the loss are finite; raises `NotFinite` if not.
+
+    Weights are looked at before gradients: an update that left something infinite there shows one step later.
+    """
+    backend: Any = model.backend
+    clipped, norm = optimizer.clip(backend, sums.gradients)
+    if norm is None:  # clipping is off, but the norm is still the quickest look at every gradient
+        norm = float(backend.clip_by_global_norm(sums.gradients, max_norm=1.0)[1])
+    if math.isfinite(norm) and math.isfinite(sums.loss):
+        sums.gradients = clipped
+        return norm
+    parameter = first_not_finite(model.backend, model.parameters)
+    what = f"{parameter} is not finite"
+    if parameter is None:
+        parameter = first_not_finite(model.backend, sums.gradients)
+        what = f"the gradient of {parameter} is not finite" if parameter else f"the gradients' norm is {norm}"
+    raise NotFinite(
+        f"step {step}: the loss is {sums.loss:g}, {what}; nothing was updated; {_last(saving)}", step, parameter
+    )
+
+
+def _save(model: Model, optimizer: Optimizer, source: Source, saving: Saving, *, write: bool) -> None:
+    """A checkpoint, unless there are weights that nothing can go on from; ``write``: whether this process writes it."""
+    weight = first_not_finite(model.backend, model.parameters)
+    if weight is not None:
+        step = optimizer.updates - 1
+        raise NotFinite(f"step {step}: {weight} is not finite after the update; {_last(saving)}", step, weight)
+    if write:
+        state = checkpoints.State(optimizer.updates, source.state(), saving.settings)
+        checkpoints.save(saving.directory, model, optimizer, state, keep=saving.keep)
+
+
+def _last(saving: Saving | None) -> str:
+    """The sentence that says what is left to go on from."""
+    there = [] if saving is None else checkpoints.saved(saving.directory)
+    return f"the last checkpoint is {there[-1]}" if there else "there is no checkpoint yet"

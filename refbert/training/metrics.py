@@ -1,0 +1,99 @@
+"""What each update was, as JSON lines: one object a line, in order of steps, none twice.
+
+A run that goes on from a checkpoint makes again what came after it. So the file is first cut back to the checkpoint's
+step, and with it a last line that a killed process left half written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from refbert.errors import InputError
+
+
+@dataclass(frozen=True)
+class Update:
+    """One update. ``step`` counts from 0; ``losses`` are by head and ``loss`` is their sum, before the update.
+
+    gradient_norm: before clipping. tokens: how many the batch held, padding not counted. seconds: how long it took.
+    """
+
+    step: int
+    loss: float
+    losses: dict[str, float]
+    learning_rate: float
+    gradient_norm: float
+    tokens: int
+    seconds: float
+
+    def line(self) -> str:
+        """The update as one line of JSON."""
+        losses = {f"loss_{name}": value for name, value in self.losses.items()}
+        rest = {name: value for name, value in vars(self).items() if name not in ("losses", "step", "loss")}
+        return json.dumps({"step": self.step, "loss": self.loss, **losses, **rest}) + "\n"
+
+
+class Metrics:
+    """Appends to ``path`` what happens from update ``first`` on; raises `InputError` where it cannot be written."""
+
+    def __init__(self, path: Path, *, first: int = 0) -> None:
+        self.path = path
+        try:
+            _cut(path, first)
+            self._file: IO[str] = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+
+    def add(self, update: Update) -> None:
+        """Append one line."""
+        try:
+            self._file.write(update.line())
+            self._file.flush()
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: cannot be written ({error.strerror}); free some space and go on with --resume"
+            ) from None
+
+    def close(self) -> None:
+        """Close the file."""
+        try:
+            self._file.close()
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written ({error.strerror})") from None
+
+
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of a metrics file, up to the first that is damaged; nothing if there is no file."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                return
+            if not line.endswith("\n") or not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
+                return
+            yield entry
+
+
+def _cut(path: Path, first: int) -> None:
+    """Leave the lines of the steps before ``first``."""
+    if not path.is_file():
+        return
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            for entry in read_metrics(path):
+                if entry["step"] < first:
+                    file.write(json.dumps(entry) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

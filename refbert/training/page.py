@@ -1,0 +1,151 @@
+"""A run as one HTML page: curves as SVG, settings as a table, nothing from the network.
+
+The metrics are read twice, line by line, and gathered into a few hundred bins (mean, least and greatest of each), so a
+run of a million updates needs no more memory than one of a thousand.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from refbert.errors import InputError
+from refbert.training.checkpoints import write_whole
+from refbert.training.metrics import read_metrics
+
+_BINS = 300
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 720, 220, 64, 28
+_STYLE = """
+:root { color-scheme: light dark; --line: #0b6bcb; --band: #0b6bcb33; --rule: #8884; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.4rem; } h2 { font-size: 1rem; margin: 1.6rem 0 .2rem; }
+svg { width: 100%; height: auto; font-size: 11px; fill: currentColor; }
+table { border-collapse: collapse; font-size: .85rem; } td { padding: .1rem 1rem .1rem 0; vertical-align: top; }
+td + td { font-family: ui-monospace, monospace; overflow-wrap: anywhere; }
+"""
+
+
+@dataclass
+class _Bin:
+    """Updates that are drawn as one point."""
+
+    count: int = 0
+    total: float = 0.0
+    least: float = math.inf
+    greatest: float = -math.inf
+
+    def add(self, value: float) -> None:
+        self.count += 1
+        self.total += value
+        self.least, self.greatest = min(self.least, value), max(self.greatest, value)
+
+
+@dataclass
+class _Curve:
+    bins: dict[int, _Bin] = field(default_factory=dict)
+
+
+def write_page(path: Path, metrics: Path, *, title: str, settings: Mapping[str, Any]) -> None:
+    """The page of a metrics file; raises `InputError` if it cannot be written."""
+    try:
+        write_whole(path, render(metrics, title=title, settings=settings))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def render(metrics: Path, *, title: str, settings: Mapping[str, Any]) -> str:
+    """The page's HTML."""
+    first = last = None
+    updates, tokens, seconds = 0, 0, 0.0
+    for entry in read_metrics(metrics):
+        first, last = first or entry, entry
+        updates += 1
+        tokens += entry["tokens"]
+        seconds += entry["seconds"]
+    parts = [f"<h1>{html.escape(title)}</h1>"]
+    if first is None or last is None:
+        parts.append("<p>No update yet.</p>")
+    else:
+        parts.append(
+            f"<p>{updates:,} updates, {tokens:,} tokens, {_time(seconds)}; "
+            f"loss {first['loss']:.4g} at step {first['step']}, {last['loss']:.4g} at step {last['step']}.</p>"
+        )
+        span = (first["step"], last["step"])
+        parts += [_chart(name, curve, span) for name, curve in _curves(metrics, span).items()]
+    rows = "".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(_value(v))}</td></tr>" for k, v in settings.items())
+    parts.append(f"<h2>Settings</h2><table>{rows}</table>")
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>'
+        + "\n".join(parts)
+        + "</body></html>\n"
+    )
+
+
+def _curves(metrics: Path, span: tuple[int, int]) -> dict[str, _Curve]:
+    """What is drawn, by its title."""
+    out: dict[str, _Curve] = {}
+    width = max(1, math.ceil((span[1] - span[0] + 1) / _BINS))
+    for entry in read_metrics(metrics):
+        values = {"loss": entry["loss"]}
+        heads = [name for name in entry if name.startswith("loss_")]
+        if len(heads) > 1:
+            values |= {f"loss, {name.removeprefix('loss_').replace('_', ' ')}": entry[name] for name in heads}
+        values |= {"learning rate": entry["learning_rate"], "gradient norm": entry["gradient_norm"]}
+        if entry["seconds"] > 0:
+            values["tokens per second"] = entry["tokens"] / entry["seconds"]
+        for name, value in values.items():
+            number = (entry["step"] - span[0]) // width
+            out.setdefault(name, _Curve()).bins.setdefault(number, _Bin()).add(value)
+    for curve in out.values():
+        curve.bins = {span[0] + number * width: found for number, found in curve.bins.items()}
+    return out
+
+
+def _chart(name: str, curve: _Curve, span: tuple[int, int]) -> str:
+    points = sorted(curve.bins.items())
+    low = min(found.least for _, found in points)
+    high = max(found.greatest for _, found in points)
+    if low == high:
+        low, high = low - abs(low) / 2 - 1e-9, high + abs(high) / 2 + 1e-9
+
+    def x(step: int) -> float:
+        return _LEFT + (_WIDTH - _LEFT) * (step - span[0]) / max(1, span[1] - span[0])
+
+    def y(value: float) -> float:
+        return 8 + (_HEIGHT - 8 - _BOTTOM) * (high - value) / (high - low)
+
+    def path(values: list[tuple[int, float]]) -> str:
+        return " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in values)
+
+    band = [(s, b.greatest) for s, b in points] + [(s, b.least) for s, b in reversed(points)]
+    ticks = "".join(
+        f'<line x1="{_LEFT}" x2="{_WIDTH}" y1="{y(v):.1f}" y2="{y(v):.1f}" stroke="var(--rule)"/>'
+        f'<text x="{_LEFT - 6}" y="{y(v) + 4:.1f}" text-anchor="end">{v:.3g}</text>'
+        for v in (low, (low + high) / 2, high)
+    )
+    mean = path([(s, b.total / b.count) for s, b in points])
+    return (
+        f"<h2>{html.escape(name)}</h2>"
+        f'<svg viewBox="0 0 {_WIDTH + 4} {_HEIGHT}" role="img" aria-label="{html.escape(name)} by step">{ticks}'
+        f'<polygon points="{path(band)}" fill="var(--band)"/>'
+        f'<polyline points="{mean}" fill="none" stroke="var(--line)" stroke-width="1.5"/>'
+        f'<text x="{_LEFT}" y="{_HEIGHT - 8}">step {span[0]:,}</text>'
+        f'<text x="{_WIDTH}" y="{_HEIGHT - 8}" text-anchor="end">{span[1]:,}</text></svg>'
+    )
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)

@@ -1,0 +1,415 @@
+"""Pretraining from text files to a model: Devlin et al. 2019 §3.1 and A.2.
+
+Data, tokenizer and model are made once, by the first process; what they are follows from the settings. So does the
+rest: a run is a function of its settings and its text, however often it was stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from refbert.config import BertConfig
+from refbert.errors import ConfigError, InputError, RefbertWarning
+from refbert.loading import from_config, load
+from refbert.model import Model
+from refbert.presets import PRESETS, preset
+from refbert.profiles import get_profile
+from refbert.spec.choices import Choices
+from refbert.training.checkpoints import restore, sync
+from refbert.training.distributed import ALONE, Processes
+from refbert.training.loop import Saving, train
+from refbert.training.metrics import Metrics, Update
+from refbert.training.optimizer import Optimizer
+from refbert.training.page import write_page
+from refbert.training.run import RunDirectory, agreed, check_checkpoint, versions
+from refbert.training.schedule import learning_rate
+
+if TYPE_CHECKING:
+    from refbert.data import Phase, PretrainingSource, Store
+    from refbert.tokenization import Tokenizer
+
+# Seconds between two drawings of the run's page.
+_REDRAW = 60.0
+RULES = ("bert_adam", "adamw", "lamb")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a pretraining run is made of; the defaults are the paper's where it has any.
+
+    files, format, documents, column: the text, as `refbert.data.read_sentences` takes it. tokenizer: a directory with
+    one; None: a vocabulary of ``vocab_size`` pieces is learned from the text. size: a preset or a configuration file;
+    start_from: a checkpoint whose weights (and tokenizer) the run begins with instead of fresh ones.
+
+    short_length, long_length: of the first 90 % and the last 10 % of the steps (A.2). warmup: updates (None: 1 % of the
+    steps, as the paper's 10,000 of 1,000,000). optimizer: None: the profile's (bert_adam or adamw). examples: "google"
+    or "dynamic" (`refbert.data.Pretraining`). micro_batch: the most sequences computed at once.
+
+    Raises `InputError` for values out of range.
+    """
+
+    files: tuple[str, ...]
+    steps: int
+    format: str = "lines"
+    documents: str = "blank-line"
+    column: str | None = None
+    tokenizer: str | None = None
+    vocab_size: int = 8192
+    cased: bool = False
+    size: str = "bert-tiny"
+    start_from: str | None = None
+    profile: str = "google"
+    backend: str = "numpy"
+    dtype: str | None = None
+    device: str | None = None
+    batch_size: int = 256
+    micro_batch: int = 32
+    short_length: int = 128
+    long_length: int = 512
+    learning_rate: float = 1e-4
+    warmup: int | None = None
+    optimizer: str | None = None
+    weight_decay: float = 0.01
+    max_norm: float = 1.0
+    dropout: float | None = None
+    examples: str = "google"
+    mask_rate: float = 0.15
+    whole_word: bool = False
+    next_sentence: bool = True
+    short_sequence_probability: float = 0.1
+    dupe_factor: int = 10
+    seed: int = 0
+    save_every: int = 1000
+    keep: int = 3
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "files", tuple(self.files))
+        get_profile(self.profile)
+        for name in ("steps", "batch_size", "micro_batch", "save_every", "keep", "vocab_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        for name in ("learning_rate", "max_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name} must be a number above 0, not {getattr(self, name)}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise InputError(f"weight_decay must be 0 or more, not {self.weight_decay}")
+        if self.warmup is not None and not 0 <= self.warmup <= self.steps:
+            raise InputError(f"warmup must be from 0 to the {self.steps} steps, not {self.warmup}")
+        if self.optimizer is not None and self.optimizer not in RULES:
+            raise InputError(f'unknown optimizer "{self.optimizer}" (known: {", ".join(RULES)})')
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise InputError(f"dropout must be in [0, 1), not {self.dropout}")
+        if self.long_length < self.short_length:
+            raise InputError(f"long_length {self.long_length} is below short_length {self.short_length}")
+        if not 0 <= self.seed < 2**64:
+            raise InputError(f"seed must be a whole number from 0 to 2^64 - 1, not {self.seed}")
+        self.phases()
+
+    @property
+    def rule(self) -> str:
+        """The optimizer's name."""
+        return self.optimizer or ("adamw" if get_profile(self.profile).bias_correction else "bert_adam")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of an update (from 0)."""
+        warmup = max(1, self.steps // 100) if self.warmup is None else self.warmup
+        from_zero = get_profile(self.profile).schedule_from_zero
+        return learning_rate(step, peak=self.learning_rate, warmup=warmup, total=self.steps, from_zero=from_zero)
+
+    def phases(self) -> tuple[Phase, ...]:
+        """The two phases of A.2."""
+        from refbert.data import Phase, paper_phases
+
+        short, long = (Phase(1, length, self.batch_size) for length in (self.short_length, self.long_length))
+        return paper_phases(self.steps, short=short, long=long)
+
+    def to_json(self) -> dict[str, Any]:
+        """As run.json holds them."""
+        return dataclasses.asdict(self) | {"files": list(self.files)}
+
+
+# What may change when a run goes on: where it is computed and what is kept of it. Weights then agree up to rounding
+# (bit by bit, if it is the directory alone that the change concerns).
+FREE = frozenset({"backend", "dtype", "device", "micro_batch", "save_every", "keep"})
+_ROUNDS_OTHERWISE = ("backend", "dtype", "device", "micro_batch")
+
+
+def resumed_settings(directory: str | Path, given: Mapping[str, Any]) -> Settings:
+    """The settings of the run in ``directory``, with what may change taken from ``given``.
+
+    Raises `InputError` that names a setting which differs and may not; warns where the rounding will be another.
+    """
+    run = RunDirectory(directory)
+    recorded = run.read()["settings"]
+    chosen = agreed(recorded, given, free=FREE, where=run.path)
+    changed = [name for name in _ROUNDS_OTHERWISE if chosen.get(name) != recorded.get(name)]
+    if changed:
+        warnings.warn(
+            f"{run.path}: going on with another {', '.join(changed)}: the weights will differ by rounding from those "
+            "of a run that was not stopped",
+            RefbertWarning,
+            stacklevel=2,
+        )
+    try:
+        return Settings(**chosen)
+    except TypeError:
+        raise InputError(f"{run.file}: written by another release of refbert") from None
+
+
+@dataclass(frozen=True)
+class Result:
+    """The updates that the run has now, and those that it is to have."""
+
+    updates: int
+    steps: int
+    directory: Path
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done and the model is in the directory."""
+        return self.updates >= self.steps
+
+
+def pretrain(
+    directory: str | Path,
+    settings: Settings,
+    *,
+    resume: bool = False,
+    processes: Processes = ALONE,
+    device: str | None = None,
+    on_begin: Callable[[Model, int], object] | None = None,
+    on_update: Callable[[Update], object] | None = None,
+    stop: Callable[[], bool] | None = None,
+    say: Callable[[str], object] = lambda text: None,
+) -> Result:
+    """Run, or go on with, a pretraining run in ``directory``.
+
+    device: this process's, where it is not the settings' (several GPUs).
+    on_begin is told the model and the updates done before; on_update each update; ``stop`` is asked after each. ``say``
+    is given a line about what is being prepared. Raises `InputError` for settings and text that cannot be used, and
+    what `refbert.training.loop.train` raises.
+    """
+    run = RunDirectory(directory)
+    first = processes.rank == 0
+    with ExitStack() as stack:
+        if first:
+            if not resume:
+                run.refuse_what_is_there()
+            new = not run.path.exists()
+            stack.enter_context(run.lock())
+            if new:
+                stack.callback(_remove_unused, run)
+            if not run.holds_run():
+                _prepare(run, settings, say)
+        processes.check_same("settings", repr(settings))  # the others come here when the first is ready
+        tokenizer = _tokenizer(run.tokenizer, settings)
+        store = stack.enter_context(_store(run.data))
+        source = _source(store, tokenizer, settings)
+        model = _model(settings, tokenizer, device or settings.device)
+        optimizer = Optimizer(
+            rule=settings.rule, weight_decay=settings.weight_decay, max_norm=settings.max_norm,
+            clip_epsilon=get_profile(settings.profile).clip_epsilon,
+        )  # fmt: skip
+        decides = {name: value for name, value in settings.to_json().items() if name not in FREE}
+        last = run.last()
+        if last is not None:
+            check_checkpoint(last, decides, source.fingerprint)
+            source.restore(restore(last, model, optimizer).source)
+        before = optimizer.updates
+        processes.check_same("checkpoint", f"{before}")
+        if first and not run.holds_run():
+            run.begin(settings.to_json(), {
+                "config": model.config.to_dict(), "data": source.fingerprint, "tokens": store.tokens,
+                "processes": processes.count, "versions": versions(model.backend),
+            })  # fmt: skip
+        log = stack.enter_context(_Log(run, settings, before, on_update)) if first else None
+        if on_begin is not None:
+            on_begin(model, before)
+        saving = Saving(run.checkpoints, settings.save_every, settings.keep, {**decides, "data": source.fingerprint})
+        done = train(
+            model, source, optimizer=optimizer, rate=settings.rate, steps=settings.steps, seed=settings.seed,
+            dropout=_drops(model.config), micro_batch=settings.micro_batch, saving=saving, processes=processes,
+            on_update=log.add if log else None, stop=stop,
+        )  # fmt: skip
+        if first and done >= settings.steps:
+            model.save(run.path, overwrite=True)
+    return Result(done, settings.steps, run.path)
+
+
+class _Log:
+    """Metrics and page of a run, kept up as it goes."""
+
+    def __init__(
+        self, run: RunDirectory, settings: Settings, first: int, on_update: Callable[[Update], object] | None
+    ) -> None:
+        self._run, self._settings, self._told = run, settings, on_update
+        self._metrics = Metrics(run.metrics, first=first)
+        self._drawn = time.monotonic()
+
+    def add(self, update: Update) -> None:
+        self._metrics.add(update)
+        if time.monotonic() - self._drawn > _REDRAW:
+            self._page()
+        if self._told is not None:
+            self._told(update)
+
+    def _page(self) -> None:
+        self._drawn = time.monotonic()
+        write_page(self._run.page, self._run.metrics, title=str(self._run.path.name), settings=self._settings.to_json())
+
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        with suppress(InputError) if kind else nullcontext():  # what went wrong before is what is reported
+            self._metrics.close()
+            self._page()
+
+
+def _prepare(run: RunDirectory, settings: Settings, say: Callable[[str], object]) -> None:
+    """Tokenizer and tokenized corpus, in the run's directory; raises `InputError` for text that cannot be read."""
+    from refbert.data import build_store, read_sentences, train_wordpiece
+
+    if not settings.files:
+        raise InputError("no text: name at least one file")
+    files = [str(run.stdin) if file == "-" else file for file in settings.files]
+    missing = next((file for file in settings.files if file != "-" and not Path(file).is_file()), None)
+    if missing is not None:
+        raise InputError(f"{missing}: no such file")
+    _config(settings, None)  # a mistake here should not cost the reading of the text
+    if "-" in settings.files:
+        _keep_stdin(run.stdin)
+    how: Any = {"documents": settings.documents, "column": settings.column}
+    form: Any = settings.format
+    if settings.tokenizer is None and settings.start_from is None:
+        say(f"learning a vocabulary of {settings.vocab_size} pieces")
+        sentences = (s for s in read_sentences(files, form, **how) if s is not None)
+        tokenizer = train_wordpiece(sentences, size=settings.vocab_size, cased=settings.cased)
+    else:
+        tokenizer = _given_tokenizer(settings)
+    partial = run.tokenizer.with_name(".partial-tokenizer")
+    try:
+        for path in (partial, run.tokenizer):
+            shutil.rmtree(path, ignore_errors=True)
+        partial.mkdir(parents=True)
+        tokenizer.save(partial)
+        for path in (*partial.iterdir(), partial):
+            sync(path)
+        partial.rename(run.tokenizer)
+    except OSError as error:
+        raise InputError(f"{run.tokenizer}: cannot be written ({error.strerror})") from None
+    say("tokenizing the text")
+    with build_store(files, tokenizer, run.data, format=form, **how):
+        pass
+
+
+def _keep_stdin(path: Path) -> None:
+    """Copy what comes in, since it is read twice: for the vocabulary, and for the tokens."""
+    if sys.stdin is None or sys.stdin.isatty():
+        raise InputError("no text on stdin")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def _remove_unused(run: RunDirectory) -> None:
+    """What a run that never began has made, so that bad input leaves nothing behind."""
+    if not run.holds_run():
+        shutil.rmtree(run.path, ignore_errors=True)
+
+
+def _given_tokenizer(settings: Settings) -> Tokenizer:
+    from refbert import checkpoint
+    from refbert.tokenization import Tokenizer
+
+    where = settings.tokenizer or settings.start_from
+    assert where is not None
+    return Tokenizer.from_directory(checkpoint.resolve(where), profile=get_profile(settings.profile))
+
+
+def _tokenizer(directory: Path, settings: Settings) -> Tokenizer:
+    from refbert.tokenization import Tokenizer
+
+    return Tokenizer.from_directory(directory, profile=get_profile(settings.profile))
+
+
+def _store(directory: Path) -> Store:
+    from refbert.data import Store
+
+    return Store.open(directory)
+
+
+def _source(store: Store, tokenizer: Tokenizer, settings: Settings) -> PretrainingSource:
+    from refbert.data import Pretraining, PretrainingSource
+
+    examples: Any = settings.examples
+    chosen = Pretraining(
+        profile=examples,
+        rate=settings.mask_rate,
+        whole_word=settings.whole_word,
+        next_sentence=settings.next_sentence,
+        short_sequence_probability=settings.short_sequence_probability,
+        dupe_factor=settings.dupe_factor,
+    )
+    return PretrainingSource(store, tokenizer, seed=settings.seed, phases=settings.phases(), settings=chosen)
+
+
+def _config(settings: Settings, vocab_size: int | None) -> BertConfig:
+    """The sizes; raises `ConfigError` or `InputError` for a size that is not known or too short."""
+    if settings.start_from is not None:
+        from refbert import checkpoint
+
+        config = BertConfig.from_directory(checkpoint.resolve(settings.start_from))
+    elif Path(settings.size).is_file():
+        config = BertConfig.from_file(settings.size)
+    elif settings.size in PRESETS or settings.size.rsplit("/", 1)[-1] in PRESETS:
+        config = preset(settings.size)
+    else:
+        raise ConfigError(f'size: "{settings.size}" is neither a configuration file nor a preset (such as bert-tiny)')
+    if config.max_position_embeddings < settings.long_length:
+        raise InputError(
+            f"long_length is {settings.long_length}, but the model has {config.max_position_embeddings} positions"
+        )
+    if settings.dropout is not None:
+        config = config.replace(hidden_dropout_prob=settings.dropout, attention_probs_dropout_prob=settings.dropout)
+    if vocab_size is not None and settings.start_from is None:
+        config = config.replace(vocab_size=vocab_size)
+    return config
+
+
+def _model(settings: Settings, tokenizer: Tokenizer, device: str | None) -> Model:
+    config = _config(settings, tokenizer.vocab_size)
+    heads = ("masked_lm", "next_sentence") if settings.next_sentence else ("masked_lm",)
+    where: dict[str, Any] = {
+        "backend": settings.backend, "dtype": settings.dtype, "device": device, "profile": settings.profile,
+        "heads": heads, "seed": settings.seed,
+    }  # fmt: skip
+    if settings.start_from is None:
+        model = from_config(config, pooler=settings.next_sentence, **where)
+    else:
+        model = load(settings.start_from, **where)
+        if tokenizer.vocab_size > model.config.vocab_size:
+            raise InputError(
+                f"the tokenizer has {tokenizer.vocab_size} entries, {settings.start_from} {model.config.vocab_size}"
+            )
+        if settings.dropout is not None:
+            model.config, model.choices = config, Choices.of(config, model.profile)
+    model.tokenizer = tokenizer
+    return model
+
+
+def _drops(config: BertConfig) -> bool:
+    return config.hidden_dropout_prob > 0 or config.attention_probs_dropout_prob > 0

@@ -1,0 +1,154 @@
+"""A run's directory: what is in it, whose it is, and what a run that goes on must agree on.
+
+DIR/run.json        the settings and the versions of what computed
+DIR/data/           the tokenized corpus, where the run made one
+DIR/checkpoints/    see refbert.training.checkpoints
+DIR/metrics.jsonl   one line for each update
+DIR/run.html        the run as a page
+DIR/model.safetensors, config.json, tokenizer files       the model, once the run has finished
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refbert.errors import CheckpointError, InputError
+from refbert.training.checkpoints import clear_partial, read_state, saved, write_whole
+
+_VERSION = 1
+
+
+class RunDirectory:
+    """The paths of a run."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.file = self.path / "run.json"
+        self.data = self.path / "data"
+        self.stdin = self.path / "stdin.txt"
+        self.tokenizer = self.path / "tokenizer"
+        self.checkpoints = self.path / "checkpoints"
+        self.metrics = self.path / "metrics.jsonl"
+        self.page = self.path / "run.html"
+
+    def holds_run(self) -> bool:
+        """Whether a run has begun here."""
+        return self.file.is_file()
+
+    def last(self) -> Path | None:
+        """The last checkpoint."""
+        found = saved(self.checkpoints)
+        return found[-1] if found else None
+
+    def finished(self) -> bool:
+        """Whether the model is there."""
+        return (self.path / "model.safetensors").is_file()
+
+    def refuse_what_is_there(self) -> None:
+        """Raise `InputError` if there is a run or a model, so that nothing of it is overwritten."""
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path}: a file; name a directory for the run")
+        if self.holds_run():
+            steps = self.read()["settings"].get("steps")
+            last = self.last()
+            done = read_state(last).updates if last else 0
+            raise InputError(
+                f"{self.path}: holds a run that is at step {done} of {steps}; go on with --resume, or name another "
+                "directory"
+            )
+        if self.finished() or (self.path / "config.json").is_file():
+            raise InputError(f"{self.path}: holds a model already; name another directory for the run")
+
+    def begin(self, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        """Write run.json; raises `InputError` if it cannot be written."""
+        content = {"format": _VERSION, "settings": dict(settings), **facts}
+        try:
+            write_whole(self.file, json.dumps(content, indent=2) + "\n")
+        except OSError as error:
+            raise InputError(f"{self.file}: cannot be written ({error.strerror})") from None
+
+    def read(self) -> dict[str, Any]:
+        """run.json; raises `InputError` if it cannot be read."""
+        try:
+            content = json.loads(self.file.read_text(encoding="utf-8"))
+            if content["format"] != _VERSION or not isinstance(content["settings"], dict):
+                raise InputError(f"{self.file}: written by another release of refbert")
+        except OSError as error:
+            raise InputError(f"{self.file}: cannot be read ({error.strerror})") from None
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{self.file}: damaged") from None
+        return dict(content)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Only one run writes here at a time; the lock goes with the process that holds it, however that ends."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = (self.path / ".lock").open("w", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written ({error.strerror})") from None
+        with handle:
+            try:
+                import fcntl
+            except ImportError:  # Windows
+                yield
+                return
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"{self.path}: another process is training here") from None
+            except OSError:
+                pass  # a file system without locks
+            clear_partial(self.checkpoints)
+            yield
+
+
+def versions(backend: Any) -> dict[str, str]:
+    """What computed the run."""
+    import refbert
+
+    return {
+        "refbert": refbert.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "library": str(backend.library),
+        "machine": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def agreed(
+    recorded: Mapping[str, Any], given: Mapping[str, Any], *, free: frozenset[str], where: Path
+) -> dict[str, Any]:
+    """The settings to go on with: the recorded ones, with those of ``given`` that are ``free`` to change.
+
+    Raises `InputError` that names the first setting that is given, is not free, and differs.
+    """
+    out = dict(recorded)
+    for name, value in given.items():
+        if name in free:
+            out[name] = value
+        elif recorded.get(name) != value:
+            raise InputError(
+                f"{where}: this run has {name} = {_shown(recorded.get(name))}, not {_shown(value)}; leave it out to go "
+                "on, or start another run in another directory"
+            )
+    return out
+
+
+def check_checkpoint(place: Path, settings: Mapping[str, Any], fingerprint: str) -> None:
+    """Raise `CheckpointError` unless the checkpoint belongs to these settings and this data."""
+    stored = read_state(place).settings
+    for name, value in {**settings, "data": fingerprint}.items():
+        if name in stored and stored[name] != value:
+            raise CheckpointError(f"{place}: of a run with {name} = {_shown(stored[name])}, not {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
