@@ -56,8 +56,8 @@ class Profile:
 
 GOOGLE = Profile(
     name="google",
-    # modeling.py: get_activation. "gelu" has been the tanh form since commit bee6030 (2019-02-07). "gelu_new" is Hugging
-    # Face's word for that form, under which a model of this profile is saved, so it must be read back too.
+    # modeling.py: get_activation. "gelu" has been the tanh form since commit bee6030 (2019-02-07). "gelu_new" is
+    # Hugging Face's word for that form, under which a model of this profile is saved, so it must be read back too.
     activations={
         "gelu": "gelu_tanh",
         "gelu_new": "gelu_tanh",

@@ -2,6 +2,9 @@
 
 fill_mask   Devlin et al. 2019 §3.1: the masked LM's distribution at every [MASK].
 embed       one vector per text, from the last hidden states.
+
+What fine-tuned models do has files of its own: `refbert.classifying` (classify, regress, choose, next_sentence),
+`refbert.tagging` (tag) and `refbert.answering` (answer).
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ from refbert import ops
 from refbert.errors import InputError
 from refbert.model import Model, Text
 
-TASKS = ("fill-mask", "embed")
+TASKS = ("fill-mask", "embed", "classify", "tag", "answer", "next-sentence")
+_TUNED = {"sequence_classification": "classify", "token_classification": "tag", "question_answering": "answer"}
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,10 @@ class Embedded:
 
 
 def default_task(model: Model, texts: Sequence[Text]) -> str:
-    """The task that fits: fill-mask if there is a masked-LM head and some text has a [MASK]; otherwise embed."""
+    """The task that fits: a fine-tuned head's; fill-mask if some text has a [MASK] to fill; otherwise embed."""
+    for head, task in _TUNED.items():
+        if head in model.heads:
+            return task
     if "masked_lm" not in model.heads:
         return "embed"
     mask = model.tokenizer.mask_token

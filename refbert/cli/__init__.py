@@ -16,6 +16,8 @@ import click
 from refbert import __version__
 from refbert.cli.backends import backends
 from refbert.cli.conform import conform
+from refbert.cli.evaluate import evaluate
+from refbert.cli.finetune import finetune
 from refbert.cli.info import info
 from refbert.cli.pretrain import pretrain
 from refbert.cli.run import run
@@ -33,6 +35,8 @@ def cli() -> None:
 
 cli.add_command(run)
 cli.add_command(pretrain)
+cli.add_command(finetune)
+cli.add_command(evaluate)
 cli.add_command(backends)
 cli.add_command(info)
 cli.add_command(conform)

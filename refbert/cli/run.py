@@ -12,6 +12,7 @@ from typing import Any
 import click
 import numpy as np
 
+from refbert.cli.answers import answers_of, print_answers
 from refbert.cli.output import new_table, print_json, print_table, progress
 from refbert.errors import InputError, RefbertWarning
 from refbert.loading import load
@@ -30,7 +31,7 @@ _COMPARABLE = 12
     "--backend", default="numpy", show_default=True, help="A name from `refbert backends`, or package.module:Class."
 )
 @click.option(
-    "--task", type=click.Choice(TASKS), help="Default: fill-mask for a [MASK] and a masked-LM head, else embed."
+    "--task", type=click.Choice(TASKS), help="Default: a fine-tuned head's; fill-mask for a [MASK]; else embed."
 )
 @click.option("--pair", is_flag=True, help="Texts come in twos: TEXT TEXT …, or tab-separated on each line of stdin.")
 @click.option("--dtype", help="What the backend computes in; default: its own first choice.")
@@ -38,7 +39,8 @@ _COMPARABLE = 12
 @click.option(
     "--profile", type=click.Choice(tuple(PROFILES)), help="Whose numbers, where Google's and Hugging Face's differ."
 )
-@click.option("--top-k", default=5, show_default=True, help="How many candidates for each [MASK].")
+@click.option("--top-k", default=5, show_default=True, help="How many candidates for each [MASK], label or answer.")
+@click.option("--null-threshold", type=float, help='answer: "no answer" above this margin; default: never.')
 @click.option(
     "--pooling", type=click.Choice(POOLINGS), default="mean", show_default=True, help="What makes a text's vector."
 )
@@ -60,6 +62,7 @@ def run(
     device: str | None,
     profile: str | None,
     top_k: int,
+    null_threshold: float | None,
     pooling: str,
     normalize: bool,
     truncate: bool,
@@ -74,6 +77,7 @@ def run(
     refbert run --model DIR "Paris is the [MASK] of France."
     refbert run --model DIR --json < texts.txt > vectors.jsonl
     refbert run --model DIR --pair "a question" "a passage"
+    refbert run --model DIR --task next-sentence --pair "a sentence" "another"
     """
     items = _read_texts(texts, pair)
     if model is None:
@@ -88,12 +92,16 @@ def run(
     with progress(chosen, len(items)) as advance:
         if chosen == "fill-mask":
             filled = fill_mask(loaded, items, top_k=top_k, progress=advance, **limits)
-        else:
+        elif chosen == "embed":
             embedded = embed(loaded, items, pooling=pooling, normalize=normalize, progress=advance, **limits)
+        else:
+            answers = answers_of(loaded, chosen, items, top_k=top_k, progress=advance, **limits)
     if save is not None:
         _save(save, _arrays(loaded, items, **limits))
     if chosen == "fill-mask":
         _print_filled(filled, as_json)
+    elif chosen != "embed":
+        print_answers(answers, as_json, top_k=top_k, null_threshold=null_threshold)
     else:
         _print_embedded(embedded, as_json, normalize)
 

@@ -8,6 +8,8 @@ distributed   several processes, one run
 checkpoints   what a run is resumed from
 metrics       what each update was        page   the same as curves
 run           a run's directory           pretraining   from text to a model
+finetuning    from labelled files to the best of several models; its settings and first model: finetuning_settings,
+              task_model
 """
 
 from refbert.training.optimizer import Optimizer, decays

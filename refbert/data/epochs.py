@@ -1,0 +1,60 @@
+"""Labelled examples as a stream of batches: every example once an epoch, in an order drawn anew for each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from refbert.backend import Host
+from refbert.batching import Batch
+from refbert.data.draws import generator
+from refbert.data.features import Feature, collate
+from refbert.errors import InputError
+from refbert.tokenization import Tokenizer
+
+
+class Epochs:
+    """A `refbert.training.source.Source`: a batch depends on the seed and the step alone.
+
+    The last batch of an epoch holds what is left and may be smaller. Batches are padded to their longest row.
+    """
+
+    def __init__(self, features: Sequence[Feature], tokenizer: Tokenizer, *, batch_size: int, seed: int) -> None:
+        if not features:
+            raise InputError("no examples to learn from")
+        self._features, self._tokenizer = features, tokenizer
+        self._batch_size, self._seed = batch_size, seed
+        self._order: tuple[int, list[int]] | None = None
+        self._done = 0
+        digest = hashlib.blake2b(f"{batch_size}/{seed}".encode(), digest_size=16)
+        for feature in features:
+            digest.update(repr(([row.input_ids for row in feature.rows], sorted(feature.labels.items()))).encode())
+        self.fingerprint = digest.hexdigest()
+
+    @property
+    def updates(self) -> int:
+        """Updates in an epoch."""
+        return -(-len(self._features) // self._batch_size)
+
+    def next(self, step: int) -> tuple[Batch, dict[str, Host]]:
+        """The batch of an update and its labels."""
+        epoch, number = divmod(step, self.updates)
+        start = number * self._batch_size
+        chosen = self._permutation(epoch)[start : start + self._batch_size]
+        self._done = step + 1
+        return collate([self._features[i] for i in chosen], self._tokenizer)
+
+    def state(self) -> dict[str, Any]:
+        """How many batches have been given; the rest follows from the seed."""
+        return {"batches": self._done}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Nothing but the count has to be taken up."""
+        self._done = state["batches"]
+
+    def _permutation(self, epoch: int) -> list[int]:
+        if self._order is None or self._order[0] != epoch:
+            order = generator("epoch", self._seed, epoch).permutation(len(self._features))
+            self._order = (epoch, [int(i) for i in order])
+        return self._order[1]

@@ -1,0 +1,243 @@
+"""From texts to what the model reads: encodings with labels, for single tokens and for answers as well.
+
+Tags      the label is on the first piece of each word, IGNORE on the rest (Devlin et al. 2019 §5.3).
+Answers   a passage longer than the model is read in windows that overlap; an answer that a window does not hold whole
+          is put on [CLS] there, as is "no answer" (§4.3, and Google's run_squad.py).
+Choices   every choice is a row [CLS] text [SEP] choice [SEP]; C rows belong to one label (§4.4).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from refbert.backend import Host
+from refbert.batching import Batch
+from refbert.errors import InputError, RefbertWarning
+from refbert.ops.cross_entropy import IGNORE
+from refbert.tokenization import Encoding, Tokenizer
+
+# Google's max_query_length: questions are cut to that many tokens.
+MAX_QUESTION = 64
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One labelled example: its rows (several for choices), and by label name a number, or one number a token."""
+
+    rows: tuple[Encoding, ...]
+    labels: Mapping[str, int | float | tuple[int, ...]]
+
+
+def collate(features: Sequence[Feature], tokenizer: Tokenizer) -> tuple[Batch, dict[str, Host]]:
+    """A batch padded to its longest row, and its labels: [B] numbers, or [B, S] with IGNORE for the padding."""
+    batch = tokenizer.pad([row for feature in features for row in feature.rows])
+    S = batch.input_ids.shape[1]
+    labels: dict[str, Host] = {}
+    for name in features[0].labels:
+        values: list[Any] = [feature.labels[name] for feature in features]
+        if isinstance(values[0], tuple):
+            array = np.full((len(values), S), IGNORE, dtype=np.int64)
+            for row, value in enumerate(values):
+                array[row, : len(value)] = value
+            labels[name] = array
+        else:
+            labels[name] = np.array(values, dtype=np.float64 if isinstance(values[0], float) else np.int64)
+    return batch, labels
+
+
+def by_length(encodings: Sequence[Encoding], batch_size: int) -> Iterator[list[int]]:
+    """Indices in batches, the longest first, so that little padding is computed."""
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1, not {batch_size}")
+    order = sorted(range(len(encodings)), key=lambda i: -len(encodings[i].input_ids))
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+# Tags
+
+
+@dataclass(frozen=True)
+class Words:
+    """A sentence's encoding, and where each word's first piece is; None for a word that was cut or has no piece."""
+
+    encoding: Encoding
+    firsts: tuple[int | None, ...]
+
+
+def encode_words(tokenizer: Tokenizer, sentences: Sequence[Sequence[str]], *, max_length: int) -> list[Words]:
+    """Sentences that are split into words; what is over ``max_length`` tokens is cut, with a `RefbertWarning`."""
+    if max_length < 3:
+        raise InputError(f"{max_length} tokens are too few for [CLS], a word and [SEP]")
+    encoded = tokenizer.library.encode_batch([list(words) for words in sentences], is_pretokenized=True)
+    out: list[Words] = []
+    cut = lost = lost_words = 0
+    for words, e in zip(sentences, encoded, strict=True):
+        kept = list(range(len(e.ids)))
+        if len(kept) > max_length:
+            cut, lost = cut + 1, lost + len(kept) - max_length
+            kept = [*kept[: max_length - 1], kept[-1]]  # [SEP] stays
+        firsts: list[int | None] = [None] * len(words)
+        for place, i in enumerate(kept):
+            word = e.word_ids[i]
+            if word is not None and firsts[word] is None:
+                firsts[word] = place
+        lost_words += firsts.count(None)
+        out.append(Words(_picked(e, kept), tuple(firsts)))
+    if cut:
+        _warn(f"{cut:,} of {len(out):,} sentences cut to {max_length} tokens: {lost:,} tokens lost")
+    if lost_words:
+        _warn(f"{lost_words:,} words have no token (cut off, or nothing but control characters): their tags are not "
+              "learned and are taken to be O")  # fmt: skip
+    return out
+
+
+def tag_features(sentences: Sequence[Words], tags: Sequence[Sequence[int]]) -> list[Feature]:
+    """One label for each token: the word's on its first piece, IGNORE elsewhere."""
+    out = []
+    for words, numbers in zip(sentences, tags, strict=True):
+        labels = [IGNORE] * len(words.encoding.input_ids)
+        for first, number in zip(words.firsts, numbers, strict=True):
+            if first is not None:
+                labels[first] = number
+        out.append(Feature((words.encoding,), {"labels": tuple(labels)}))
+    return out
+
+
+# Answers
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of the passage behind the whole question: [CLS] question [SEP] part [SEP].
+
+    question: which of the questions. first: the row's position of the part's first token. offsets: of each token of the
+    part, its first character in the passage and the one after its last. central: whether no other window shows more
+    of what surrounds the token; its answers are read there alone.
+    """
+
+    question: int
+    encoding: Encoding
+    first: int
+    offsets: tuple[tuple[int, int], ...]
+    central: tuple[bool, ...]
+
+
+def windows(
+    tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], *, max_length: int, doc_stride: int
+) -> list[Window]:
+    """The windows of (question, passage) pairs, each ``doc_stride`` tokens after the last, until the passage ends.
+
+    Raises `InputError` for a question or a passage without a token, and for a ``max_length`` with no room.
+    """
+    if doc_stride < 1:
+        raise InputError(f"doc_stride must be 1 or more, not {doc_stride}")
+    library = tokenizer.library
+    questions = library.encode_batch([question for question, _ in pairs], add_special_tokens=False)
+    distinct = list(dict.fromkeys(passage for _, passage in pairs))
+    passages = dict(zip(distinct, library.encode_batch(distinct, add_special_tokens=False), strict=True))
+    specials = (tokenizer.cls_id, tokenizer.sep_id)
+    cls, sep = tokenizer.tokens(specials)
+    out: list[Window] = []
+    long = 0
+    for number, ((_, passage), question) in enumerate(zip(pairs, questions, strict=True)):
+        context = passages[passage]
+        for what, e in (("question", question), ("passage", context)):
+            if not e.ids:
+                raise InputError(f"{what} {number + 1} is empty")
+        asked = min(len(question.ids), MAX_QUESTION)
+        long += asked < len(question.ids)
+        room = max_length - asked - 3
+        if room < 1:
+            raise InputError(f"{max_length} tokens have no room for a passage behind question {number + 1} ({asked})")
+        spans = _spans(len(context.ids), room, doc_stride)
+        central = _most_central(len(context.ids), spans)
+        for index, (start, stop) in enumerate(spans):
+            ids = [specials[0], *question.ids[:asked], specials[1], *context.ids[start:stop], specials[1]]
+            out.append(
+                Window(
+                    question=number,
+                    encoding=Encoding(
+                        input_ids=tuple(ids),
+                        token_type_ids=(0,) * (asked + 2) + (1,) * (stop - start + 1),
+                        tokens=(cls, *question.tokens[:asked], sep, *context.tokens[start:stop], sep),
+                        special_tokens_mask=(1, *(0,) * asked, 1, *(0,) * (stop - start), 1),
+                    ),
+                    first=asked + 2,
+                    offsets=tuple(context.offsets[start:stop]),
+                    central=tuple(central[i] == index for i in range(start, stop)),
+                )
+            )
+    if long:
+        _warn(f"{long:,} of {len(pairs):,} questions cut to {MAX_QUESTION} tokens")
+    return out
+
+
+def _spans(length: int, room: int, stride: int) -> list[tuple[int, int]]:
+    """[start, stop) of each window of ``room`` tokens. A stride longer than the room would leave gaps: it is cut."""
+    spans = [(0, min(length, room))]
+    while spans[-1][1] < length:
+        start = spans[-1][0] + min(stride, room)
+        spans.append((start, min(length, start + room)))
+    return spans
+
+
+def _most_central(length: int, spans: Sequence[tuple[int, int]]) -> list[int]:
+    """For each token the window with the most context: the lesser of what is left and right of it there.
+
+    A longer window is worth a hundredth of its length more (Google's _check_is_max_context); the first wins a tie.
+    """
+    best = [0] * length
+    score = [-1.0] * length
+    for index, (start, stop) in enumerate(spans):
+        for i in range(start, stop):
+            here = min(i - start, stop - 1 - i) + 0.01 * (stop - start)
+            if here > score[i]:
+                best[i], score[i] = index, here
+    return best
+
+
+def answer_features(
+    found: Sequence[Window], answers: Sequence[tuple[str, int] | None]
+) -> tuple[list[Feature], list[int]]:
+    """Windows with start and end positions, and the questions whose answer no window holds whole.
+
+    ``answers``: of each question (text, first character), or None where there is none.
+    """
+    out: list[Feature] = []
+    held: set[int] = set()
+    for window in found:
+        answer = answers[window.question]
+        positions = None if answer is None else _positions(window, answer[1], answer[1] + len(answer[0]))
+        if positions is not None:
+            held.add(window.question)
+        start, end = positions or (0, 0)
+        out.append(Feature((window.encoding,), {"start_positions": start, "end_positions": end}))
+    return out, [i for i, answer in enumerate(answers) if answer is not None and i not in held]
+
+
+def _positions(window: Window, start: int, stop: int) -> tuple[int, int] | None:
+    """The first and last token that overlap characters [start, stop), if the window holds the whole of them."""
+    tokens = [i for i, (a, b) in enumerate(window.offsets) if a < stop and b > start]
+    if not tokens or window.offsets[tokens[0]][0] > start or window.offsets[tokens[-1]][1] < stop:
+        return None
+    return window.first + tokens[0], window.first + tokens[-1]
+
+
+def _picked(encoded: Any, kept: Sequence[int]) -> Encoding:
+    """Some tokens of the library's encoding."""
+    return Encoding(
+        input_ids=tuple(encoded.ids[i] for i in kept),
+        token_type_ids=tuple(encoded.type_ids[i] for i in kept),
+        tokens=tuple(encoded.tokens[i] for i in kept),
+        special_tokens_mask=tuple(encoded.special_tokens_mask[i] for i in kept),
+    )
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, RefbertWarning, stacklevel=3)

@@ -1,0 +1,83 @@
+"""The labelled files of each fine-tuning task, and the set of their labels.
+
+classify  texts and classes        regress  texts and numbers      (CSV, TSV, JSON lines)
+choose    texts and answers to choose from                         (the same)
+tag       sentences of words and tags                              (CoNLL)
+answer    questions about passages                                 (SQuAD's JSON)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from refbert.data.conll import Sentence, read_conll
+from refbert.data.squad import Question, read_squad
+from refbert.data.tables import Choice, Columns, LabelledText, read_choices, read_labelled
+from refbert.errors import InputError
+
+TASKS = ("classify", "regress", "tag", "answer", "choose")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What a file holds; one of the lists, by task. unanswerable: questions may have no answer (SQuAD 2.0)."""
+
+    path: str
+    texts: tuple[LabelledText, ...] = ()
+    sentences: tuple[Sentence, ...] = ()
+    questions: tuple[Question, ...] = ()
+    choices: tuple[Choice, ...] = ()
+    unanswerable: bool = False
+
+    def __len__(self) -> int:
+        return len(self.texts) + len(self.sentences) + len(self.questions) + len(self.choices)
+
+
+def read(task: str, path: str | Path, columns: Columns, *, format: str | None = None) -> Labelled:
+    """Read a file for a task; raises `InputError`, with file and line, for what cannot be used."""
+    name = str(path)
+    if task == "tag":
+        return Labelled(name, sentences=tuple(read_conll(path)))
+    if task == "answer":
+        questions = read_squad(path)
+        return Labelled(name, questions=questions.items, unanswerable=questions.unanswerable)
+    if task == "choose":
+        return Labelled(name, choices=tuple(read_choices(path, columns, format=format)))
+    if task in ("classify", "regress"):
+        numbers = task == "regress"
+        return Labelled(name, texts=tuple(read_labelled(path, columns, numbers=numbers, format=format)))
+    raise InputError(f'unknown task "{task}" (known: {", ".join(TASKS)})')
+
+
+def label_set(task: str, data: Labelled) -> tuple[str, ...]:
+    """The labels to learn, in order: numbers by value, names by alphabet, "O" before the other tags.
+
+    Empty for tasks without names. Raises `InputError` if there is one class only: there is nothing to learn then.
+    """
+    if task == "classify":
+        found = {str(example.label) for example in data.texts}
+    elif task == "tag":
+        found = {tag for sentence in data.sentences for tag in sentence.tags}
+    else:
+        return ()
+    if len(found) < 2:
+        raise InputError(f'{data.path}: one label only ("{found.pop()}"): there is nothing to tell apart')
+    if all(label.isascii() and label.isdigit() for label in found):
+        return tuple(sorted(found, key=lambda label: (int(label), label)))
+    return tuple(sorted(found, key=lambda label: (label != "O", label)))
+
+
+def check_labels(task: str, data: Labelled, labels: Sequence[str]) -> None:
+    """Raise `InputError`, with the line, for a label that is not in the set."""
+    known = set(labels)
+    given: list[tuple[str, int]] = []
+    if task == "classify":
+        given = [(str(example.label), example.line) for example in data.texts]
+    elif task == "tag":
+        given = [(tag, s.line + i) for s in data.sentences for i, tag in enumerate(s.tags)]
+    for label, line in given:
+        if label not in known:
+            shown = ", ".join(labels[:8]) + (f" and {len(labels) - 8} more" if len(labels) > 8 else "")
+            raise InputError(f'{data.path}, line {line}: the label "{label}" is not in the set ({shown})')

@@ -1,0 +1,204 @@
+"""Labelled texts from tables: CSV, TSV and JSON lines, with every mistake named by file and line.
+
+csv     RFC 4180: commas, quotes doubled inside quotes, a header line
+tsv     tabs and nothing else: a quotation mark is a character, as in GLUE's files; a header line
+jsonl   one JSON object a line
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from refbert.errors import InputError
+from refbert.tokenization import Text
+
+FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns hold what. ``pair``: the second text. ``choices``: the answers to choose from (JSON: one list)."""
+
+    text: str = "text"
+    pair: str | None = None
+    label: str = "label"
+    choices: tuple[str, ...] = ("choices",)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row by column name, and the line of the file that it ends on."""
+
+    line: int
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class LabelledText:
+    """A text or a pair, and its label: a class's name, or a number."""
+
+    text: Text
+    label: str | float
+    line: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A text, the answers to choose from, and the right one's place (from 0)."""
+
+    text: str
+    choices: tuple[str, ...]
+    label: int
+    line: int
+
+
+def read_text(path: str | Path) -> str:
+    """A whole UTF-8 file, without a byte order mark; raises `InputError` if it is missing, empty or not UTF-8."""
+    path = Path(path)
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}, line {line}: not UTF-8 (byte {error.start} of the file)") from None
+    if not text.strip():
+        raise InputError(f"{path}: empty")
+    return text
+
+
+def read_table(path: str | Path, format: str | None = None) -> list[Row]:
+    """All rows; ``format`` (default: by the name's ending) is csv, tsv or jsonl. Raises `InputError`."""
+    path = Path(path)
+    chosen = format or FORMATS.get(path.suffix.lower())
+    if chosen is None:
+        raise InputError(f"{path}: the ending says nothing of the format; name it with --format (csv, tsv or jsonl)")
+    text = read_text(path)
+    rows = _json_lines(path, text) if chosen == "jsonl" else _separated(path, text, chosen)
+    if not rows:
+        raise InputError(f"{path}: no rows")
+    return rows
+
+
+def _json_lines(path: Path, text: str) -> list[Row]:
+    rows = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{path}, line {number}: not JSON ({error})") from None
+        if not isinstance(values, dict):
+            raise InputError(f"{path}, line {number}: a JSON object is expected")
+        rows.append(Row(number, values))
+    return rows
+
+
+def _separated(path: Path, text: str, format: str) -> list[Row]:
+    how: dict[str, Any] = {"strict": True}
+    if format == "tsv":
+        how |= {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+    reader = csv.reader(io.StringIO(text, newline=""), **how)
+    rows: list[Row] = []
+    try:
+        header = next(reader)
+        twice = sorted({name for name in header if header.count(name) > 1})
+        if twice:
+            raise InputError(f'{path}, line 1: two columns are called "{twice[0]}"')
+        for fields in reader:
+            if not fields:
+                continue
+            if len(fields) != len(header):
+                raise InputError(f"{path}, line {reader.line_num}: {len(fields)} fields, the header has {len(header)}")
+            rows.append(Row(reader.line_num, dict(zip(header, fields, strict=True))))
+    except csv.Error as error:
+        raise InputError(f"{path}, line {reader.line_num}: not {format.upper()} ({error})") from None
+    return rows
+
+
+def read_labelled(
+    path: str | Path, columns: Columns, *, numbers: bool = False, format: str | None = None
+) -> list[LabelledText]:
+    """Texts with their classes, or with ``numbers``; raises `InputError`, with the line, for what cannot be used."""
+    out = []
+    for row in read_table(path, format):
+        where = f"{path}, line {row.line}"
+        first = _text(row, columns.text, path, "--text-column")
+        text: Text = first if columns.pair is None else (first, _text(row, columns.pair, path, "--pair-column"))
+        value = _value(row, columns.label, path, "--label-column")
+        label: str | float
+        if numbers:
+            label = _number(value, where)
+        else:
+            label = value.strip() if isinstance(value, str) else json.dumps(value)
+            if not label:
+                raise InputError(f"{where}: no label")
+        out.append(LabelledText(text, label, row.line))
+    return out
+
+
+def read_choices(path: str | Path, columns: Columns, *, format: str | None = None) -> list[Choice]:
+    """Texts with answers to choose from; every row must have the same number of them. Raises `InputError`."""
+    out: list[Choice] = []
+    for row in read_table(path, format):
+        where = f"{path}, line {row.line}"
+        text = _text(row, columns.text, path, "--text-column")
+        if len(columns.choices) == 1:
+            listed = _value(row, columns.choices[0], path, "--choice-columns")
+            if not isinstance(listed, list) or not all(isinstance(c, str) and c.strip() for c in listed):
+                raise InputError(f'{where}: "{columns.choices[0]}" must be a list of texts (where they are in columns: '
+                                 "--choice-columns a,b,c)")  # fmt: skip
+            choices = tuple(listed)
+        else:
+            choices = tuple(_text(row, name, path, "--choice-columns") for name in columns.choices)
+        if len(choices) < 2:
+            raise InputError(f"{where}: {len(choices)} choice; there must be two or more")
+        if out and len(choices) != len(out[0].choices):
+            raise InputError(f"{where}: {len(choices)} choices, the first row has {len(out[0].choices)}")
+        value = _value(row, columns.label, path, "--label-column")
+        try:
+            label = int(value) if isinstance(value, str | int) and not isinstance(value, bool) else -1
+        except ValueError:
+            label = -1
+        if not 0 <= label < len(choices):
+            raise InputError(f"{where}: label {value!r}: it must be a whole number from 0 to {len(choices) - 1}")
+        out.append(Choice(text, choices, label, row.line))
+    return out
+
+
+def _value(row: Row, name: str, path: str | Path, option: str) -> Any:
+    if name not in row.values:
+        has = ", ".join(map(str, row.values))
+        raise InputError(f'{path}, line {row.line}: no column "{name}" (there are: {has}); name it with {option}')
+    return row.values[name]
+
+
+def _text(row: Row, name: str, path: str | Path, option: str) -> str:
+    value = _value(row, name, path, option)
+    if not isinstance(value, str):
+        raise InputError(f'{path}, line {row.line}: "{name}" must be a text, not {json.dumps(value)}')
+    if not value.strip():
+        raise InputError(f'{path}, line {row.line}: "{name}" is empty')
+    return value
+
+
+def _number(value: Any, where: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(value, bool) or not math.isfinite(number):
+        raise InputError(f"{where}: label {value!r} is not a number")
+    return number

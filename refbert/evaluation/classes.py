@@ -1,0 +1,41 @@
+"""Scores of classes: accuracy, F1 and Matthews' correlation.
+
+Source   Matthews 1975 and, for several classes, Gorodkin 2004 (R_K): with s examples, c of them right, t_k truly and
+         p_k supposedly of class k,  (c·s − Σ p_k t_k) / √((s² − Σ p_k²)(s² − Σ t_k²)),  and 0 where that is 0/0.
+
+Lists of different lengths raise ValueError.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Sequence
+
+
+def accuracy(truth: Sequence[Hashable], predicted: Sequence[Hashable]) -> float:
+    """The share that is right; NaN of nothing."""
+    return sum(a == b for a, b in zip(truth, predicted, strict=True)) / len(truth) if truth else math.nan
+
+
+def f1(truth: Sequence[Hashable], predicted: Sequence[Hashable], positive: Hashable) -> float:
+    """F1 of one class: 2·right / (true + supposed), 0 where it is right nowhere."""
+    right = sum(a == b == positive for a, b in zip(truth, predicted, strict=True))
+    counted = sum(a == positive for a in truth) + sum(b == positive for b in predicted)
+    return 2 * right / counted if counted else 0.0
+
+
+def macro_f1(truth: Sequence[Hashable], predicted: Sequence[Hashable]) -> float:
+    """The mean of the F1 of the classes that occur in either."""
+    right = Counter(a for a, b in zip(truth, predicted, strict=True) if a == b)
+    counted = Counter(truth) + Counter(predicted)
+    return sum(2 * right[name] / counted[name] for name in counted) / len(counted) if counted else math.nan
+
+
+def matthews(truth: Sequence[Hashable], predicted: Sequence[Hashable]) -> float:
+    """Matthews' correlation coefficient, from −1 to 1."""
+    s = len(truth)
+    c = sum(a == b for a, b in zip(truth, predicted, strict=True))
+    t, p = Counter(truth), Counter(predicted)
+    spread = (s * s - sum(n * n for n in p.values())) * (s * s - sum(n * n for n in t.values()))
+    return (c * s - sum(p[name] * t[name] for name in t)) / math.sqrt(spread) if spread else 0.0

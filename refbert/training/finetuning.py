@@ -1,0 +1,354 @@
+"""Fine-tuning: labelled files and a checkpoint in, a model for one task out. Devlin et al. 2019 §4, §5.3 and A.3.
+
+One run or many: every learning rate with every batch size and number of epochs that are asked for, each as often as
+there are restarts (another seed for the new head, the order of the examples and dropout). After each epoch the
+development set is scored; the epoch that scores best, of all runs, is the model that comes out. Without a development
+set there can be one run only, and its last epoch counts.
+
+    DIR/run.json                     the settings, and what came of the runs so far
+    DIR/runs/NAME/metrics.jsonl      every update        run.html   the same as curves
+    DIR/runs/NAME/scores.json        the scores of every epoch
+    DIR/runs/NAME/checkpoints/       while they are needed
+    DIR/model.safetensors, config.json, tokenizer files       the best, once all runs are done
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from refbert.data.epochs import Epochs
+from refbert.data.features import Feature
+from refbert.data.labelled import Labelled, check_labels, label_set, read
+from refbert.errors import CheckpointError, InputError, RefbertWarning
+from refbert.evaluation.tasks import evaluate, main_score
+from refbert.model import Model
+from refbert.training.checkpoints import TRAINING, clear_partial, read_state, restore, saved, sync, write_whole
+from refbert.training.finetuning_settings import FREE, Plan, Settings
+from refbert.training.loop import NotFinite, Saving, train
+from refbert.training.metrics import Metrics, Update
+from refbert.training.optimizer import Optimizer
+from refbert.training.page import write_page
+from refbert.training.run import RunDirectory, check_checkpoint, versions
+from refbert.training.schedule import learning_rate
+from refbert.training.task_model import begin, features
+
+# By name; None for one that is not defined, such as the correlation with a constant.
+Scores = Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one run: the best epoch (from 1), its updates and scores; or why there is none."""
+
+    name: str
+    epoch: int
+    updates: int
+    scores: Scores
+    failed: str | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """All runs that are done, the best of them if all are, and the directory."""
+
+    outcomes: tuple[Outcome, ...]
+    best: Outcome | None
+    metric: str
+    directory: Path
+
+
+def refuse_what_is_there(directory: str | Path) -> None:
+    """Raise `InputError` if the directory holds a run or a model."""
+    run = RunDirectory(directory)
+    if run.holds_run():
+        if run.finished():
+            raise InputError(f"{run.path}: holds a fine-tuned model already; name another directory")
+        raise InputError(f"{run.path}: holds a run that is not done; go on with --resume, or name another directory")
+    run.refuse_what_is_there()
+
+
+def finetune(
+    directory: str | Path,
+    settings: Settings,
+    *,
+    resume: bool = False,
+    on_begin: Callable[[Plan, Model, int, int], object] | None = None,
+    on_update: Callable[[Update], object] | None = None,
+    on_score: Callable[[Plan, int, Scores], object] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Result:
+    """Fine-tune into ``directory``, or go on with what was begun there.
+
+    on_begin is told each run, its model, the updates it will have and those that it has; on_update each update;
+    on_score the scores of an epoch (from 1); ``stop`` is asked after each update. A run whose numbers cease to be
+    finite counts as failed if there are others, and raises `NotFinite` if it is the only one. Raises `InputError` for
+    settings and files that cannot be used, before anything is written.
+    """
+    run = RunDirectory(directory)
+    if not resume:
+        refuse_what_is_there(directory)
+    columns = settings.columns
+    data = read(settings.task, settings.train, columns, format=settings.format)
+    dev = None if settings.dev is None else read(settings.task, settings.dev, columns, format=settings.format)
+    plans = settings.plans()
+    model = begin(settings, label_set(settings.task, data), seed=plans[0].seed)
+    labels = tuple(model.config.id2label.values()) if settings.task in ("classify", "tag") else ()
+    check_labels(settings.task, data, labels)
+    if dev is not None:
+        check_labels(settings.task, dev, labels)
+    metric = settings.metric or main_score(settings.task, labels)
+    examples = features(settings, data, model)
+    _check_metric(metric, settings, labels)
+    new = not run.path.exists()
+    try:
+        with run.lock():
+            if not run.holds_run():
+                run.begin(settings.to_json(), {
+                    "kind": "finetuning", "labels": list(labels), "examples": len(data), "features": len(examples),
+                    "versions": versions(model.backend),
+                })  # fmt: skip
+            outcomes: list[Outcome] = []
+            tokenizer, ready = model.tokenizer, [model]
+            del model  # the first run's alone: it must not stay while the others are trained
+            for plan in plans:
+                one = _Run(run, settings, plan, labels, examples, dev, metric, tokenizer)
+                first = ready.pop() if ready else None
+                outcome = one.go(first, on_begin, on_update, on_score, stop, alone=len(plans) == 1)
+                del first
+                if outcome is None:
+                    return Result(tuple(outcomes), None, metric, run.path)
+                outcomes.append(outcome)
+                _keep_best(run, outcomes, metric)
+            best = _best(outcomes, metric)
+            if best is None:
+                raise NotFinite(f"no run ended well; the last: {outcomes[-1].failed}", 0, None)
+            _export(run, best)
+            return Result(tuple(outcomes), best, metric, run.path)
+    finally:
+        if new and not run.holds_run():
+            shutil.rmtree(run.path, ignore_errors=True)
+
+
+class _Run:
+    """One run of the grid, in its own directory."""
+
+    def __init__(
+        self,
+        whole: RunDirectory,
+        settings: Settings,
+        plan: Plan,
+        labels: Sequence[str],
+        examples: Sequence[Feature],
+        dev: Labelled | None,
+        metric: str,
+        tokenizer: Any,
+    ) -> None:
+        self.place = RunDirectory(whole.path / "runs" / plan.name)
+        self.settings, self.plan, self.labels, self.dev, self.metric = settings, plan, labels, dev, metric
+        self.source = Epochs(examples, tokenizer, batch_size=plan.batch_size, seed=plan.seed)
+        self.scores = self.place.path / "scores.json"
+
+    def go(
+        self,
+        model: Model | None,
+        on_begin: Callable[[Plan, Model, int, int], object] | None,
+        on_update: Callable[[Update], object] | None,
+        on_score: Callable[[Plan, int, Scores], object] | None,
+        stop: Callable[[], bool] | None,
+        *,
+        alone: bool,
+    ) -> Outcome | None:
+        """Run, or go on; None if it was stopped before its end."""
+        told = self._read_scores()
+        done = self._outcome(told)
+        if done is not None:
+            return done
+        settings, plan = self.settings, self.plan
+        if model is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RefbertWarning)  # said of the first run
+                model = begin(settings, self.labels, seed=plan.seed)
+        optimizer = Optimizer(
+            rule=settings.optimizer or ("adamw" if model.profile.bias_correction else "bert_adam"),
+            weight_decay=settings.weight_decay, max_norm=settings.max_norm, clip_epsilon=model.profile.clip_epsilon,
+        )  # fmt: skip
+        per_epoch = self.source.updates
+        steps = per_epoch * plan.epochs
+        decides = {name: value for name, value in settings.to_json().items() if name not in FREE} | vars(plan)
+        clear_partial(self.place.checkpoints)
+        last = self.place.last()
+        if last is not None:
+            check_checkpoint(last, decides, self.source.fingerprint)
+            self.source.restore(restore(last, model, optimizer).source)
+        if on_begin is not None:
+            on_begin(plan, model, steps, optimizer.updates)
+        saving = Saving(
+            self.place.checkpoints, settings.save_every, settings={**decides, "data": self.source.fingerprint}
+        )
+        dropout = model.config.hidden_dropout_prob > 0 or model.config.attention_probs_dropout_prob > 0
+        dropout |= (model.config.classifier_dropout or 0) > 0
+        try:
+            self.place.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.place.path}: cannot be written ({error.strerror})") from None
+        metrics = Metrics(self.place.metrics, first=optimizer.updates)
+
+        def add(update: Update) -> None:
+            metrics.add(update)
+            if (update.step + 1) % settings.save_every == 0:
+                self._prune(told)
+            if on_update is not None:
+                on_update(update)
+
+        try:
+            for epoch in range(1, plan.epochs + 1):
+                if any(entry["epoch"] == epoch for entry in told):
+                    continue
+                end = epoch * per_epoch
+                made = train(
+                    model, self.source, optimizer=optimizer, rate=self._rate(steps, model), steps=end, seed=plan.seed,
+                    dropout=dropout, micro_batch=settings.micro_batch, saving=saving, on_update=add, stop=stop,
+                )  # fmt: skip
+                if made < end:
+                    return None
+                scores = self._score(model, warn=epoch == 1)
+                told.append({"epoch": epoch, "updates": end, "scores": scores})
+                self._write_scores(told)
+                self._prune(told)
+                if on_score is not None:
+                    on_score(plan, epoch, scores)
+                if stop is not None and stop() and epoch < plan.epochs:
+                    return None
+        except NotFinite as error:
+            if alone:
+                raise
+            self._write_scores([*told, {"failed": str(error)}])
+            shutil.rmtree(self.place.checkpoints, ignore_errors=True)
+        finally:
+            metrics.close()
+            with suppress(InputError):
+                write_page(self.place.page, self.place.metrics, title=plan.name, settings=decides)
+        return self._outcome(self._read_scores())
+
+    def _rate(self, steps: int, model: Model) -> Callable[[int], float]:
+        warmup = int(steps * self.settings.warmup_share)
+        return lambda step: learning_rate(
+            step, peak=self.plan.learning_rate, warmup=warmup, total=steps, from_zero=model.profile.schedule_from_zero
+        )
+
+    def _score(self, model: Model, *, warn: bool) -> dict[str, float | None]:
+        if self.dev is None:
+            return {}
+        with warnings.catch_warnings():
+            if not warn:
+                warnings.simplefilter("ignore", RefbertWarning)
+            found = evaluate(model, self.settings.task, self.dev, self.settings.limits()).scores
+        return {name: value if math.isfinite(value) else None for name, value in found.items()}
+
+    def _prune(self, told: Sequence[Mapping[str, Any]]) -> None:
+        """Keep the checkpoints of the best epoch so far and of the last update."""
+        best = _best_epoch(told, self.metric)["updates"] if told else None
+        for place in saved(self.place.checkpoints)[:-1]:
+            if read_state(place).updates != best:
+                _delete(place)
+
+    def _outcome(self, told: Sequence[Mapping[str, Any]]) -> Outcome | None:
+        if told and "failed" in told[-1]:
+            return Outcome(self.plan.name, 0, 0, {}, told[-1]["failed"])
+        if len(told) < self.plan.epochs:
+            return None
+        best = _best_epoch(told, self.metric)
+        return Outcome(self.plan.name, best["epoch"], best["updates"], best["scores"])
+
+    def _read_scores(self) -> list[dict[str, Any]]:
+        try:
+            return list(json.loads(self.scores.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError):
+            raise InputError(f"{self.scores}: damaged; delete {self.place.path} to do that run again") from None
+
+    def _write_scores(self, told: Sequence[Mapping[str, Any]]) -> None:
+        try:
+            write_whole(self.scores, json.dumps(list(told), indent=1) + "\n")
+        except OSError as error:
+            raise InputError(f"{self.scores}: cannot be written ({error.strerror}); go on with --resume") from None
+
+
+def _value(scores: Scores, metric: str) -> float:
+    """The score that decides; what is not a number loses to all."""
+    value = scores.get(metric)
+    return -math.inf if value is None else (-value if metric == "mean_squared_error" else value)
+
+
+def _best_epoch(told: Sequence[Mapping[str, Any]], metric: str) -> Mapping[str, Any]:
+    """The first of those that score highest; without scores the last."""
+    if not told[0]["scores"]:
+        return told[-1]
+    return max(told, key=lambda entry: _value(entry["scores"], metric))
+
+
+def _best(outcomes: Sequence[Outcome], metric: str) -> Outcome | None:
+    ended = [outcome for outcome in outcomes if outcome.failed is None]
+    return max(ended, key=lambda outcome: _value(outcome.scores, metric)) if ended else None
+
+
+def _keep_best(run: RunDirectory, outcomes: Sequence[Outcome], metric: str) -> None:
+    """Of the runs that are done, only the best's checkpoint stays, and of that only the best epoch's."""
+    best = _best(outcomes, metric)
+    for outcome in outcomes:
+        for place in saved(run.path / "runs" / outcome.name / "checkpoints"):
+            if outcome is not best or read_state(place).updates != outcome.updates:
+                _delete(place)
+
+
+def _export(run: RunDirectory, best: Outcome) -> None:
+    """The best's model files to the top, each whole; then the checkpoint is let go."""
+    place = run.path / "runs" / best.name / "checkpoints" / f"step-{best.updates:08d}"
+    try:
+        if place.is_dir():  # else it has been exported already
+            _copy(place, run.path)
+            _delete(place)
+        for checkpoints in (run.path / "runs").glob("*/checkpoints"):
+            shutil.rmtree(checkpoints)
+    except OSError as error:
+        raise CheckpointError(f"{run.path}: cannot be written ({error.strerror}); go on with --resume") from None
+
+
+def _copy(place: Path, to: Path) -> None:
+    """The model files of a checkpoint; the weights last, because with them the directory holds a model."""
+    others = [path for path in place.iterdir() if path.suffix in (".json", ".txt") and path.name != TRAINING]
+    for file in [*sorted(others), place / "model.safetensors"]:
+        part = to / f".{file.name}.part"
+        shutil.copyfile(file, part)
+        sync(part)
+        part.replace(to / file.name)
+    sync(to)
+
+
+def _delete(place: Path) -> None:
+    """Renamed first, so that half a checkpoint never looks whole."""
+    doomed = place.with_name(f".partial-{place.name}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    place.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _check_metric(metric: str, settings: Settings, labels: Sequence[str]) -> None:
+    known = {
+        "classify": ("accuracy", "macro_f1", "matthews", *(("f1",) if len(labels) == 2 else ())),
+        "regress": ("pearson", "spearman", "mean_squared_error"),
+        "tag": ("precision", "recall", "f1", "accuracy"),
+        "answer": ("exact_match", "f1", "best_exact_match", "best_f1"),
+        "choose": ("accuracy",),
+    }[settings.task]
+    if metric not in known:
+        raise InputError(f'no score "{metric}" (there are: {", ".join(known)})')

@@ -1,0 +1,127 @@
+"""How fine-tuning begins: a checkpoint with the task's head, and the examples as it reads them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from refbert.answering import window_length
+from refbert.data.features import Feature, answer_features, encode_words, tag_features, windows
+from refbert.data.labelled import Labelled
+from refbert.errors import InputError, RefbertWarning
+from refbert.loading import load
+from refbert.model import LoadReport, Model, Text
+from refbert.parameters import POOLED_HEADS, initialize, shapes
+from refbert.training.finetuning_settings import Settings
+
+HEAD = {
+    "classify": "sequence_classification",
+    "regress": "sequence_classification",
+    "tag": "token_classification",
+    "answer": "question_answering",
+    "choose": "multiple_choice",
+}
+
+
+def begin(settings: Settings, labels: Sequence[str], *, seed: int) -> Model:
+    """The checkpoint with the task's head: the head that it has, if its labels are enough, else a new one.
+
+    ``labels`` (in order of their numbers) go into ``config.id2label``. A new head, and a pooler where the checkpoint
+    has none, are drawn from ``seed``. Warns of what is drawn. Raises what `refbert.load` raises.
+    """
+    head = HEAD[settings.task]
+    where: dict[str, Any] = {
+        "backend": settings.backend, "dtype": settings.dtype, "device": settings.device, "profile": settings.profile,
+    }  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RefbertWarning)
+        body = load(settings.model, **where, heads=())
+    kind = {"classify": "single_label_classification", "regress": "regression"}.get(settings.task)
+    changes: dict[str, Any] = {"problem_type": kind}
+    if settings.dropout is not None:
+        changes |= {f"{name}_dropout_prob": settings.dropout for name in ("hidden", "attention_probs")}
+        changes["classifier_dropout"] = settings.dropout
+    names = dict(enumerate(labels))
+    if _continues(settings, body, labels):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RefbertWarning)
+            whole = load(settings.model, **where, heads=(head,))
+        names, given = dict(whole.config.id2label), whole.state_dict()
+    else:
+        given = body.state_dict()
+    count = {"regress": 1, "answer": 2, "choose": body.config.num_labels}.get(settings.task, len(names))
+    config = body.config.replace(
+        **changes, num_labels=count, id2label=names if settings.task in ("classify", "tag") else {}
+    )
+    expected = shapes(config, (head,), pooler=head in POOLED_HEADS)
+    missing = {name: shape for name, shape in expected.items() if name not in given}
+    drawn = initialize(missing, config, seed=seed, profile=body.profile)
+    if missing:
+        warnings.warn(f"drawn afresh: {', '.join(missing)}", RefbertWarning, stacklevel=2)
+    tokenizer = body.tokenizer
+    return Model(
+        config,
+        {name: given[name] if name in given else drawn[name] for name in expected},
+        backend=body.backend,
+        profile=body.profile,
+        heads=(head,),
+        tokenizer=lambda: tokenizer,
+        report=LoadReport(body.report.files, body.report.format, tuple(missing)),
+    )
+
+
+def _continues(settings: Settings, body: Model, labels: Sequence[str]) -> bool:
+    """Whether the checkpoint's own head is the task's, with these labels among its own."""
+    if not any(name.startswith(("classifier.", "qa_outputs.")) for name in body.report.unused):
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RefbertWarning)
+        stored = load(settings.model, profile=settings.profile)
+    if HEAD[settings.task] not in stored.heads:
+        return False
+    if settings.task == "regress":
+        return stored.config.num_labels == 1
+    return settings.task in ("answer", "choose") or set(labels) <= set(stored.config.id2label.values())
+
+
+def features(settings: Settings, data: Labelled, model: Model) -> list[Feature]:
+    """The examples as the model reads them; what is longer than the limit is cut, with one `RefbertWarning`."""
+    tokenizer = model.tokenizer
+    limit = model.limit(settings.max_length)
+    numbers = {label: i for i, label in model.config.id2label.items()}
+    if settings.task == "tag":
+        words = encode_words(tokenizer, [s.words for s in data.sentences], max_length=limit)
+        return tag_features(words, [[numbers[tag] for tag in s.tags] for s in data.sentences])
+    if settings.task == "answer":
+        found = windows(
+            tokenizer, [(q.question, q.context) for q in data.questions],
+            max_length=window_length(model.limit(), settings.max_length), doc_stride=settings.doc_stride,
+        )  # fmt: skip
+        out, lost = answer_features(found, [q.answers[0] if q.answers else None for q in data.questions])
+        if lost:
+            warnings.warn(
+                f"{data.path}: {len(lost):,} answers are in no window whole (first: question "
+                f'"{data.questions[lost[0]].id}") and are learned as "no answer"',
+                RefbertWarning,
+                stacklevel=3,
+            )
+        return out
+    texts: list[Text]
+    if settings.task == "choose":
+        texts = [(c.text, choice) for c in data.choices for choice in c.choices]
+    else:
+        texts = [example.text for example in data.texts]
+    try:
+        encodings = tokenizer.encode(texts, max_length=limit, truncate=True)
+    except InputError as error:
+        raise InputError(f"{data.path}: {error}") from None
+    if settings.task == "choose":
+        each = len(data.choices[0].choices)
+        return [
+            Feature(tuple(encodings[i * each : (i + 1) * each]), {"labels": c.label})
+            for i, c in enumerate(data.choices)
+        ]
+    if settings.task == "regress":
+        return [Feature((e,), {"labels": float(x.label)}) for e, x in zip(encodings, data.texts, strict=True)]
+    return [Feature((e,), {"labels": numbers[str(x.label)]}) for e, x in zip(encodings, data.texts, strict=True)]
