@@ -12,35 +12,33 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from hypothesis import strategies as st
 
 from refbert.batching import Batch
 from refbert_conformance.inputs import rounded
 from refbert_conformance.measure import Failure, Record, Worst, row_described, row_worst, same_bits
-from refbert_conformance.models import ACTIVATIONS, OFF, ModelRecipe, inference, layer, model_recipes, on, training
+from refbert_conformance.models import ACTIVATIONS, ModelRecipe, inference, layer, model_recipes, on, training
 from refbert_conformance.noise import tolerances
 from refbert_conformance.properties import Property
 from refbert_conformance.subject import Host, Subject
 
-_SPEC = (
+SPEC = (
     "asarray", "to_numpy", "add", "reshape", "transpose", "embedding", "gather", "linear", "layer_norm", "gelu", "relu",
     "tanh", "attention_probabilities", "attention", "dropout", "cross_entropy", "mean_squared_error",
 )  # fmt: skip
 
 
-_REPEATABLE = "The same step gives the same bits; rows of unused ids get gradient exactly 0."
+REPEATABLE = "The same step gives the same bits; rows of unused ids get gradient exactly 0."
 
 
 def properties() -> list[Property]:
     """Composed, fused, whole."""
     plain = {"rate": 0.0}
     one_layer = model_recipes(layers=1, task="masked_lm", **plain)
-    fused: dict[str, Any] = {"needs": (*_SPEC, "encoder_layer"), "draw": lambda s: one_layer}
-    own: dict[str, Any] = {"needs": (*_SPEC, "objective"), "draw": lambda s: model_recipes()}
+    fused: dict[str, Any] = {"needs": (*SPEC, "encoder_layer"), "draw": lambda s: one_layer}
     return [
         Property(
             "blocks", "encoder_layer", "composed", "A layer of the backend's ops, and its gradients, are the truth's.",
-            check=_composed, draw=lambda s: model_recipes(layers=1, task="masked_lm"), needs=_SPEC, cost=2.5,
+            check=_composed, draw=lambda s: model_recipes(layers=1, task="masked_lm"), needs=SPEC, cost=2.5,
         ),
         Property(
             "blocks", "encoder_layer", "fused", "The backend's own layer is the spec's composition of the truth.",
@@ -52,7 +50,7 @@ def properties() -> list[Property]:
         ),
         Property(
             "blocks", "encoder_layer", "fused: options", "Each option counts in every call, whatever was asked before.",
-            check=_fused_options, corpus=lambda s: _CHANGING, cost=20, **fused,
+            check=_fused_options, corpus=lambda s: CHANGING, cost=20, **fused,
         ),
         Property(
             "blocks", "encoder_layer", "fused: unseen keys", "Padding's content changes no bit of what is not padding.",
@@ -64,41 +62,21 @@ def properties() -> list[Property]:
         ),
         Property(
             "models", "inference", "accuracy", "Hidden states, attention maps and logits are the truth's.",
-            check=_inference, draw=lambda s: model_recipes(**plain), corpus=lambda s: _MODELS[:3],
-            needs=_SPEC, cost=2.5,
+            check=_inference, draw=lambda s: model_recipes(**plain), corpus=lambda s: MODELS[:3],
+            needs=SPEC, cost=2.5,
         ),
         Property(
             "models", "inference", "padding", "What is in padding positions changes no bit of the rest.",
-            check=_padding, needs=_SPEC, cost=2.5,
+            check=_padding, needs=SPEC, cost=2.5,
             draw=lambda s: model_recipes(layers=2, task="masked_lm", mask_value=-math.inf, **plain),
         ),
         Property(
             "models", "training", "accuracy", "Loss and every gradient, dropout included, are the truth's.",
-            check=_training, draw=lambda s: model_recipes(), corpus=lambda s: _MODELS, needs=_SPEC, cost=2.5,
+            check=_training, draw=lambda s: model_recipes(), corpus=lambda s: MODELS, needs=SPEC, cost=2.5,
         ),
         Property(
-            "models", "training", "repeatable", _REPEATABLE,
-            check=_repeatable, draw=lambda s: model_recipes(task="pretraining"), needs=_SPEC, cost=2.5,
-        ),
-        Property(
-            "models", "objective", "accuracy", "The backend's own model and its gradients are the spec's on the truth.",
-            check=_objective, corpus=lambda s: _OWN, cost=2.5, **own,
-        ),
-        Property(
-            "models", "objective", "repeatable", _REPEATABLE,
-            check=_own_repeatable, cost=2.5, **own,
-        ),
-        Property(
-            "models", "objective", "options", "Each option counts in every call, whatever was asked before.",
-            check=_own_options, corpus=lambda s: _CHANGING, cost=20, **own,
-        ),
-        Property(
-            "models", "objective", "calls", "A call changes no weight, batch or label, and no earlier gradient.",
-            check=_own_calls, cost=2.5, **own,
-        ),
-        Property(
-            "models", "objective", "each argument", "Each weight, id and label counts where all others are the same.",
-            check=_own_each, corpus=lambda s: _MODELS[1:4], cost=20, **own,
+            "models", "training", "repeatable", REPEATABLE,
+            check=_repeatable, draw=lambda s: model_recipes(task="pretraining"), needs=SPEC, cost=2.5,
         ),
     ]  # fmt: skip
 
@@ -131,8 +109,8 @@ _FUSED = (
     ModelRecipe(16, "masked_lm", 1, B=1, S=1, A=1, D=8, F=1, mask="all"),
 )  # fmt: skip
 # What changes from call to call in "options".
-_CHANGING = (ModelRecipe(1, "masked_lm", 1, mask="none"), ModelRecipe(2, "masked_lm", 1, mask_value=-10000.0))
-_MODELS = (
+CHANGING = (ModelRecipe(1, "masked_lm", 1, mask="none"), ModelRecipe(2, "masked_lm", 1, mask_value=-10000.0))
+MODELS = (
     *(
         ModelRecipe(seed, task, 2, B=3, S=5, rate=rate, mask=mask, mask_value=value)
         for seed, (task, rate, mask, value) in enumerate([
@@ -148,24 +126,6 @@ _MODELS = (
         ])
     ),
     ModelRecipe(9, "pretraining", 3, B=5, S=9, A=5, D=4, F=17, V=40, rate=0.1),
-)  # fmt: skip
-# What a whole model of the backend's own is tried on besides. Each rate on its own, an evaluation, later steps, heads
-# in the other order or without labels; no label at all; several questions; answers before and beyond the window.
-_OWN = (
-    *_MODELS,
-    *(ModelRecipe(2, "classes", 1, rate=0.4, off=off) for off in OFF),
-    ModelRecipe(3, "pretraining", 1, rate=0.4, off="attention", step=1),
-    ModelRecipe(3, "tags", 1, rate=0.4, off="hidden", step=12),
-    *(ModelRecipe(4, task, 1, B=3) for task in ("reversed", "words only", "order only")),
-    ModelRecipe(7, "masked_lm", 1),
-    *(ModelRecipe(5, task, 1, B=3, rate=0.3, part=True) for task in ("pretraining", "answers", "classes")),
-    *(ModelRecipe(seed, "choices", 1, B=6) for seed in (0, 1, 2)),
-    *(ModelRecipe(seed, "answers", 1, B=8, mask_value=value) for seed in (0, 1) for value in (-math.inf, -10000.0)),
-    *(ModelRecipe(seed, task, 1, B=8) for seed in (0, 1) for task in ("order only", "classes", "tags")),
-    # Names of layers with two digits, and a site of dropout for each.
-    ModelRecipe(10, "pretraining", 13, B=1, S=2, A=1, D=3, F=2, V=3, rate=0.3),
-    # More tokens, predictions, words and features than one block.
-    ModelRecipe(12, "masked_lm", 1, B=2, S=70, A=1, D=64, F=72, V=150, mask="all", scale=0.1),
 )  # fmt: skip
 
 
@@ -249,7 +209,7 @@ def _fused_calls(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
     subject.host(nothing, (0, *x.shape[1:]), "y of an empty batch")
 
 
-def _changing(recipe: ModelRecipe) -> tuple[ModelRecipe, ...]:
+def changing(recipe: ModelRecipe) -> tuple[ModelRecipe, ...]:
     """The recipe, others of the very same shapes that differ in one thing, and the recipe again: who keeps what one
     call computed or compiled must know for which arguments it holds."""
     other_mask = "holes" if recipe.mask != "holes" else "ragged"
@@ -267,99 +227,11 @@ def _changing(recipe: ModelRecipe) -> tuple[ModelRecipe, ...]:
 
 
 def _fused_options(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
-    for one in _changing(recipe):
+    for one in changing(recipe):
         _fused(subject, one, record)
 
 
-def _own_options(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
-    dropping = replace(recipe, rate=0.3)
-    others = (dropping, replace(dropping, step=1), replace(dropping, seed=recipe.seed + 4), replace(recipe, rate=0.1))
-    parts = (replace(dropping, part=True), replace(recipe, part=True))
-    for one in (*_changing(recipe), *others, *parts, replace(dropping, off="draws")):
-        _objective(subject, one, record)
-
-
-def _own_calls(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
-    recipe = _possible(recipe)
-    call = subject.op("objective")
-
-    def step(recipe: ModelRecipe) -> tuple[Any, ...]:
-        weights, batch, labels = recipe.parameters(subject.dtype), recipe.batch(), recipe.labels()
-        p = on(subject.backend, {name: w.copy() for name, w in weights.items()})
-        loss, _, pullback = call(p, batch, labels, recipe.heads, recipe.choices, draws=recipe.draws)
-        results = {"loss": loss, **pullback(subject.device(np.ones(())))}
-        return p, weights, batch, labels, results, pullback
-
-    p, weights, batch, labels, results, pullback = step(recipe)
-    for name, w in weights.items():
-        if not same_bits(np.array(subject.host(p[name])).astype(float), w):
-            raise Failure(f"objective wrote into {name}")
-    clean = recipe.batch()
-    for name in ("input_ids", "token_type_ids", "attention_mask"):
-        if not np.array_equal(getattr(batch, name), getattr(clean, name)):
-            raise Failure(f"objective wrote into {name}")
-    for name, array in recipe.labels().items():
-        if not np.array_equal(labels[name], array):
-            raise Failure(f"objective wrote into {name}")
-    hosts = {name: subject.host(x) for name, x in results.items()}
-    kept = {name: np.array(x) for name, x in hosts.items()}
-    step(replace(recipe, seed=recipe.seed + 1))
-    for name, was in kept.items():
-        if not same_bits(np.array(subject.host(results[name])), was) or not same_bits(np.array(hosts[name]), was):
-            raise Failure(f"a later step changed the earlier {name}")
-    if not subject.arithmetic.nondeterministic:
-        for name, x in pullback(subject.device(np.ones(()))).items():
-            if not same_bits(np.array(subject.host(x)), kept[name]):
-                raise Failure(f"called again, after another step, the pullback gives another {name}")
-        arguments = (recipe.heads, recipe.choices)
-        narrow = {name: x.astype(np.int32) if x.dtype.kind == "i" else x for name, x in labels.items()}
-        spread = {name: np.repeat(x, 2, axis=0)[::2] for name, x in labels.items()}
-        for kind, other in (("32 bits", narrow), ("another layout", spread)):
-            loss, _, _ = call(p, batch, other, *arguments, draws=recipe.draws)
-            if not same_bits(np.array(subject.host(loss)), kept["loss"]):
-                raise Failure(f"labels of {kind} give another loss")
-    try:
-        call(p, batch, {}, recipe.heads, recipe.choices, draws=recipe.draws)
-    except ValueError:
-        return
-    raise Failure("without a labelled head there is no loss; the spec raises ValueError")
-
-
-def _own_each(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
-    """Packed weights, compiled graphs and copies on a device are kept by some key: what is not in it must not count."""
-    recipe = _possible(recipe)
-    other = replace(recipe, seed=recipe.seed + 8)  # alike but for the numbers
-    batch, labels = recipe.batch(), recipe.labels()
-    call = subject.op("objective")
-
-    def step(p: dict[str, Any]) -> dict[str, Host]:
-        loss, _, pullback = call(p, batch, labels, recipe.heads, recipe.choices, draws=recipe.draws)
-        results = {"loss": loss, **pullback(subject.device(np.ones(())))}
-        return {name: np.array(subject.host(x)) for name, x in results.items()}
-
-    _each_weight(subject, recipe.parameters(subject.dtype), other.parameters(subject.dtype), step)
-    for one in _inputs_changed(recipe, other):
-        run = training(one, subject.dtype, own=True)  # type: ignore[arg-type]
-        compare(subject, training(one, subject.dtype), run(subject.backend), record)  # type: ignore[arg-type]
-
-
-def _inputs_changed(recipe: ModelRecipe, other: ModelRecipe) -> list[_With]:
-    """The recipe as it is, and with one of its ids, types, mask, labels and draws after the other from elsewhere."""
-    a, b, labels = recipe.batch(), other.batch(), recipe.labels()
-    batches = [
-        Batch(b.input_ids, a.token_type_ids, a.attention_mask),
-        Batch(a.input_ids, b.token_type_ids, a.attention_mask),
-        Batch(a.input_ids, a.token_type_ids, b.attention_mask),
-    ]
-    found = [_With(recipe), *(_With(recipe, batch=lambda one=one: one) for one in batches)]
-    for name, array in other.labels().items():
-        found.append(_With(recipe, labels=lambda found=labels | {name: array}: found))
-    if recipe.draws is not None:
-        found.append(_With(recipe, draws=other.draws))
-    return found
-
-
-def _each_weight(
+def each_weight(
     subject: Subject,
     weights: dict[str, Host],
     others: dict[str, Host],
@@ -382,7 +254,7 @@ def _fused_each(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
     x, local, options = _fused_inputs(subject, recipe)
     _, others, _ = _fused_inputs(subject, replace(recipe, seed=recipe.seed + 8))
     call, device = subject.op("encoder_layer"), subject.device(x)
-    _each_weight(subject, local, others, lambda p: {"y": np.array(subject.host(call(device, p, **options)))})
+    each_weight(subject, local, others, lambda p: {"y": np.array(subject.host(call(device, p, **options)))})
 
 
 def _fused_padding(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
@@ -413,14 +285,14 @@ def _padding(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
         batch.attention_mask,
     )
     run = inference(recipe, subject.dtype)
-    changed = inference(_With(recipe, batch=lambda: other), subject.dtype)  # type: ignore[arg-type]
+    changed = inference(With(recipe, batch=lambda: other), subject.dtype)  # type: ignore[arg-type]
     a, b = run(subject.backend), changed(subject.backend)
     last = f"hidden_states[{recipe.layers}]"
     if not same_bits(a[last][visible], b[last][visible]):
         raise Failure("with other tokens in padding positions, the hidden states of the rest change")
 
 
-class _With:
+class With:
     """A recipe with something else in it."""
 
     def __init__(self, recipe: ModelRecipe, **members: Any) -> None:
@@ -432,30 +304,21 @@ class _With:
 
 
 def _training(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
-    run = training(_possible(recipe), subject.dtype)
+    run = training(possible(recipe), subject.dtype)
     compare(subject, run, run(subject.backend), record)
 
 
-def _objective(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
-    recipe = _possible(recipe)
-    compare(
-        subject, training(recipe, subject.dtype), training(recipe, subject.dtype, own=True)(subject.backend), record
-    )
-
-
-def _possible(recipe: ModelRecipe) -> ModelRecipe:
+def possible(recipe: ModelRecipe) -> ModelRecipe:
+    """The recipe with words enough for a vocabulary."""
     return replace(recipe, V=max(recipe.V, 2))
 
 
 def _repeatable(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
-    _repeat(subject, recipe, own=False)
+    repeat(subject, recipe, own=False)
 
 
-def _own_repeatable(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
-    _repeat(subject, recipe, own=True)
-
-
-def _repeat(subject: Subject, recipe: ModelRecipe, *, own: bool) -> None:
+def repeat(subject: Subject, recipe: ModelRecipe, *, own: bool) -> None:
+    """The same step gives the same bits, and rows of unused ids no gradient; own: by the backend's own objective."""
     run = training(recipe, subject.dtype, own=own)
     first = run(subject.backend)
     if not subject.arithmetic.nondeterministic:
@@ -471,6 +334,3 @@ def _repeat(subject: Subject, recipe: ModelRecipe, *, own: bool) -> None:
         gradient = first[f"bert.embeddings.{name}_embeddings.weight"]
         if np.any(gradient[np.setdiff1d(np.arange(len(gradient)), ids)] != 0):
             raise Failure(f"the {name} embedding of an id that is not in the batch has a gradient")
-
-
-__all__ = ["properties", "st"]

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from refbert_conformance.bounds import ARRAYS, UPDATES, clipped, expected, updated
-from refbert_conformance.cases import OpCase, Recipe, corpus, recipes
+from refbert_conformance.cases import OpCase, Recipe, recipes
+from refbert_conformance.corpus import corpus
 from refbert_conformance.inputs import rounded
 from refbert_conformance.measure import Failure, Record
 from refbert_conformance.properties import Property

@@ -17,7 +17,7 @@ from refbert.model import Model
 from refbert.spec.bert import bert
 from refbert.spec.encoder import Watch
 from refbert.spec.heads import masked_lm
-from refbert_conformance.blocks import _SPEC, compare
+from refbert_conformance.blocks import SPEC, compare
 from refbert_conformance.inputs import rounded
 from refbert_conformance.measure import Record
 from refbert_conformance.models import on
@@ -45,11 +45,11 @@ def properties(model: str) -> list[Property]:
     return [
         Property(
             "pretrained", "model", "accuracy", f"Hidden states of every layer on real text are the truth's ({model}).",
-            check=partial(_accuracy, model), needs=_SPEC, cost=20, **draw,
+            check=partial(_accuracy, model), needs=SPEC, cost=20, **draw,
         ),
         Property(
             "pretrained", "model", "gradients", f"So is the gradient of a random projection of the last one ({model}).",
-            check=partial(_gradients, model), needs=_SPEC, cost=30, **draw,
+            check=partial(_gradients, model), needs=SPEC, cost=30, **draw,
         ),
     ]  # fmt: skip
 

@@ -61,11 +61,20 @@ class Property:
 
 def all_properties(model: str | None = None) -> tuple[Property, ...]:
     """Every property, by level; the pretrained level only for the ``model`` that it needs."""
-    from refbert_conformance import blocks, contract, numerics, pretrained, symmetries, training_steps, update_contract
+    from refbert_conformance import (
+        blocks,
+        contract,
+        numerics,
+        objective,
+        pretrained,
+        symmetries,
+        training_steps,
+        update_contract,
+    )
 
     found = [
         p
-        for module in (contract, numerics, symmetries, blocks, training_steps, update_contract)
+        for module in (contract, numerics, symmetries, blocks, objective, training_steps, update_contract)
         for p in module.properties()
     ]
     if model is not None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from refbert.randomness import Dropout
 from refbert.training.optimizer import Optimizer
 from refbert.training.schedule import learning_rate
-from refbert_conformance.blocks import _SPEC, compare
+from refbert_conformance.blocks import SPEC, compare
 from refbert_conformance.measure import Record
 from refbert_conformance.models import ModelRecipe, on
 from refbert_conformance.properties import Property
@@ -40,7 +40,7 @@ def properties() -> list[Property]:
             "training", rule, "trajectory", f"Loss and parameters after {STEPS} steps are the truth's.",
             check=_trajectory,
             draw=_courses(rule),
-            needs=(*_SPEC, "clip_by_global_norm", rule), cost=60, low=False,
+            needs=(*SPEC, "clip_by_global_norm", rule), cost=60, low=False,
         )
         for rule in ("bert_adam", "adamw", "lamb")
     ]  # fmt: skip

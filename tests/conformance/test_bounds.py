@@ -11,7 +11,8 @@ import pytest
 from refbert import ops
 from refbert_conformance import bounds
 from refbert_conformance.arithmetic import Arithmetic, gamma
-from refbert_conformance.cases import BUILDERS, corpus
+from refbert_conformance.cases import BUILDERS
+from refbert_conformance.corpus import corpus
 from refbert_conformance.inputs import REGIMES, fill, rounded
 from refbert_conformance.measure import Failure, Record, same_bits, ulp
 from refbert_conformance.noise import tolerances

@@ -1,0 +1,176 @@
+"""Level "models": the backend's own objective, which is a whole model, its loss and its gradients.
+
+It is held to the spec on the truth, in every call and for every argument, with the tolerances of `blocks`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from refbert.batching import Batch
+from refbert_conformance.blocks import (
+    CHANGING,
+    MODELS,
+    REPEATABLE,
+    SPEC,
+    With,
+    changing,
+    compare,
+    each_weight,
+    possible,
+    repeat,
+)
+from refbert_conformance.measure import Failure, Record, same_bits
+from refbert_conformance.models import OFF, ModelRecipe, model_recipes, on, training
+from refbert_conformance.properties import Property
+from refbert_conformance.subject import Host, Subject
+
+
+def properties() -> list[Property]:
+    """Its numbers, its calls, its arguments."""
+    own: dict[str, Any] = {"needs": (*SPEC, "objective"), "draw": lambda s: model_recipes()}
+    return [
+        Property(
+            "models", "objective", "accuracy", "The backend's own model and its gradients are the spec's on the truth.",
+            check=_objective, corpus=lambda s: _OWN, cost=2.5, **own,
+        ),
+        Property(
+            "models", "objective", "repeatable", REPEATABLE,
+            check=_own_repeatable, cost=2.5, **own,
+        ),
+        Property(
+            "models", "objective", "options", "Each option counts in every call, whatever was asked before.",
+            check=_own_options, corpus=lambda s: CHANGING, cost=20, **own,
+        ),
+        Property(
+            "models", "objective", "calls", "A call changes no weight, batch or label, and no earlier gradient.",
+            check=_own_calls, cost=2.5, **own,
+        ),
+        Property(
+            "models", "objective", "each argument", "Each weight, id and label counts where all others are the same.",
+            check=_own_each, corpus=lambda s: MODELS[1:4], cost=20, **own,
+        ),
+    ]  # fmt: skip
+
+
+# What a whole model of the backend's own is tried on besides. Each rate on its own, an evaluation, later steps, heads
+# in the other order or without labels; no label at all; several questions; answers before and beyond the window.
+_OWN = (
+    *MODELS,
+    *(ModelRecipe(2, "classes", 1, rate=0.4, off=off) for off in OFF),
+    ModelRecipe(3, "pretraining", 1, rate=0.4, off="attention", step=1),
+    ModelRecipe(3, "tags", 1, rate=0.4, off="hidden", step=12),
+    *(ModelRecipe(4, task, 1, B=3) for task in ("reversed", "words only", "order only")),
+    ModelRecipe(7, "masked_lm", 1),
+    *(ModelRecipe(5, task, 1, B=3, rate=0.3, part=True) for task in ("pretraining", "answers", "classes")),
+    *(ModelRecipe(seed, "choices", 1, B=6) for seed in (0, 1, 2)),
+    *(ModelRecipe(seed, "answers", 1, B=8, mask_value=value) for seed in (0, 1) for value in (-math.inf, -10000.0)),
+    *(ModelRecipe(seed, task, 1, B=8) for seed in (0, 1) for task in ("order only", "classes", "tags")),
+    # Names of layers with two digits, and a site of dropout for each.
+    ModelRecipe(10, "pretraining", 13, B=1, S=2, A=1, D=3, F=2, V=3, rate=0.3),
+    # More tokens, predictions, words and features than one block.
+    ModelRecipe(12, "masked_lm", 1, B=2, S=70, A=1, D=64, F=72, V=150, mask="all", scale=0.1),
+)  # fmt: skip
+
+
+def _objective(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
+    recipe = possible(recipe)
+    compare(
+        subject, training(recipe, subject.dtype), training(recipe, subject.dtype, own=True)(subject.backend), record
+    )
+
+
+def _own_repeatable(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
+    repeat(subject, recipe, own=True)
+
+
+def _own_options(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
+    dropping = replace(recipe, rate=0.3)
+    others = (dropping, replace(dropping, step=1), replace(dropping, seed=recipe.seed + 4), replace(recipe, rate=0.1))
+    parts = (replace(dropping, part=True), replace(recipe, part=True))
+    for one in (*changing(recipe), *others, *parts, replace(dropping, off="draws")):
+        _objective(subject, one, record)
+
+
+def _own_calls(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
+    recipe = possible(recipe)
+    call = subject.op("objective")
+
+    def step(recipe: ModelRecipe) -> tuple[Any, ...]:
+        weights, batch, labels = recipe.parameters(subject.dtype), recipe.batch(), recipe.labels()
+        p = on(subject.backend, {name: w.copy() for name, w in weights.items()})
+        loss, _, pullback = call(p, batch, labels, recipe.heads, recipe.choices, draws=recipe.draws)
+        results = {"loss": loss, **pullback(subject.device(np.ones(())))}
+        return p, weights, batch, labels, results, pullback
+
+    p, weights, batch, labels, results, pullback = step(recipe)
+    for name, w in weights.items():
+        if not same_bits(np.array(subject.host(p[name])).astype(float), w):
+            raise Failure(f"objective wrote into {name}")
+    clean = recipe.batch()
+    for name in ("input_ids", "token_type_ids", "attention_mask"):
+        if not np.array_equal(getattr(batch, name), getattr(clean, name)):
+            raise Failure(f"objective wrote into {name}")
+    for name, array in recipe.labels().items():
+        if not np.array_equal(labels[name], array):
+            raise Failure(f"objective wrote into {name}")
+    hosts = {name: subject.host(x) for name, x in results.items()}
+    kept = {name: np.array(x) for name, x in hosts.items()}
+    step(replace(recipe, seed=recipe.seed + 1))
+    for name, was in kept.items():
+        if not same_bits(np.array(subject.host(results[name])), was) or not same_bits(np.array(hosts[name]), was):
+            raise Failure(f"a later step changed the earlier {name}")
+    if not subject.arithmetic.nondeterministic:
+        for name, x in pullback(subject.device(np.ones(()))).items():
+            if not same_bits(np.array(subject.host(x)), kept[name]):
+                raise Failure(f"called again, after another step, the pullback gives another {name}")
+        arguments = (recipe.heads, recipe.choices)
+        narrow = {name: x.astype(np.int32) if x.dtype.kind == "i" else x for name, x in labels.items()}
+        spread = {name: np.repeat(x, 2, axis=0)[::2] for name, x in labels.items()}
+        for kind, other in (("32 bits", narrow), ("another layout", spread)):
+            loss, _, _ = call(p, batch, other, *arguments, draws=recipe.draws)
+            if not same_bits(np.array(subject.host(loss)), kept["loss"]):
+                raise Failure(f"labels of {kind} give another loss")
+    try:
+        call(p, batch, {}, recipe.heads, recipe.choices, draws=recipe.draws)
+    except ValueError:
+        return
+    raise Failure("without a labelled head there is no loss; the spec raises ValueError")
+
+
+def _own_each(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
+    """Packed weights, compiled graphs and copies on a device are kept by some key: what is not in it must not count."""
+    recipe = possible(recipe)
+    other = replace(recipe, seed=recipe.seed + 8)  # alike but for the numbers
+    batch, labels = recipe.batch(), recipe.labels()
+    call = subject.op("objective")
+
+    def step(p: dict[str, Any]) -> dict[str, Host]:
+        loss, _, pullback = call(p, batch, labels, recipe.heads, recipe.choices, draws=recipe.draws)
+        results = {"loss": loss, **pullback(subject.device(np.ones(())))}
+        return {name: np.array(subject.host(x)) for name, x in results.items()}
+
+    each_weight(subject, recipe.parameters(subject.dtype), other.parameters(subject.dtype), step)
+    for one in _inputs_changed(recipe, other):
+        run = training(one, subject.dtype, own=True)  # type: ignore[arg-type]
+        compare(subject, training(one, subject.dtype), run(subject.backend), record)  # type: ignore[arg-type]
+
+
+def _inputs_changed(recipe: ModelRecipe, other: ModelRecipe) -> list[With]:
+    """The recipe as it is, and with one of its ids, types, mask, labels and draws after the other from elsewhere."""
+    a, b, labels = recipe.batch(), other.batch(), recipe.labels()
+    batches = [
+        Batch(b.input_ids, a.token_type_ids, a.attention_mask),
+        Batch(a.input_ids, b.token_type_ids, a.attention_mask),
+        Batch(a.input_ids, a.token_type_ids, b.attention_mask),
+    ]
+    found = [With(recipe), *(With(recipe, batch=lambda one=one: one) for one in batches)]
+    for name, array in other.labels().items():
+        found.append(With(recipe, labels=lambda found=labels | {name: array}: found))
+    if recipe.draws is not None:
+        found.append(With(recipe, draws=other.draws))
+    return found
