@@ -91,6 +91,7 @@ def pretrain(files: tuple[str, ...], output: Path, resume: bool, **options: Any)
     from refbert.training import pretraining
     from refbert.training.distributed import local_device, processes
     from refbert.training.loop import NotFinite
+    from refbert.training.pretraining_settings import Settings, resumed_settings
     from refbert.training.run import RunDirectory
 
     first = os.environ.get("RANK", "0") == "0"
@@ -99,13 +100,13 @@ def pretrain(files: tuple[str, ...], output: Path, resume: bool, **options: Any)
     if paths:
         given["files"] = paths
     if resume and RunDirectory(output).holds_run():
-        settings = pretraining.resumed_settings(output, given)
+        settings = resumed_settings(output, given)
     else:
         if not files:
             raise InputError("no text: name at least one FILE (or - for stdin)")
         if options["steps"] is None:
             raise InputError("how long? name the number of updates with --steps")
-        settings = pretraining.Settings(**{**options, "files": tuple(paths)})
+        settings = Settings(**{**options, "files": tuple(paths)})
     shown: list[TrainingProgress] = []
 
     def begin(model: Any, done: int) -> None:

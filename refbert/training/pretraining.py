@@ -6,20 +6,17 @@ rest: a run is a function of its settings and its text, however often it was sto
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import shutil
 import sys
 import time
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refbert.config import BertConfig
-from refbert.errors import ConfigError, InputError, RefbertWarning
+from refbert.errors import ConfigError, InputError
 from refbert.loading import from_config, load
 from refbert.model import Model
 from refbert.presets import PRESETS, preset
@@ -31,139 +28,15 @@ from refbert.training.loop import Saving, train
 from refbert.training.metrics import Metrics, Update
 from refbert.training.optimizer import Optimizer
 from refbert.training.page import write_page
-from refbert.training.run import RunDirectory, agreed, check_checkpoint, versions
-from refbert.training.schedule import learning_rate
+from refbert.training.pretraining_settings import FREE, Settings
+from refbert.training.run import RunDirectory, check_checkpoint, versions
 
 if TYPE_CHECKING:
-    from refbert.data import Phase, PretrainingSource, Store
+    from refbert.data import PretrainingSource, Store
     from refbert.tokenization import Tokenizer
 
 # Seconds between two drawings of the run's page.
 _REDRAW = 60.0
-RULES = ("bert_adam", "adamw", "lamb")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a pretraining run is made of; the defaults are the paper's where it has any.
-
-    files, format, documents, column: the text, as `refbert.data.read_sentences` takes it. tokenizer: a directory with
-    one; None: a vocabulary of ``vocab_size`` pieces is learned from the text. size: a preset or a configuration file;
-    start_from: a checkpoint whose weights (and tokenizer) the run begins with instead of fresh ones.
-
-    short_length, long_length: of the first 90 % and the last 10 % of the steps (A.2). warmup: updates (None: 1 % of the
-    steps, as the paper's 10,000 of 1,000,000). optimizer: None: the profile's (bert_adam or adamw). examples: "google"
-    or "dynamic" (`refbert.data.Pretraining`). micro_batch: the most sequences computed at once.
-
-    Raises `InputError` for values out of range.
-    """
-
-    files: tuple[str, ...]
-    steps: int
-    format: str = "lines"
-    documents: str = "blank-line"
-    column: str | None = None
-    tokenizer: str | None = None
-    vocab_size: int = 8192
-    cased: bool = False
-    size: str = "bert-tiny"
-    start_from: str | None = None
-    profile: str = "google"
-    backend: str = "numpy"
-    dtype: str | None = None
-    device: str | None = None
-    batch_size: int = 256
-    micro_batch: int = 32
-    short_length: int = 128
-    long_length: int = 512
-    learning_rate: float = 1e-4
-    warmup: int | None = None
-    optimizer: str | None = None
-    weight_decay: float = 0.01
-    max_norm: float = 1.0
-    dropout: float | None = None
-    examples: str = "google"
-    mask_rate: float = 0.15
-    whole_word: bool = False
-    next_sentence: bool = True
-    short_sequence_probability: float = 0.1
-    dupe_factor: int = 10
-    seed: int = 0
-    save_every: int = 1000
-    keep: int = 3
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "files", tuple(self.files))
-        get_profile(self.profile)
-        for name in ("steps", "batch_size", "micro_batch", "save_every", "keep", "vocab_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be 1 or more, not {getattr(self, name)}")
-        for name in ("learning_rate", "max_norm"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"{name} must be a number above 0, not {getattr(self, name)}")
-        if not 0 <= self.weight_decay < math.inf:
-            raise InputError(f"weight_decay must be 0 or more, not {self.weight_decay}")
-        if self.warmup is not None and not 0 <= self.warmup <= self.steps:
-            raise InputError(f"warmup must be from 0 to the {self.steps} steps, not {self.warmup}")
-        if self.optimizer is not None and self.optimizer not in RULES:
-            raise InputError(f'unknown optimizer "{self.optimizer}" (known: {", ".join(RULES)})')
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise InputError(f"dropout must be in [0, 1), not {self.dropout}")
-        if self.long_length < self.short_length:
-            raise InputError(f"long_length {self.long_length} is below short_length {self.short_length}")
-        if not 0 <= self.seed < 2**64:
-            raise InputError(f"seed must be a whole number from 0 to 2^64 - 1, not {self.seed}")
-        self.phases()
-
-    @property
-    def rule(self) -> str:
-        """The optimizer's name."""
-        return self.optimizer or ("adamw" if get_profile(self.profile).bias_correction else "bert_adam")
-
-    def rate(self, step: int) -> float:
-        """The learning rate of an update (from 0)."""
-        warmup = max(1, self.steps // 100) if self.warmup is None else self.warmup
-        from_zero = get_profile(self.profile).schedule_from_zero
-        return learning_rate(step, peak=self.learning_rate, warmup=warmup, total=self.steps, from_zero=from_zero)
-
-    def phases(self) -> tuple[Phase, ...]:
-        """The two phases of A.2."""
-        from refbert.data import Phase, paper_phases
-
-        short, long = (Phase(1, length, self.batch_size) for length in (self.short_length, self.long_length))
-        return paper_phases(self.steps, short=short, long=long)
-
-    def to_json(self) -> dict[str, Any]:
-        """As run.json holds them."""
-        return dataclasses.asdict(self) | {"files": list(self.files)}
-
-
-# What may change when a run goes on: where it is computed and what is kept of it. Weights then agree up to rounding
-# (bit by bit, if it is the directory alone that the change concerns).
-FREE = frozenset({"backend", "dtype", "device", "micro_batch", "save_every", "keep"})
-_ROUNDS_OTHERWISE = ("backend", "dtype", "device", "micro_batch")
-
-
-def resumed_settings(directory: str | Path, given: Mapping[str, Any]) -> Settings:
-    """The settings of the run in ``directory``, with what may change taken from ``given``.
-
-    Raises `InputError` that names a setting which differs and may not; warns where the rounding will be another.
-    """
-    run = RunDirectory(directory)
-    recorded = run.read()["settings"]
-    chosen = agreed(recorded, given, free=FREE, where=run.path)
-    changed = [name for name in _ROUNDS_OTHERWISE if chosen.get(name) != recorded.get(name)]
-    if changed:
-        warnings.warn(
-            f"{run.path}: going on with another {', '.join(changed)}: the weights will differ by rounding from those "
-            "of a run that was not stopped",
-            RefbertWarning,
-            stacklevel=2,
-        )
-    try:
-        return Settings(**chosen)
-    except TypeError:
-        raise InputError(f"{run.file}: written by another release of refbert") from None
 
 
 @dataclass(frozen=True)
