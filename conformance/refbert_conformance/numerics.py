@@ -14,7 +14,7 @@ from refbert_conformance.inputs import rounded
 from refbert_conformance.measure import Failure, Record
 from refbert_conformance.properties import Property
 from refbert_conformance.subject import Host, Subject, backward, forward
-from refbert_conformance.updates import ClipCase, UpdateCase, clip_cases, update_cases, update_corpus
+from refbert_conformance.updates import ClipCase, UpdateCase, clip_cases, clip_corpus, update_cases, update_corpus
 
 
 def properties() -> list[Property]:
@@ -44,7 +44,8 @@ def properties() -> list[Property]:
     found.append(
         Property(
             "training", "clip_by_global_norm", "accuracy", "One scale for all gradients, from the norm of all of them.",
-            check=_clip, draw=lambda s: clip_cases(s.dtype), needs=("asarray", "to_numpy", "clip_by_global_norm"),
+            check=_clip, draw=lambda s: clip_cases(s.dtype), corpus=lambda s: clip_corpus(s.dtype),
+            needs=("asarray", "to_numpy", "clip_by_global_norm"),
         )
     )  # fmt: skip
     return found

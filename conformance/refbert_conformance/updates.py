@@ -110,6 +110,11 @@ def clip_cases(dtype: str) -> st.SearchStrategy[ClipCase]:
     )
 
 
+def clip_corpus(dtype: str) -> tuple[ClipCase, ...]:
+    """Every ε with the norm well below, a little below, a little above and well above the limit."""
+    return tuple(_clip(dtype, [((3,), "normal", 1), ((2, 3), "normal", 2)], 1.0, number) for number in range(20))
+
+
 def _clip(dtype: str, tensors: list[tuple[tuple[int, ...], str, int]], max_norm: float, number: int) -> ClipCase:
     """The number chooses ε, and whether the limit is where the norm is a little below or above it."""
     gradients = {f"g{i}": fill(shape, kind, seed, dtype) for i, (shape, kind, seed) in enumerate(tensors)}
