@@ -17,7 +17,7 @@ from refbert import ops
 from refbert.backend import Host
 from refbert.reference import ReferenceBackend
 from refbert_conformance.bounds import ARRAYS, expected
-from refbert_conformance.measure import Failure, Record, row_failure
+from refbert_conformance.measure import Failure, Record, as_number, row_failure
 from refbert_conformance.noise import _POSITIONAL, tolerances
 from refbert_conformance.subject import Subject, backward, forward
 
@@ -97,9 +97,8 @@ class Lockstep:
             for one, expectation in zip(got, want(), strict=True):
                 record.compare(self.subject.host(one, expectation.y.shape, expectation.name), expectation)
         except Failure as failure:
-            rho = failure.worst.rho if failure.worst is not None else None
-            shown = rho if rho is None or np.isfinite(rho) else str(rho)
-            self.first = {"where": where, "op": op, "direction": direction, "rho": shown, "message": str(failure)}
+            rho = as_number(failure.worst.rho if failure.worst is not None else None)
+            self.first = {"where": where, "op": op, "direction": direction, "rho": rho, "message": str(failure)}
 
     def grown(self, where: str, pair: Pair) -> None:
         """How far apart the two ways are at a place: its last op counts."""
@@ -120,7 +119,7 @@ class Lockstep:
             except Failure as failure:
                 self.first = {
                     "where": where, "op": "encoder_layer", "direction": "forward",
-                    "rho": failure.worst.rho if failure.worst else None, "message": str(failure),
+                    "rho": as_number(failure.worst.rho if failure.worst else None), "message": str(failure),
                 }  # fmt: skip
         self.grown(where, result)
         return result

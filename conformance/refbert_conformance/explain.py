@@ -15,7 +15,7 @@ from refbert_conformance import reproduce
 from refbert_conformance.cases import OpCase, Recipe
 from refbert_conformance.engine import Result, attempt
 from refbert_conformance.inputs import rounded
-from refbert_conformance.measure import Record
+from refbert_conformance.measure import Record, as_number
 from refbert_conformance.minimise import large, minimised, shortened
 from refbert_conformance.models import ModelRecipe, inference, layer, training
 from refbert_conformance.subject import Host, Subject, backward, forward
@@ -144,5 +144,5 @@ def diverging(result: Result, subject: Subject) -> dict[str, Any]:
     first = lockstep.first
     if first is None and result.property.op == "objective":
         first = {"where": "objective", "op": "objective", "direction": "forward or backward", "rho": None}
-    growth = [{"where": where, "error": error, "rho": None} for where, error in lockstep.growth.items()]
+    growth = [{"where": where, "error": as_number(error), "rho": None} for where, error in lockstep.growth.items()]
     return {"first_divergence": first, "growth": growth}

@@ -154,6 +154,11 @@ def ulp(y: Host, arithmetic: Arithmetic) -> Host:
     return np.asarray(np.ldexp(2 * u, np.where(y == 0, smallest, np.maximum(exponent - 1, smallest))))
 
 
+def as_number(x: float | None) -> float | str | None:
+    """As JSON holds it, which knows no NaN and no infinity: those become text."""
+    return x if x is None or abs(x) < np.inf else str(x)
+
+
 def same_bits(a: Host, b: Host) -> bool:
     """Bitwise equality, any NaN equal to any NaN, and −0 unequal to 0."""
     if a.shape != b.shape or a.dtype != b.dtype:

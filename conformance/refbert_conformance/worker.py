@@ -99,6 +99,8 @@ def versions() -> dict[str, str]:
 
 def as_data(result: Any) -> dict[str, Any]:
     """A property's result as JSON holds it."""
+    from refbert_conformance.measure import as_number
+
     record = result.record
     judged = record.judged + record.unjudged
     return {
@@ -106,7 +108,7 @@ def as_data(result: Any) -> dict[str, Any]:
         "outcome": result.outcome,
         "examples": result.examples,
         "seconds": round(result.seconds, 4),
-        "rho": _number(record.rho),
+        "rho": as_number(record.rho),
         "ulps": dict(record.ulps) or None,
         "unjudged": record.unjudged / judged if judged else 0.0,
         "message": result.message,
@@ -124,14 +126,12 @@ def as_data(result: Any) -> dict[str, Any]:
 
 
 def worst_as_data(worst: Any) -> dict[str, Any] | None:
-    """The worst element as JSON holds it: what is not finite becomes text."""
+    """The worst element as JSON holds it."""
+    from refbert_conformance.measure import as_number
+
     if worst is None:
         return None
-    return {name: _number(value) if isinstance(value, float) else value for name, value in vars(worst).items()}
-
-
-def _number(x: float | None) -> Any:
-    return x if x is None or abs(x) < float("inf") else str(x)
+    return {name: as_number(value) if isinstance(value, float) else value for name, value in vars(worst).items()}
 
 
 if __name__ == "__main__":

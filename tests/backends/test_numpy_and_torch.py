@@ -99,3 +99,13 @@ class TestTorchOnTheGpu:
     def test_every_head_with_dropout(self, profile):
         assert model_difference(registry.create("torch", dtype="float64", device="cuda"), profile) < 2**-40
         assert model_difference(registry.create("torch", dtype="float32", device="cuda"), profile) < 2**-11
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_torch_adds_up_the_gradients_of_layer_norm_in_float32(dtype):
+    """In bfloat16 the sum of ones stops at 256, where the next number is 258."""
+    backend = registry.create("torch", dtype=dtype)
+    x = np.random.default_rng(0).standard_normal((1000, 4))
+    _, pullback = backend.layer_norm(*(backend.asarray(a) for a in (x, np.ones(4), np.zeros(4))), eps=1e-12)
+    _, _, dbeta = pullback(backend.asarray(np.ones((1000, 4))))
+    assert np.array_equal(backend.to_numpy(dbeta), np.full(4, 1000.0))

@@ -137,6 +137,13 @@ def test_what_cannot_be_done_is_one_line_and_status_2(arguments, message, tmp_pa
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
+def test_an_error_that_is_no_number_is_still_a_report(tmp_path):
+    status, rows = judged("Nan", "--only", "blocks/encoder_layer/composed", cwd=tmp_path)
+    assert status == 1
+    failure = rows["blocks/encoder_layer/composed"]["failure"]
+    assert {"nan", "inf"} & {str(place["error"]) for place in failure["growth"]}
+
+
 def waivers(directory, text):
     path = directory / "w.toml"
     path.write_text(text, encoding="utf-8")
