@@ -68,7 +68,6 @@ def save(directory: Path, model: Model, optimizer: Optimizer, state: State, *, k
                 "updates": state.updates,
                 "source": dict(state.source),
                 "settings": dict(state.settings),
-                "optimizer_updates": optimizer.updates,
                 "profile": model.profile.name,
                 "heads": list(model.heads),
                 "pooler": model.has_pooler,
@@ -106,7 +105,6 @@ def restore(place: Path, model: Model, optimizer: Optimizer) -> State:
     from refbert.checkpoint.safetensors_file import read_safetensors
 
     state = read_state(place)
-    facts = json.loads((place / TRAINING).read_text(encoding="utf-8"))
     weights, moments = read_safetensors(place / "model.safetensors"), read_safetensors(place / MOMENTS)
     if {name: tuple(x.shape) for name, x in weights.items()} != {
         name: tuple(x.shape) for name, x in model.parameters.items()
@@ -121,7 +119,7 @@ def restore(place: Path, model: Model, optimizer: Optimizer) -> State:
     for label, x in moments.items():
         kind, name = label.split(".", 1)
         getattr(optimizer, kind)[name] = asarray(np.array(x))
-    optimizer.updates = facts["optimizer_updates"]
+    optimizer.updates = state.updates
     return state
 
 
