@@ -14,7 +14,9 @@ specification.
 How a backend rounds follows from its dtype; one that rounds otherwise declares it in an optional attribute,
 ``arithmetic: Mapping[str, object]`` (see refbert_conformance.arithmetic): ``accumulation``, ``matmul_inputs``,
 ``intermediates``, ``flush_to_zero``, ``nondeterministic``. One that compiles for every new shape may say so with
-``compiles = True``; refbert itself does not care, the conformance suite then tries fewer shapes.
+``compiles = True``; refbert itself does not care, the conformance suite then tries fewer shapes. A backend whose arrays
+should not travel through the host on their way from one of its dtypes to another (mixed precision) may have a method
+``cast(x)``: an array of another instance of the backend, in this one's dtype, on this one's device, sharing no memory.
 """
 
 from __future__ import annotations

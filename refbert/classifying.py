@@ -18,7 +18,6 @@ from refbert.data.features import by_length
 from refbert.errors import InputError
 from refbert.labels import is_regression
 from refbert.model import Model, Text
-from refbert.tokenization import Encoding
 
 # Index 0 of the head's logits: the second text follows the first (the paper's names).
 NEXT_SENTENCE = ("IsNext", "NotNext")
@@ -68,9 +67,7 @@ def classify(
     require(model, "sequence_classification", "classify")
     if is_regression(model.config):
         raise InputError("this model gives numbers, not classes (problem_type is regression)")
-    logits = _logits(
-        model, "sequence_classification", _encode(model, texts, max_length, truncate), batch_size, progress
-    )
+    logits = _logits(model, "sequence_classification", texts, batch_size, truncate, max_length, progress)
     return _classified(texts, logits, label_names(model.config))
 
 
@@ -87,9 +84,7 @@ def regress(
     require(model, "sequence_classification", "regress")
     if not is_regression(model.config) or model.config.num_labels != 1:
         raise InputError("this model gives classes, not a number")
-    logits = _logits(
-        model, "sequence_classification", _encode(model, texts, max_length, truncate), batch_size, progress
-    )
+    logits = _logits(model, "sequence_classification", texts, batch_size, truncate, max_length, progress)
     return [Estimated(text, float(row[0])) for text, row in zip(texts, logits, strict=True)]
 
 
@@ -106,7 +101,7 @@ def next_sentence(
     require(model, "next_sentence", "next-sentence")
     if any(isinstance(pair, str) for pair in pairs):
         raise InputError("next-sentence compares two texts: pass pairs (--pair)")
-    logits = _logits(model, "next_sentence", _encode(model, pairs, max_length, truncate), batch_size, progress)
+    logits = _logits(model, "next_sentence", pairs, batch_size, truncate, max_length, progress)
     return _classified(pairs, logits, NEXT_SENTENCE)
 
 
@@ -122,7 +117,7 @@ def choose(
     """The best of several continuations or answers of each text; each row of a batch is one choice."""
     require(model, "multiple_choice", "choose")
     pairs: list[Text] = [(text, choice) for text, choices in questions for choice in choices]
-    logits = _logits(model, "multiple_choice", _encode(model, pairs, max_length, truncate), batch_size, progress)[:, 0]
+    logits = _logits(model, "multiple_choice", pairs, batch_size, truncate, max_length, progress)[:, 0]
     out, start = [], 0
     for text, choices in questions:
         scores, _ = ops.softmax(logits[start : start + len(choices)])
@@ -137,18 +132,17 @@ def require(model: Model, head: str, task: str) -> None:
         raise InputError(f"{task} needs a {head} head; this model has: {', '.join(model.heads) or 'no head'}")
 
 
-def _encode(model: Model, texts: Sequence[Text], max_length: int | None, truncate: bool) -> list[Encoding]:
-    return model.tokenizer.encode(list(texts), max_length=model.limit(max_length), truncate=truncate)
-
-
 def _logits(
     model: Model,
     head: str,
-    encodings: Sequence[Encoding],
+    texts: Sequence[Text],
     batch_size: int,
+    truncate: bool,
+    max_length: int | None,
     progress: Callable[[int], object] | None,
 ) -> npt.NDArray[np.float64]:
     """[N, K] in input order."""
+    encodings = model.tokenizer.encode(list(texts), max_length=model.limit(max_length), truncate=truncate)
     rows: list[Any] = [None] * len(encodings)
     for indices in by_length(encodings, batch_size):
         logits = model(model.tokenizer.pad([encodings[i] for i in indices]), heads=(head,)).logits[head]

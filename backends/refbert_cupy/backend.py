@@ -87,6 +87,11 @@ class CupyBackend:
         with self._device:
             return np.asarray(cupy.asnumpy(x), dtype=host_dtype(self.dtype))
 
+    def cast(self, x: Array, /) -> Array:
+        """An array of another dtype or device in this backend's own, in new memory."""
+        with self._device:
+            return cupy.array(x, dtype=self.dtype)
+
     def _put(self, x: Host, dtype: str) -> Array:
         # Row-major, whatever x is: the kernels walk it as such. (ascontiguousarray gives 0-d arrays an axis.)
         return cupy.asarray(np.ascontiguousarray(x, dtype=dtype).reshape(x.shape))

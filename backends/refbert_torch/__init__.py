@@ -93,6 +93,10 @@ class TorchBackend:
         wide = torch.float64 if x.dtype == torch.float64 else torch.float32
         return np.asarray(x.detach().to("cpu", wide).numpy())
 
+    def cast(self, x: Tensor, /) -> Tensor:
+        """A tensor of another dtype or device in this backend's own, in new memory."""
+        return x.detach().to(self._device, self._dtype, copy=True)
+
     def _host(self, x: Host) -> Tensor:
         return torch.from_numpy(np.array(x)).to(self._device)
 

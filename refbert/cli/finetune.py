@@ -69,6 +69,7 @@ class _Several(click.ParamType[Any]):
 @click.option("--backend", default="numpy", show_default=True, help="A name from `refbert backends`.")
 @click.option("--dtype", help="What the backend computes in.")
 @click.option("--device", help='Where: "cpu", "cuda", …')
+@click.option("--mixed-precision", metavar="DTYPE", help="Of forward and backward alone: bfloat16.")
 @click.option("--micro-batch", type=_POSITIVE, help="Rows computed at once. [default: the batch]")
 @click.option("--save-every", type=_POSITIVE, default=500, show_default=True, help="Updates between checkpoints.")
 @click.option("--resume", is_flag=True, help="Go on with what is in the directory (or begin, if there is nothing).")

@@ -45,6 +45,7 @@ _MODEL = (
     click.option("--backend", default="numpy", show_default=True, help="A name from `refbert backends`."),
     click.option("--dtype", help="What the backend computes in."),
     click.option("--device", help='Where: "cpu", "cuda", …'),
+    click.option("--mixed-precision", metavar="DTYPE", help="Of forward and backward alone: bfloat16."),
 )  # fmt: skip
 _COURSE = (
     click.option("--steps", type=_POSITIVE, help="Updates in all."),

@@ -17,7 +17,7 @@ from refbert.tokenization import Tokenizer
 
 def encode_sentences(tokenizer: Tokenizer, sentences: Sequence[str]) -> list[list[int]]:
     """The ids of each sentence, nothing added; empty where nothing is left to read."""
-    inner = tokenizer._inner
+    inner = tokenizer.library
     before = inner.encode_special_tokens
     inner.encode_special_tokens = True
     try:
@@ -33,4 +33,4 @@ def continues(tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:
 
 def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
     """A digest of all that decides how text becomes ids."""
-    return hashlib.blake2b(tokenizer._inner.to_str().encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(tokenizer.library.to_str().encode(), digest_size=16).hexdigest()

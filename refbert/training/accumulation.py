@@ -25,6 +25,7 @@ from refbert.model import Model
 from refbert.randomness import Dropout
 from refbert.spec.bert import labelled_heads
 from refbert.spec.losses import denominators
+from refbert.training.precision import MixedPrecision
 
 
 @dataclass
@@ -45,11 +46,13 @@ def loss_and_gradients(
     dropout: Dropout | None = None,
     rank: int = 0,
     processes: int = 1,
+    precision: MixedPrecision | None = None,
 ) -> Sums:
     """This process's part of the batch's loss and gradients, computed ``micro_batch`` rows at a time.
 
-    With one process that is the whole. Raises `InputError` for labels that the model does not take, and for a batch
-    that has fewer rows (or questions, where a label belongs to several rows) than there are processes.
+    ``precision``: the pieces are computed in its dtype and added up in the model's. With one process that is the whole.
+    Raises `InputError` for labels that the model does not take, and for a batch that has fewer rows (or questions,
+    where a label belongs to several rows) than there are processes.
     """
     batch.check(model.config)
     read = read_labels(labels, batch, model.heads, model.config)
@@ -61,13 +64,16 @@ def loss_and_gradients(
         raise InputError(f"a batch of {groups} cannot be shared by {processes} processes: use a larger batch")
     first, last = groups * rank // processes, groups * (rank + 1) // processes
     per_piece = max(1, (micro_batch or B) // together)
+    computed = model if precision is None else precision.of(model)
     total: Sums | None = None
     for start in range(first, last, per_piece):
         stop = min(start + per_piece, last)
         rows = slice(start * together, stop * together)
         cut = {name: array[_share(array, B, rows)] for name, array in read.items()}
         draws = None if dropout is None else dataclasses.replace(dropout, rows=(rows.start, rows.stop, B))
-        loss, losses, gradients = model.part_of_loss_and_gradients(batch.rows(rows), cut, whole, dropout=draws)
+        loss, losses, gradients = computed.part_of_loss_and_gradients(batch.rows(rows), cut, whole, dropout=draws)
+        if precision is not None:
+            gradients = precision.widen(gradients)
         if total is None:
             total = Sums(loss, losses, gradients)
         else:

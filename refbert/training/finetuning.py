@@ -36,6 +36,7 @@ from refbert.training.loop import NotFinite, Saving, train
 from refbert.training.metrics import Metrics, Update
 from refbert.training.optimizer import Optimizer
 from refbert.training.page import write_page
+from refbert.training.precision import MixedPrecision
 from refbert.training.run import RunDirectory, check_checkpoint, versions
 from refbert.training.schedule import learning_rate
 from refbert.training.task_model import begin, features
@@ -184,6 +185,8 @@ class _Run:
         steps = per_epoch * plan.epochs
         decides = {name: value for name, value in settings.to_json().items() if name not in FREE} | vars(plan)
         clear_partial(self.place.checkpoints)
+        narrow = settings.mixed_precision
+        precision = None if narrow is None else MixedPrecision(model, narrow)
         last = self.place.last()
         if last is not None:
             check_checkpoint(last, decides, self.source.fingerprint)
@@ -215,7 +218,8 @@ class _Run:
                 end = epoch * per_epoch
                 made = train(
                     model, self.source, optimizer=optimizer, rate=self._rate(steps, model), steps=end, seed=plan.seed,
-                    dropout=dropout, micro_batch=settings.micro_batch, saving=saving, on_update=add, stop=stop,
+                    dropout=dropout, micro_batch=settings.micro_batch, precision=precision, saving=saving,
+                    on_update=add, stop=stop,
                 )  # fmt: skip
                 if made < end:
                     return None

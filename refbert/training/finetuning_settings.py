@@ -49,6 +49,7 @@ class Settings:
     `refbert.evaluation.tasks.MAIN`). warmup_share: of the updates. optimizer: None: the profile's. max_length: tokens;
     what is longer is cut, or for answers read in windows ``doc_stride`` tokens apart (None: the model's positions; for
     answers at most 384). dropout: None: the configuration's. micro_batch: rows computed at once (None: all).
+    mixed_precision: the dtype of forward and backward, where not the weights' (`refbert.training.precision`).
 
     Raises `InputError` for values out of range.
     """
@@ -79,6 +80,7 @@ class Settings:
     backend: str = "numpy"
     dtype: str | None = None
     device: str | None = None
+    mixed_precision: str | None = None
     micro_batch: int | None = None
     save_every: int = 500
 
@@ -134,7 +136,7 @@ class Settings:
 
 
 # What may change when fine-tuning goes on; weights then agree up to rounding.
-FREE = frozenset({"backend", "dtype", "device", "micro_batch", "save_every"})
+FREE = frozenset({"backend", "dtype", "device", "mixed_precision", "micro_batch", "save_every"})
 
 
 def resumed_settings(directory: str | Path, given: Mapping[str, Any]) -> Settings:

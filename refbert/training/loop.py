@@ -22,6 +22,7 @@ from refbert.training.accumulation import Sums, first_not_finite, loss_and_gradi
 from refbert.training.distributed import ALONE, Processes, WorkerLost
 from refbert.training.metrics import Update
 from refbert.training.optimizer import Optimizer
+from refbert.training.precision import MixedPrecision
 from refbert.training.source import Source
 
 
@@ -59,6 +60,7 @@ def train(
     seed: int,
     dropout: bool = True,
     micro_batch: int | None = None,
+    precision: MixedPrecision | None = None,
     saving: Saving | None = None,
     processes: Processes = ALONE,
     on_update: Callable[[Update], object] | None = None,
@@ -67,8 +69,9 @@ def train(
     """Updates from where ``optimizer`` stands up to ``steps``; returns how many there are then.
 
     rate: update (from 0) -> learning rate. micro_batch: the most rows that are computed at once (None: the whole
-    batch). saving: a checkpoint every so many updates, and at the end. on_update: called after each update. stop: asked
-    after each update; once it says yes (in any process), the state is saved and the loop returns early.
+    batch). precision: computes forward and backward in a narrower dtype than the weights'. saving: a checkpoint every
+    so many updates, and at the end. on_update: called after each update. stop: asked after each update; once it says
+    yes (in any process), the state is saved and the loop returns early.
 
     Raises `NotFinite` where loss, gradients or weights are no longer finite: nothing is updated or saved then, and the
     last checkpoint is a good one. `CheckpointError` if a checkpoint cannot be written; `WorkerLost` if another process
@@ -81,7 +84,7 @@ def train(
         batch, labels = source.next(step)
         sums = loss_and_gradients(
             model, batch, labels, micro_batch=micro_batch, dropout=Dropout(seed, step) if dropout else None,
-            rank=processes.rank, processes=processes.count,
+            rank=processes.rank, processes=processes.count, precision=precision,
         )  # fmt: skip
         try:
             stopping = _sum(processes, model, sums, stop is not None and stop())

@@ -28,6 +28,7 @@ from refbert.training.loop import Saving, train
 from refbert.training.metrics import Metrics, Update
 from refbert.training.optimizer import Optimizer
 from refbert.training.page import write_page
+from refbert.training.precision import MixedPrecision
 from refbert.training.pretraining_settings import FREE, Settings
 from refbert.training.run import RunDirectory, check_checkpoint, versions
 
@@ -94,6 +95,8 @@ def pretrain(
             clip_epsilon=get_profile(settings.profile).clip_epsilon,
         )  # fmt: skip
         decides = {name: value for name, value in settings.to_json().items() if name not in FREE}
+        narrow = settings.mixed_precision
+        precision = None if narrow is None else MixedPrecision(model, narrow)
         last = run.last()
         if last is not None:
             check_checkpoint(last, decides, source.fingerprint)
@@ -111,8 +114,8 @@ def pretrain(
         saving = Saving(run.checkpoints, settings.save_every, settings.keep, {**decides, "data": source.fingerprint})
         done = train(
             model, source, optimizer=optimizer, rate=settings.rate, steps=settings.steps, seed=settings.seed,
-            dropout=_drops(model.config), micro_batch=settings.micro_batch, saving=saving, processes=processes,
-            on_update=log.add if log else None, stop=stop,
+            dropout=_drops(model.config), micro_batch=settings.micro_batch, precision=precision, saving=saving,
+            processes=processes, on_update=log.add if log else None, stop=stop,
         )  # fmt: skip
         if first and done >= settings.steps:
             model.save(run.path, overwrite=True)

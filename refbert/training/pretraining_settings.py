@@ -31,7 +31,8 @@ class Settings:
 
     short_length, long_length: of the first 90 % and the last 10 % of the steps (A.2). warmup: updates (None: 1 % of the
     steps, as the paper's 10,000 of 1,000,000). optimizer: None: the profile's (bert_adam or adamw). examples: "google"
-    or "dynamic" (`refbert.data.Pretraining`). micro_batch: the most sequences computed at once.
+    or "dynamic" (`refbert.data.Pretraining`). mixed_precision: the dtype of forward and backward, where it is not the
+    weights' (`refbert.training.precision`). micro_batch: the most sequences computed at once.
 
     Raises `InputError` for values out of range.
     """
@@ -50,6 +51,7 @@ class Settings:
     backend: str = "numpy"
     dtype: str | None = None
     device: str | None = None
+    mixed_precision: str | None = None
     batch_size: int = 256
     micro_batch: int = 32
     short_length: int = 128
@@ -118,8 +120,8 @@ class Settings:
 
 # What may change when a run goes on: where it is computed and what is kept of it. Weights then agree up to rounding
 # (bit by bit, if it is the directory alone that the change concerns).
-FREE = frozenset({"backend", "dtype", "device", "micro_batch", "save_every", "keep"})
-_ROUNDS_OTHERWISE = ("backend", "dtype", "device", "micro_batch")
+FREE = frozenset({"backend", "dtype", "device", "mixed_precision", "micro_batch", "save_every", "keep"})
+_ROUNDS_OTHERWISE = ("backend", "dtype", "device", "mixed_precision", "micro_batch")
 
 
 def resumed_settings(directory: str | Path, given: Mapping[str, Any]) -> Settings:
