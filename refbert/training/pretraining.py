@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 # Seconds between two drawings of the run's page.
 _REDRAW = 60.0
+# Seconds between two lines about the reading of the text.
+_TELL = 10.0
 
 
 @dataclass(frozen=True)
@@ -168,8 +170,8 @@ def _prepare(run: RunDirectory, settings: Settings, say: Callable[[str], object]
     how: Any = {"documents": settings.documents, "column": settings.column}
     form: Any = settings.format
     if settings.tokenizer is None and settings.start_from is None:
-        say(f"learning a vocabulary of {settings.vocab_size} pieces")
-        sentences = (s for s in read_sentences(files, form, **how) if s is not None)
+        told = _reading(f"learning a vocabulary of {settings.vocab_size} pieces", files, say)
+        sentences = (s for s in read_sentences(files, form, progress=told, **how) if s is not None)
         tokenizer = train_wordpiece(sentences, size=settings.vocab_size, cased=settings.cased)
     else:
         tokenizer = _given_tokenizer(settings)
@@ -184,9 +186,25 @@ def _prepare(run: RunDirectory, settings: Settings, say: Callable[[str], object]
         partial.rename(run.tokenizer)
     except OSError as error:
         raise InputError(f"{run.tokenizer}: cannot be written ({error.strerror})") from None
-    say("tokenizing the text")
-    with build_store(files, tokenizer, run.data, format=form, **how):
+    told = _reading("tokenizing the text", files, say)
+    with build_store(files, tokenizer, run.data, format=form, progress=told, **how):
         pass
+
+
+def _reading(what: str, files: Sequence[str], say: Callable[[str], object]) -> Callable[[int], object]:
+    """Say what is being done now, and every `_TELL` seconds how far it is; the result is told of bytes read."""
+    say(what)
+    whole = sum(Path(file).stat().st_size for file in files)
+    read, last = 0, time.monotonic()
+
+    def add(count: int) -> None:
+        nonlocal read, last
+        read += count
+        if time.monotonic() - last > _TELL:
+            last = time.monotonic()
+            say(f"{what}: {min(read, whole) / max(1, whole):.0%}")
+
+    return add
 
 
 def _keep_stdin(path: Path) -> None:

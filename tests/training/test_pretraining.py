@@ -15,7 +15,7 @@ from launching import finish, launch
 
 import refbert
 from refbert.checkpoint.safetensors_file import read_safetensors
-from refbert.errors import CheckpointError, InputError
+from refbert.errors import CheckpointError, InputError, RefbertWarning
 from refbert.training import pretraining
 from refbert.training.metrics import read_metrics
 from refbert.training.pretraining_settings import Settings, resumed_settings
@@ -237,6 +237,43 @@ def test_stdin(whole, text, tmp_path):
         done = cli("-", *arguments(text)[1:], "--output", out, stdin=file)
     assert done.returncode == 0, done.stderr
     same_weights(whole, out)
+
+
+def test_begun_from_a_checkpoint(whole, text, tmp_path):
+    """--from takes weights and tokenizer; --tokenizer takes that alone."""
+    result = cli(*arguments(text, **{"from": whole, "steps": 1, "learning-rate": 1e-30}), "--output", tmp_path / "on")
+    assert result.returncode == 0, result.stderr
+    same_weights(whole, tmp_path / "on")
+    result = cli(*arguments(text, tokenizer=whole, steps=1), "--output", tmp_path / "fresh")
+    assert result.returncode == 0, result.stderr
+    on, fresh = (refbert.load(tmp_path / name) for name in ("on", "fresh"))
+    assert fresh.tokenizer.library.to_str() == on.tokenizer.library.to_str()
+    with pytest.raises(AssertionError):
+        same_weights(tmp_path / "on", tmp_path / "fresh")
+    wrong = cli(*arguments(text, **{"from": tmp_path / "nowhere"}), "--output", tmp_path / "none")
+    assert wrong.returncode == 2
+    assert "nowhere" in wrong.stderr
+    assert wrong.stderr.count("\n") == 1
+    assert not (tmp_path / "none").exists()
+
+
+def test_mixed_precision_is_recorded_and_may_change(text, tmp_path):
+    pytest.importorskip("torch")
+    made = settings(text, backend="torch", dtype="float32", mixed_precision="bfloat16", steps=2)
+    pretraining.pretrain(tmp_path / "run", made)
+    assert RunDirectory(tmp_path / "run").read()["settings"]["mixed_precision"] == "bfloat16"
+    assert refbert.load(tmp_path / "run").state_dict()["bert.pooler.dense.weight"].dtype == np.float32
+    with pytest.warns(RefbertWarning, match="another mixed_precision"):
+        assert resumed_settings(tmp_path / "run", {"mixed_precision": None}).mixed_precision is None
+
+
+def test_how_far_the_reading_is(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretraining, "_TELL", -1.0)
+    said = []
+    pretraining.pretrain(tmp_path / "run", settings(text, steps=1), say=said.append)
+    assert said[0] == "learning a vocabulary of 90 pieces"
+    assert "tokenizing the text" in said
+    assert said[-1] == "tokenizing the text: 100%"
 
 
 def test_bad_input_leaves_nothing(text, tmp_path):
