@@ -1,0 +1,91 @@
+"""Attention as functions of q, k, v: its parts where a mask or dropout needs them, else PyTorch's fused kernel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+
+Tensor = torch.Tensor
+Host = npt.NDArray[Any]
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """[B, S, H] -> [B, A, S, H/A]; raises ValueError where H does not divide."""
+    B, S, H = x.shape
+    if H % heads:
+        raise ValueError(f"{H} features do not divide into {heads} heads")
+    return x.reshape(B, S, heads, H // heads).transpose(1, 2)
+
+
+class KeyMask:
+    """Which keys are visible, [B, S], made for the device once: every layer of a pass uses the same.
+
+    A finite ``value`` is added to the scores of hidden keys; −∞ removes them, and a row that then sees nothing spreads
+    evenly over all keys (refbert.ops.attention).
+    """
+
+    def __init__(self, mask: Host, value: float, dtype: torch.dtype, device: torch.device) -> None:
+        seen = np.array(mask).astype(bool)
+        self.whole = bool(seen.all())  # nothing is hidden
+        self.seen_by_all = bool(seen.any(axis=-1).all())
+        self._value, self._dtype = value, dtype
+        self._visible = torch.from_numpy(seen).to(device)[:, None, None, :]  # [B, 1, 1, S]
+
+    def bias(self) -> Tensor | None:
+        """[B, 1, 1, S], added to the scores by the fused kernel; None where every key is visible."""
+        if self.whole:
+            return None
+        zeros = torch.zeros(self._visible.shape, dtype=self._dtype, device=self._visible.device)
+        return zeros.masked_fill_(~self._visible, self._value)
+
+    def apply(self, scores: Tensor) -> Tensor:
+        """What happens to scores [B, A, S, S] before the softmax."""
+        visible = self._visible
+        if self._value != -math.inf:
+            return torch.where(visible, scores, scores + self._value)
+        some = visible.any(dim=-1, keepdim=True)  # [B, 1, 1, 1]
+        # A row that sees nothing: all scores 0, but with the gradient that adding a constant would leave them.
+        return torch.where(some, scores.masked_fill(~visible, -math.inf), scores - scores.detach())
+
+
+def probabilities(mask: KeyMask, heads: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """softmax(q kᵀ/√D + mask) per head: [B, S, H] twice -> [B, A, S, S]."""
+
+    def compute(q: Tensor, k: Tensor) -> Tensor:
+        Q, K = split_heads(q, heads), split_heads(k, heads)
+        scores = Q @ K.transpose(-1, -2) / math.sqrt(Q.shape[-1])
+        return functional.softmax(mask.apply(scores), dim=-1)
+
+    return compute
+
+
+def attention(
+    mask: KeyMask, heads: int, keep: Tensor | None = None, rate: float = 0.0
+) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """[B, S, H] three times -> [B, S, H]; ``keep`` [B, A, S, S] bool is dropout's mask of the probabilities.
+
+    The fused kernel takes no explicit dropout mask, and its backward rebuilds the probabilities from a stored
+    log-sum-exp, in which a row without any visible key has lost its scores: gradients there would be wrong.
+    """
+    fused = keep is None and mask.seen_by_all
+    bias = mask.bias() if fused else None
+    weigh = probabilities(mask, heads)
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        V = split_heads(v, heads)
+        if fused:
+            context = functional.scaled_dot_product_attention(
+                split_heads(q, heads), split_heads(k, heads), V, attn_mask=bias
+            )
+        else:
+            p = weigh(q, k)
+            context = (p if keep is None else p * keep / (1 - rate)) @ V
+        return context.transpose(1, 2).reshape(q.shape)
+
+    return attend

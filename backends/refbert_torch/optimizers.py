@@ -1,0 +1,64 @@
+"""The parameter updates and clipping on tensors; refbert.ops has the equations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch.optim.adamw import adamw as torch_adamw
+
+Tensor = torch.Tensor
+
+
+class Optimizers:
+    """What `refbert.backend.Optimizers` asks for."""
+
+    def bert_adam(
+        self, p: Tensor, g: Tensor, m: Tensor, v: Tensor, *, lr: float, beta1: float, beta2: float, eps: float,
+        weight_decay: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        """Google's BERT Adam."""
+        m = torch.lerp(g, m, beta1)
+        v = v.mul(beta2).addcmul_(g, g, value=1 - beta2)
+        update = m.div(v.sqrt().add_(eps)).add_(p, alpha=weight_decay)
+        return p.sub(update, alpha=lr), m, v
+
+    def adamw(
+        self, p: Tensor, g: Tensor, m: Tensor, v: Tensor, *, lr: float, beta1: float, beta2: float, eps: float,
+        weight_decay: float, step: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        """PyTorch's own AdamW kernel."""
+        if step < 1:
+            raise ValueError(f"step counts from 1, got {step}")
+        p, m, v = p.clone(), m.clone(), v.clone()
+        torch_adamw(  # the function behind torch.optim.AdamW: updates its arguments in place
+            [p], [g], [m], [v], [], [torch.tensor(float(step - 1))],
+            amsgrad=False, beta1=beta1, beta2=beta2, lr=lr, weight_decay=weight_decay, eps=eps, maximize=False,
+        )  # fmt: skip
+        return p, m, v
+
+    def lamb(
+        self, p: Tensor, g: Tensor, m: Tensor, v: Tensor, *, lr: float, beta1: float, beta2: float, eps: float,
+        weight_decay: float, step: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        """LAMB."""
+        if step < 1:
+            raise ValueError(f"step counts from 1, got {step}")
+        m = torch.lerp(g, m, beta1)
+        v = v.mul(beta2).addcmul_(g, g, value=1 - beta2)
+        u = m.div(1 - beta1**step).div_(v.div(1 - beta2**step).sqrt_().add_(eps)).add_(p, alpha=weight_decay)
+        p_norm, u_norm = torch.linalg.vector_norm(p), torch.linalg.vector_norm(u)
+        ratio = torch.where((p_norm > 0) & (u_norm > 0), p_norm / u_norm, torch.ones_like(p_norm))
+        return p - lr * ratio * u, m, v
+
+    def clip_by_global_norm(
+        self, gradients: Mapping[str, Tensor], *, max_norm: float, epsilon: float = 0.0
+    ) -> tuple[dict[str, Tensor], float]:
+        """(clipped gradients, the norm before)."""
+        norms = [torch.linalg.vector_norm(g) for g in gradients.values()]
+        norm = float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0
+        scale = max_norm / (norm + epsilon) if norm + epsilon > max_norm else 1.0
+        if not math.isfinite(norm):
+            scale = math.nan
+        return {name: g * scale for name, g in gradients.items()}, norm

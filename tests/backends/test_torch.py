@@ -1,0 +1,102 @@
+"""What the torch backend keeps between calls, and its training graph."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import refbert  # noqa: E402
+from refbert_torch.backend import TorchBackend  # noqa: E402
+from refbert_torch.packed import PackedLinears, available  # noqa: E402
+
+CPU = torch.device("cpu")
+
+
+def weights(*shapes):
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+def plain(x, ws, bs):
+    return torch.cat([torch.nn.functional.linear(x, w, b) for w, b in zip(ws, bs, strict=True)], dim=1)
+
+
+@pytest.mark.parametrize("pack", [False, True])
+@pytest.mark.parametrize("count", [1, 3])
+class TestPackedLinears:
+    def linears(self, pack):
+        if pack and not available(CPU, torch.float32):
+            pytest.skip("this PyTorch packs no weights")
+        return PackedLinears(pack=pack)
+
+    def test_the_product_and_its_bits_from_call_to_call(self, pack, count):
+        linear = self.linears(pack)
+        x, *rest = weights((5, 8), *[(6, 8)] * count, *[(6,)] * count)
+        ws, bs = rest[:count], rest[count:]
+        first = linear(x, ws, bs)
+        torch.testing.assert_close(first, plain(x, ws, bs), rtol=1e-6, atol=1e-6)
+        assert torch.equal(first, linear(x, ws, bs))
+
+    @pytest.mark.parametrize("what", ["weight", "bias"])
+    @pytest.mark.parametrize("how", ["in place", "another"])
+    def test_a_weight_that_changes(self, pack, count, what, how):
+        linear = self.linears(pack)
+        x, *rest = weights((5, 8), *[(6, 8)] * count, *[(6,)] * count)
+        ws, bs = rest[:count], rest[count:]
+        linear(x, ws, bs)
+        group = ws if what == "weight" else bs
+        if how == "in place":
+            group[-1].mul_(2)
+        else:
+            group[-1] = group[-1] * 2
+        torch.testing.assert_close(linear(x, ws, bs), plain(x, ws, bs), rtol=1e-6, atol=1e-6)
+
+    def test_nothing_outlives_the_weights(self, pack, count):
+        linear = self.linears(pack)
+        x, *rest = weights((5, 8), *[(6, 8)] * count, *[(6,)] * count)
+        ws, bs = rest[:count], rest[count:]
+        linear(x, ws, bs)
+        there = [weakref.ref(tensor) for tensor in (*ws, *bs)]
+        del ws, bs, rest
+        gc.collect()
+        assert [ref() for ref in there] == [None] * len(there)
+        assert not linear._kept
+
+
+def test_the_weights_of_a_model_go_with_it():
+    config = refbert.BertConfig(vocab_size=30, hidden_size=8, num_hidden_layers=2, num_attention_heads=2)
+    model = refbert.from_config(config, heads=(), backend="torch")
+    model(refbert.Batch(input_ids=np.ones((1, 4), int)))
+    backend = model.backend
+    assert backend._linear._kept
+    del model
+    gc.collect()
+    assert not backend._linear._kept
+
+
+def test_the_training_graph_is_the_composition_of_ops(monkeypatch):
+    """One graph against op by op, and a second pullback, for which the graph is made again."""
+    config = refbert.BertConfig(vocab_size=30, hidden_size=8, num_hidden_layers=2, num_attention_heads=2)
+    heads = ("masked_lm", "next_sentence")
+    model = refbert.from_config(config, heads=heads, backend="torch", dtype="float64", seed=3)
+    rng = np.random.default_rng(5)
+    batch = refbert.Batch(input_ids=rng.integers(0, 30, (3, 6)))
+    labels = {"labels": rng.integers(0, 30, (3, 6)), "next_sentence_label": np.array([0, 1, 1])}
+    draws = refbert.Dropout(7, 0)
+    loss, terms, pullback = model.backend.objective(model.parameters, batch, labels, heads, model.choices, draws=draws)
+    one, two, double = (pullback(torch.tensor(x, dtype=torch.float64)) for x in (1.0, 1.0, 2.0))
+    assert set(terms) == set(heads)
+    assert not loss.requires_grad
+    monkeypatch.delattr(TorchBackend, "objective")
+    value, parts = model.device_loss_and_gradients(batch, labels, dropout=draws)
+    assert float(loss) == pytest.approx(value, rel=1e-14)
+    assert parts.keys() == one.keys()
+    for name, x in parts.items():
+        torch.testing.assert_close(one[name], x, rtol=1e-10, atol=1e-14)
+        assert torch.equal(one[name], two[name])
+        torch.testing.assert_close(double[name], 2 * x, rtol=1e-10, atol=1e-14)
