@@ -138,6 +138,26 @@ class FusedEncoderLayer(Protocol[A]):
         """[B, S, H] -> [B, S, H]."""
 
 
+class PackedEncoderLayer(Protocol[A]):
+    """Optional: the same layer over sequences of different lengths laid end to end, so that no padding is computed.
+
+    A token attends to all tokens of its own sequence and to no other. `refbert.spec.packed` says what it computes; it
+    is used where only what belongs to tokens is asked for, as by `refbert.Model.encode`.
+    """
+
+    def packed_encoder_layer(
+        self,
+        x: A,
+        params: Mapping[str, A],
+        *,
+        lengths: Host,
+        heads: int,
+        activation: str,
+        eps: float,
+    ) -> A:
+        """[N, H], lengths [B] of whole numbers from 1 with sum N -> [N, H]."""
+
+
 class Optimizers(Protocol[A]):
     """Optional: the parameter updates (refbert.ops.bert_adam, adamw, lamb), needed for training on the backend."""
 
@@ -232,7 +252,7 @@ def _methods(protocol: type) -> tuple[str, ...]:
 
 # Read off the protocols, so that a list cannot fall behind the contract.
 REQUIRED = _methods(Backend)
-OPTIONAL = _methods(FusedEncoderLayer) + _methods(Objective) + _methods(Optimizers) + _methods(TokenMasking)
+OPTIONAL = _methods(FusedEncoderLayer) + _methods(PackedEncoderLayer) + _methods(Objective) + _methods(Optimizers) + _methods(TokenMasking)
 
 # A dtype's name -> unit roundoff, half the distance from 1 to the next number (round to nearest).
 UNIT_ROUNDOFF = {

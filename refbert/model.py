@@ -28,6 +28,9 @@ from refbert.spec import heads as head
 from refbert.spec.bert import bert, objective
 from refbert.spec.choices import Choices
 from refbert.spec.encoder import Watch
+from refbert.spec.packed import packed_bert
+from refbert.spec.parts import Scope
+from refbert.spec.pooler import pooler
 
 if TYPE_CHECKING:
     from refbert.tokenization import Encoding, Tokenizer
@@ -234,15 +237,18 @@ class Model:
         order = np.argsort([-len(e.input_ids) for e in encodings], kind="stable")
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            vectors[rows] = self._pool(self.tokenizer.pad([encodings[i] for i in rows]), pooling)
+            vectors[rows] = self._pool([encodings[i] for i in rows], pooling)
             if progress is not None:
                 progress(len(rows))
         if normalize:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors
 
-    def _pool(self, batch: Batch, pooling: str) -> Host:
+    def _pool(self, encodings: Sequence[Encoding], pooling: str) -> Host:
+        batch = self.tokenizer.pad(encodings)
         self._check(batch)
+        if hasattr(self.backend, "packed_encoder_layer"):
+            return self._pool_packed(batch, pooling)
         encoded, _ = bert(
             self.backend, self.parameters, batch, self.choices, pooled=pooling == "pooler", gradients=False
         )
@@ -256,6 +262,26 @@ class Model:
             return np.asarray(np.where(visible, hidden, -np.inf).max(axis=1))
         mask = batch.attention_mask[:, None].astype(hidden.dtype)  # [B, 1, S]
         return np.asarray((mask @ hidden)[:, 0] / np.maximum(mask.sum(axis=-1), 1e-9))
+
+    def _pool_packed(self, batch: Batch, pooling: str) -> Host:
+        lengths = batch.lengths
+        seen = batch.attention_mask.astype(bool)
+        hidden: Any = packed_bert(
+            self.backend, self.parameters, batch.input_ids[seen], batch.token_type_ids[seen], lengths, self.choices
+        )
+        starts = np.cumsum(lengths) - lengths  # [B]: where each sequence begins
+        if pooling == "pooler":
+            first, _ = self.backend.gather(hidden, starts)  # [B, H]
+            alone, _ = self.backend.reshape(first, (len(lengths), 1, self.config.hidden_size))
+            pooled, _ = pooler(self.backend, Scope(self.parameters, "bert.pooler."), alone)
+            return self.backend.to_numpy(pooled)
+        rows = self.backend.to_numpy(hidden)  # [N, H]
+        if pooling == "cls":
+            return np.asarray(rows[starts])
+        if pooling == "max":
+            return np.asarray(np.maximum.reduceat(rows, starts, axis=0))
+        sums: Host = np.add.reduceat(rows, starts, axis=0)
+        return np.asarray(sums / lengths[:, None].astype(rows.dtype))
 
     # Backward
 

@@ -42,7 +42,7 @@ def test_the_contract_lists_what_the_ops_are():
     # Read off the protocols: spot checks that the reading works.
     assert {"asarray", "linear", "attention", "cross_entropy"} <= set(REQUIRED)
     updates = {"bert_adam", "adamw", "lamb", "clip_by_global_norm"}
-    assert set(OPTIONAL) == {"encoder_layer", "objective", "mask_tokens"} | updates
+    assert set(OPTIONAL) == {"encoder_layer", "packed_encoder_layer", "objective", "mask_tokens"} | updates
 
 
 def test_a_class_without_ops_is_told_which(tmp_path, monkeypatch):

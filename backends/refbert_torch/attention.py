@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,23 @@ def probabilities(mask: KeyMask, heads: int) -> Callable[[Tensor, Tensor], Tenso
         return functional.softmax(mask.apply(scores), dim=-1)
 
     return compute
+
+
+def packed_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], heads: int) -> Tensor:
+    """[N, H] three times, sequences end to end -> [N, H]; neighbours of one length go together."""
+    N, H = q.shape
+    out = torch.empty_like(q)
+    start = 0
+    for length, group in itertools.groupby(lengths):
+        shape = (len(list(group)), length, H)
+        rows = slice(start, start + shape[0] * length)
+        Q, K, V = (split_heads(x[rows].reshape(shape), heads) for x in (q, k, v))
+        context = functional.scaled_dot_product_attention(Q, K, V)
+        out[rows] = context.transpose(1, 2).reshape(-1, H)
+        start = rows.stop
+    if start != N:
+        raise ValueError(f"the lengths add up to {start}, but x has {N} rows")
+    return out
 
 
 def attention(

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from refbert_torch import packed
-from refbert_torch.attention import KeyMask, attention, probabilities
+from refbert_torch.attention import KeyMask, attention, packed_attention, probabilities
 from refbert_torch.layer import encoder_layer
 from refbert_torch.objective import no_pullback, objective, spec_objective
 from refbert_torch.optimizers import Optimizers
@@ -210,8 +210,16 @@ class TorchBackend(Optimizers):
         eps: float,
     ) -> Tensor:
         """A whole layer for inference; see refbert_torch.layer."""
-        seen = self._mask(mask, mask_value)
-        return encoder_layer(x, params, self._linear, mask=seen, heads=heads, activation=activation, eps=eps)
+        attend = attention(self._mask(mask, mask_value), heads)
+        return encoder_layer(x, params, self._linear, attend, activation=activation, eps=eps)
+
+    @torch.no_grad()
+    def packed_encoder_layer(
+        self, x: Tensor, params: Mapping[str, Tensor], *, lengths: Host, heads: int, activation: str, eps: float
+    ) -> Tensor:
+        """The same on sequences end to end: only attention goes by sequence."""
+        attend = partial(packed_attention, lengths=[int(length) for length in lengths], heads=heads)
+        return encoder_layer(x, params, self._linear, attend, activation=activation, eps=eps)
 
     def objective(
         self,

@@ -10,9 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch.nn import functional
 
-from refbert_torch.attention import KeyMask, attention
-
 Tensor = torch.Tensor
+Linear = Callable[[Tensor, Sequence[Tensor], Sequence[Tensor]], Tensor]
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "gelu_erf": functional.gelu,
@@ -27,18 +26,16 @@ _QKV = tuple(f"attention.self.{name}" for name in ("query", "key", "value"))
 def encoder_layer(
     x: Tensor,
     params: Mapping[str, Tensor],
-    linear: Callable[[Tensor, Sequence[Tensor], Sequence[Tensor]], Tensor],
+    linear: Linear,
+    attend: Callable[[Tensor, Tensor, Tensor], Tensor],
     *,
-    mask: KeyMask,
-    heads: int,
     activation: str,
     eps: float,
 ) -> Tensor:
-    """[B, S, H] -> [B, S, H]; ``linear`` multiplies rows by one or several weights (`refbert_torch.packed`)."""
+    """[..., H] -> [..., H]; ``linear`` multiplies rows by one or several weights, ``attend`` takes q, k, v like x."""
     if activation not in ACTIVATIONS:
         raise ValueError(f'unknown activation "{activation}"')
-    B, S, H = x.shape
-    rows = x.reshape(-1, H)
+    rows = x.reshape(-1, x.shape[-1])
 
     def project(x: Tensor, *names: str) -> Tensor:
         return linear(x, [params[f"{n}.weight"] for n in names], [params[f"{n}.bias"] for n in names])
@@ -47,8 +44,8 @@ def encoder_layer(
         gamma, beta = params[f"{name}.LayerNorm.weight"], params[f"{name}.LayerNorm.bias"]
         return functional.layer_norm(x, gamma.shape, gamma, beta, eps)
 
-    q, k, v = (part.reshape(B, S, H) for part in torch.chunk(project(rows, *_QKV), 3, dim=1))
-    context = attention(mask, heads)(q, k, v).reshape(-1, H)
+    q, k, v = (part.reshape(x.shape) for part in torch.chunk(project(rows, *_QKV), 3, dim=1))
+    context = attend(q, k, v).reshape(rows.shape)
     attended = norm(project(context, "attention.output.dense").add_(rows), "attention.output")
     active = ACTIVATIONS[activation](project(attended, "intermediate.dense"))
-    return norm(project(active, "output.dense").add_(attended), "output").reshape(B, S, H)
+    return norm(project(active, "output.dense").add_(attended), "output").reshape(x.shape)

@@ -66,6 +66,7 @@ def all_properties(model: str | None = None) -> tuple[Property, ...]:
         contract,
         numerics,
         objective,
+        packed,
         pretrained,
         symmetries,
         training_steps,
@@ -74,7 +75,7 @@ def all_properties(model: str | None = None) -> tuple[Property, ...]:
 
     found = [
         p
-        for module in (contract, numerics, symmetries, blocks, objective, training_steps, update_contract)
+        for module in (contract, numerics, symmetries, blocks, packed, objective, training_steps, update_contract)
         for p in module.properties()
     ]
     if model is not None:

@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import refbert  # noqa: E402
+from refbert.tokenization import Tokenizer  # noqa: E402
 from refbert_torch.backend import TorchBackend  # noqa: E402
 from refbert_torch.packed import PackedLinears, available  # noqa: E402
 
@@ -100,3 +101,23 @@ def test_the_training_graph_is_the_composition_of_ops(monkeypatch):
         torch.testing.assert_close(one[name], x, rtol=1e-10, atol=1e-14)
         assert torch.equal(one[name], two[name])
         torch.testing.assert_close(double[name], 2 * x, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max", "pooler"])
+def test_encode_computes_no_padding_and_gives_the_same(pooling, monkeypatch):
+    config = refbert.BertConfig(vocab_size=30, hidden_size=8, num_hidden_layers=2, num_attention_heads=2)
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxy"]
+    tokenizer = Tokenizer.from_vocabulary(vocabulary, settings={"do_lower_case": True})
+    texts = ["a", "a b c d e f", ("g h", "i"), "b a", "x y x y x y x y x", "c"]
+    vectors = {}
+    rows = []
+    layer = TorchBackend.packed_encoder_layer
+    monkeypatch.setattr(
+        TorchBackend, "packed_encoder_layer", lambda self, x, *a, **k: (rows.append(len(x)), layer(self, x, *a, **k))[1]
+    )
+    for backend in ("reference", "torch"):
+        model = refbert.from_config(config, backend=backend, dtype="float64", pooler=True, seed=3)
+        model.tokenizer = tokenizer
+        vectors[backend] = model.encode(texts, pooling=pooling, batch_size=4)
+    np.testing.assert_allclose(vectors["torch"], vectors["reference"], rtol=1e-12, atol=1e-13)
+    assert sum(rows) == 2 * sum(len(e.input_ids) for e in tokenizer.encode(texts, max_length=99))

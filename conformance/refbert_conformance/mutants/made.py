@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import sys
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from refbert.reference import ReferenceBackend
 from refbert.spec.bert import objective
@@ -40,6 +43,20 @@ class Correct(ReferenceBackend):
             attention_dropout=0.0, classifier_dropout=0.0, masked_lm_epsilon=0.0, span_mean_over_batch=False,
         )  # fmt: skip
         return self.spec_layer(self, params, x, mask, c)[0]
+
+    def packed_encoder_layer(
+        self, x: Any, params: Any, *, lengths: Any, heads: int, activation: str, eps: float
+    ) -> Any:
+        """Sequence by sequence."""
+        ends = np.cumsum(lengths)
+        parts = [
+            Correct.encoder_layer(
+                self, x[None, end - length : end], params, mask=np.ones((1, length), int), heads=heads,
+                mask_value=-math.inf, activation=activation, eps=eps,
+            )[0]
+            for length, end in zip(lengths, ends, strict=True)
+        ]  # fmt: skip
+        return np.concatenate(parts) if parts else x[:0]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,176 @@
+"""Level "blocks": the backend's own layer over sequences end to end, against the spec's, one sequence at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from refbert.spec.packed import packed_layer
+from refbert.spec.parts import Scope
+from refbert_conformance.blocks import SPEC, compare, each_weight
+from refbert_conformance.inputs import rounded
+from refbert_conformance.measure import Failure, Record, same_bits
+from refbert_conformance.models import ACTIVATIONS, ModelRecipe, model_recipes, on
+from refbert_conformance.properties import Property
+from refbert_conformance.subject import Host, Subject
+
+_LAYER = "bert.encoder.layer.0."
+
+
+def properties() -> list[Property]:
+    """Accuracy, conduct, options, weights, and that sequences do not see each other."""
+    common: dict[str, Any] = {
+        "needs": (*SPEC, "packed_encoder_layer"),
+        "draw": lambda s: model_recipes(layers=1, task="masked_lm", rate=0.0),
+    }
+    return [
+        Property(
+            "blocks", "packed_encoder_layer", "accuracy", "Each sequence is what the spec makes of it by itself.",
+            check=_accurate, corpus=lambda s: _CASES, cost=2, **common,
+        ),
+        Property(
+            "blocks", "packed_encoder_layer", "calls", "It repeats bit for bit, and changes no input or old result.",
+            check=_calls, corpus=lambda s: _CASES[:2], cost=3, **common,
+        ),
+        Property(
+            "blocks", "packed_encoder_layer", "options", "Each option counts in every call, whatever was asked before.",
+            check=_options, corpus=lambda s: _CASES[:1], cost=20, **common,
+        ),
+        Property(
+            "blocks", "packed_encoder_layer", "neighbours", "What is in one sequence changes no bit of the others.",
+            check=_neighbours, cost=3, **common,
+        ),
+        Property(
+            "blocks", "packed_encoder_layer", "each weight", "Each weight counts where the others are the same arrays.",
+            check=_each_weight, cost=10, **common,
+        ),
+    ]  # fmt: skip
+
+
+_CASES = (
+    ModelRecipe(0, "masked_lm", 1, B=3, S=5, A=2, D=3),
+    ModelRecipe(1, "masked_lm", 1, B=5, S=9, A=12, D=4, F=40, activation="gelu_tanh", eps=1e-5),
+    ModelRecipe(2, "masked_lm", 1, B=2, S=70, A=1, D=5, activation="relu"),
+    ModelRecipe(3, "masked_lm", 1, B=1, S=1, A=1, D=8, F=1, activation="tanh"),
+    ModelRecipe(4, "masked_lm", 1, B=7, S=2, A=3, D=2, activation="linear", eps=1e-2),
+)
+
+
+def lengths_of(recipe: ModelRecipe, seed: int = 0) -> Host:
+    """[B] from 1 to S, in no order."""
+    return np.asarray(recipe.rng(20 + seed).integers(1, recipe.S + 1, max(1, recipe.B)))
+
+
+def _inputs(recipe: ModelRecipe, dtype: str, lengths: Host) -> tuple[Host, dict[str, Host], dict[str, Any]]:
+    """x [N, H], the layer's parameters, and the options but for the lengths."""
+    parameters = recipe.parameters(dtype)
+    local = {name.removeprefix(_LAYER): w for name, w in parameters.items() if name.startswith(_LAYER)}
+    size = (1.0, 1.0, 1e-3, 30.0)[recipe.seed % 4]
+    x = rounded(size * recipe.rng(6).standard_normal((int(lengths.sum()), recipe.A * recipe.D)), dtype)
+    c = recipe.choices
+    return x, local, {"heads": c.heads, "activation": c.activation, "eps": c.layer_norm_eps}
+
+
+def _run(recipe: ModelRecipe, dtype: str, lengths: Host) -> Callable[[Any], dict[str, Host]]:
+    """The layer's result by sequence; composed of ops where the backend has none of its own, as the truth has not."""
+    x, local, options = _inputs(recipe, dtype, lengths)
+    ends = np.cumsum(lengths)[:-1]
+
+    def run(backend: Any) -> dict[str, Host]:
+        p = on(backend, local)
+        own = getattr(backend, "packed_encoder_layer", None)
+        if own is None:
+            parts = packed_layer(backend, Scope(p, ""), x, lengths, recipe.choices)
+            return {f"sequence {b}": backend.to_numpy(part) for b, part in enumerate(parts)}
+        y = own(backend.asarray(x), p, lengths=lengths, **options)
+        if tuple(y.shape) != x.shape:
+            raise Failure(f"y has shape {tuple(y.shape)}, expected {x.shape}")
+        return {f"sequence {b}": part for b, part in enumerate(np.split(backend.to_numpy(y), ends))}
+
+    return run
+
+
+def _accurate(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
+    run = _run(recipe, subject.dtype, lengths_of(recipe))
+    compare(subject, run, run(subject.backend), record)
+
+
+def _calls(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
+    lengths = lengths_of(recipe)
+    given = lengths.copy()
+    x, local, options = _inputs(recipe, subject.dtype, lengths)
+    call = subject.op("packed_encoder_layer")
+    device, params = subject.device(x.copy()), {name: subject.device(w.copy()) for name, w in local.items()}
+    y = call(device, params, lengths=lengths, **options)
+    kept = np.array(subject.host(y, x.shape, "y"))
+    call(subject.device(rounded(x + 1, subject.dtype)), params, lengths=lengths, **options)
+    if not same_bits(np.array(subject.host(y)), kept):
+        raise Failure("a later call changed an earlier result")
+    if not same_bits(np.array(subject.host(device)).astype(float), x):
+        raise Failure("packed_encoder_layer wrote into x")
+    for name, w in local.items():
+        if not same_bits(np.array(subject.host(params[name])).astype(float), w):
+            raise Failure(f"packed_encoder_layer wrote into {name}")
+    if not np.array_equal(lengths, given):
+        raise Failure("packed_encoder_layer wrote into the lengths")
+    try:
+        call(device, params, lengths=lengths, **{**options, "activation": "unheard of"})
+    except ValueError:
+        pass
+    else:
+        raise Failure("an unknown activation was accepted; the spec raises ValueError")
+    if "packed_encoder_layer" in subject.arithmetic.nondeterministic:
+        return
+    for number in range(2, 6):
+        if not same_bits(np.array(subject.host(call(device, params, lengths=lengths, **options))), kept):
+            raise Failure(f"call {number} with the same arguments gives other bits")
+    again = call(device, params, lengths=lengths.astype(np.int32), **options)
+    if not same_bits(np.array(subject.host(again)), kept):
+        raise Failure("lengths of int32 give other bits than lengths of int64")
+
+
+def _options(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
+    others = (
+        replace(recipe, seed=recipe.seed + 4),
+        replace(recipe, eps=0.3),
+        *(replace(recipe, activation=name) for name in ACTIVATIONS if name != recipe.activation),
+        replace(recipe, A=recipe.D, D=recipe.A),
+    )
+    for one in (recipe, *others, recipe):
+        _accurate(subject, one, record)
+    lengths = lengths_of(recipe)
+    for other in (lengths[::-1].copy(), np.array([lengths.sum()]), np.ones(int(lengths.sum()), np.int64)):
+        run = _run(recipe, subject.dtype, other)  # as many rows, cut otherwise
+        compare(subject, run, run(subject.backend), record)
+
+
+def _neighbours(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
+    lengths = lengths_of(recipe)
+    x, local, options = _inputs(recipe, subject.dtype, lengths)
+    chosen = int(recipe.rng(21).integers(len(lengths)))
+    start = int(lengths[:chosen].sum())
+    mine = np.zeros(len(x), bool)
+    mine[start : start + int(lengths[chosen])] = True
+    other = np.where(mine[:, None], x, rounded(recipe.rng(7).standard_normal(x.shape) * 5, subject.dtype))
+    call = subject.op("packed_encoder_layer")
+    params = on(subject.backend, local)
+    a, b = (
+        np.array(subject.host(call(subject.device(one), params, lengths=lengths, **options)))[mine]
+        for one in (x, other)
+    )
+    if not same_bits(a, b):
+        raise Failure(f"with other content in the other sequences, sequence {chosen} of {len(lengths)} changes")
+
+
+def _each_weight(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
+    lengths = lengths_of(recipe)
+    x, local, options = _inputs(recipe, subject.dtype, lengths)
+    _, others, _ = _inputs(replace(recipe, seed=recipe.seed + 8), subject.dtype, lengths)
+    call, device = subject.op("packed_encoder_layer"), subject.device(x)
+    each_weight(
+        subject, local, others,
+        lambda p: {"y": np.array(subject.host(call(device, p, lengths=lengths, **options)))},
+    )  # fmt: skip
