@@ -1,260 +1,180 @@
-"""refbert against Hugging Face transformers on bert-base, in one interleaved run, and against the bare matrix products.
+"""Every row of docs/performance.md for which the libraries are here, in one command.
 
-    python benchmarks/run.py                       forward at 1×16, 1×128, 8×128
-    python benchmarks/run.py --full                also 32×128, 1×512, 8×512
-    python benchmarks/run.py --shapes 8x128,8x512 --rounds 9 --json out.json
-    python benchmarks/run.py --step                forward + backward, masked LM (15 %) and next sentence
-    python benchmarks/run.py --device cuda         torch (and cupy, where it is available) on a GPU
+    python benchmarks/run.py                                 all rows; results/DATE-speed.json and .html
+    python benchmarks/run.py --quick                         the light ones, three rounds
+    python benchmarks/run.py --only step forward-8x128       some: groups, rows, or beginnings of their names
+    python benchmarks/run.py --list                          what there is
+    python benchmarks/run.py --scaling                       time against S, B, L, H and threads, and where it goes
+    python benchmarks/run.py --write-docs docs/performance.md            also put the table there
+    python benchmarks/run.py --from A.json B.json --write-docs …         from earlier runs, nothing is measured
 
-Times of single runs mean nothing on a shared machine: every contender runs once per round, in turn, and what is
-reported is the ratio of the medians over rounds. Outputs are compared before anything is timed; if they differ, nothing
-is timed and the exit status is 1.
+Contenders run in turn, each in a process of its own; what counts is the ratio of the medians. Where two contenders
+computed different things no ratio is printed. Exit status: 0, whether targets are met or not; 1 if something computed
+something else or failed; 2 for bad usage.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
+import datetime
 import json
 import os
-import platform
-import statistics
-import time
-from collections.abc import Callable
+import signal
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from speed import docs, page, report, scaling
+from speed.cases import GROUPS, Case, Contender, all_cases, select
+from speed.inputs import Checkpoints
+from speed.machine import describe
+from speed.measuring import Settings, measure
+from speed.worker import Worker
 
-import refbert
-from refbert import parameters, registry
-from refbert.backend import UNIT_ROUNDOFF
-from refbert.model import Model
-
-QUICK, FULL = "1x16,1x128,8x128", "1x16,1x128,8x128,32x128,1x512,8x512"
-HEADS = ("masked_lm", "next_sentence")
-
-
-def main() -> None:
-    options = parse()
-    import torch
-
-    torch.set_num_threads(os.cpu_count() or 1)
-    config = refbert.preset(options.model).replace(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    weights = parameters.initialize(parameters.shapes(config, HEADS), config, seed=0)
-    report: dict[str, Any] = {"versions": versions(), "model": options.model, "step": options.step, "results": []}
-    print(json.dumps(report["versions"]))
-    contenders = make_contenders(config, weights, options)
-    for B, S in options.shapes:
-        batch, labels = make_batch(config, B, S)
-        calls = {name: make(batch, labels) for name, make in contenders.items()}
-        if not options.step and options.device == "cpu":
-            calls["bare products"] = bare_products(config, B, S)
-        agreement = check(calls, 10 * config.num_hidden_layers * UNIT_ROUNDOFF[options.dtype])
-        times = measure(calls, options.rounds)
-        result = {"B": B, "S": S, "agreement": agreement, "seconds": times}
-        report["results"].append(result)
-        show(result)
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+RESULTS = Path(__file__).parent / "results"
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    shapes = parser.add_mutually_exclusive_group()
-    shapes.add_argument("--shapes", type=read_shapes, default=read_shapes(QUICK), metavar="BxS,…")
-    shapes.add_argument("--full", dest="shapes", action="store_const", const=read_shapes(FULL))
-    parser.add_argument("--model", default="bert-base-uncased", help="a preset's name")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--step", action="store_true", help="forward and backward instead of forward")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--dtype", default="float32", help="of the torch and cupy backends and of Hugging Face on CUDA")
-    parser.add_argument("--json", type=Path)
-    return parser.parse_args()
-
-
-def read_shapes(text: str) -> list[tuple[int, int]]:
-    return [(int(B), int(S)) for B, S in (one.split("x") for one in text.split(","))]
-
-
-def versions() -> dict[str, Any]:
-    import torch
-    import transformers
-
-    out = {
-        "refbert": refbert.__version__,
-        "numpy": np.__version__,
-        "blas": registry.create("numpy").library,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-        "cores": os.cpu_count(),
-        "cpu": cpu_name(),
-    }
-    if torch.cuda.is_available():
-        out["gpu"] = torch.cuda.get_device_name()
-    return out
-
-
-def cpu_name() -> str:
+def main(arguments: list[str] | None = None) -> int:
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    # However it is stopped, the workers end, the checkpoints are removed and what was measured is written.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor()
+        chosen = select(scaling.cases(options.threads) if options.scaling else all_cases(), options.only)
+    except ValueError as error:
+        parser.error(str(error))
+    if options.list:
+        for case in chosen:
+            print(f"{case.name:28} {', '.join(contender.name for contender in case.contenders)}")
+        return 0
+    results = merged([read(path, parser) for path in options.earlier]) if options.earlier else run(chosen, options)
+    return publish(results, options, parser)
 
 
-def make_batch(config: refbert.BertConfig, B: int, S: int) -> tuple[refbert.Batch, dict[str, np.ndarray]]:
-    rng = np.random.default_rng(0)
-    ids = rng.integers(1000, config.vocab_size, (B, S))
-    labels = np.full((B, S), -100)
-    for row in labels:
-        row[rng.choice(S, max(1, round(0.15 * S)), replace=False)] = rng.integers(1000, config.vocab_size)
-    return refbert.Batch(input_ids=ids), {"labels": labels, "next_sentence_label": rng.integers(0, 2, B)}
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", default=[], metavar="ROW", help=f"groups ({', '.join(GROUPS)}) or rows")
+    parser.add_argument("--quick", action="store_true", help="only the light rows, three rounds")
+    parser.add_argument("--rounds", type=positive, help="rounds of each row; default 9, with --quick 3")
+    parser.add_argument("--threads", type=positive, default=len(os.sched_getaffinity(0)), help="default: all cores")
+    parser.add_argument("--sentences", metavar="FILE", help="one sentence a line; default: Python's language reference")
+    parser.add_argument("--scaling", action="store_true", help="time against sizes instead of the rows")
+    parser.add_argument("--list", action="store_true", help="name the rows and the contenders, and stop")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="default: benchmarks/results/DATE-speed.json")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="default: beside the JSON")
+    parser.add_argument(
+        "--from", dest="earlier", type=Path, nargs="+", metavar="FILE.json",
+        help="results of earlier runs instead of a new one; of a row that several have, the last one's",
+    )  # fmt: skip
+    parser.add_argument("--write-docs", type=Path, metavar="FILE.md", help="replace the table between the markers")
+    return parser
 
 
-Call = Callable[[], np.ndarray]
-Contender = Callable[[refbert.Batch, dict[str, np.ndarray]], Call]
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
 
 
-def make_contenders(config: refbert.BertConfig, weights: dict[str, np.ndarray], options: Any) -> dict[str, Contender]:
-    """Name -> (batch, labels) -> a call that does the work once and returns what can be compared."""
-    out: dict[str, Contender] = {}
-    wanted = [("numpy", "cpu")] if options.device == "cpu" else []
-    wanted += [("torch", options.device)] + ([("cupy", "cuda")] if options.device == "cuda" else [])
-    for name, device in wanted:
-        dtype = "float32" if name == "numpy" else options.dtype
-        try:
-            backend = registry.create(name, device=device, dtype=dtype)
-        except refbert.RefbertError as error:
-            print(f"{name}: {error}")
-            continue
-        model = Model(config, weights, backend=backend, heads=HEADS)
-        out[f"refbert {name}"] = ours(model, options.step)
-    for attention in ("eager", "sdpa"):
-        out[f"transformers {attention}"] = hugging_face(config, weights, attention, options)
-    return out
+def read(path: Path, parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """What an earlier run wrote."""
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        parser.error(f"{path}: cannot be read ({error})")
+    if not isinstance(results, dict) or not {"machine", "cases", "what"} <= results.keys():
+        parser.error(f"{path}: not what this command writes")
+    return results
 
 
-def ours(model: Model, step: bool) -> Contender:
-    def contender(batch: refbert.Batch, labels: dict[str, np.ndarray]) -> Call:
-        if step:
-            return lambda: gradient_sample(model.device_loss_and_gradients(batch, labels)[1], model.backend.to_numpy)
-        return lambda: model(batch, heads=()).last_hidden_state
-
-    return contender
-
-
-def gradient_sample(gradients: dict[str, Any], to_numpy: Callable[[Any], np.ndarray]) -> np.ndarray:
-    return to_numpy(gradients["bert.encoder.layer.0.attention.self.value.weight"])
+def merged(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """One run's results of several, perhaps of several machines: ``runs`` says which cases are whose."""
+    cases = {case["name"]: (case, run) for run in runs for case in run["cases"]}
+    owners = [
+        {"line": docs.machine_line(run), "cases": [name for name, (_, owner) in cases.items() if owner is run]}
+        for run in runs
+    ]
+    return runs[-1] | {"cases": [case for case, _ in cases.values()], "runs": owners}
 
 
-def hugging_face(config: refbert.BertConfig, weights: dict[str, np.ndarray], attention: str, options: Any) -> Contender:
-    import torch
-    import transformers
-
-    theirs = transformers.BertForPreTraining(transformers.BertConfig(**config.to_dict(), attn_implementation=attention))
-    state = {name: torch.from_numpy(w) for name, w in weights.items()}
-    state["cls.predictions.decoder.weight"] = state["bert.embeddings.word_embeddings.weight"]
-    state["cls.predictions.decoder.bias"] = state["cls.predictions.bias"]
-    theirs.load_state_dict(state, strict=False)
-    theirs.to(options.device, getattr(torch, options.dtype) if options.device == "cuda" else torch.float32).eval()
-
-    def contender(batch: refbert.Batch, labels: dict[str, np.ndarray]) -> Call:
-        inputs = {
-            name: torch.from_numpy(getattr(batch, name)).to(options.device)
-            for name in ("input_ids", "token_type_ids", "attention_mask")
-        }
-        targets = {name: torch.from_numpy(x).to(options.device) for name, x in labels.items()}
-
-        def forward() -> np.ndarray:
-            with torch.inference_mode():
-                return theirs.bert(**inputs).last_hidden_state.float().cpu().numpy()
-
-        def step() -> np.ndarray:
-            theirs.zero_grad(set_to_none=True)
-            theirs(**inputs, **targets).loss.backward()
-            return theirs.bert.encoder.layer[0].attention.self.value.weight.grad.float().cpu().numpy()
-
-        return step if options.step else forward
-
-    return contender
-
-
-def bare_products(config: refbert.BertConfig, B: int, S: int) -> Call:
-    """Only the forward's matrix products, operands in place and results preallocated: what no NumPy code can beat."""
-    rng = np.random.default_rng(0)
-    N, H, F, A = B * S, config.hidden_size, config.intermediate_size, config.num_attention_heads
-    D = H // A
-
-    def random(*shape: int) -> np.ndarray:
-        return rng.standard_normal(shape, dtype=np.float32)
-
-    x, up, y = random(N, H), random(N, F), random(N, H)
-    q, k, v = (random(A, S, D) for _ in range(3))
-    scores, context = random(A, S, S), random(A, S, D)
-    layers = [([random(H, H) for _ in range(4)], random(F, H), random(H, F)) for _ in range(config.num_hidden_layers)]
-
-    def run() -> np.ndarray:
-        for square, w1, w2 in layers:
-            for w in square:
-                np.matmul(x, w.T, out=y)
-            for _ in range(B):
-                np.matmul(q, k.swapaxes(1, 2), out=scores)
-                np.matmul(scores, v, out=context)
-            np.matmul(x, w1.T, out=up)
-            np.matmul(up, w2.T, out=y)
-        return np.empty(0)
-
-    return run
-
-
-def check(calls: dict[str, Call], allowed: float) -> dict[str, float]:
-    """Normwise distance of each contender's result from the first's: nobody wins by computing something else.
-
-    ``allowed`` counts about ten rounded results a layer, each off by unit roundoff: 7e-6 for bert-base in float32.
-    There contenders differ by 8e-7, and the tanh GELU would differ from the exact one by 2e-4.
-    """
-    results = {name: call() for name, call in calls.items()}
-    reference = next(iter(results))
-    first = results[reference].astype(np.float64)
-    differences = {
-        name: float(np.linalg.norm(result - first) / np.linalg.norm(first))
-        for name, result in results.items()
-        if result.size
+def run(chosen: list[Case], options: argparse.Namespace) -> dict[str, Any]:
+    """Measure; everything that the JSON holds but the rows. After Ctrl-C: what there is so far."""
+    quick = options.quick and not options.scaling
+    rounds = options.rounds or (3 if options.quick else 9)
+    results: dict[str, Any] = {
+        "schema": 1,
+        "date": datetime.date.today().isoformat(),
+        "what": "scaling" if options.scaling else "speed",
+        "quick": options.quick,
+        "rounds": rounds,
+        "machine": describe(options.threads),
+        "cases": [],
     }
-    for name, difference in differences.items():
-        if not difference <= allowed:  # NaN too
-            raise SystemExit(f"{name} and {reference} compute different things: {difference:.1e} apart, normwise")
-    return differences
+    with tempfile.TemporaryDirectory(prefix="refbert-speed-") as directory:
+        settings = Settings(Checkpoints(Path(directory)), rounds, options.threads, options.sentences)
+        try:
+            results["roof"] = measure_roof(options.threads)
+            group = ""
+            for case in chosen:
+                if quick and not (case.quick or options.only):
+                    continue
+                if case.group != group:
+                    settings.close()  # the last group's models make room
+                    group = case.group
+                print(case.name, flush=True)
+                found = measure(case, settings)
+                results["cases"].append(found)
+                print(report.case_text(found))
+                for target in case.targets:
+                    print(report.row_text(vars(report.row_of(case, target, found))), flush=True)
+        except KeyboardInterrupt:
+            print("stopped; what there is is written", file=sys.stderr)
+        finally:
+            settings.close()
+    return results
 
 
-def measure(calls: dict[str, Call], rounds: int) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    gc.disable()
-    for _ in range(rounds):
-        for name, call in calls.items():
-            # PyTorch's idle OpenMP threads spin for a while after each call and would steal the next one's core.
-            time.sleep(0.25)
-            start = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - start)
-        gc.collect()
-    gc.enable()
-    return times
+def measure_roof(threads: int) -> dict[str, float]:
+    """FLOP/s of large products and bytes/s of a copy, in a process with that many threads."""
+    worker = Worker(Contender("machine", "machine"), threads)
+    try:
+        worker.prepare({})
+        return {name: float(value) for name, value in worker.result().items()}
+    finally:
+        worker.close()
 
 
-def show(result: dict[str, Any]) -> None:
-    medians = {name: statistics.median(times) for name, times in result["seconds"].items()}
-    peers = [name for name in medians if name.startswith("transformers") or name == "bare products"]
-    print(f"\n{result['B']} × {result['S']}" + " " * 14 + "median, ms" + "".join(f"{'/ ' + p:>22}" for p in peers))
-    for name, median in medians.items():
-        ratios = "".join(f"{median / medians[p]:22.2f}" for p in peers)
-        far = result["agreement"].get(name)
-        print(f"{name:22}{median * 1e3:10.1f}{ratios}" + (f"   differs by {far:.1e}" if far else ""))
+def publish(results: dict[str, Any], options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Write JSON, page and table; the exit status."""
+    measured = {case["name"]: case for case in results["cases"]}
+    gpus = results["machine"]["gpus"]
+    # Rows of every case: what was left out is listed as such.
+    results["rows"] = [] if results["what"] == "scaling" else report.rows(all_cases(), measured, gpu=bool(gpus))
+    stem = f"{results['date']}-{results['what']}" + ("-quick" if results["quick"] else "")
+    target = options.json or (options.earlier[-1] if options.earlier else RESULTS / f"{stem}.json")
+    html = options.html or target.with_suffix(".html")
+    try:
+        if options.json or not options.earlier:
+            target.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        html.write_text(page.html(results), encoding="utf-8")
+        if options.write_docs is not None:
+            docs.write(options.write_docs, results)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    print(f"{target}\n{html}")
+    return 1 if any(wrong(case) for case in results["cases"]) else 0
+
+
+def wrong(case: dict[str, Any]) -> bool:
+    """Whether some contender failed, or computed something else than the first."""
+    return any(
+        "failed" in contender or not contender.get("differs", 0.0) <= contender.get("bound", 0.0)
+        for contender in case["contenders"].values()
+    )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The command line: ``refbert run``, ``refbert pretrain``, ``refbert conform``, ``refbert backends``, ``refbert info``.
+"""The command line: ``refbert run``, ``pretrain``, ``finetune``, ``evaluate``, ``conform``, ``bench``, ``info``, ….
 
 Exit status: 0 done; 1 a check failed; 2 bad usage or input, or something unavailable, with one line on stderr.
 """
@@ -14,7 +14,9 @@ from typing import Any
 import click
 
 from refbert import __version__
+from refbert.cli.audit import audit
 from refbert.cli.backends import backends
+from refbert.cli.bench import bench
 from refbert.cli.conform import conform
 from refbert.cli.evaluate import evaluate
 from refbert.cli.finetune import finetune
@@ -39,7 +41,9 @@ cli.add_command(finetune)
 cli.add_command(evaluate)
 cli.add_command(backends)
 cli.add_command(info)
+cli.add_command(bench)
 cli.add_command(conform)
+cli.add_command(audit)
 cli.add_command(scoreboard)
 
 

@@ -1,0 +1,50 @@
+"""The table of claims in docs/audit.md, between two markers; made from the register, without running anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from refbert.audit.findings import VERDICTS
+from refbert.audit.registry import DOCUMENTS, Claim, all_claims, module_of
+from refbert.errors import InputError
+
+BEGIN = "<!-- claims: written by `refbert audit --write-docs docs/audit.md` -->"
+END = "<!-- end of claims -->"
+
+
+def table(claims: Sequence[Claim]) -> str:
+    """The claims as Markdown, one table a document, and how many there are of each recorded verdict."""
+    lines = [f"{len(claims)} claims: " + ", ".join(
+        f"{sum(c.expects == verdict for c in claims)} {verdict}" for verdict in VERDICTS) + "."]  # fmt: skip
+    for prefix, title in DOCUMENTS.items():
+        here = [c for c in claims if c.id.startswith(f"{prefix}.")]
+        files = ", ".join(f"`{file}`" for file in dict.fromkeys(module_of(c.check) for c in here))
+        lines += ["", f"### {title}", "", f"In {files}.", ""]
+        lines += ["| claim | where | says | verdict |", "| --- | --- | --- | --- |"]
+        lines += [f"| `{c.id}` | {_cell(c.where)} | {_cell(c.says)} | {c.expects} |" for c in here]
+    return "\n".join(lines)
+
+
+def write(path: Path) -> int:
+    """Put the table between the markers of a file; returns how many claims it lists.
+
+    Raises `InputError` if the file cannot be read or written, or has no markers.
+    """
+    from refbert.cli.output import write_text
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise InputError(f"{path}: no place for the table: it goes between the lines {BEGIN} and {END}")
+    claims = all_claims()
+    write_text(path, f"{before}{BEGIN}\n\n{table(claims)}\n\n{END}{after}")
+    return len(claims)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("[", "\\[").replace("_", "\\_").replace("*", "\\*")

@@ -1,0 +1,149 @@
+"""What a check finds: measured values beside those on record, and the verdict on the statement.
+
+Two things are kept apart. `Value.expected` is what this project has on record: what running shows. `Value.claimed` is
+what the document says, where that is something else. A verdict is about the document; a value that is no longer the
+one on record is a failure of the audit, whatever the verdict.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+Verdict = Literal["agrees", "deviates", "wrong", "needs weights/data"]
+VERDICTS: tuple[Verdict, ...] = ("agrees", "deviates", "wrong", "needs weights/data")
+
+# What each verdict means, for whoever reads a table.
+MEANINGS: Mapping[str, str] = {
+    "agrees": "what the document says is what running shows",
+    "deviates": "paper and code (or Google's and Hugging Face's) do different things, and it says who does what",
+    "wrong": "what the document says is not so",
+    "needs weights/data": "not decided: it needs something that does not come with refbert",
+}
+
+
+class _Same:
+    """Stands for "the document says what is on record"."""
+
+    def __repr__(self) -> str:
+        return "as expected"
+
+
+SAME = _Same()
+
+
+@dataclass(frozen=True)
+class Value:
+    """One thing measured.
+
+    measured, expected: numbers, texts, truth values, or lists of those; NumPy's are turned into plain ones. within: how
+    far apart numbers may be, absolutely (0: the same). claimed: what the document says, where that is not what is
+    expected. by: what was run, where that is not refbert alone.
+    """
+
+    name: str
+    measured: Any
+    expected: Any
+    within: float = 0.0
+    claimed: Any = SAME
+    by: str = "refbert"
+
+    def __post_init__(self) -> None:
+        for name in ("measured", "expected", "claimed"):
+            object.__setattr__(self, name, _plain(getattr(self, name)))
+        object.__setattr__(self, "within", float(self.within))
+
+    @property
+    def holds(self) -> bool:
+        """Whether what was measured is what is on record."""
+        return _near(self.measured, self.expected, self.within)
+
+    @property
+    def as_claimed(self) -> bool:
+        """Whether what was measured is what the document says."""
+        return self.holds if self.claimed is SAME else _near(self.measured, self.claimed, self.within)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A verdict and the values it follows from.
+
+    who: party -> what it does. missing: what would decide it. here: it is missing on this machine, not from refbert.
+    """
+
+    verdict: Verdict
+    values: tuple[Value, ...]
+    who: Mapping[str, str] = field(default_factory=dict)
+    missing: str = ""
+    here: bool = False
+
+
+# Keyword -> how a party is called.
+PARTIES = {
+    "paper": "Devlin et al.", "vaswani": "Vaswani et al.", "google": "Google", "hf": "Hugging Face",
+    "article": "the article", "refbert": "refbert",
+}  # fmt: skip
+
+
+def agrees(*values: Value) -> Finding:
+    """ "agrees" if every value is the one on record, which is what the document says; else "wrong"."""
+    if not values:
+        raise ValueError("a finding without a value decides nothing")
+    return Finding("agrees" if all(v.holds and v.as_claimed for v in values) else "wrong", values)
+
+
+def wrong(*values: Value) -> Finding:
+    """ "wrong" if some value is not what the document claims, else "agrees"; values without a claim decide nothing."""
+    return Finding("agrees" if _as_claimed(values) else "wrong", values)
+
+
+def deviates(*values: Value, **who: str) -> Finding:
+    """ "deviates" if some value is not what the document claims, else "agrees".
+
+    ``who`` does what (keys: `PARTIES`). Values without a claim of the document's decide nothing.
+    """
+    verdict: Verdict = "agrees" if _as_claimed(values) else "deviates"
+    return Finding(verdict, values, {PARTIES[party]: does for party, does in who.items()})
+
+
+def _as_claimed(values: Sequence[Value]) -> bool:
+    deciding = [v for v in values if v.claimed is not SAME]
+    if not deciding:
+        raise ValueError("a finding without a value that the document claims decides nothing")
+    return all(v.as_claimed for v in deciding)
+
+
+def needs(missing: str, *values: Value) -> Finding:
+    """Not decided for want of ``missing``; ``values`` are what could be looked at all the same."""
+    return Finding("needs weights/data", values, missing=missing)
+
+
+def unavailable(library: str) -> Finding:
+    """Not decided on this machine, for want of a library: not a failure, and not agreement either."""
+    return Finding("needs weights/data", (), missing=library, here=True)
+
+
+def _near(a: Any, b: Any, within: float) -> bool:
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(_near(x, y, within) for x, y in zip(a, b, strict=True))
+    if isinstance(a, bool) or isinstance(b, bool) or not (_is_number(a) and _is_number(b)):
+        return type(a) is type(b) and bool(a == b)
+    if math.isnan(a) or math.isnan(b):
+        return math.isnan(a) and math.isnan(b)
+    return bool(a == b or abs(a - b) <= within)
+
+
+def _is_number(x: object) -> bool:
+    return isinstance(x, int | float)
+
+
+def _plain(x: Any) -> Any:
+    if isinstance(x, np.ndarray | np.generic):
+        x = x.tolist()
+    if isinstance(x, tuple | list):
+        return [_plain(one) for one in x]
+    return x

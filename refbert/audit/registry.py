@@ -1,0 +1,130 @@
+"""Claims: found in refbert/audit/claims, kept in the order in which their documents and files are read."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import inspect
+import pkgutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from refbert.audit.findings import VERDICTS, Finding, Verdict
+from refbert.errors import InputError
+
+# An id's first word -> the document that the claim is from, in the order of the report.
+DOCUMENTS: Mapping[str, str] = {
+    "bert": "Devlin et al. 2019, BERT (arXiv 1810.04805)",
+    "transformer": "Vaswani et al. 2017, Attention Is All You Need (arXiv 1706.03762), where BERT builds on it",
+    "google": "google-research/bert, the released code (commit eedf571)",
+    "hf": "Hugging Face transformers, against the paper and Google's code",
+    "costs": "Costs that follow from the papers' sizes",
+    "article": "A Chinese article on configuring BERT",
+}
+
+Check = Callable[..., Finding]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A checkable statement.
+
+    where: the section of the document. says: the statement, in our words. expects: the verdict on record. check: takes
+    nothing, or a checkpoint's directory (or None) where weights would decide more.
+    """
+
+    id: str
+    where: str
+    says: str
+    expects: Verdict
+    check: Check
+
+    @property
+    def document(self) -> str:
+        """The title of the document that it is from."""
+        return DOCUMENTS[self.id.split(".")[0]]
+
+    @property
+    def about(self) -> str:
+        """What the check does: its docstring."""
+        return inspect.getdoc(self.check) or ""
+
+    @property
+    def code(self) -> str:
+        """The check's own source."""
+        return inspect.getsource(self.check)
+
+    @property
+    def takes_model(self) -> bool:
+        """Whether the check can make use of a checkpoint."""
+        return bool(inspect.signature(self.check).parameters)
+
+
+_claims: dict[str, Claim] = {}
+
+
+def claim(id: str, *, where: str, says: str, expects: Verdict) -> Callable[[Check], Check]:
+    """Register a check; raises ValueError for an id that is taken or of no document, and for what is left out."""
+
+    def register(check: Check) -> Check:
+        if id in _claims and _claims[id].check.__module__ != check.__module__:
+            raise ValueError(f"there are two claims {id}")
+        if id.split(".")[0] not in DOCUMENTS:
+            raise ValueError(f"claim {id}: its first word must be one of {', '.join(DOCUMENTS)}")
+        if expects not in VERDICTS:
+            raise ValueError(f"claim {id}: no verdict {expects!r}")
+        if not (where and says and inspect.getdoc(check)):
+            raise ValueError(f"claim {id}: it needs where, says and a docstring")
+        _claims[id] = Claim(id, where, says, expects, check)
+        return check
+
+    return register
+
+
+@functools.cache
+def _read() -> None:
+    from refbert.audit import claims
+
+    names = [module.name for module in pkgutil.iter_modules(claims.__path__)]
+    first = [name for name in claims.ORDER if name in names]
+    for name in [*first, *sorted(set(names).difference(first))]:
+        importlib.import_module(f"{claims.__name__}.{name}")
+
+
+def all_claims() -> list[Claim]:
+    """Every claim, by document, then by file, then as written."""
+    _read()
+    order = list(DOCUMENTS)
+    return sorted(_claims.values(), key=lambda c: order.index(c.id.split(".")[0]))
+
+
+def select(names: Sequence[str]) -> list[Claim]:
+    """The claims of these ids and groups ("bert." or "bert.params"); all, if there are none.
+
+    Raises `InputError` for a name that is neither, with the names near it.
+    """
+    claims = all_claims()
+    if not names:
+        return claims
+    wanted: set[str] = set()
+    for name in names:
+        found = {c.id for c in claims if c.id == name or c.id.startswith(name.rstrip(".") + ".")}
+        if not found:
+            raise InputError(f'no claim or group "{name}"; {_near(name, [c.id for c in claims])}')
+        wanted |= found
+    return [c for c in claims if c.id in wanted]
+
+
+def _near(name: str, ids: Sequence[str]) -> str:
+    groups = {".".join(id.split(".")[:n]) + "." for id in ids for n in range(1, id.count(".") + 1)}
+    near = difflib.get_close_matches(name, [*ids, *sorted(groups)], n=3, cutoff=0.5)
+    if near:
+        return f"near it: {', '.join(near)}"
+    return f"groups: {', '.join(f'{document}.' for document in DOCUMENTS)}"
+
+
+def module_of(check: Check) -> str:
+    """The file that a check is written in, from the package on: "refbert/audit/claims/bert_model.py"."""
+    return str(sys.modules[check.__module__].__name__).replace(".", "/") + ".py"

@@ -1,0 +1,95 @@
+"""Hugging Face transformers as a witness where it is installed; where it is not, refbert's "hf" profile does."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from refbert.audit.shared import shared
+from refbert.batching import Batch
+from refbert.config import BertConfig
+from refbert.model import Model
+from refbert.presets import preset
+
+STAND_IN = "refbert, profile hf (transformers is not installed)"
+
+# Heads -> Hugging Face's class.
+CLASSES = {
+    (): "BertModel",
+    ("masked_lm", "next_sentence"): "BertForPreTraining",
+    ("masked_lm",): "BertForMaskedLM",
+    ("sequence_classification",): "BertForSequenceClassification",
+    ("token_classification",): "BertForTokenClassification",
+    ("question_answering",): "BertForQuestionAnswering",
+}
+
+
+def installed() -> bool:
+    """Whether transformers and PyTorch are there to be run."""
+    return find_spec("transformers") is not None and find_spec("torch") is not None
+
+
+def name() -> str:
+    """Who speaks for Hugging Face here."""
+    if not installed():
+        return STAND_IN
+    try:
+        return f"transformers {version('transformers')}"
+    except PackageNotFoundError:
+        return "transformers"
+
+
+def library(module: str = "transformers") -> Any:
+    """A module of transformers or PyTorch; nothing is asked of the network."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    return importlib.import_module(module)
+
+
+def config_of(config: BertConfig, **changes: Any) -> Any:
+    """Hugging Face's configuration of the same sizes, with eager attention unless told otherwise."""
+    fields = {k: v for k, v in config.to_dict().items() if k not in ("id2label", "label2id", "model_type")}
+    fields = {"attn_implementation": "eager", "num_labels": config.num_labels} | fields | changes
+    return library().BertConfig(**fields)
+
+
+def twin(model: Model, **changes: Any) -> Any:
+    """Hugging Face's model with ``model``'s heads and weights, in float64, in inference mode."""
+    torch = library("torch")
+    cls = getattr(library(), CLASSES[model.heads])
+    options: dict[str, Any] = {"add_pooling_layer": model.has_pooler} if not model.heads else {}
+    theirs = cls(config_of(model.config, **changes), **options).double().eval()
+    ours = {name: torch.tensor(x) for name, x in model.state_dict().items()}
+    prefix = "" if model.heads else "bert."
+    with torch.no_grad():
+        for their_name, p in theirs.named_parameters():
+            p.copy_(ours[prefix + their_name])
+    return theirs
+
+
+def outputs(theirs: Any, batch: Batch, **labels: Any) -> Any:
+    """What Hugging Face's model makes of a batch, without gradients."""
+    torch = library("torch")
+    with torch.no_grad():
+        return theirs(**tensors(batch), **{k: torch.tensor(np.asarray(v)) for k, v in labels.items()})
+
+
+def tensors(batch: Batch) -> dict[str, Any]:
+    """The three arrays of a batch, under Hugging Face's names."""
+    torch = library("torch")
+    names = ("input_ids", "token_type_ids", "attention_mask")
+    return {name: torch.tensor(getattr(batch, name)) for name in names}
+
+
+@shared
+def parameter_count(heads: Sequence[str], name: str) -> int:
+    """Parameters of Hugging Face's class at a preset's size, built without memory (on PyTorch's "meta" device)."""
+    torch = library("torch")
+    with torch.device("meta"):
+        theirs = getattr(library(), CLASSES[tuple(heads)])(config_of(preset(name)))
+    return sum(p.numel() for p in theirs.parameters())

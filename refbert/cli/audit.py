@@ -1,0 +1,159 @@
+"""``refbert audit``: what the papers and the code say of BERT, checked by running it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from refbert.cli.output import new_table, print_json, print_table, progress, write_text
+from refbert.errors import InputError
+
+if TYPE_CHECKING:
+    from refbert.audit import Outcome
+
+# How a verdict looks on a terminal.
+STYLES = {
+    "agrees": "green", "deviates": "yellow", "wrong": "red", "needs weights/data": "dim", "unavailable": "dim",
+    "error": "bold red",
+}  # fmt: skip
+_WIDE = 110  # columns; below this the table leaves out where a claim stands
+
+
+@click.command()
+@click.argument("claims", nargs=-1, metavar="[ID | GROUP] …")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
+@click.option(
+    "--html", "html_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Everything as one HTML page, too.",
+)  # fmt: skip
+@click.option("--model", type=click.Path(path_type=str), metavar="DIR", help="A checkpoint, for what weights decide.")
+@click.option("--list", "listing", is_flag=True, help="Only list the claims and the verdicts on record.")
+@click.option(
+    "--write-docs", "docs_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Only write the table of claims into a page of the documentation.",
+)  # fmt: skip
+def audit(
+    claims: tuple[str, ...], as_json: bool, html_file: Path | None, model: str | None, listing: bool,
+    docs_file: Path | None,
+) -> int:  # fmt: skip
+    """Check what the BERT paper, Vaswani et al., Google's code and others say, by running refbert.
+
+    Without arguments: all claims. An ID such as bert.params.large shows one claim in full, with its code; a GROUP such
+    as bert. or bert.masking. several.
+
+    Exit status: 0 every verdict is the one on record, 1 some is not, 2 bad usage.
+    """
+    from refbert.audit import run, select
+
+    if docs_file is not None:
+        from refbert.audit.documentation import write
+
+        click.echo(f"{docs_file}: {write(docs_file)} claims")
+        return 0
+    chosen = select(claims)
+    if listing:
+        for one in chosen:
+            click.echo(f"{one.id:36} {one.expects:18} {one.says}")
+        return 0
+    if html_file is not None and not html_file.resolve().parent.is_dir():
+        raise InputError(f"{html_file}: the directory to write in does not exist")
+    if model is not None and not Path(model).is_dir():
+        raise InputError(f"{model}: no such directory")
+    started = time.perf_counter()
+    with progress("auditing", len(chosen)) as advance:
+        outcomes = run(chosen, model=model, progress=advance)
+    seconds = time.perf_counter() - started
+    if html_file is not None:
+        from refbert.audit.pages import page
+
+        write_text(html_file, page(outcomes))
+    if as_json:
+        from refbert.audit.running import as_data
+
+        print_json(as_data(outcomes, model=model))
+    elif len(claims) == 1 and len(outcomes) == 1 and outcomes[0].claim.id == claims[0]:
+        _show_one(outcomes[0])
+    else:
+        _show_all(outcomes, seconds, wide=_is_wide())
+    return 0 if all(outcome.ok for outcome in outcomes) else 1
+
+
+def _is_wide() -> bool:
+    """Whether there is room for a column that says where a claim stands; a file or a pipe has it."""
+    from rich.console import Console
+
+    return not sys.stdout.isatty() or Console().width >= _WIDE
+
+
+def _show_all(outcomes: Sequence[Outcome], seconds: float, *, wide: bool) -> None:
+    from rich.markup import escape
+
+    from refbert.audit import counts, witness
+    from refbert.audit.wording import summary
+
+    for document in dict.fromkeys(outcome.claim.document for outcome in outcomes):
+        table = new_table(escape(document), title_style="bold", expand=False)
+        table.add_column("claim", no_wrap=True)
+        table.add_column("verdict", no_wrap=True)
+        if wide:
+            table.add_column("where", max_width=28)
+        table.add_column("measured", overflow="fold")
+        for outcome in outcomes:
+            if outcome.claim.document != document:
+                continue
+            where = [escape(outcome.claim.where)] if wide else []
+            table.add_row(outcome.claim.id, _word(outcome), *where, escape(summary(outcome)))
+        print_table(table)
+    for outcome in outcomes:
+        if not outcome.ok:
+            click.echo(
+                f"NOT AS RECORDED  {outcome.claim.id}: {outcome.verdict}, on record: {outcome.claim.expects}; "
+                f"{summary(outcome)}"
+            )
+    numbers = counts(outcomes)
+    changed = numbers.pop("not as recorded")
+    parts = ", ".join(f"{n} {verdict}" for verdict, n in numbers.items())
+    click.echo(f"{len(outcomes)} claims in {seconds:.1f} s: {parts}; Hugging Face is {witness.name()}")
+    click.echo("every verdict is the one on record" if not changed else f"{changed} not as recorded")
+
+
+def _word(outcome: Outcome) -> str:
+    """The verdict, short enough for a column of a table."""
+    short = {"needs weights/data": "needs data"}.get(outcome.verdict, outcome.verdict)
+    style = STYLES[outcome.verdict]
+    return f"[{style}]{short}[/]" if outcome.ok else f"[bold reverse red]{short} ≠[/]"
+
+
+def _show_one(outcome: Outcome) -> None:
+    from rich.markup import escape
+
+    from refbert.audit.registry import module_of
+    from refbert.audit.wording import show_claimed, show_expected, show_measured
+
+    one, found = outcome.claim, outcome.finding
+    click.echo(f"{one.id}\n{one.document}, {one.where}\n\n    {one.says}\n")
+    record = "as on record" if outcome.ok else f"NOT AS RECORDED: on record is {one.expects}"
+    click.echo(f"verdict: {outcome.verdict} ({record})")
+    if outcome.error:
+        click.echo(f"error: {outcome.error}")
+    if found is not None and found.missing:
+        click.echo(f"missing: {found.missing}")
+    if found is not None and found.values:
+        table = new_table()
+        columns = ("value", "measured", "on record", "the document says", "run by")
+        says = any(show_claimed(v) for v in found.values)
+        for name in columns:
+            if says or name != "the document says":
+                table.add_column(name, overflow="fold")
+        for v in found.values:
+            cells = [v.name, show_measured(v), show_expected(v), *([show_claimed(v)] if says else []), v.by]
+            table.add_row(*map(escape, cells), style="" if v.holds else "bold red")
+        print_table(table)
+    for party, does in (found.who if found else {}).items():
+        click.echo(f"    {party}: {does}")
+    click.echo(f"\n{one.about}\n\n{module_of(one.check)}:\n\n{one.code.rstrip()}")

@@ -1,0 +1,117 @@
+"""``refbert bench``: how fast a model runs here, and how near that is to what the machine's matrix products allow."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import click
+
+from refbert.cli.output import new_table, print_json, print_table
+from refbert.errors import RefbertWarning
+
+_POSITIVE = click.IntRange(min=1)
+
+
+@click.command()
+@click.option("--backend", default="numpy", show_default=True, help="A name from `refbert backends`.")
+@click.option("--model", default="bert-base-uncased", show_default=True,
+              help="A preset (random weights), or a checkpoint's directory or hub name.")  # fmt: skip
+@click.option("--dtype", help="What the backend computes in; default: its own first choice.")
+@click.option("--device", help='Where: "cpu", "cuda", "cuda:1", …')
+@click.option("--batch-size", type=_POSITIVE, default=8, show_default=True, help="Sequences in the batch.")
+@click.option("--length", type=_POSITIVE, default=128, show_default=True, help="Tokens in each sequence.")
+@click.option("--step", is_flag=True, help="Forward and backward (masked LM on 15 %, next sentence), not forward.")
+@click.option("--rounds", type=_POSITIVE, default=7, show_default=True, help="Timed runs, after two to warm up.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
+def bench(as_json: bool, **options: Any) -> None:
+    """Time a model on random tokens: tokens/s, GFLOP/s, share of the matrix-product limit, memory.
+
+    The limit is measured on the same backend, by its own `linear` on large arrays. Peak memory is the whole
+    process's, libraries and weights included.
+
+    \b
+    refbert bench --backend torch
+    refbert bench --backend numpy --model bert-mini --step --batch-size 32
+    """
+    facts = speed(**options)
+    if as_json:
+        print_json(facts)
+    else:
+        _print(facts)
+
+
+def speed(
+    *,
+    backend: str,
+    model: str,
+    dtype: str | None,
+    device: str | None,
+    batch_size: int,
+    length: int,
+    step: bool,
+    rounds: int,
+) -> dict[str, Any]:
+    """Everything that the command shows, as plain data."""
+    from refbert.benchmark import PRETRAINING, measure, quartiles
+    from refbert.loading import from_config, load
+    from refbert.presets import PRESETS
+
+    heads = PRETRAINING if step else ()
+    short = model.rsplit("/", 1)[-1]
+    preset = short in PRESETS and not Path(model).exists()
+    with warnings.catch_warnings():
+        # A head that the checkpoint lacks is drawn afresh, weights of others are left out: the time is the same.
+        warnings.simplefilter("ignore", RefbertWarning)
+        if preset:
+            made = from_config(PRESETS[short], heads=heads, backend=backend, dtype=dtype, device=device)
+        else:
+            made = load(model, heads=heads, backend=backend, dtype=dtype, device=device)
+    found = measure(made, batch_size=batch_size, length=length, step=step, rounds=rounds)
+    low, median, high = quartiles(found.seconds)
+    return {
+        "backend": made.backend.name,
+        "library": made.backend.library,
+        "dtype": made.backend.dtype,
+        "device": made.backend.device,
+        "model": model,
+        "weights": "random" if preset else "loaded",
+        "parameters": made.num_parameters,
+        "work": "step" if step else "forward",
+        "batch_size": batch_size,
+        "length": length,
+        "seconds": {"median": median, "quartiles": [low, high], "runs": list(found.seconds)},
+        "tokens_per_second": found.tokens_per_second,
+        "gflop_per_second": found.flops_per_second / 1e9,
+        "limit_gflop_per_second": found.limit / 1e9,
+        "fraction_of_limit": found.fraction,
+        "peak_memory": {"process": found.process_bytes, "device": found.device_bytes},
+    }
+
+
+def _print(facts: dict[str, Any]) -> None:
+    table = new_table()
+    table.add_column("bench")
+    table.add_column("", overflow="fold")
+    table.add_row("backend", f"{facts['backend']} ({facts['library']})")
+    table.add_row("dtype, device", f"{facts['dtype']}, {facts['device']}")
+    table.add_row("model", f"{facts['model']}, {facts['weights']} weights, {facts['parameters']:,} parameters")
+    work = "forward and backward" if facts["work"] == "step" else "forward"
+    table.add_row("work", f"{work}, {facts['batch_size']} × {facts['length']} tokens")
+    seconds = facts["seconds"]
+    low, high = seconds["quartiles"]
+    table.add_row(
+        "time", f"{seconds['median'] * 1e3:.1f} ms (half of the runs within {low * 1e3:.1f} to {high * 1e3:.1f})"
+    )
+    table.add_row("tokens/s", f"{facts['tokens_per_second']:,.0f}", style="bold")
+    limit = facts["limit_gflop_per_second"]
+    table.add_row(
+        "GFLOP/s",
+        f"{facts['gflop_per_second']:,.1f}, {facts['fraction_of_limit']:.0%} of the matrix products' {limit:,.1f}",
+        style="bold",
+    )
+    for where, size in facts["peak_memory"].items():
+        if size is not None:
+            table.add_row(f"peak memory, {where}", f"{size / 1e6:,.0f} MB")
+    print_table(table)

@@ -1,0 +1,254 @@
+"""The audit as a whole: what is registered, and that running shows what is on record."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from refbert.audit import Value, agrees, all_claims, counts, deviates, needs, registry, run, select, witness, wrong
+from refbert.audit.documentation import BEGIN, END, table
+from refbert.audit.findings import VERDICTS
+from refbert.audit.pages import page
+from refbert.audit.running import FORMAT, as_data
+from refbert.audit.wording import show
+from refbert.errors import InputError
+
+ROOT = Path(__file__).parent.parent.parent
+CLAIMS = all_claims()
+
+
+class TestRegister:
+    def test_how_many(self):
+        assert len(CLAIMS) >= 200
+        for document in registry.DOCUMENTS:
+            assert sum(c.id.startswith(f"{document}.") for c in CLAIMS) >= 5, document
+
+    @pytest.mark.parametrize("one", CLAIMS, ids=lambda c: c.id)
+    def test_each_has_its_source(self, one):
+        assert re.fullmatch(r"[a-z0-9]+(\.[a-z0-9-]+)+", one.id)
+        assert one.where
+        assert one.says.endswith(".")
+        assert one.about.endswith((".", ")"))
+        assert one.expects in VERDICTS
+        assert one.code.lstrip().startswith(("@claim", "def"))
+        assert (ROOT / registry.module_of(one.check)).is_file()
+
+    def test_no_two_say_the_same(self):
+        said = [(c.where, c.says) for c in CLAIMS]
+        assert len(set(said)) == len(said)
+
+    def test_no_check_only_compares_what_is_written_in_it(self):
+        """Every Value's measured argument depends on something that was computed: it is not a literal."""
+        for file in sorted((ROOT / "refbert" / "audit" / "claims").glob("*.py")):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Value":
+                    computed = [n for n in ast.walk(node.args[1]) if isinstance(n, ast.Name | ast.Call)]
+                    assert computed, f"{file.name}:{node.lineno}"
+
+    def test_a_claim_of_no_document_is_refused(self):
+        with pytest.raises(ValueError, match="its first word must be one of"):
+            registry.claim("nobody.says", where="§1", says="Something.", expects="agrees")(lambda: None)
+        with pytest.raises(ValueError, match="no verdict"):
+            registry.claim("bert.x", where="§1", says="Something.", expects="perhaps")(lambda: None)
+        with pytest.raises(ValueError, match="docstring"):
+            registry.claim("bert.x", where="§1", says="Something.", expects="agrees")(lambda: None)
+        assert "bert.x" not in {c.id for c in all_claims()}
+
+    def test_two_claims_of_one_id_are_refused(self):
+        def check():
+            """Another check."""
+
+        with pytest.raises(ValueError, match="two claims"):
+            registry.claim("bert.params.large", where="§3", says="Something.", expects="agrees")(check)
+
+    def test_groups(self):
+        assert [c.id for c in select(["bert.params.large"])] == ["bert.params.large"]
+        assert {c.id for c in select(["bert.params."])} == {c.id for c in select(["bert.params"])}
+        assert all(c.id.startswith(("bert.params.", "article.")) for c in select(["bert.params", "article"]))
+        assert select([]) == CLAIMS
+
+    @pytest.mark.parametrize(("name", "near"), [
+        ("bert.params.larg", "near it: bert.params.large"), ("bert.masking.80-10", "bert.masking.80-10-10"),
+        ("bert.par", "no claim or group"), ("zebra", "groups: bert."),
+    ])  # fmt: skip
+    def test_unknown_names(self, name, near):
+        with pytest.raises(InputError, match=f'no claim or group "{re.escape(name)}"') as error:
+            select([name])
+        assert near in str(error.value)
+
+
+class TestFindings:
+    def test_verdicts(self):
+        right, other = Value("a", 1, 1), Value("b", 2, 2, claimed=3)
+        assert agrees(right).verdict == "agrees"
+        assert agrees(Value("c", 1, 2)).verdict == "wrong"
+        assert deviates(right, other, paper="x").verdict == "deviates"
+        assert deviates(right, Value("e", 3, 2, claimed=3), paper="x").verdict == "agrees"
+        assert deviates(Value("f", 9, 8), Value("g", 3, 2, claimed=3), paper="x").verdict == "agrees"
+        assert wrong(right, other).verdict == "wrong"
+        assert wrong(Value("d", 3, 2, claimed=3)).verdict == "agrees"
+        assert needs("weights").verdict == "needs weights/data"
+        assert dict(deviates(other, paper="x", hf="y").who) == {"Devlin et al.": "x", "Hugging Face": "y"}
+
+    def test_nothing_measured_decides_nothing(self):
+        for verdict in (agrees, deviates, wrong):
+            with pytest.raises(ValueError, match="without a value"):
+                verdict()
+        for verdict in (deviates, wrong):
+            with pytest.raises(ValueError, match="without a value that the document claims"):
+                verdict(Value("a", 1, 1))
+
+    @pytest.mark.parametrize(("measured", "expected", "within", "holds"), [
+        (1.0, 1.0 + 1e-9, 1e-8, True), (1.0, 1.1, 1e-8, False), ([1, 2], (1, 2), 0, True),
+        ([1, 2], [1, 2, 3], 9, False), (float("nan"), float("nan"), 0, True), (float("nan"), 1.0, 9, False),
+        (True, 1, 0, False), (False, True, 1, False),
+        ("a", "a", 0, True), ([1.0, [2.0]], [1.1, [2.1]], 0.2, True), (1, "1", 9, False),
+        (float("inf"), float("inf"), 0, True), (float("inf"), 1.0, 1e9, False),
+    ])  # fmt: skip
+    def test_values(self, measured, expected, within, holds):
+        assert Value("x", measured, expected, within=within).holds is holds
+
+    @pytest.mark.parametrize(("x", "text"), [
+        (109482240, "109,482,240"), (True, "yes"), (4.73e-4, "0.000473"), (float("nan"), "nan"), ([1, "a"], "[1, a]"),
+        (2.0, "2"), (float("inf"), "inf"),
+    ])  # fmt: skip
+    def test_shown(self, x, text):
+        assert show(x) == text
+
+
+class TestWholeRun:
+    def test_every_verdict_is_the_one_on_record(self, whole):
+        outcomes, _ = whole
+        changed = {o.claim.id: (o.verdict, o.claim.expects, o.error) for o in outcomes if not o.ok}
+        assert not changed
+        assert [o.claim for o in outcomes] == CLAIMS
+
+    def test_each_verdict_occurs(self, whole):
+        found = counts(whole[0])
+        assert found["not as recorded"] == 0
+        assert "error" not in found
+        assert min(found[verdict] for verdict in VERDICTS) >= 10
+        assert sum(found[v] for v in VERDICTS) == len(CLAIMS)
+
+    def test_it_takes_less_than_a_minute(self, whole):
+        """Of processor time, which does not depend on what else runs here; importing PyTorch is half of it."""
+        assert whole[1] < 60
+
+    def test_deviations_say_who_does_what(self, whole):
+        for outcome in whole[0]:
+            if outcome.verdict == "deviates":
+                assert outcome.finding.who, outcome.claim.id
+
+    def test_what_is_missing_is_named(self, whole):
+        for outcome in whole[0]:
+            if outcome.verdict == "needs weights/data":
+                assert len(outcome.finding.missing) > 10
+
+    def test_hugging_face_claims_say_who_was_run(self, whole):
+        assert witness.installed()
+        parties = {v.by for o in whole[0] if o.claim.id.startswith("hf.") and o.finding for v in o.finding.values}
+        assert witness.name() in parties
+        assert all(p == witness.name() or p.startswith("refbert") for p in parties)
+
+    def test_the_same_run_gives_the_same_json(self, whole):
+        first = json.dumps(as_data(whole[0]), ensure_ascii=False, allow_nan=False)
+        some = [c for c in CLAIMS if c.id.startswith(("bert.masking", "bert.nsp", "google.instances"))]
+        again = {c["id"]: c for c in as_data(run(some))["claims"]}
+        for one in json.loads(first)["claims"]:
+            if one["id"] in again:
+                assert json.loads(json.dumps(again[one["id"]])) == one
+
+
+def test_without_transformers_the_stand_in_is_named(monkeypatch):
+    """What needs both sides is unavailable, no failure; the rest is run against refbert's profile, and says so."""
+    monkeypatch.setattr(witness, "installed", lambda: False)
+    outcomes = run(select(["hf"]))
+    by = {o.claim.id: o for o in outcomes}
+    assert by["hf.forward"].verdict == "unavailable"
+    assert all(o.ok for o in outcomes), [(o.claim.id, o.error) for o in outcomes if not o.ok]
+    assert counts(outcomes)["unavailable"] == 3
+    parties = {v.by for o in outcomes if o.finding for v in o.finding.values}
+    assert witness.STAND_IN in parties
+    assert not any(p.startswith("transformers ") for p in parties)
+
+
+def test_an_exception_is_that_claims_outcome(monkeypatch):
+    from refbert.audit.claims import bert_model
+
+    def broken(*_, **__):
+        raise RuntimeError("no such\nthing")
+
+    monkeypatch.setattr(bert_model, "count", broken)
+    (outcome,) = run(select(["bert.params.large"]))
+    assert (outcome.verdict, outcome.ok, outcome.error) == ("error", False, "RuntimeError: no such thing")
+
+
+class TestJson:
+    def test_schema(self, whole):
+        data = as_data(whole[0])
+        assert set(data) == {"format", "refbert", "hugging_face", "model", "counts", "claims"}
+        assert data["format"] == FORMAT
+        assert set(data["counts"]) == {*VERDICTS, "not as recorded"}
+        for one in data["claims"]:
+            assert set(one) == {
+                "id", "document", "where", "says", "about", "recorded", "verdict", "as_recorded", "values", "who",
+                "missing", "error", "file", "code",
+            }  # fmt: skip
+            assert one["as_recorded"] is True
+            for v in one["values"]:
+                assert set(v) == {"name", "measured", "expected", "claimed", "within", "by", "holds"}
+                assert isinstance(v["within"], float)
+
+    def test_it_is_json_without_nan(self, whole):
+        text = json.dumps(as_data(whole[0]), allow_nan=False)
+        assert len(json.loads(text)["claims"]) == len(CLAIMS)
+
+
+class _Tags(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.seen, self.ids, self.references = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append(tag)
+        self.ids += [value for name, value in attrs if name == "id"]
+        self.references += [value for name, value in attrs if name in ("href", "src", "srcset", "action", "data")]
+
+
+class TestPage:
+    def test_nothing_is_fetched(self, whole):
+        text = page(whole[0])
+        tags = _Tags()
+        tags.feed(text)
+        assert tags.references == ["data:,"]  # the empty icon
+        assert not {"script", "img", "iframe", "object", "embed", "video", "audio"}.intersection(tags.seen)
+        style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)[1]
+        assert "url(" not in style
+        assert "@import" not in style
+        assert "default-src 'none'" in text
+
+    def test_every_claim_is_there_once_with_its_code(self, whole):
+        text = page(whole[0])
+        tags = _Tags()
+        tags.feed(text)
+        assert [i for i in tags.ids if "." in i] == [c.id for c in CLAIMS]
+        assert len(set(tags.ids)) == len(tags.ids)
+        assert text.count("<pre>") == len(CLAIMS)
+
+    def test_text_is_escaped(self, whole, monkeypatch):
+        outcomes = run(select(["bert.masking.rate"]))
+        object.__setattr__(outcomes[0], "error", "<script>alert(1)</script>")
+        assert "<script>" not in page(outcomes)
+        assert "&lt;script&gt;" in page(outcomes)
+
+
+def test_the_documentation_lists_exactly_the_claims():
+    text = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
+    between = text.partition(BEGIN)[2].partition(END)[0]
+    assert re.findall(r"^\| `([^`]+)` \|", between, re.MULTILINE) == [c.id for c in CLAIMS]
+    assert between.strip() == table(CLAIMS), "refbert audit --write-docs docs/audit.md"

@@ -1,0 +1,142 @@
+"""`refbert audit` as a user calls it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from refbert.audit import all_claims
+from refbert.audit.documentation import BEGIN, END
+from refbert.cli import main
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def audit(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "refbert", "audit", *map(str, arguments)], capture_output=True, text=True,
+        encoding="utf-8", check=False,
+    )  # fmt: skip
+
+
+def here(capsys, *arguments):
+    """(status, stdout, stderr) without a process of its own."""
+    with pytest.raises(SystemExit) as ended:
+        main(["audit", *map(str, arguments)])
+    seen = capsys.readouterr()
+    return ended.value.code, seen.out, seen.err
+
+
+def test_one_claim_in_full():
+    done = audit("bert.params.large")
+    assert done.returncode == 0, done.stderr
+    for word in ("335,141,888", "336,226,108", "§3", "BERT large has 340M", "agrees (as on record)",
+                 "def params_large() -> Finding:", "refbert/audit/claims/bert_model.py"):  # fmt: skip
+        assert word in done.stdout, word
+
+
+def test_a_deviation_says_who_does_what(capsys):
+    code, out, _ = here(capsys, "bert.optimizer.l2")
+    assert code == 0
+    assert "the document says" in out
+    assert "Google: decoupled decay" in out
+
+
+def test_a_group(capsys):
+    code, out, _ = here(capsys, "bert.params.", "article.positions")
+    assert code == 0
+    for claim in all_claims():
+        assert (claim.id in out) == claim.id.startswith(("bert.params.", "article.positions.")), claim.id
+    assert "every verdict is the one on record" in out
+
+
+def test_json_is_one_line(capsys):
+    code, out, _ = here(capsys, "--json", "bert.masking")
+    assert code == 0
+    (line,) = out.splitlines()
+    data = json.loads(line)
+    assert {c["id"] for c in data["claims"]} == {c.id for c in all_claims() if c.id.startswith("bert.masking.")}
+    assert here(capsys, "--json", "bert.masking")[1] == out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["bert.params.larg"], "near it: bert.params.large"),
+        (["--html", "nowhere/at/all.html", "bert.params"], "does not exist"),
+        (["--model", "nowhere", "hf.integration"], "no such directory"),
+        (["--nonsense"], "No such option"),
+        (["--write-docs", "nowhere.md"], "cannot be read"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(capsys, arguments, says):
+    code, out, err = here(capsys, *arguments)
+    assert (code, out) == (2, "")
+    (line,) = err.strip().splitlines()
+    assert line.startswith("refbert: ")
+    assert says in line
+
+
+def test_list_runs_nothing(capsys):
+    code, out, _ = here(capsys, "--list")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == [c.id for c in all_claims()]
+
+
+def test_html(capsys, tmp_path):
+    file = tmp_path / "audit.html"
+    assert here(capsys, "--html", file, "bert.schedule")[0] == 0
+    assert 'id="bert.schedule.warmup"' in file.read_text(encoding="utf-8")
+
+
+def test_write_docs_keeps_what_is_around(capsys, tmp_path):
+    file = tmp_path / "page.md"
+    file.write_text(f"before\n{BEGIN}\nwhat was here\n{END}\nafter\n", encoding="utf-8")
+    assert here(capsys, "--write-docs", file)[0] == 0
+    text = file.read_text(encoding="utf-8")
+    assert text.startswith(f"before\n{BEGIN}\n")
+    assert text.endswith(f"{END}\nafter\n")
+    assert "what was here" not in text
+    assert here(capsys, "--write-docs", file)[0] == 0
+    assert file.read_text(encoding="utf-8") == text
+    file.write_text("no markers", encoding="utf-8")
+    assert here(capsys, "--write-docs", file)[0] == 2
+
+
+def test_other_weights_do_not_pass_for_those_that_are_missing(capsys, tmp_path):
+    from refbert import from_config
+    from refbert.audit.shared import SIZES
+
+    from_config(SIZES, backend="reference").save(tmp_path / "small")
+    code, out, _ = here(capsys, "--model", tmp_path / "small", "hf.integration")
+    assert code == 1
+    assert "not bert-base-uncased" in out
+
+
+def test_without_weights_it_says_what_is_missing(capsys):
+    code, out, _ = here(capsys, "hf.integration")
+    assert code == 0
+    assert "missing: the weights of bert-base-uncased" in out
+
+
+def test_the_table_fits_80_columns(whole, monkeypatch):
+    from rich.console import Console
+
+    module = sys.modules["refbert.cli.audit"]
+    lines = []
+
+    def narrow(table):
+        console = Console(width=80, highlight=False, force_terminal=False)
+        with console.capture() as captured:
+            console.print(table)
+        lines.extend(captured.get().splitlines())
+
+    monkeypatch.setattr(module, "print_table", narrow)
+    module._show_all(whole[0], 1.0, wide=False)
+    assert max(map(len, lines)) <= 80
+    for claim in all_claims():
+        assert sum(line.startswith(f" {claim.id} ") for line in lines) == 1, claim.id
