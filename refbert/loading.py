@@ -54,7 +54,7 @@ def load(
     chosen = get_profile(profile or ("google" if stored.format == "tensorflow" else "hf"))
     want_pooler = has_pooler or bool(POOLED_HEADS & set(wanted))
     expected = shapes(config, wanted, pooler=want_pooler)
-    matched = checkpoint.match(stored, expected)
+    matched = checkpoint.match(stored, expected, untouched=True)
     body = [missing for missing in matched.missing if missing.startswith(("bert.embeddings.", "bert.encoder."))]
     if body:
         shown = ", ".join(body[:5]) + (f" and {len(body) - 5} more" if len(body) > 5 else "")

@@ -5,6 +5,7 @@ safetensors_file    model.safetensors, memory-mapped
 pytorch_file        pytorch_model.bin, without PyTorch and without running what is in the file
 tensorflow_file     bert_model.ckpt.index and .data, checked with crc32c
 reading             a directory -> Checkpoint; matching: Checkpoint -> the parameters that a model expects
+mapped              a look at every weight that does not keep the file in memory
 hub                 a name on the Hugging Face hub -> a local directory
 export              a directory that Hugging Face transformers loads to the same outputs
 """

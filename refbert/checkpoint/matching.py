@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
+from refbert.checkpoint.mapped import is_finite
 from refbert.checkpoint.reading import Checkpoint
 from refbert.config import BertConfig
 from refbert.errors import CheckpointError
@@ -66,9 +66,10 @@ def heads_in(names: Collection[str], config: BertConfig) -> tuple[tuple[str, ...
     return tuple(head for head in HEADS if head in found), pooler
 
 
-def match(checkpoint: Checkpoint, shapes: Shapes) -> Matched:
+def match(checkpoint: Checkpoint, shapes: Shapes, *, untouched: bool = False) -> Matched:
     """Pick the tensors that a model of these shapes expects.
 
+    ``untouched``: they are as they were read, so that those of a mapped file need not stay in memory.
     Raises `CheckpointError` for a tensor of another shape, and for one that holds NaN or infinity; names that do not
     match are reported in the result.
     """
@@ -82,8 +83,7 @@ def match(checkpoint: Checkpoint, shapes: Shapes) -> Matched:
                 f"{checkpoint.files[0]}: {name} has shape {list(tensor.shape)}, the configuration asks for "
                 f"{list(expected)}{_hint(name, tensor.shape, expected)}"
             )
-        # The extremes carry every NaN and infinity with them, and take no memory.
-        if tensor.size and not (np.isfinite(tensor.min()) and np.isfinite(tensor.max())):
+        if not is_finite(tensor, let_go=untouched):
             raise CheckpointError(f"{checkpoint.files[0]}: {name} holds NaN or infinite weights; it is of no use")
         parameters[name] = tensor
     return Matched(
