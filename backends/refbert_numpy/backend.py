@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from refbert.reference import ReferenceBackend
 from refbert_numpy.attention import attention
 from refbert_numpy.gelu import gelu_in_place
 from refbert_numpy.layer import Workspace, encoder_layer, normalize_in_place
+from refbert_numpy.memory import Recycler
+from refbert_numpy.updates import gradient_norm, update_in_place
 
 Host = npt.NDArray[Any]
 Out = tuple[Array, Pullback]
@@ -33,6 +35,7 @@ class NumpyBackend(ReferenceBackend):
         super().__init__(dtype, device)
         self.library = f"NumPy {np.__version__}, {_blas()}"
         self._work = Workspace(np.dtype(self.dtype))
+        self._memory = Recycler(self.dtype)
 
     def encoder_layer(
         self,
@@ -56,6 +59,33 @@ class NumpyBackend(ReferenceBackend):
             activation=activation,
             eps=eps,
         )
+
+    def objective(
+        self,
+        params: Mapping[str, Array],
+        batch: Any,
+        labels: Mapping[str, Host],
+        heads: Collection[str],
+        c: Any,
+        *,
+        draws: Any = None,
+        denominators: Mapping[str, float] | None = None,
+    ) -> tuple[Array, dict[str, Array], Callable[[Array], dict[str, Array]]]:
+        """A whole model's loss and gradients; see refbert_numpy.objective."""
+        from refbert_numpy.objective import objective  # here: inference has no use for it
+
+        return objective(self, self._memory, params, batch, labels, heads, c, draws=draws, denominators=denominators)
+
+    @staticmethod
+    def gradient_norm(gradients: Mapping[str, Array]) -> float:
+        """The norm over all gradients, without a copy of them; see refbert_numpy.updates."""
+        return gradient_norm(gradients)
+
+    def update_in_place(
+        self, rule: str, p: Array, g: Array, m: Array, v: Array, *, scale: float, **options: Any
+    ) -> tuple[Array, Array, Array]:
+        """An optimizer's update in the memory of g, m and v; see refbert_numpy.updates."""
+        return update_in_place(getattr(self, rule), rule, p, g, m, v, scale=scale, **options)
 
     @staticmethod
     def embedding(table: Array, ids: Ids) -> Out:

@@ -105,7 +105,7 @@ def objective(
         denominators = losses.denominators(wanted, labels, batch.input_ids.shape[1], c)
     encoded, bert_back = bert(ops, p, batch, c, pooled=bool(POOLED_HEADS & set(wanted)), draws=draws)
     terms: list[tuple[str, A, Callable[[A], tuple[A, dict[str, A]]]]] = [
-        (name, *_term(name, ops, p, batch, encoded, labels, c, draws, denominators)) for name in wanted
+        (name, *head_loss(name, ops, p, batch, encoded, labels, c, draws, denominators)) for name in wanted
     ]
     loss = terms[0][1]
     for _, term, _ in terms[1:]:
@@ -143,7 +143,7 @@ def labelled_heads(heads: Collection[str], labels: Mapping[str, Host]) -> list[s
     return [name for name in heads if all(key in labels for key in LABELS[name])]
 
 
-def _term(
+def head_loss(
     name: str,
     ops: Backend[A],
     p: Mapping[str, A],

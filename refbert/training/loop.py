@@ -21,7 +21,7 @@ from refbert.training import checkpoints
 from refbert.training.accumulation import Sums, first_not_finite, loss_and_gradients
 from refbert.training.distributed import ALONE, Processes, WorkerLost
 from refbert.training.metrics import Update
-from refbert.training.optimizer import Optimizer
+from refbert.training.optimizer import Clipped, Optimizer, global_norm
 from refbert.training.precision import MixedPrecision
 from refbert.training.source import Source
 
@@ -91,8 +91,9 @@ def train(
         except WorkerLost as error:
             raise WorkerLost(f"{error} at step {step}; {_last(saving)}") from error
         lr = rate(step)
-        norm = _clip(model, optimizer, sums, step, saving)
-        optimizer.update(model.backend, model.parameters, sums.gradients, lr=lr)
+        clipped, norm = _clip(model, optimizer, sums, step, saving)
+        sums.gradients = {}  # their memory is the update's
+        optimizer.update(model.backend, model.parameters, clipped, lr=lr)
         if on_update is not None:
             on_update(
                 Update(
@@ -126,18 +127,16 @@ def _sum(processes: Processes, model: Model, sums: Sums, stop: bool) -> bool:
     return numbers[0] > 0
 
 
-def _clip(model: Model, optimizer: Optimizer, sums: Sums, step: int, saving: Saving | None) -> float:
-    """Clip the gradients and return their norm before, if it and the loss are finite; raises `NotFinite` if not.
+def _clip(model: Model, optimizer: Optimizer, sums: Sums, step: int, saving: Saving | None) -> tuple[Clipped, float]:
+    """The gradients to update by, and their norm before clipping, if it and the loss are finite; else `NotFinite`.
 
     Weights are looked at before gradients: an update that left something infinite there shows one step later.
     """
-    backend: Any = model.backend
-    clipped, norm = optimizer.clip(backend, sums.gradients)
-    if norm is None:  # clipping is off, but the norm is still the quickest look at every gradient
-        norm = float(backend.clip_by_global_norm(sums.gradients, max_norm=1.0)[1])
+    clipped = optimizer.clip(model.backend, sums.gradients)
+    # Where clipping is off, the norm is still the quickest look at every gradient.
+    norm = global_norm(model.backend, sums.gradients) if clipped.norm is None else clipped.norm
     if math.isfinite(norm) and math.isfinite(sums.loss):
-        sums.gradients = clipped
-        return norm
+        return clipped, norm
     parameter = first_not_finite(model.backend, model.parameters)
     what = f"{parameter} is not finite"
     if parameter is None:

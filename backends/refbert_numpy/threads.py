@@ -1,0 +1,135 @@
+"""A team of Python threads that each compute their own part, with BLAS held to one thread meanwhile.
+
+NumPy gives up the interpreter lock inside products and elementwise operations, so threads that each run whole layers on
+their own rows keep all cores busy; BLAS's own threads would only share the products, with a wait after each, and leave
+everything between to one core. In numbers (two cores, bert-base, 8 × 128, forward): 1169 -> 1020 ms.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import ctypes
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+# How OpenBLAS spells its two functions: in NumPy's own wheels, in others', in a distribution's.
+_SPELLINGS = tuple(
+    (f"{prefix}openblas_get_num_threads{suffix}", f"{prefix}openblas_set_num_threads{suffix}")
+    for prefix in ("scipy_", "")
+    for suffix in ("64_", "")
+)
+
+
+@cache
+def _controls() -> tuple[Callable[[], int], Callable[[int], None]] | None:
+    """OpenBLAS's (get, set) of its thread count, or None where NumPy's BLAS is another (Accelerate, MKL).
+
+    A symbol is looked up in the library named and in what that was linked with: so the extension module will do.
+    """
+    try:
+        library: Any = ctypes.CDLL(np._core._multiarray_umath.__file__)  # type: ignore[attr-defined]
+    except (AttributeError, OSError):
+        return None
+    for get, put in _SPELLINGS:
+        if hasattr(library, get) and hasattr(library, put):
+            read, write = getattr(library, get), getattr(library, put)
+            read.argtypes, read.restype = (), ctypes.c_int
+            write.argtypes, write.restype = (ctypes.c_int,), None
+            return read, write
+    return None
+
+
+def threads() -> int:
+    """How many threads NumPy's products use (OPENBLAS_NUM_THREADS and OMP_NUM_THREADS count); 1 if nobody can say."""
+    found = _controls()
+    return 1 if found is None else max(1, found[0]())
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """BLAS on one thread, then as it was: for the whole process, since OpenBLAS has one count."""
+    found = _controls()
+    if found is None:
+        yield
+        return
+    get, put = found
+    before = get()
+    put(1)
+    try:
+        yield
+    finally:
+        put(before)
+
+
+class Team:
+    """``size`` threads, the caller's among them. ``run`` calls work(0) … work(size − 1) at once.
+
+    Inside, ``sync`` waits for all. If one fails, the others stop at their next ``sync``, and ``run`` raises its error.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._barrier = threading.Barrier(size)
+
+    def run(self, work: Callable[[int], None]) -> None:
+        """Call work(t) for every t, each in a copy of the caller's context (NumPy's errstate is part of it)."""
+        if self.size == 1:
+            work(0)
+            return
+
+        def guarded(t: int) -> None:
+            try:
+                work(t)
+            except BaseException:
+                self._barrier.abort()
+                raise
+
+        with _one_at_a_time, _one_thread_each():
+            pool = _pool(self.size - 1)
+            others = [pool.submit(contextvars.copy_context().run, guarded, t) for t in range(1, self.size)]
+            errors = [error for error in (_error(lambda: guarded(0)), *map(_outcome, others)) if error is not None]
+        if errors:
+            self._barrier.reset()
+            raise next((e for e in errors if not isinstance(e, threading.BrokenBarrierError)), errors[0])
+
+    def sync(self) -> None:
+        """Wait until every thread is here."""
+        if self.size > 1:
+            self._barrier.wait()
+
+
+def _error(work: Callable[[], None]) -> BaseException | None:
+    try:
+        work()
+    except BaseException as error:  # noqa: BLE001  raised by `Team.run`, once the other threads have stopped
+        return error
+    return None
+
+
+def _outcome(future: Future[None]) -> BaseException | None:
+    return future.exception()
+
+
+_pools: dict[int, ThreadPoolExecutor] = {}
+_one_at_a_time = threading.Lock()  # two teams in one pool could each wait for a thread that the other has
+
+
+def _pool(others: int) -> ThreadPoolExecutor:
+    """One pool for the process, as large as it ever had to be: a second one would only compete for the cores."""
+    if others > max(_pools, default=0):
+        for pool in _pools.values():
+            pool.shutdown()
+        _pools.clear()
+        _pools[others] = ThreadPoolExecutor(others, thread_name_prefix="refbert-numpy")
+    return next(iter(_pools.values()))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pools.clear)  # threads do not survive a fork

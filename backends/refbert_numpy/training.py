@@ -1,0 +1,379 @@
+"""The encoder for training: embeddings and layers, forward and backward, shared out among a team of threads.
+
+The equations are refbert.spec's (embeddings, attention, feed_forward) and refbert.ops'. What differs:
+
+* Each thread takes its own sequences (or, where those do not share out evenly, rows) through all layers; only the
+  gradients of the weights are sums over all rows, and of those each thread computes some output features. That takes
+  one wait a layer.
+* Of a layer is kept: q, k, v, the scores, the context, both normalised residuals x̂, the active units, and the
+  activation's slope instead of its input. The inputs of the products are γ x̂ + β again.
+* The backward pass writes cotangents over what was kept, so it needs hardly any memory of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refbert.batching import Batch
+from refbert.randomness import Dropout
+from refbert.spec.choices import Choices
+from refbert.spec.parts import Scope
+from refbert_numpy.attention import KeyMask
+from refbert_numpy.layout import Part, Rows
+from refbert_numpy.memory import Recycler
+from refbert_numpy.rows import Columns, activate_rows, affine, finish_rows, norm_back
+from refbert_numpy.scores import Attention, Scores, all_visible
+from refbert_numpy.threads import Team
+
+Array = npt.NDArray[Any]
+
+_PROJECTIONS = ("query", "key", "value")
+
+
+@dataclasses.dataclass
+class Kept:
+    """What the forward pass keeps of one layer, M queries and N tokens; the backward pass uses it up."""
+
+    q: Array  # [M, H], scaled
+    k: Array  # [N, H]
+    v: Array
+    attention: Attention
+    context: Array  # [M, H]
+    xhat1: Array  # [M, H] after attention
+    r1: Array  # [M, 1]
+    active: Array  # [M, F]
+    slope: Array  # [M, F]
+    xhat2: Array  # [M, H] after the feed-forward
+    r2: Array  # [M, 1]
+    keep1: Array | None  # [M, H] bool: dropout
+    keep2: Array | None
+
+
+@dataclasses.dataclass
+class Cotangents:
+    """What the backward pass writes to besides what was kept. Two of what another thread may still be reading."""
+
+    dx: Array  # [N, H] of a layer's input
+    wide: Array  # [N, F] scratch
+    narrow: Array  # [N, H] scratch, by tokens
+    slim: Array  # [M, H] scratch, by the last layer's queries, which are not rows of tokens
+    inputs: tuple[Array, Array]  # [N, H] what a layer read
+    middles: tuple[Array, Array]  # [N, H] what its feed-forward read
+
+
+class Encoder:
+    """One forward pass over a batch, and its backward pass, which uses it up."""
+
+    def __init__(
+        self,
+        params: Mapping[str, Array],
+        batch: Batch,
+        c: Choices,
+        draws: Dropout | None,
+        tokens: Rows,
+        queries: Rows,
+        shares: list[Part],
+        team: Team,
+        memory: Recycler,
+    ) -> None:
+        self._p, self._batch, self._c, self._draws = params, batch, c, draws
+        self._tokens, self._queries, self._shares, self._team, self._memory = tokens, queries, shares, team, memory
+        word = params["bert.embeddings.word_embeddings.weight"]
+        self._dtype, self._H = word.dtype, word.shape[1]
+        self._scale = 1 / math.sqrt(self._H // c.heads)
+        self._rate = 0.0 if draws is None else c.hidden_dropout
+        B, S = batch.shape
+        self._full_mask = KeyMask(batch.attention_mask, (B, S), c.mask_value, self._dtype) if tokens.every else None
+        # The last layer's queries among the tokens; None where they are all of them.
+        self._last = None if len(queries) == len(tokens) else np.searchsorted(tokens.index, queries.index)
+        self._layers: list[Kept | None] = []
+
+    # Forward
+
+    def forward(self) -> Array:
+        """The hidden states of the queries [M, H]."""
+        c, take, N, M, H = self._c, self._memory.take, len(self._tokens), len(self._queries), self._H
+        self._layers = [self._room(i) for i in range(c.layers)]
+        self._embedded, self._r0 = take(N, H), take(N, 1)
+        self._keep0 = take(N, H, dtype=bool) if self._rate else None
+        x, y1 = take(N, H), take(N, H)
+        # Rows of the last layer's queries are not rows of tokens, and its thread may be ahead of the others.
+        top, top_y1 = (x, y1) if self._last is None else (take(M, H), take(M, H))
+
+        def work(t: int) -> None:
+            part = self._shares[t]
+            self._embed(part, x)
+            for i in range(c.layers):
+                self._layer(i, part, x, *((top_y1, top) if i == c.layers - 1 else (y1, x)))
+
+        self._team.run(work)
+        return top
+
+    def _room(self, i: int) -> Kept:
+        take, N, H = self._memory.take, len(self._tokens), self._H
+        rows = self._rows(i)
+        M, F = len(rows), len(self._p[f"bert.encoder.layer.{i}.intermediate.dense.bias"])
+        rate = 0.0 if self._draws is None else self._c.attention_dropout
+        scores = Scores(self._tokens, rows, self._c.heads)
+        mask = self._full_mask or all_visible(scores.B, self._dtype)
+        work = [take(scores.largest()) for _ in self._shares] if rate else []
+        keep1, keep2 = (take(M, H, dtype=bool) if self._rate else None for _ in range(2))
+        return Kept(
+            q=take(M, H), k=take(N, H), v=take(N, H), attention=Attention(scores, mask, rate, work, self._memory),
+            context=take(M, H), xhat1=take(M, H), r1=take(M, 1), active=take(M, F), slope=take(M, F),
+            xhat2=take(M, H), r2=take(M, 1), keep1=keep1, keep2=keep2,
+        )  # fmt: skip
+
+    def _rows(self, i: int) -> Rows:
+        return self._queries if i == self._c.layers - 1 else self._tokens
+
+    def _subset(self, i: int) -> Array | None:
+        return self._last if i == self._c.layers - 1 else None
+
+    def _mine(self, i: int, part: Part) -> slice:
+        return part.tokens if self._subset(i) is None else part.queries
+
+    def _layer_params(self, i: int) -> Mapping[str, Array]:
+        return self._under(f"bert.encoder.layer.{i}.")
+
+    def _under(self, prefix: str) -> Mapping[str, Array]:
+        return Scope(self._p, prefix)
+
+    def _embed(self, part: Part, x: Array) -> None:
+        p, n = self._under("bert.embeddings."), part.tokens
+        e = self._embedded[n]
+        S = self._batch.shape[1]
+        index = self._tokens.index[n]
+        np.take(p["word_embeddings.weight"], self._batch.input_ids.reshape(-1)[index], axis=0, out=e, mode="clip")
+        e += p["token_type_embeddings.weight"][self._batch.token_type_ids.reshape(-1)[index]]
+        e += p["position_embeddings.weight"][index % S]
+        finish_rows(e, None, None, 0.0, None, self._r0[n], self._c.layer_norm_eps)
+        if self._keep0 is not None:
+            self._draw(part, "embeddings", self._keep0, self._tokens)
+            self._sync(part)
+        self._layer_input(0, n, x)
+
+    def _layer_input(self, i: int, n: slice, out: Array) -> None:
+        """out[n] ← what layer i reads, made again from x̂ of what lies below."""
+        if i == 0:
+            p = self._under("bert.embeddings.")
+            affine(self._embedded[n], p["LayerNorm.weight"], p["LayerNorm.bias"], out[n])
+            if self._keep0 is not None:
+                out[n] *= self._keep0[n]
+                out[n] /= 1 - self._rate
+        else:
+            below, p = self._kept(i - 1), self._layer_params(i - 1)
+            affine(below.xhat2[n], p["output.LayerNorm.weight"], p["output.LayerNorm.bias"], out[n])
+
+    def _kept(self, i: int) -> Kept:
+        kept = self._layers[i]
+        assert kept is not None
+        return kept
+
+    def _layer(self, i: int, part: Part, x: Array, y1: Array, out: Array) -> None:
+        p, kept, c, n, m = self._layer_params(i), self._kept(i), self._c, part.tokens, self._mine(i, part)
+        subset = self._subset(i)
+        if subset is not None:
+            self._sync(part)  # a query's row may be another thread's
+        residual = x[n] if subset is None else x[subset[m]]
+        sources = {"query": (residual, kept.q[m]), "key": (x[n], kept.k[n]), "value": (x[n], kept.v[n])}
+        if self._draws is not None:
+            self._draw_layer(i, part, kept)
+        for name, (source, to) in sources.items():
+            np.matmul(source, p[f"attention.self.{name}.weight"].T, out=to)
+            to += p[f"attention.self.{name}.bias"]
+        kept.q[m] *= self._scale
+        self._sync(part)
+        for item in self._items(part, kept):
+            kept.attention.forward(item, kept.q, kept.k, kept.v, kept.context, part.t)
+        self._sync(part)
+        attended = y1[m]
+        np.matmul(kept.context[m], p["attention.output.dense.weight"].T, out=kept.xhat1[m])
+        keep1 = None if kept.keep1 is None else kept.keep1[m]
+        name = "attention.output"
+        finish_rows(kept.xhat1[m], p[f"{name}.dense.bias"], keep1, self._rate, residual, kept.r1[m], c.layer_norm_eps)
+        affine(kept.xhat1[m], p[f"{name}.LayerNorm.weight"], p[f"{name}.LayerNorm.bias"], attended)
+        np.matmul(attended, p["intermediate.dense.weight"].T, out=kept.active[m])
+        activate_rows(kept.active[m], p["intermediate.dense.bias"], kept.slope[m], c.activation)
+        np.matmul(kept.active[m], p["output.dense.weight"].T, out=kept.xhat2[m])
+        keep2 = None if kept.keep2 is None else kept.keep2[m]
+        finish_rows(kept.xhat2[m], p["output.dense.bias"], keep2, self._rate, attended, kept.r2[m], c.layer_norm_eps)
+        affine(kept.xhat2[m], p["output.LayerNorm.weight"], p["output.LayerNorm.bias"], out[m])
+
+    def _items(self, part: Part, kept: Kept) -> Any:
+        scores = kept.attention.scores
+        if part.aligned:
+            return scores.items(range(part.sequences.start, part.sequences.stop))
+        return list(scores.items(range(scores.B)))[part.t :: len(self._shares)]
+
+    def _sync(self, part: Part) -> None:
+        if not part.aligned:
+            self._team.sync()
+
+    # Dropout
+
+    def _draw_layer(self, i: int, part: Part, kept: Kept) -> None:
+        site, rows = f"encoder.layer.{i}", self._rows(i)
+        if kept.keep1 is not None and kept.keep2 is not None:
+            self._draw(part, f"{site}.attention.output", kept.keep1, rows)
+            self._draw(part, f"{site}.output", kept.keep2, rows)
+        if kept.attention.keep is not None:
+            scores, S = kept.attention.scores, self._batch.shape[1]
+            heads, first = self._c.heads, part.sequences.start
+            keep = self._part_of_draws(part, f"{site}.attention.self", (heads, S, S), self._c.attention_dropout)
+            for b in range(first, part.sequences.stop):
+                query, key = (r.index[r.sequence(b)] - b * S for r in (scores.queries, scores.tokens))
+                scores.block(kept.attention.keep, (b, slice(None)))[:] = keep[b - first][:, query[:, None], key]
+
+    def _draw(self, part: Part, site: str, out: Array, rows: Rows) -> None:
+        """out [rows, H] ← the masks of the part's sequences."""
+        S, H = self._batch.shape[1], self._H
+        keep = self._part_of_draws(part, site, (S, H), self._rate)
+        first = part.sequences.start
+        mine = slice(int(rows.starts[first]), int(rows.starts[part.sequences.stop]))
+        out[mine] = keep.reshape(-1, H)[rows.index[mine] - first * S]
+
+    def _part_of_draws(self, part: Part, site: str, shape: tuple[int, ...], rate: float) -> Array:
+        """The masks of the part's sequences out of the batch's, which is a part of a larger one where draws say so."""
+        draws = self._draws
+        assert draws is not None
+        begin, _, total = draws.rows or (0, 0, len(self._batch.input_ids))
+        a, b = part.sequences.start, part.sequences.stop
+        return dataclasses.replace(draws, rows=(begin + a, begin + b, total)).keep(site, (b - a, *shape), rate)
+
+    # Backward
+
+    def backward(self, dtop: Array, gradients: dict[str, Array]) -> Array:
+        """The cotangent of the embeddings' sum [N, H] from that of the hidden states [M, H], which is used up.
+
+        The gradients of everything but the three tables go into ``gradients``.
+        """
+        c, take, N, H = self._c, self._memory.take, len(self._tokens), self._H
+        F = max((len(self._p[f"bert.encoder.layer.{i}.intermediate.dense.bias"]) for i in range(c.layers)), default=0)
+        narrow, some = take(N, H), self._last is not None
+        slim = take(len(dtop), H) if some else narrow
+        to = Cotangents(
+            dx=take(N, H) if some else dtop, wide=take(N, F), narrow=narrow, slim=slim,
+            inputs=(take(N, H), take(N, H)), middles=(take(N, H), take(N, H)),
+        )  # fmt: skip
+        sums = [Columns() for _ in self._shares]
+        if c.layers:
+            self._allot(c.layers - 1, gradients)
+
+        def work(t: int) -> None:
+            part = self._shares[t]
+            for i in reversed(range(c.layers)):
+                self._layer_input(i, part.tokens, to.inputs[i % 2])
+                self._layer_back(i, part, dtop if i == c.layers - 1 else to.dx, to, sums[t])
+                self._team.sync()
+                if t == 0:
+                    if i + 1 < c.layers:
+                        self._layers[i + 1] = None  # every thread has done with it: its memory serves the gradients
+                    if i:
+                        self._allot(i - 1, gradients)
+                self._products(i, t, to.inputs[i % 2], to.middles[i % 2], gradients)
+            self._embed_back(part, to.dx, sums[t])
+
+        self._team.run(work)
+        self._layers = []
+        for name in sums[0].names():
+            gradients[name] = Columns.total(sums, name)
+        return to.dx
+
+    def _allot(self, i: int, gradients: dict[str, Array]) -> None:
+        """Room for the gradients of layer i's weights, before the wait after which they are computed."""
+        p = self._layer_params(i)
+        for name in _weights():
+            gradients[f"bert.encoder.layer.{i}.{name}"] = self._memory.take(*p[name].shape)
+
+    def _layer_back(self, i: int, part: Part, dy: Array, to: Cotangents, sums: Columns) -> None:
+        """Cotangents of this part's rows: to.dx from dy, and over what was kept those of every product's result."""
+        p, kept, n, m = self._layer_params(i), self._kept(i), part.tokens, self._mine(i, part)
+        subset, prefix, d = self._subset(i), f"bert.encoder.layer.{i}.", dy[m]
+        dx, wide, narrow, middle = to.dx, to.wide, to.narrow, to.middles[i % 2]
+        slim = narrow if subset is None else to.slim
+        keep1, keep2 = (None if keep is None else keep[m] for keep in (kept.keep1, kept.keep2))
+
+        norm_back(d, kept.xhat2[m], kept.r2[m], p["output.LayerNorm.weight"], prefix + "output.LayerNorm", sums)
+        ddown = self._dropped(d, keep2, kept.xhat2[m])
+        sums.add(prefix + "output.dense.bias", ddown)
+        np.matmul(ddown, p["output.dense.weight"], out=wide[m])
+        dup = kept.slope[m]
+        dup *= wide[m]
+        sums.add(prefix + "intermediate.dense.bias", dup)
+        name = "attention.output"
+        affine(kept.xhat1[m], p[f"{name}.LayerNorm.weight"], p[f"{name}.LayerNorm.bias"], middle[m])
+        np.matmul(dup, p["intermediate.dense.weight"], out=slim[m])
+        d += slim[m]
+
+        norm_back(d, kept.xhat1[m], kept.r1[m], p[f"{name}.LayerNorm.weight"], f"{prefix}{name}.LayerNorm", sums)
+        do = self._dropped(d, keep1, kept.xhat1[m])
+        sums.add(f"{prefix}{name}.dense.bias", do)
+        np.matmul(do, p[f"{name}.dense.weight"], out=slim[m])
+        self._sync(part)
+        for item in self._items(part, kept):
+            kept.attention.backward(item, kept.q, kept.k, kept.v, kept.context, slim, self._scale, part.t)
+        self._sync(part)
+
+        for projection, cotangent in (("query", kept.q[m]), ("key", kept.k[n]), ("value", kept.v[n])):
+            sums.add(f"{prefix}attention.self.{projection}.bias", cotangent)
+        weights = {name: p[f"attention.self.{name}.weight"] for name in _PROJECTIONS}
+        np.matmul(kept.q[m], weights["query"], out=slim[m])
+        d += slim[m]
+        if subset is None:
+            np.matmul(kept.k[n], weights["key"], out=narrow[n])
+            d += narrow[n]
+        else:
+            np.matmul(kept.k[n], weights["key"], out=dx[n])
+        np.matmul(kept.v[n], weights["value"], out=narrow[n])
+        dx[n] += narrow[n]
+        if subset is not None:
+            self._sync(part)
+            dx[subset[m]] += d
+
+    def _dropped(self, d: Array, keep: Array | None, out: Array) -> Array:
+        """out ← d keep/(1 − rate), or d."""
+        if keep is None:
+            out[:] = d
+        else:
+            np.multiply(d, keep, out=out)
+            out /= 1 - self._rate
+        return out
+
+    def _products(self, i: int, t: int, x: Array, middle: Array, gradients: dict[str, Array]) -> None:
+        """The weights' gradients, of this thread's share of the output features."""
+        kept, subset, size = self._kept(i), self._subset(i), len(self._shares)
+        M = len(kept.q)
+        xq = x if subset is None else x[subset]
+        factors = (
+            (kept.q, xq), (kept.k, x), (kept.v, x), (kept.xhat1, kept.context), (kept.slope, middle[:M]),
+            (kept.xhat2, kept.active),
+        )  # fmt: skip
+        for name, (cotangent, source) in zip(_weights(), factors, strict=True):
+            O = cotangent.shape[1]  # noqa: E741  the papers' letter
+            features = slice(O * t // size, O * (t + 1) // size)
+            out = gradients[f"bert.encoder.layer.{i}.{name}"][features]
+            np.matmul(cotangent[:, features].T, source, out=out)
+
+    def _embed_back(self, part: Part, dx: Array, sums: Columns) -> None:
+        n, name = part.tokens, "bert.embeddings.LayerNorm"
+        if self._keep0 is not None:
+            dx[n] *= self._keep0[n]
+            dx[n] /= 1 - self._rate
+        norm_back(dx[n], self._embedded[n], self._r0[n], self._p[name + ".weight"], name, sums)
+
+
+def _weights() -> tuple[str, ...]:
+    """The names of a layer's weights, in the order of `Encoder._products`."""
+    return (
+        *(f"attention.self.{name}.weight" for name in _PROJECTIONS),
+        "attention.output.dense.weight",
+        "intermediate.dense.weight",
+        "output.dense.weight",
+    )

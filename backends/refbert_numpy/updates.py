@@ -1,0 +1,69 @@
+"""Optimizer updates without memory of their own: the truth's functions on blocks that stay in the cache, in place.
+
+refbert.ops writes an update as whole-array expressions, with up to six temporaries of the tensor's size and three new
+tensors. Every one of them but LAMB's norms is elementwise, so block by block it gives the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refbert_numpy import threads
+
+Array = npt.NDArray[Any]
+
+BLOCK = 1 << 16  # entries: eight arrays of 256 kB in float32
+_ELEMENTWISE = ("bert_adam", "adamw")
+
+
+def gradient_norm(gradients: Mapping[str, Array]) -> float:
+    """√ of the sum of all squares, added up block by block, over blocks in double precision."""
+    total = 0.0
+    for g in gradients.values():
+        flat = g.reshape(-1)
+        total += sum(float(np.vecdot(part, part)) for part in _blocks(flat))
+    return math.sqrt(total)
+
+
+def update_in_place(
+    update: Callable[..., tuple[Array, Array, Array]],
+    rule: str,
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    *,
+    scale: float,
+    **options: Any,
+) -> tuple[Array, Array, Array]:
+    """New (p, m, v) in the memory of g, m and v, where that can be written to."""
+    if rule not in _ELEMENTWISE:
+        return update(p, g * scale, m, v, **options)
+    old = np.ascontiguousarray(p).reshape(-1)
+    g, m, v = (_writable(x, p.dtype) for x in (g, m, v))
+    new = tuple(x.reshape(-1) for x in (g, m, v))
+    starts = range(0, old.size, BLOCK)
+    team = threads.Team(max(1, min(threads.threads(), len(starts))))
+
+    def work(t: int) -> None:
+        for start in starts[t :: team.size]:
+            at = slice(start, start + BLOCK)
+            parts = [x[at] for x in new]
+            for part, result in zip(parts, update(old[at], parts[0] * scale, *parts[1:], **options), strict=True):
+                part[:] = result
+
+    team.run(work)
+    return g, m, v
+
+
+def _writable(x: Array, dtype: Any) -> Array:
+    return x if x.dtype == dtype and x.flags.writeable and x.flags.c_contiguous else np.array(x, dtype, order="C")
+
+
+def _blocks(flat: Array) -> list[Array]:
+    return [flat[start : start + BLOCK] for start in range(0, flat.size, BLOCK)]

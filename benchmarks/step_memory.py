@@ -1,0 +1,143 @@
+"""Peak memory of a training step: refbert's backends against transformers, each in a process of its own.
+
+    python benchmarks/step_memory.py                              bert-base, 8 × 128, numpy and torch
+    python benchmarks/step_memory.py --model bert-mini --shape 32x128 --backends numpy --json memory.json
+
+Two kinds of work: ``gradients`` is the loss of masked LM (15 %) and next sentence and its gradients; ``step`` adds
+clipping to norm 1 and AdamW, as a pretraining step does. Each side does three of them in a fresh process, which then
+reports the most memory it ever held (VmHWM), libraries and weights included; so Linux only.
+
+transformers is BertForPreTraining in training mode with ``loss.backward()``, clip_grad_norm_ and torch.optim.AdamW,
+gradients freed between steps (zero_grad's default). Dropout is off on both sides unless --dropout says otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+WORK = ("gradients", "step")
+HEADS = ("masked_lm", "next_sentence")
+STEPS = 3
+
+
+def main() -> None:
+    options = parse()
+    if options.side:
+        print(json.dumps(measure(options)))
+        return
+    B, S = options.shape
+    report: dict[str, Any] = {"model": options.model, "B": B, "S": S, "dropout": options.dropout, "results": []}
+    for work in WORK:
+        peaks = {side: fresh(side, work) for side in ("transformers", *options.backends)}
+        theirs = peaks["transformers"]["megabytes"]
+        for side, measured in peaks.items():
+            result = {"work": work, "side": side, **measured, "ratio": measured["megabytes"] / theirs}
+            report["results"].append(result)
+            print(f"{work:10} {side:14} {result['megabytes']:8.0f} MB   {result['ratio']:.2f} of transformers")
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="bert-base-uncased", help="a preset's name")
+    parser.add_argument("--shape", type=read_shape, default=(8, 128), metavar="BxS")
+    parser.add_argument("--backends", nargs="+", default=["numpy", "torch"])
+    parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--side", help=argparse.SUPPRESS)
+    parser.add_argument("--work", choices=WORK, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def read_shape(text: str) -> tuple[int, int]:
+    B, S = text.split("x")
+    return int(B), int(S)
+
+
+def fresh(side: str, work: str) -> dict[str, Any]:
+    """Measure in a process of its own, with the same arguments."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--side", side, "--work", work]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """The peak in this process, and the last step's loss, which tells whether both sides learn the same way."""
+    make = hugging_face if options.side == "transformers" else ours
+    step = make(options)
+    losses = [step() for _ in range(STEPS)]
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+    return {"megabytes": peak / 1024, "losses": losses}
+
+
+def make_batch(options: argparse.Namespace, vocabulary: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    B, S = options.shape
+    rng = np.random.default_rng(0)
+    labels = np.full((B, S), -100)
+    for row in labels:
+        chosen = rng.choice(S, max(1, round(0.15 * S)), replace=False)
+        row[chosen] = rng.integers(1000, vocabulary, len(chosen))
+    return rng.integers(1000, vocabulary, (B, S)), {"labels": labels, "next_sentence_label": rng.integers(0, 2, B)}
+
+
+def configuration(options: argparse.Namespace) -> Any:
+    import refbert
+
+    rates = {"hidden_dropout_prob": options.dropout, "attention_probs_dropout_prob": options.dropout}
+    return refbert.preset(options.model).replace(**rates)
+
+
+def ours(options: argparse.Namespace) -> Callable[[], float]:
+    import refbert
+    from refbert.training import Optimizer
+
+    config = configuration(options)
+    model = refbert.from_config(config, heads=HEADS, backend=options.side)
+    ids, labels = make_batch(options, config.vocab_size)
+    batch = refbert.Batch(input_ids=ids)
+    optimizer = Optimizer(rule="adamw")
+
+    def step() -> float:
+        dropout = refbert.Dropout(0, optimizer.updates) if options.dropout else None
+        if options.work == "gradients":
+            return model.device_loss_and_gradients(batch, labels, dropout=dropout)[0]
+        return model.train_step(batch, labels, optimizer, lr=1e-4, dropout=dropout)[0]
+
+    return step
+
+
+def hugging_face(options: argparse.Namespace) -> Callable[[], float]:
+    import torch
+    import transformers
+
+    config = configuration(options)
+    model = transformers.BertForPreTraining(transformers.BertConfig(**config.to_dict())).train()
+    ids, labels = make_batch(options, config.vocab_size)
+    inputs = {name: torch.from_numpy(x) for name, x in {"input_ids": ids, **labels}.items()}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01)
+
+    def step() -> float:
+        optimizer.zero_grad()
+        loss = model(**inputs).loss
+        loss.backward()
+        if options.work == "step":
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+        return float(loss.detach())
+
+    return step
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""What the numpy backend's training step stands on: threads, memory that is used again, updates in place."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import warnings
+
+import numpy as np
+import pytest
+
+from refbert import ops, registry
+from refbert.training import Optimizer
+from refbert_numpy import threads, updates
+from refbert_numpy.memory import Recycler
+
+
+def test_memory_is_used_again_only_when_nobody_holds_it():
+    memory = Recycler("float32")
+    x = memory.take(30, 40)
+    address = x.ctypes.data
+    assert address % 64 == 0
+    views = [x[3:], x.reshape(-1)[7:], x.T[:, ::2], memoryview(x), np.asarray(memoryview(x))]
+    del x
+    while views:
+        assert memory.take(30, 40).ctypes.data != address
+        views.pop(0)
+    gc.collect()
+    assert address in {memory.take(30, 40).ctypes.data for _ in range(2)} | {
+        one.ctypes.data for one in [memory.take(30, 40), memory.take(30, 40)]
+    }
+
+
+def test_memory_is_not_wasted_on_small_arrays_nor_kept_for_shapes_gone_by():
+    memory = Recycler("float64")
+    large = memory.take(1000).ctypes.data
+    assert memory.take(100).ctypes.data != large
+    assert memory.take(900).ctypes.data == large
+    memory.forget()
+    assert memory.take(900).ctypes.data == large  # taken since
+    memory.forget()
+    memory.forget()
+    assert not memory._free
+
+
+def test_every_thread_works_and_waits_for_the_others():
+    team, seen, after = threads.Team(3), set(), []
+
+    def work(t):
+        seen.add(t)
+        team.sync()
+        after.append(len(seen))
+
+    team.run(work)
+    assert seen == {0, 1, 2}
+    assert after == [3, 3, 3]
+
+
+@pytest.mark.parametrize("who", [0, 2])
+def test_an_error_in_one_thread_ends_the_others_and_the_team_goes_on(who):
+    team, before = threads.Team(3), threads.threads()
+
+    def work(t):
+        if t == who:
+            raise ZeroDivisionError("this one")
+        team.sync()
+
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError, match="this one"):
+            team.run(work)
+    team.run(lambda t: team.sync())
+    assert threads.threads() == before
+
+
+def test_blas_has_one_thread_meanwhile_and_its_own_again_afterwards():
+    before, inside = threads.threads(), []
+    threads.Team(2).run(lambda t: inside.append(threads.threads()))
+    assert inside == [1, 1]
+    assert threads.threads() == before
+
+
+def test_threads_obey_the_callers_error_state():
+    team = threads.Team(2)
+    with np.errstate(divide="ignore"):
+        team.run(lambda t: np.divide(np.ones(1), 0))
+    with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
+        team.run(lambda t: np.divide(np.ones(1), t))
+
+
+def test_teams_of_several_callers_take_turns():
+    done = []
+
+    def caller():
+        team = threads.Team(3)
+        for _ in range(20):
+            team.run(lambda t: team.sync())
+        done.append(True)
+
+    callers = [threading.Thread(target=caller) for _ in range(3)]
+    for one in callers:
+        one.start()
+    for one in callers:
+        one.join(60)
+    assert done == [True] * 3
+
+
+def test_without_control_of_blas_there_is_one_thread(monkeypatch):
+    monkeypatch.setattr(threads, "_controls", lambda: None)
+    assert threads.threads() == 1
+    threads.Team(2).run(lambda t: None)
+
+
+OPTIONS = {"lr": 0.1, "beta1": 0.9, "beta2": 0.999, "eps": 1e-6, "weight_decay": 0.01}
+
+
+@pytest.mark.parametrize("rule", ["bert_adam", "adamw", "lamb"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_update_in_place_has_the_truths_bits(monkeypatch, rule, dtype):
+    monkeypatch.setattr(updates, "BLOCK", 16)
+    monkeypatch.setattr(threads, "threads", lambda: 3)
+    rng = np.random.default_rng(0)
+    p, g, m, v = (rng.random((7, 11)).astype(dtype) for _ in range(4))
+    options = OPTIONS | ({} if rule == "bert_adam" else {"step": 3})
+    expected = getattr(ops, rule)(p, g * 0.3, m, v, **options)
+    old = p.copy()
+    p.flags.writeable = False
+    got = registry.create("numpy", dtype=dtype).update_in_place(rule, p, g, m, v, scale=0.3, **options)
+    for one, other in zip(got, expected, strict=True):
+        assert one.dtype == np.dtype(dtype)
+        assert np.array_equal(one, other)
+    assert np.array_equal(p, old)
+
+
+def test_moments_that_cannot_be_written_to_are_copied():
+    p, g, m, v = (np.full(5, 0.5, np.float32) for _ in range(4))
+    m.flags.writeable = v.flags.writeable = g.flags.writeable = False
+    new = registry.create("numpy").update_in_place("bert_adam", p, g, m, v, scale=1.0, **OPTIONS)
+    assert not any(np.shares_memory(x, y) for x in new for y in (p, g, m, v))
+
+
+def test_the_norm_is_the_truths(monkeypatch):
+    monkeypatch.setattr(updates, "BLOCK", 16)
+    rng = np.random.default_rng(0)
+    gradients = {"a": rng.standard_normal((7, 11)), "b": rng.standard_normal(3), "c": np.zeros((0, 2))}
+    _, expected = ops.clip_by_global_norm(gradients, max_norm=1.0)
+    assert abs(updates.gradient_norm(gradients) - expected) <= 80 * 2.0**-53 * expected
+    assert updates.gradient_norm({}) == 0
+    assert updates.gradient_norm({"a": np.array([1.0, np.nan])}) != updates.gradient_norm({"a": np.ones(2)})
+
+
+def test_a_step_leaves_the_gradients_and_apply_takes_them():
+    rng = np.random.default_rng(0)
+    backend = registry.create("numpy")
+    parameters = {"w": rng.standard_normal((3, 4)).astype(np.float32)}
+    gradients = {"w": rng.standard_normal((3, 4)).astype(np.float32)}
+    old = {name: x.copy() for name, x in (parameters | {"g": gradients["w"]}).items()}
+    stepping, applying = Optimizer(), Optimizer()
+    new, norm = stepping.step(backend, parameters, gradients, lr=0.1)
+    assert np.array_equal(gradients["w"], old["g"])
+    taken = dict(parameters)
+    with warnings.catch_warnings():
+        assert applying.apply(backend, taken, gradients, lr=0.1) == norm
+    assert not gradients
+    assert np.array_equal(taken["w"], new["w"])
+    assert np.array_equal(parameters["w"], old["w"])
+    assert np.array_equal(applying.m["w"], stepping.m["w"])
