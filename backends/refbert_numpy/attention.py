@@ -118,18 +118,35 @@ def attention(
     return y, pullback
 
 
-def attend(q: Array, k: Array, v: Array, terms: KeyMask, context: Array, buffer: Array) -> None:
-    """context ← attention, all [B, A, S, D], for inference; q comes scaled, ``buffer`` is `scores_buffer_shape`'s.
+def attend(
+    q: Array,
+    k: Array,
+    v: Array,
+    terms: KeyMask,
+    context: Array,
+    buffer: Array,
+    *,
+    sequences: tuple[int, int],
+    heads: int,
+    rows: tuple[int, int],
+) -> None:
+    """context ← attention for the queries of some of the B·S rows, all [B·S, H], for inference.
 
-    The division by softmax's sums is done on the context, which is S/D times smaller than the probabilities.
+    q comes scaled, ``buffer`` is `scores_buffer_shape`'s. The division by softmax's sums is done on the context, which
+    is S/D times smaller than the probabilities. Raises ValueError if H is not a multiple of heads.
     """
-    B, heads, S, _ = q.shape
+    B, S = sequences
+    H = q.shape[1]
     ones = np.ones(S, q.dtype)
+    Q, K, V, C = (split(x.reshape(B, S, H), heads) for x in (q, k, v, context))  # [B, A, S, D]
     for b, a in blocks(B, heads, S):
-        out = context[b, a]
-        P = buffer[: len(out)]
-        terms.numerators(b, q[b, a], k[b, a], P)
-        np.matmul(P, v[b, a], out=out)
+        mine = slice(max(0, rows[0] - b * S), max(0, min(S, rows[1] - b * S)))
+        if mine.start >= mine.stop:
+            continue
+        out = C[b, a, mine]
+        P = buffer[: len(out), : out.shape[1]]
+        terms.numerators(b, Q[b, a, mine], K[b, a], P)
+        np.matmul(P, V[b, a], out=out)
         out /= np.vecdot(P, ones)[..., None]  # a product with ones: 0.02 ms where a sum costs 0.06
 
 

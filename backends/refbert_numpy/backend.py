@@ -14,7 +14,7 @@ from refbert.ops.types import Array, Ids, Pullback
 from refbert.reference import ReferenceBackend
 from refbert_numpy.attention import attention
 from refbert_numpy.gelu import gelu_in_place
-from refbert_numpy.layer import Workspace, encoder_layer, normalize_in_place
+from refbert_numpy.layer import Workspace, encoder_layer, normalize_in_place, packed_encoder_layer
 from refbert_numpy.memory import Recycler
 from refbert_numpy.updates import gradient_norm, update_in_place
 
@@ -59,6 +59,12 @@ class NumpyBackend(ReferenceBackend):
             activation=activation,
             eps=eps,
         )
+
+    def packed_encoder_layer(
+        self, x: Array, params: Mapping[str, Array], *, lengths: Host, heads: int, activation: str, eps: float
+    ) -> Array:
+        """A whole layer over sequences end to end, without gradients; see refbert_numpy.layer."""
+        return packed_encoder_layer(x, params, self._work, lengths=lengths, heads=heads, activation=activation, eps=eps)
 
     def objective(
         self,

@@ -1,0 +1,79 @@
+"""The inference layer when several threads share it, however few rows there are: the truth's numbers, the same bits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import refbert
+from refbert.spec.packed import packed_layer
+from refbert.spec.parts import Scope
+from refbert_numpy import layer
+
+CONFIG = refbert.BertConfig(vocab_size=50, hidden_size=24, num_hidden_layers=2, num_attention_heads=3)
+LAYER = "bert.encoder.layer.0."
+
+
+@pytest.fixture(params=[1, 2, 3])
+def team(request, monkeypatch):
+    """As many threads, from the first row on."""
+    monkeypatch.setattr(layer, "ENOUGH", 1)
+    monkeypatch.setattr(layer, "threads", lambda: request.param)
+    return request.param
+
+
+def model(backend, dtype):
+    return refbert.from_config(CONFIG, backend=backend, dtype=dtype, seed=1, pooler=True)
+
+
+@pytest.mark.parametrize(("dtype", "most"), [("float32", 1e-5), ("float64", 1e-12)])
+@pytest.mark.parametrize(("B", "S"), [(0, 3), (1, 1), (1, 9), (2, 8), (3, 5), (5, 3), (7, 1)])
+def test_padded(team, dtype, most, B, S):
+    """Threads get whole sequences, parts of one, or the end of one and the beginning of the next."""
+    rng = np.random.default_rng(0)
+    mask = (np.arange(S) < rng.integers(1, S + 1, B)[:, None]).astype(int)
+    batch = refbert.Batch(input_ids=rng.integers(0, 50, (B, S)), attention_mask=mask)
+    ours, truth = model("numpy", dtype), model("reference", "float64")
+    one, two = (ours(batch).last_hidden_state for _ in range(2))
+    assert np.array_equal(one, two)
+    assert np.abs(one - truth(batch).last_hidden_state).max(initial=0) < most
+
+
+@pytest.mark.parametrize(("dtype", "most"), [("float32", 1e-5), ("float64", 1e-12)])
+@pytest.mark.parametrize("lengths", [[], [1], [9], [3, 3, 3], [1, 7, 2, 2, 2], [9, 1], [1, 1, 1, 1], [5, 4, 3, 2, 1]])
+def test_packed(team, dtype, most, lengths):
+    ours, truth = model("numpy", dtype), model("reference", "float64")
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((sum(lengths), 24)).astype(dtype)
+    c = truth.choices
+    options = {"heads": c.heads, "activation": c.activation, "eps": c.layer_norm_eps}
+    y, again = (
+        ours.backend.packed_encoder_layer(x, Scope(ours.parameters, LAYER), lengths=np.array(lengths, int), **options)
+        for _ in range(2)
+    )
+    assert np.array_equal(y, again)
+    want = packed_layer(truth.backend, Scope(truth.parameters, LAYER), x.astype(float), np.array(lengths, int), c)
+    assert y.shape == x.shape
+    if lengths:
+        assert np.abs(y - np.concatenate(want)).max() < most
+
+
+def test_lengths_that_do_not_fit(team):
+    ours = model("numpy", "float32")
+    x = np.zeros((5, 24), np.float32)
+    for lengths in ([2, 2], [3, 3], []):
+        with pytest.raises(ValueError, match="lengths add up"):
+            ours.backend.packed_encoder_layer(
+                x, Scope(ours.parameters, LAYER), lengths=np.array(lengths, int), heads=3, activation="relu", eps=1e-12
+            )
+
+
+def test_an_error_in_a_thread_is_the_callers(team):
+    ours = model("numpy", "float32")
+    with pytest.raises(ValueError, match="unheard of"):
+        ours.backend.encoder_layer(
+            np.zeros((4, 3, 24), np.float32), Scope(ours.parameters, LAYER), mask=np.ones((4, 3)), heads=3,
+            mask_value=-np.inf, activation="unheard of", eps=1e-12,
+        )  # fmt: skip
+    batch = refbert.Batch(input_ids=np.ones((4, 3), int))
+    assert np.isfinite(ours(batch).last_hidden_state).all()  # and the team works on
