@@ -19,6 +19,7 @@ from refbert.cli.backends import backends
 from refbert.cli.bench import bench
 from refbert.cli.conform import conform
 from refbert.cli.evaluate import evaluate
+from refbert.cli.explain import explain
 from refbert.cli.finetune import finetune
 from refbert.cli.info import info
 from refbert.cli.pretrain import pretrain
@@ -44,6 +45,7 @@ cli.add_command(info)
 cli.add_command(bench)
 cli.add_command(conform)
 cli.add_command(audit)
+cli.add_command(explain)
 cli.add_command(scoreboard)
 
 

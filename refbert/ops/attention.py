@@ -44,7 +44,7 @@ def attention(
     keep: Mask | None = None,
     rate: float = 0.0,
 ) -> tuple[Array, Pullback]:
-    """y = dropout(softmax(q kᵀ/√D + mask)) v per head, heads concatenated."""
+    """y = dropout(softmax(q kᵀ/√D + mask)) v per head, heads concatenated. Raises ValueError as its parts do."""
     p, probabilities_back = attention_probabilities(q, k, mask=mask, heads=heads, mask_value=mask_value)
     p_dropped, dropout_back = dropout(p, keep=keep, rate=rate) if keep is not None else (p, None)
     V = split_heads(v, heads)  # [B, A, S, D]

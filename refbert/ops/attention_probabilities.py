@@ -60,7 +60,7 @@ def attention_probabilities(q: Array, k: Array, *, mask: Mask, heads: int, mask_
 
 
 def split_heads(x: Array, heads: int) -> Array:
-    """[B, S, A·D] -> [B, A, S, D]."""
+    """[B, S, A·D] -> [B, A, S, D]. Raises ValueError if the features are not a multiple of heads."""
     B, S, H = x.shape
     if H % heads:
         raise ValueError(f"{H} features do not divide into {heads} heads")

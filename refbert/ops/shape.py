@@ -5,6 +5,10 @@ Source   No paper's: the spec needs them to tell start logits from end logits an
 Shapes   reshape: x [...], shape with the same number of entries  ->  y [shape], row-major order kept
          transpose: x with n axes, axes a permutation of 0 … n−1  ->  y, where axis i of y is axis axes[i] of x
 
+Equation
+    reshape: y has x's entries in the same row-major order, y.flat_n = x.flat_n
+    transpose: y_{i_0, i_1, …} = x_j where j_{axes[k]} = i_k
+
 Gradient
     Both only rename entries, so the cotangent is renamed back: reshape to the old shape, or the inverse permutation.
 """

@@ -10,7 +10,15 @@ Shapes   x [B, S, H], mask [B, S]  ->  y [B, S, H]
     y = LN(x + dropout(a W_O + b_O))
 
     Backward: x is used four times, as the residual and as the input of the three projections, so dx is the sum of
-    four cotangents.
+    four cotangents. With u = x + dropout(o), o = a W_O + b_O:
+
+        du = LN's pullback of dy              do = dropout's pullback of du
+        da = do W_Oᵀ                          dq, dk, dv = Attention's pullback of da
+        dx = du + dq W_Qᵀ + dk W_Kᵀ + dv W_Vᵀ
+
+        dW_Q = xᵀ dq,   db_Q = Σ_n dq_n       and so for K and V; dW_O = aᵀ do, db_O = Σ_n do_n
+
+    db_K = 0: the same vector added to every key moves all scores of a query together, which softmax does not see.
 """
 
 from __future__ import annotations

@@ -9,6 +9,10 @@ Shapes   input_ids, token_type_ids [B, S]  ->  x [B, S, H]
 
     Backward: LN's pullback gives de; the sum hands the same de to all three tables, each of which adds it up over the
     rows that looked it up (a segment row over half a batch, a position row over all B sequences).
+
+        dE_word_v     = Σ_{(b, s) : ids_bs = v} de_bs
+        dE_segment_t  = Σ_{(b, s) : types_bs = t} de_bs
+        dE_position_s = Σ_b de_bs
 """
 
 from __future__ import annotations

@@ -6,6 +6,14 @@ Shapes   x [B, S, H]  ->  y [B, S, H], through [B, S, F]
     y = LN(x + dropout(act(x W₁ + b₁) W₂ + b₂))
 
     Backward: x is used twice, as the residual and as the input of W₁.
+
+        z = x W₁ + b₁,   g = act(z)           o = g W₂ + b₂,   u = x + dropout(o)
+
+        du = LN's pullback of dy              do = dropout's pullback of du
+        dg = do W₂ᵀ                           dz = act′(z) dg
+        dx = du + dz W₁ᵀ
+
+        dW₁ = xᵀ dz,   db₁ = Σ_n dz_n         dW₂ = gᵀ do,   db₂ = Σ_n do_n
 """
 
 from __future__ import annotations

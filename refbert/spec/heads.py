@@ -31,10 +31,18 @@ def masked_lm(
 ) -> tuple[A, BlockPullback[A]]:
     """Logits [P, V] of the vocabulary at the flat positions [P] (position s of sequence b is b·S + s).
 
+    Shapes   hidden [B, S, H], positions [P]  ->  logits [P, V]
+
         t = LN(act(h W + b)),     logits = t Eᵀ + bias,     E the word embeddings [V, H]
 
     Only the asked positions are projected: V is 40 times H. E receives two gradients in a training step, one from
     here and one from the lookup (`refbert.spec.parts.accumulate` adds them).
+
+        Backward: with z = h W + b and g = act(z), and 0 at the positions that were not asked for:
+
+            dt = dlogits E                    dE = dlogitsᵀ t,   dbias = Σ_n dlogits_n
+            dg = LN's pullback of dt          dz = act′(z) dg
+            dh = dz Wᵀ                        dW = hᵀ dz,   db = Σ_n dz_n
     """
     rows, rows_back = ops.gather(hidden, positions)  # [P, H]
     name = "cls.predictions.transform."
@@ -64,14 +72,28 @@ def masked_lm(
 
 
 def next_sentence(ops: Backend[A], p: Mapping[str, A], pooled: A) -> tuple[A, BlockPullback[A]]:
-    """Logits [B, 2]: index 0 for "B follows A", index 1 for "B is random"."""
+    """Logits [B, 2]: index 0 for "B follows A", index 1 for "B is random".
+
+    Shapes   pooled [B, H]  ->  logits [B, 2]
+
+        logits = pooled W + b
+
+        Backward: a linear map's, dpooled = dlogits Wᵀ, dW = pooledᵀ dlogits, db = Σ_b dlogits_b.
+    """
     return _project(ops, p, pooled, "cls.seq_relationship")
 
 
 def classifier(
     ops: Backend[A], p: Mapping[str, A], x: A, c: Choices, draws: Dropout | None = None
 ) -> tuple[A, BlockPullback[A]]:
-    """Logits [..., K] after dropout: of the pooled vector [B, H] (sequences, choices) or of every token [B, S, H]."""
+    """Logits [..., K] after dropout: of the pooled vector [B, H] (sequences, choices) or of every token [B, S, H].
+
+    Shapes   x [..., H]  ->  logits [..., K]; K = 1 for the choices of a question
+
+        d = dropout(x),     logits = d W + b
+
+        Backward: dd = dlogits Wᵀ, dx = dropout's pullback of dd; dW = dᵀ dlogits, db = Σ_n dlogits_n.
+    """
     dropped, dropout_back = dropout(ops, x, site="classifier", rate=c.classifier_dropout, draws=draws)
     logits, project_back = _project(ops, p, dropped, "classifier")
 
@@ -84,7 +106,14 @@ def classifier(
 
 
 def question_answering(ops: Backend[A], p: Mapping[str, A], hidden: A) -> tuple[A, BlockPullback[A]]:
-    """Logits [B, S, 2]: how well each position serves as the start (index 0) and the end (index 1) of the answer."""
+    """Logits [B, S, 2]: how well each position serves as the start (index 0) and the end (index 1) of the answer.
+
+    Shapes   hidden [B, S, H]  ->  logits [B, S, 2]
+
+        logits = hidden W + b               the columns of W are the paper's start vector S and end vector E
+
+        Backward: a linear map's, dhidden = dlogits Wᵀ, dW = hiddenᵀ dlogits and db = Σ dlogits over all positions.
+    """
     return _project(ops, p, hidden, "qa_outputs")
 
 

@@ -26,12 +26,12 @@ Loss = tuple[A, Callable[[A], tuple[A, ...]]]
 
 
 def labelled(labels: Host) -> int:
-    """How many labels count."""
+    """How many labels [...] count."""
     return int(np.count_nonzero(labels != IGNORE))
 
 
 def denominators(heads: Collection[str], labels: Mapping[str, Host], S: int, c: Choices) -> dict[str, float]:
-    """By head, what the sum of its losses over these labels is divided by; S is the length of the batch's rows.
+    """By head, what the sum of its losses over these labels ([B], [B, S] or [B, K]) is divided by; S: the rows' length.
 
     masked_lm: the labelled positions (Google adds 1e-5). question_answering has two sums and so two entries,
     "question_answering.start" and "question_answering.end", each twice the sequences that count, since the loss is
@@ -59,22 +59,50 @@ def _masked_lm(labels: Host, c: Choices) -> float:
 
 
 def masked_lm_loss(ops: Backend[A], logits: A, labels: Host, denominator: float) -> Loss[A]:
-    """Mean over the labelled positions; logits [P, V], labels [P]."""
+    """Mean over the labelled positions; logits [P, V], labels [P].
+
+    Shapes   logits [P, V], labels [P]  ->  loss, a scalar (shape [])
+
+        loss = 1/M Σ_n (lse(z_n) − z_{n,c_n})         M the labelled positions; in Google's code that number + 1e-5
+
+        Backward: cross_entropy's, dz_nj = dloss/M (p_nj − δ_{j,c_n}) with p = softmax(z).
+    """
     return ops.cross_entropy(logits, labels, denominator=denominator)
 
 
 def mean_loss(ops: Backend[A], logits: A, labels: Host, denominator: float) -> Loss[A]:
-    """Mean over the labelled rows: next sentence [B, 2], classes [B, K], tags [B, S, K], choices [B, C]."""
+    """Mean over the labelled rows: next sentence [B, 2], classes [B, K], tags [B, S, K], choices [B, C].
+
+    Shapes   logits [..., C], labels [...]  ->  loss, a scalar (shape [])
+
+        loss = 1/M Σ_{n labelled} (lse(z_n) − z_{n,c_n})         M the labelled rows
+
+        Backward: cross_entropy's, dz_nj = dloss/M (p_nj − δ_{j,c_n}) with p = softmax(z); 0 in rows that do not count.
+    """
     return ops.cross_entropy(logits, labels, denominator=denominator)
 
 
 def regression_loss(ops: Backend[A], logits: A, targets: Host, denominator: float) -> Loss[A]:
-    """Mean squared error over all entries; logits [B, K], targets [B, K]."""
+    """Mean squared error over all entries; logits [B, K], targets [B, K].
+
+    Shapes   logits [B, K], targets [B, K]  ->  loss, a scalar (shape [])
+
+        loss = 1/M Σ_nk (x_nk − t_nk)²         M = B·K
+
+        Backward: mean_squared_error's, dx_nk = dloss · 2 (x_nk − t_nk)/M.
+    """
     return ops.mean_squared_error(logits, targets, denominator=denominator)
 
 
 def choice_loss(ops: Backend[A], scores: A, labels: Host, choices: int, denominator: float) -> Loss[A]:
-    """Softmax over the choices of each question; scores [B·C, 1], labels [B]."""
+    """Softmax over the choices of each question; scores [B·C, 1], labels [B].
+
+    Shapes   scores [B·C, 1], labels [B]  ->  loss, a scalar (shape [])
+
+        z_bc = scores_{b·C + c},     loss = 1/M Σ_b (lse(z_b) − z_{b,label_b})         M the labelled questions
+
+        Backward: cross_entropy's for z, then the same numbers as a column: dscores_{b·C + c} = dz_bc.
+    """
     rows, reshape_back = ops.reshape(scores, (len(labels), choices))
     loss, loss_back = mean_loss(ops, rows, labels, denominator)
 
@@ -91,6 +119,15 @@ def span_loss(
 
     An answer outside the window does not count. Hugging Face clamps positions into [0, S], ignores S, and averages
     each half over the sequences that count; Google's one-hot is zero outside [0, S) and averages over all B.
+
+    Shapes   logits [B, S, 2], starts [B], ends [B]  ->  loss, a scalar (shape [])
+
+        a_bs = logits_bs0,     e_bs = logits_bs1
+        loss = 1/M_a Σ_b (lse(a_b) − a_{b,start_b}) + 1/M_e Σ_b (lse(e_b) − e_{b,end_b})
+
+        M_a and M_e are the given denominators: twice the sequences that are averaged over, which makes it half the sum.
+
+        Backward: both halves get dloss as it is; their gradients are cross_entropy's, each in its own column of logits.
     """
     B, S, _ = logits.shape
     split, transpose_back = ops.transpose(logits, (2, 0, 1))  # [2, B, S]

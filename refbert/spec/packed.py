@@ -5,6 +5,8 @@
 Everything but attention treats rows one by one and does not care where a sequence ends. Positions count from 0 in each
 sequence. The results are those of the padded batch, at its tokens.
 
+Source   No paper's: padding is no part of Vaswani et al. 2017 or Devlin et al. 2019, and what is not computed for it
+         changes nothing at the tokens.
 Shapes   input_ids, token_type_ids [N], lengths [B]  ->  hidden [N, H]
 """
 

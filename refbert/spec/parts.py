@@ -28,12 +28,12 @@ class Scope(Mapping[str, A]):
 
 
 def prefixed(prefix: str, gradients: Mapping[str, A]) -> dict[str, A]:
-    """The same gradients under their full names."""
+    """The same gradients [...] under their full names."""
     return {prefix + name: gradient for name, gradient in gradients.items()}
 
 
 def accumulate(ops: Backend[A], *parts: Mapping[str, A]) -> dict[str, A]:
-    """The union of gradients; where a parameter is used in several places (tied weights), their sum."""
+    """The union of gradients [...]; where a parameter is used in several places (tied weights), their sum."""
     total: dict[str, A] = {}
     for part in parts:
         for name, gradient in part.items():
@@ -42,7 +42,10 @@ def accumulate(ops: Backend[A], *parts: Mapping[str, A]) -> dict[str, A]:
 
 
 def activate(ops: Backend[A], x: A, activation: str) -> Out[A]:
-    """The configured activation: "gelu_erf", "gelu_tanh", "relu", "tanh" or "linear" (the identity)."""
+    """The configured activation, [...] -> [...]: "gelu_erf", "gelu_tanh", "relu", "tanh" or "linear" (the identity).
+
+    Raises ValueError for another name.
+    """
     if activation in ("gelu_erf", "gelu_tanh"):
         return ops.gelu(x, form=activation.removeprefix("gelu_"))
     if activation == "relu":
@@ -55,7 +58,7 @@ def activate(ops: Backend[A], x: A, activation: str) -> Out[A]:
 
 
 def dropout(ops: Backend[A], x: Any, *, site: str, rate: float, draws: Dropout | None) -> Out[A]:
-    """Dropout at a named site; the identity in inference (``draws`` is None) and at rate 0."""
+    """Dropout at a named site, [...] -> [...]; the identity in inference (``draws`` is None) and at rate 0."""
     if draws is None or rate == 0:
         return x, _identity
     return ops.dropout(x, keep=draws.keep(site, tuple(x.shape), rate), rate=rate)

@@ -5,6 +5,11 @@ Source   Google's modeling.py (BertModel, "pooler"): a dense layer with tanh on 
 Shapes   hidden [B, S, H]  ->  pooled [B, H]
 
     pooled = tanh(hidden[:, 0] W + b)
+
+    Backward: only the first position of each sequence was read, so every other gets 0.
+
+        dz = dpooled (1 − pooled²)            z = hidden[:, 0] W + b
+        dhidden[:, 0] = dz Wᵀ                 dW = hidden[:, 0]ᵀ dz,   db = Σ_b dz_b
 """
 
 from __future__ import annotations
