@@ -17,6 +17,7 @@ How a backend rounds follows from its dtype; one that rounds otherwise declares 
 ``compiles = True``; refbert itself does not care, the conformance suite then tries fewer shapes. A backend whose arrays
 should not travel through the host on their way from one of its dtypes to another (mixed precision) may have a method
 ``cast(x)``: an array of another instance of the backend, in this one's dtype, on this one's device, sharing no memory.
+One that should not hold a clipped copy of all gradients has both methods of `refbert.training.optimizer.InPlace`.
 """
 
 from __future__ import annotations

@@ -325,12 +325,27 @@ class CupyBackend:
         """(clipped gradients, the norm before). One wait for the device, not one per tensor."""
         with self._device:
             wide = {name: g.astype(self._wide, copy=False) for name, g in gradients.items()}
-            squares = cupy.asnumpy(cupy.stack([(g * g).sum() for g in wide.values()])).tolist() if wide else []
-            norm = math.sqrt(sum(squares))
+            norm = self.gradient_norm(wide)
             scale = float(max_norm) / (norm + epsilon) if norm + epsilon > max_norm else 1.0
             if not math.isfinite(norm):
                 scale = math.nan
             return {name: (g * scale).astype(self.dtype, copy=False) for name, g in wide.items()}, norm
+
+    def gradient_norm(self, gradients: Mapping[str, Array]) -> float:
+        """The norm over all gradients: one wait for the device, no copy of them all."""
+        with self._device:
+            wide = (g.astype(self._wide, copy=False) for g in gradients.values())
+            squares = [(g * g).sum() for g in wide]
+            return math.sqrt(sum(cupy.asnumpy(cupy.stack(squares)).tolist())) if squares else 0.0
+
+    def update_in_place(
+        self, rule: str, p: Array, g: Array, m: Array, v: Array, *, scale: float, **options: Any
+    ) -> tuple[Array, Array, Array]:
+        """The update of one tensor by its clipped gradient, so that no step holds a clipped copy of all of them."""
+        with self._device:
+            clipped = g if scale == 1 else (g.astype(self._wide, copy=False) * scale).astype(self.dtype, copy=False)
+            new: tuple[Array, Array, Array] = getattr(self, rule)(p, clipped, m, v, **options)
+            return new
 
 
 def mask_codes(mask: Host, mask_value: float) -> Host:

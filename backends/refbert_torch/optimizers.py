@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch.optim.adamw import adamw as torch_adamw
@@ -56,9 +57,20 @@ class Optimizers:
         self, gradients: Mapping[str, Tensor], *, max_norm: float, epsilon: float = 0.0
     ) -> tuple[dict[str, Tensor], float]:
         """(clipped gradients, the norm before)."""
-        norms = [torch.linalg.vector_norm(g) for g in gradients.values()]
-        norm = float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0
+        norm = self.gradient_norm(gradients)
         scale = max_norm / (norm + epsilon) if norm + epsilon > max_norm else 1.0
         if not math.isfinite(norm):
             scale = math.nan
         return {name: g * scale for name, g in gradients.items()}, norm
+
+    def gradient_norm(self, gradients: Mapping[str, Tensor]) -> float:
+        """The norm over all gradients: one wait for the device, no copy of them."""
+        norms = [torch.linalg.vector_norm(g) for g in gradients.values()]
+        return float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0
+
+    def update_in_place(
+        self, rule: str, p: Tensor, g: Tensor, m: Tensor, v: Tensor, *, scale: float, **options: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The update of one tensor by its clipped gradient, so that no step holds a clipped copy of all of them."""
+        new: tuple[Tensor, Tensor, Tensor] = getattr(self, rule)(p, g if scale == 1 else g * scale, m, v, **options)
+        return new
