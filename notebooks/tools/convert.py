@@ -1,0 +1,41 @@
+"""Percent-format Python files to Jupyter notebooks: ``python convert.py FILE.py …`` writes FILE.ipynb beside each."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def cells(text: str) -> list[tuple[str, str]]:
+    """("markdown" or "code", its source) for each cell; what stands before the first (the docstring) is left out."""
+    found = []
+    for part in re.split(r"^# %%", text, flags=re.MULTILINE)[1:]:
+        kind, _, body = part.partition("\n")
+        if kind.strip() == "[markdown]":
+            lines = (line.removeprefix("#").removeprefix(" ") for line in body.strip().split("\n"))
+            found.append(("markdown", "\n".join(lines)))
+        else:
+            found.append(("code", body.strip()))
+    return found
+
+
+def notebook(text: str) -> dict[str, Any]:
+    """The same as a notebook of format 4.5."""
+    made: list[dict[str, Any]] = []
+    for number, (kind, source) in enumerate(cells(text)):
+        cell: dict[str, Any] = {"cell_type": kind, "id": f"cell-{number}", "metadata": {}, "source": source}
+        if kind == "code":
+            cell |= {"execution_count": None, "outputs": []}
+        made.append(cell)
+    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    return {"cells": made, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        target = Path(name).with_suffix(".ipynb")
+        target.write_text(json.dumps(notebook(Path(name).read_text(encoding="utf-8")), indent=1), encoding="utf-8")
+        print(target)
