@@ -18,6 +18,7 @@ from refbert.cli.audit import audit
 from refbert.cli.backends import backends
 from refbert.cli.bench import bench
 from refbert.cli.conform import conform
+from refbert.cli.diff import diff
 from refbert.cli.evaluate import evaluate
 from refbert.cli.explain import explain
 from refbert.cli.finetune import finetune
@@ -25,6 +26,7 @@ from refbert.cli.info import info
 from refbert.cli.pretrain import pretrain
 from refbert.cli.run import run
 from refbert.cli.scoreboard import scoreboard
+from refbert.cli.trace import trace
 from refbert.errors import RefbertError, RefbertWarning
 
 __all__ = ["cli", "main"]
@@ -47,6 +49,8 @@ cli.add_command(conform)
 cli.add_command(audit)
 cli.add_command(explain)
 cli.add_command(scoreboard)
+cli.add_command(trace)
+cli.add_command(diff)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,0 +1,210 @@
+"""The page: nothing from outside, small, and right in a browser where there is one."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+import shutil
+import subprocess
+import zlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from small_checkpoint import write_small_checkpoint
+
+import refbert
+from refbert.reference import ReferenceBackend
+from refbert.tracing import Trace, run_pass, trace
+from refbert.tracing.lens import lens
+from refbert.tracing.maps import encode, largest, quantised, restored, thumbnail
+from refbert.tracing.page import data, page
+from refbert.tracing.trace import hidden_states
+
+TEXT = "the cat [MASK] on a mat."
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return refbert.load(write_small_checkpoint(tmp_path_factory.mktemp("small")), backend="reference")
+
+
+@pytest.fixture(scope="module")
+def traced(model):
+    return trace(model, TEXT, backward=True)
+
+
+def bytes_of(text):
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8)
+
+
+def random_attention(rng, layers, heads, S, spread):
+    z = spread * rng.standard_normal((layers, heads, S, S), dtype=np.float32)
+    p = np.exp(z - z.max(axis=-1, keepdims=True))
+    return p / p.sum(axis=-1, keepdims=True)
+
+
+class TestMaps:
+    def test_probabilities_come_back_within_what_is_promised(self):
+        p = random_attention(np.random.default_rng(0), 2, 3, 17, 3)
+        found = encode(list(p))
+        assert found.kept is None
+        assert found.share == (1.0, 1.0)
+        for layer, text in zip(p, found.layers, strict=True):
+            back = restored(bytes_of(text).reshape(layer.shape))
+            assert (abs(back - layer) <= (np.sqrt(layer) + 1 / 1020) / 255 + 1e-7).all()
+
+    def test_over_the_budget_each_row_keeps_its_largest(self):
+        p = random_attention(np.random.default_rng(1), 2, 3, 64, 2)
+        found = encode(list(p), budget=14_000)
+        assert found.kept is not None
+        assert sum(map(len, found.layers)) <= 14_000
+        left = largest(p[0], found.kept)
+        assert ((left > 0).sum(axis=-1) == found.kept).all()
+        np.testing.assert_array_equal(bytes_of(found.layers[0]).reshape(p[0].shape), quantised(left))
+        share = largest(p, found.kept).sum(axis=-1)
+        assert found.share == (pytest.approx(share.min(), rel=1e-5), pytest.approx(share.mean(), rel=1e-5))
+
+    def test_a_thumbnail_shows_the_largest_of_each_square(self):
+        p = np.zeros((1, 100, 100))
+        p[0, 57, 4] = 0.8
+        small = thumbnail(p)
+        assert small.shape == (1, 32, 32)
+        assert (small > 0).sum() == 1
+        assert small[0, 18, 1] == 0.8  # squares of 3 and 4: 56 to 58, 3 to 5
+        np.testing.assert_array_equal(thumbnail(p[:, :9, :9]), p[:, :9, :9])
+
+
+def outside(text):
+    """Whatever a page could load from elsewhere."""
+    shown = re.sub(r'<script type="application/json".*?</script>', "", text, flags=re.DOTALL)
+    shown = shown.replace("http://www.w3.org/2000/svg", "")  # a namespace's name, not an address that is read
+    return re.findall(r"https?://|//[a-z]+\.|@import|url\(|<link (?!rel=\"icon\" href=\"data:,\")|<img|src=", shown)
+
+
+def test_the_page_refers_to_nothing_outside(traced):
+    text = page(traced)
+    assert not outside(text)
+    assert "default-src 'none'" in text
+    assert outside(text + '<script src="x.js"></script>'), "the check cannot fail"
+
+
+def test_no_text_can_end_the_data(traced):
+    evil = "</script><script>alert(1)</script>"
+    text = page(replace(traced, text=evil, tokens=(evil, *traced.tokens[1:])))
+    assert text.count("</script>") == 2
+    assert "<script>alert" not in text
+    assert json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])["layers"] == 2
+
+
+def test_the_numbers_on_the_page_are_the_traces(traced):
+    found = data(traced)
+    rows = {row["name"]: row for row in found["tensors"]}
+    for name, x in traced.run.tensors().items():
+        assert rows[name]["shape"] == x.shape
+        assert rows[name]["rms"] == pytest.approx(np.sqrt((x**2).mean()), rel=1e-3)
+        assert rows[name]["min"] == pytest.approx(x.min(), rel=1e-3)
+        assert sum(rows[name]["histogram"]) == x.size
+    for call in traced.run.backward:
+        assert rows[call.name]["gradient"]["rms"] == pytest.approx(np.sqrt((call.gradient**2).mean()), rel=1e-3)
+    norms = {row["name"]: row["norm"] for row in found["parameters"]}
+    for name, g in traced.run.gradients.items():
+        assert norms[name] == pytest.approx(np.linalg.norm(g), rel=1e-3, abs=1e-12)
+    habits = found["attention"]["habits"][1][2]
+    p = traced.attentions[1][2]
+    assert habits["itself"] == pytest.approx(np.trace(p) / len(p), abs=1e-3)
+    assert habits["special"] == pytest.approx((p[:, 0] + p[:, -1]).mean(), abs=1e-3)
+    assert habits["previous"] == pytest.approx(np.trace(p, -1) / len(p), abs=1e-3)
+    assert habits["entropy"] == pytest.approx(-(p * np.log2(p)).sum(axis=-1).mean(), abs=1e-2)
+
+
+@pytest.fixture(scope="module")
+def long_trace(model):
+    """512 tokens, 12 layers of 12 heads (narrow ones), and attention of the size that trained models have."""
+    config = model.config.replace(
+        hidden_size=96, num_attention_heads=12, num_hidden_layers=12, intermediate_size=64, max_position_embeddings=512
+    )
+    made = refbert.from_config(config, heads=("masked_lm",), backend=ReferenceBackend("float32"))
+    made.tokenizer = model.tokenizer
+    ids = np.random.default_rng(0).integers(5, config.vocab_size, (1, 512))
+    batch = refbert.Batch(ids)
+    run = run_pass(made.backend, made.parameters, batch, made.choices, made.heads)
+    rng = np.random.default_rng(2)
+    calls = tuple(
+        replace(call, probabilities=random_attention(rng, 1, 12, 512, 2)) if call.probabilities is not None else call
+        for call in run.calls
+    )
+    run = replace(run, calls=calls)
+    tokens = tuple(made.tokenizer.tokens(ids[0].tolist()))
+    special = (1, *(0,) * 510, 1)
+    return Trace(made, "…", tokens, special, (0,) * 512, run, lens(made, hidden_states(run)), (), "")
+
+
+@pytest.mark.slow
+def test_512_tokens_in_12_by_12_heads_are_below_10_megabytes(long_trace):
+    text = page(long_trace)
+    assert len(text.encode()) < 10_000_000
+    assert "largest probabilities" in text
+
+
+# In a browser
+
+
+def browsed(path, folder, *, size="1280,2000", self_test=True):
+    """The page's DOM after it has tried itself, and what the browser complained of."""
+    done = subprocess.run(
+        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync", "--enable-logging=stderr",
+         f"--user-data-dir={folder}", f"--window-size={size}", "--virtual-time-budget=60000", "--dump-dom",
+         f"{path.as_uri()}{'#selftest' if self_test else ''}"],
+        capture_output=True, text=True, timeout=200, check=True,
+    )  # fmt: skip
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def tried(dom):
+    found = re.search(r'<div id="selftest"[^>]*>(.*?)</div>', dom, re.DOTALL)
+    return json.loads(html.unescape(found[1]))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to look at the page with")
+@pytest.mark.parametrize("size", ["1280,2000", "390,2000"])
+def test_in_a_browser(traced, tmp_path, size):
+    """Pick a head, point at a token, pin it, switch the layer, read the map, pick a prediction and a tensor."""
+    file = tmp_path / "page.html"
+    file.write_text(page(traced), encoding="utf-8")
+    dom, complaints = browsed(file, tmp_path / "profile", size=size)
+    found = tried(dom)
+    assert not complaints
+    assert found["problems"] == []
+    assert 'data-selftest="passed"' in dom
+    # The last layer's last head, row 1, as the browser unpacked it.
+    p = traced.attentions[-1][-1][1]
+    np.testing.assert_allclose(found["row"], p, atol=0.005)
+    assert found["to"].startswith(traced.tokens[int(p.argmax())])
+    assert f"“{traced.model.tokenizer.token(int(traced.lens.ids[-1][0, 0]))}”" in found["said"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to look at the page with")
+def test_in_a_browser_at_512_tokens(long_trace, tmp_path):
+    file = tmp_path / "page.html"
+    file.write_text(page(long_trace), encoding="utf-8")
+    dom, complaints = browsed(file, tmp_path / "profile")
+    assert not complaints
+    assert tried(dom)["problems"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to look at the page with")
+def test_the_browser_test_can_fail(traced, tmp_path):
+    file = tmp_path / "page.html"
+    file.write_text(page(traced).replace("show(state.token ?? 0);", ""), encoding="utf-8")
+    text = file.read_text(encoding="utf-8").replace('chip.classList.toggle("on", j === token);', "")
+    file.write_text(text, encoding="utf-8")
+    dom, _ = browsed(file, tmp_path / "profile")
+    assert "a hovered token is shown" in tried(dom)["problems"]
