@@ -61,6 +61,7 @@ def main() -> int:
     parser.add_argument("--max-length", type=int, default=64)
     parser.add_argument("--backend", default="torch")
     parser.add_argument("--device")
+    parser.add_argument("--mixed-precision")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     if RunDirectory(arguments.work).holds_run():
@@ -70,7 +71,7 @@ def main() -> int:
             task="classify", model=arguments.model, train=str(arguments.data / "train.csv"), label_column="category",
             learning_rates=(arguments.learning_rate,), batch_sizes=(arguments.batch_size,), epochs=(arguments.epochs,),
             max_length=arguments.max_length, backend=arguments.backend, device=arguments.device, seed=arguments.seed,
-            save_every=200,
+            mixed_precision=arguments.mixed_precision, save_every=200,
         )  # fmt: skip
     train = read("classify", settings.train, settings.columns)
     test = read("classify", arguments.data / "test.csv", settings.columns)

@@ -15,6 +15,7 @@ from refbert.checkpoint.sharded import weight_map
 from refbert.checkpoint.tensorflow_file import data_files
 from refbert.config import CONFIG_FILES
 from refbert.errors import CheckpointError
+from refbert.models import shipped
 
 PROBE_SECONDS = 3.0
 
@@ -36,9 +37,10 @@ class _Absent(Exception):
 
 
 def resolve(name: str | Path, *, revision: str | None = None) -> Path:
-    """A local directory as it is, never touching the network; otherwise the cached download of a hub name.
+    """A local directory as it is or a model that comes with refbert, never touching the network; else a hub name's.
 
-    ``name``: a path, or a hub name such as "google-bert/bert-base-uncased" ("bert-base-uncased" is the same).
+    ``name``: a path, a name in `refbert.models` ("small-english"), or a hub name such as
+    "google-bert/bert-base-uncased" ("bert-base-uncased" is the same), which is downloaded into the hub's cache.
     ``revision``: a branch, tag or commit on the hub; a local directory has none. Raises `CheckpointError` for a path
     that is not a directory, a name that the hub does not have or does not give out, and a hub that cannot be reached
     when the cache does not hold the model.
@@ -50,6 +52,9 @@ def resolve(name: str | Path, *, revision: str | None = None) -> Path:
         return path
     if path.exists():
         raise CheckpointError(f"{name}: a file; name the directory that holds the checkpoint and its configuration")
+    own = shipped(name)
+    if own is not None:
+        return own
     if isinstance(name, Path) or not _NAME.fullmatch(name):
         raise CheckpointError(f"{name}: no such directory")
     # The hub redirects the names from before there were owners; the cache may know either.

@@ -11,12 +11,14 @@ from typing import Any
 
 import click
 import numpy as np
+from click.core import ParameterSource
 
 from refbert.cli.answers import answers_of, print_answers
 from refbert.cli.output import new_table, print_json, print_table, progress
 from refbert.errors import InputError, RefbertWarning
 from refbert.loading import load
 from refbert.model import POOLINGS, Model, Text
+from refbert.models import DEFAULT
 from refbert.profiles import PROFILES
 from refbert.tasks import TASKS, Embedded, Filled, default_task, embed, fill_mask
 
@@ -26,7 +28,10 @@ _COMPARABLE = 12
 
 @click.command()
 @click.argument("texts", nargs=-1, metavar="[TEXT …]")
-@click.option("--model", envvar="REFBERT_MODEL", help="A local directory or a hub name (or set REFBERT_MODEL).")
+@click.option(
+    "--model", envvar="REFBERT_MODEL", default=DEFAULT, show_default=True,
+    help="A local directory, a hub name, or the model that comes with refbert (or set REFBERT_MODEL).",
+)  # fmt: skip
 @click.option(
     "--backend", default="numpy", show_default=True, help="A name from `refbert backends`, or package.module:Class."
 )
@@ -54,7 +59,7 @@ _COMPARABLE = 12
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per text instead of a table.")
 def run(
     texts: tuple[str, ...],
-    model: str | None,
+    model: str,
     backend: str,
     task: str | None,
     pair: bool,
@@ -74,14 +79,15 @@ def run(
     """Run a BERT on TEXTs, or on the lines of stdin.
 
     \b
+    refbert run "A cat is a kind of [MASK]."
     refbert run --model DIR "Paris is the [MASK] of France."
     refbert run --model DIR --json < texts.txt > vectors.jsonl
     refbert run --model DIR --pair "a question" "a passage"
     refbert run --model DIR --task next-sentence --pair "a sentence" "another"
     """
     items = _read_texts(texts, pair)
-    if model is None:
-        raise InputError("no model: name a checkpoint's directory or hub name with --model (or REFBERT_MODEL)")
+    if click.get_current_context().get_parameter_source("model") is ParameterSource.DEFAULT:
+        print(f"refbert: no --model named, so it is {model}, which comes with refbert", file=sys.stderr)
     if save is not None:
         save = _writable(save)
     loaded = load(model, backend=backend, dtype=dtype, device=device, profile=profile)

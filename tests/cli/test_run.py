@@ -189,9 +189,6 @@ class TestSave:
 
 
 class TestBadInput:
-    def test_no_model(self):
-        fails(refbert_cli("run", "a cat", env={"REFBERT_MODEL": ""}), "--model")
-
     def test_the_model_from_the_environment(self, small):
         assert refbert_cli("run", "a cat", env={"REFBERT_MODEL": str(small)}).returncode == 0
 
