@@ -1,11 +1,11 @@
-"""What reading a corpus takes: the peak of a process that tokenizes one and draws batches from it, by the corpus's size.
+"""What reading a corpus takes: the peak of a process that tokenizes one and draws batches from it, by its size.
 
     python benchmarks/corpus_memory.py TEXT --work DIR                          # 2 MB and 2 GB
     python benchmarks/corpus_memory.py TEXT --work DIR --megabytes 2 20 --out memory.json
 
-TEXT: sentences, one per line, blank lines between documents. Its documents are repeated, each time in another order, until
-a corpus has its size; the vocabulary is learned from TEXT once. Each size is read in a process of its own, whose peak
-(VmHWM) is reported. Linux.
+TEXT: sentences, one per line, blank lines between documents. Its documents are repeated, each time in another order,
+until a corpus has its size; the vocabulary is learned from TEXT once. Each size is read in a process of its own, whose
+peak (VmHWM) is reported. Linux.
 """
 
 from __future__ import annotations

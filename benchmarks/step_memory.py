@@ -2,6 +2,7 @@
 
     python benchmarks/step_memory.py                              bert-base, 8 × 128, numpy and torch
     python benchmarks/step_memory.py --model bert-mini --shape 32x128 --backends numpy --json memory.json
+    OMP_NUM_THREADS=1 python benchmarks/step_memory.py --gradient-checkpointing       what it saves, what it costs
 
 Two kinds of work: ``gradients`` is the loss of masked LM (15 %) and next sentence and its gradients; ``step`` adds
 clipping to norm 1 and AdamW, as a pretraining step does. Each side does three of them in a fresh process, which then
@@ -9,14 +10,20 @@ reports the most memory it ever held (VmHWM), libraries and weights included; so
 
 transformers is BertForPreTraining in training mode with ``loss.backward()``, clip_grad_norm_ and torch.optim.AdamW,
 gradients freed between steps (zero_grad's default). Dropout is off on both sides unless --dropout says otherwise.
+
+With --gradient-checkpointing each side has a second row, checkpointed, and its cost in processor time: a process
+computes ``gradients`` with and without in turns, and the median of the ratios of neighbours counts. With one thread
+(OMP_NUM_THREADS) that is the time on an idle machine, on a busy one too.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,22 +33,35 @@ import numpy as np
 WORK = ("gradients", "step")
 HEADS = ("masked_lm", "next_sentence")
 STEPS = 3
+PAIRS = 7
+CHECKPOINTED = ", checkpointed"
+
+# One step, which returns its loss; and what turns gradient checkpointing on and off.
+Side = tuple[Callable[[], float], Callable[[bool], None]]
 
 
 def main() -> None:
     options = parse()
     if options.side:
-        print(json.dumps(measure(options)))
+        print(json.dumps(cost(options) if options.work == "cost" else measure(options)))
         return
     B, S = options.shape
     report: dict[str, Any] = {"model": options.model, "B": B, "S": S, "dropout": options.dropout, "results": []}
+    sides = ["transformers", *options.backends]
+    costs = {side + CHECKPOINTED: fresh(side, "cost") for side in sides} if options.gradient_checkpointing else {}
     for work in WORK:
-        peaks = {side: fresh(side, work) for side in ("transformers", *options.backends)}
+        peaks = {side: fresh(side, work) for side in (*sides, *costs)}
         theirs = peaks["transformers"]["megabytes"]
         for side, measured in peaks.items():
             result = {"work": work, "side": side, **measured, "ratio": measured["megabytes"] / theirs}
+            line = f"{work:10} {side:28} {result['megabytes']:8.0f} MB   {result['ratio']:.2f} of transformers"
+            if side in costs:
+                plain = peaks[side.removesuffix(CHECKPOINTED)]["megabytes"]
+                result |= {"of_plain": result["megabytes"] / plain} | (costs[side] if work == "gradients" else {})
+                line += f", {result['of_plain']:.2f} of its own without"
+                line += f" in {result['cost']:.2f} of the time" if "cost" in result else ""
             report["results"].append(result)
-            print(f"{work:10} {side:14} {result['megabytes']:8.0f} MB   {result['ratio']:.2f} of transformers")
+            print(line, flush=True)
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
@@ -52,9 +72,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--shape", type=read_shape, default=(8, 128), metavar="BxS")
     parser.add_argument("--backends", nargs="+", default=["numpy", "torch"])
     parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--gradient-checkpointing", action="store_true", help="also with it, and what it costs")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--side", help=argparse.SUPPRESS)
-    parser.add_argument("--work", choices=WORK, help=argparse.SUPPRESS)
+    parser.add_argument("--work", choices=(*WORK, "cost"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -73,12 +94,32 @@ def fresh(side: str, work: str) -> dict[str, Any]:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """The peak in this process, and the last step's loss, which tells whether both sides learn the same way."""
-    make = hugging_face if options.side == "transformers" else ours
-    step = make(options)
+    step, checkpointing = make(options)
+    checkpointing(options.side.endswith(CHECKPOINTED))
     losses = [step() for _ in range(STEPS)]
     status = Path("/proc/self/status").read_text(encoding="ascii")
     peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
     return {"megabytes": peak / 1024, "losses": losses}
+
+
+def cost(options: argparse.Namespace) -> dict[str, Any]:
+    """Processor time of gradients with checkpointing, as a multiple of that without."""
+    step, checkpointing = make(options)
+    ratios = []
+    for _ in range(1 + PAIRS):
+        seconds = []
+        for on in (False, True):
+            checkpointing(on)
+            start = time.process_time()
+            step()
+            seconds.append(time.process_time() - start)
+        ratios.append(seconds[1] / seconds[0])
+    return {"cost": statistics.median(ratios[1:]), "costs": ratios[1:]}
+
+
+def make(options: argparse.Namespace) -> Side:
+    name = options.side.removesuffix(CHECKPOINTED)
+    return hugging_face(options) if name == "transformers" else ours(options, name)
 
 
 def make_batch(options: argparse.Namespace, vocabulary: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -98,26 +139,29 @@ def configuration(options: argparse.Namespace) -> Any:
     return refbert.preset(options.model).replace(**rates)
 
 
-def ours(options: argparse.Namespace) -> Callable[[], float]:
+def ours(options: argparse.Namespace, backend: str) -> Side:
     import refbert
     from refbert.training import Optimizer
 
     config = configuration(options)
-    model = refbert.from_config(config, heads=HEADS, backend=options.side)
+    model = refbert.from_config(config, heads=HEADS, backend=backend)
     ids, labels = make_batch(options, config.vocab_size)
     batch = refbert.Batch(input_ids=ids)
     optimizer = Optimizer(rule="adamw")
 
     def step() -> float:
         dropout = refbert.Dropout(0, optimizer.updates) if options.dropout else None
-        if options.work == "gradients":
+        if options.work != "step":
             return model.device_loss_and_gradients(batch, labels, dropout=dropout)[0]
         return model.train_step(batch, labels, optimizer, lr=1e-4, dropout=dropout)[0]
 
-    return step
+    def checkpointing(on: bool) -> None:
+        model.gradient_checkpointing = on
+
+    return step, checkpointing
 
 
-def hugging_face(options: argparse.Namespace) -> Callable[[], float]:
+def hugging_face(options: argparse.Namespace) -> Side:
     import torch
     import transformers
 
@@ -136,7 +180,13 @@ def hugging_face(options: argparse.Namespace) -> Callable[[], float]:
             optimizer.step()
         return float(loss.detach())
 
-    return step
+    def checkpointing(on: bool) -> None:
+        if on:
+            model.gradient_checkpointing_enable()
+        elif model.is_gradient_checkpointing:
+            model.gradient_checkpointing_disable()
+
+    return step, checkpointing
 
 
 if __name__ == "__main__":

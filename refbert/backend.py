@@ -225,6 +225,8 @@ class Objective(Protocol[A]):
     ) -> tuple[A, dict[str, A], Callable[[A], dict[str, A]]]:
         """batch: `refbert.Batch`; c: `refbert.spec.choices.Choices`; draws: `refbert.Dropout` or None.
 
+        ``c.gradient_checkpointing`` asks that of each layer only its input be kept, and the rest be computed again.
+
         denominators: what the losses are divided by where these rows are a part of a batch
         (`refbert.spec.losses.denominators`); None: what follows from these labels.
         """
@@ -253,7 +255,13 @@ def _methods(protocol: type) -> tuple[str, ...]:
 
 # Read off the protocols, so that a list cannot fall behind the contract.
 REQUIRED = _methods(Backend)
-OPTIONAL = _methods(FusedEncoderLayer) + _methods(PackedEncoderLayer) + _methods(Objective) + _methods(Optimizers) + _methods(TokenMasking)
+OPTIONAL = (
+    _methods(FusedEncoderLayer)
+    + _methods(PackedEncoderLayer)
+    + _methods(Objective)
+    + _methods(Optimizers)
+    + _methods(TokenMasking)
+)
 
 # A dtype's name -> unit roundoff, half the distance from 1 to the next number (round to nearest).
 UNIT_ROUNDOFF = {

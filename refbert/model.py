@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +62,8 @@ class Model:
     """A configuration, weights on a backend, heads, a profile, and (if the checkpoint has one) a tokenizer.
 
     parameters: name -> the backend's array; names and shapes are `refbert.parameters.shapes`'.
+    gradient_checkpointing: whether each layer keeps only its input for the backward and is then run again: the same
+    gradients in less memory and more time. It may be set at any time.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Model:
         self.has_pooler = "bert.pooler.dense.weight" in parameters
         self.report = report or LoadReport()
         self.choices = Choices.of(config, profile)
+        self.gradient_checkpointing = False
         self.parameters: dict[str, Any] = {name: backend.asarray(x) for name, x in parameters.items()}
         self._make_tokenizer = tokenizer
         self._tokenizer: Tokenizer | None = None
@@ -329,9 +332,8 @@ class Model:
         own = getattr(self.backend, "objective", None)  # optional: a whole model at once
         compute = partial(objective, self.backend) if own is None else own
         whole = {} if denominators is None else {"denominators": denominators}
-        loss, terms, pullback = compute(
-            self.parameters, batch, labels, self.heads, self.choices, draws=dropout, **whole
-        )
+        c = replace(self.choices, gradient_checkpointing=self.gradient_checkpointing)
+        loss, terms, pullback = compute(self.parameters, batch, labels, self.heads, c, draws=dropout, **whole)
         gradients = pullback(self.backend.asarray(np.ones(())))
         host = self.backend.to_numpy
         return float(host(loss)), {name: float(host(term)) for name, term in terms.items()}, gradients

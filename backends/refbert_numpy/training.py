@@ -8,6 +8,8 @@ The equations are refbert.spec's (embeddings, attention, feed_forward) and refbe
 * Of a layer is kept: q, k, v, the scores, the context, both normalised residuals x̂, the active units, and the
   activation's slope instead of its input. The inputs of the products are γ x̂ + β again.
 * The backward pass writes cotangents over what was kept, so it needs hardly any memory of its own.
+* With gradient checkpointing, layers keep what each has read, and share the memory for the rest; the last layer's is
+  still there when the backward pass begins, so all but that one run again.
 """
 
 from __future__ import annotations
@@ -63,7 +65,7 @@ class Cotangents:
     wide: Array  # [N, F] scratch
     narrow: Array  # [N, H] scratch, by tokens
     slim: Array  # [M, H] scratch, by the last layer's queries, which are not rows of tokens
-    inputs: tuple[Array, Array]  # [N, H] what a layer read
+    inputs: list[Array]  # [N, H] what each layer read
     middles: tuple[Array, Array]  # [N, H] what its feed-forward read
 
 
@@ -92,6 +94,7 @@ class Encoder:
         self._full_mask = KeyMask(batch.attention_mask, (B, S), c.mask_value, self._dtype) if tokens.every else None
         # The last layer's queries among the tokens; None where they are all of them.
         self._last = None if len(queries) == len(tokens) else np.searchsorted(tokens.index, queries.index)
+        self._again = c.gradient_checkpointing and c.layers > 0
         self._layers: list[Kept | None] = []
 
     # Forward
@@ -99,21 +102,32 @@ class Encoder:
     def forward(self) -> Array:
         """The hidden states of the queries [M, H]."""
         c, take, N, M, H = self._c, self._memory.take, len(self._tokens), len(self._queries), self._H
-        self._layers = [self._room(i) for i in range(c.layers)]
+        self._layers = self._rooms()
         self._embedded, self._r0 = take(N, H), take(N, 1)
         self._keep0 = take(N, H, dtype=bool) if self._rate else None
         x, y1 = take(N, H), take(N, H)
+        inputs = [x, *(take(N, H) if self._again else x for _ in range(1, c.layers))]
+        self._inputs = inputs if self._again else []  # what is made again is not kept
         # Rows of the last layer's queries are not rows of tokens, and its thread may be ahead of the others.
-        top, top_y1 = (x, y1) if self._last is None else (take(M, H), take(M, H))
+        top_y1 = y1 if self._last is None else take(M, H)
+        top = x if self._last is None and not self._again else take(M, H)
+        outputs = [*inputs[1:], top]
 
         def work(t: int) -> None:
             part = self._shares[t]
             self._embed(part, x)
             for i in range(c.layers):
-                self._layer(i, part, x, *((top_y1, top) if i == c.layers - 1 else (y1, x)))
+                self._layer(i, part, inputs[i], top_y1 if i == c.layers - 1 else y1, outputs[i])
 
         self._team.run(work)
         return top
+
+    def _rooms(self) -> list[Kept | None]:
+        L = self._c.layers
+        if not self._again:
+            return [self._room(i) for i in range(L)]
+        top = self._room(L - 1)
+        return [*[top if self._last is None else self._room(0)] * (L - 1), top]
 
     def _room(self, i: int) -> Kept:
         take, N, H = self._memory.take, len(self._tokens), self._H
@@ -179,8 +193,8 @@ class Encoder:
     def _layer(self, i: int, part: Part, x: Array, y1: Array, out: Array) -> None:
         p, kept, c, n, m = self._layer_params(i), self._kept(i), self._c, part.tokens, self._mine(i, part)
         subset = self._subset(i)
-        if subset is not None:
-            self._sync(part)  # a query's row may be another thread's
+        if subset is not None or self._again:
+            self._sync(part)  # a query's row may be another thread's, as may the masks that the layer below still reads
         residual = x[n] if subset is None else x[subset[m]]
         sources = {"query": (residual, kept.q[m]), "key": (x[n], kept.k[n]), "value": (x[n], kept.v[n])}
         if self._draws is not None:
@@ -260,7 +274,7 @@ class Encoder:
         slim = take(len(dtop), H) if some else narrow
         to = Cotangents(
             dx=take(N, H) if some else dtop, wide=take(N, F), narrow=narrow, slim=slim,
-            inputs=(take(N, H), take(N, H)), middles=(take(N, H), take(N, H)),
+            inputs=self._inputs or [take(N, H), take(N, H)] * c.layers, middles=(take(N, H), take(N, H)),
         )  # fmt: skip
         sums = [Columns() for _ in self._shares]
         if c.layers:
@@ -269,15 +283,21 @@ class Encoder:
         def work(t: int) -> None:
             part = self._shares[t]
             for i in reversed(range(c.layers)):
-                self._layer_input(i, part.tokens, to.inputs[i % 2])
+                if not self._again:
+                    self._layer_input(i, part.tokens, to.inputs[i])
+                elif i < c.layers - 1:
+                    self._team.sync()  # what layer i + 1 kept was in the same memory: nobody may still need it
+                    self._layer(i, part, to.inputs[i], to.middles[i % 2], to.inputs[i + 1])
                 self._layer_back(i, part, dtop if i == c.layers - 1 else to.dx, to, sums[t])
                 self._team.sync()
                 if t == 0:
                     if i + 1 < c.layers:
                         self._layers[i + 1] = None  # every thread has done with it: its memory serves the gradients
+                        if self._again:
+                            del to.inputs[i + 1]
                     if i:
                         self._allot(i - 1, gradients)
-                self._products(i, t, to.inputs[i % 2], to.middles[i % 2], gradients)
+                self._products(i, t, to.inputs[i], to.middles[i % 2], gradients)
             self._embed_back(part, to.dx, sums[t])
 
         self._team.run(work)

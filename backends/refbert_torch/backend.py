@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from refbert_torch import packed
 from refbert_torch.attention import KeyMask, attention, packed_attention, probabilities
@@ -269,6 +270,11 @@ class TracedBackend(TorchBackend):
 
     def _op(self, f: Callable[..., Tensor], *arrays: Tensor) -> Out:
         return f(*arrays), no_pullback
+
+    def recomputed(self, block: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tuple[Tensor, Any]:
+        """A block of which the graph keeps the input alone. Dropout's masks are arguments: no generator is set back."""
+        y: Tensor = checkpoint(lambda x: block(x)[0], x, use_reentrant=False, preserve_rng_state=False)
+        return y, no_pullback
 
 
 def _check_range(what: str, index: Host, limit: int) -> None:

@@ -71,6 +71,10 @@ class _Several(click.ParamType[Any]):
 @click.option("--device", help='Where: "cpu", "cuda", …')
 @click.option("--mixed-precision", metavar="DTYPE", help="Of forward and backward alone: bfloat16.")
 @click.option("--micro-batch", type=_POSITIVE, help="Rows computed at once. [default: the batch]")
+@click.option(
+    "--gradient-checkpointing/--no-gradient-checkpointing", default=False,
+    help="Less memory, more time: layers run again in the backward.",
+)  # fmt: skip
 @click.option("--save-every", type=_POSITIVE, default=500, show_default=True, help="Updates between checkpoints.")
 @click.option("--resume", is_flag=True, help="Go on with what is in the directory (or begin, if there is nothing).")
 def finetune(output: Path, resume: bool, paper_grid: bool, **options: Any) -> int:

@@ -51,6 +51,8 @@ _COURSE = (
     click.option("--steps", type=_POSITIVE, help="Updates in all."),
     click.option("--batch-size", type=_POSITIVE, default=256, show_default=True, help="Sequences per update."),
     click.option("--micro-batch", type=_POSITIVE, default=32, show_default=True, help="Sequences computed at once."),
+    click.option("--gradient-checkpointing/--no-gradient-checkpointing", default=False,
+                 help="Less memory, more time: layers run again in the backward."),
     click.option("--short-length", type=_POSITIVE, default=128, show_default=True, help="Tokens, first 90 % of steps."),
     click.option("--long-length", type=_POSITIVE, default=512, show_default=True, help="Tokens, last 10 % of steps."),
     click.option("--learning-rate", type=float, default=1e-4, show_default=True, help="At the end of the warmup."),

@@ -13,7 +13,8 @@ class Choices:
     """Everything besides parameters and inputs that decides what comes out.
 
     activation is "gelu_erf", "gelu_tanh", "relu", "tanh" or "linear"; the rates are dropout probabilities; see
-    `refbert.profiles.Profile` for the rest.
+    `refbert.profiles.Profile` for the rest. gradient_checkpointing alone changes no result: it says that a layer keeps
+    nothing but its input for the backward, which runs the layer again.
     """
 
     layers: int
@@ -26,6 +27,7 @@ class Choices:
     classifier_dropout: float
     masked_lm_epsilon: float
     span_mean_over_batch: bool
+    gradient_checkpointing: bool = False
 
     @classmethod
     def of(cls, config: BertConfig, profile: Profile) -> Choices:

@@ -7,12 +7,17 @@ Shapes   x [B, S, H], mask [B, S]  ->  y [B, S, H]
 
     Backward: the layers' pullbacks in reverse. Without gradients the pullbacks are dropped as soon as they are made,
     and with them every activation of the layer.
+
+    With gradient checkpointing (Chen et al. 2016 §4.1, a segment being a layer) the same happens on the way up of a
+    training step: of layer l only h_{l−1} stays, and its pullback first runs the layer again. The operations and
+    dropout's masks are the same, so the gradients are too, to the last bit where a backend's operations repeat.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, TypeVar
 
 from refbert.backend import Backend, BlockPullback, Host
@@ -60,6 +65,35 @@ def encoder_layer(
     return y, pullback
 
 
+def _recomputed(
+    ops: Backend[A],
+    p: Mapping[str, A],
+    x: A,
+    mask: Host,
+    c: Choices,
+    *,
+    site: str = "",
+    draws: Dropout | None = None,
+) -> tuple[A, BlockPullback[A]]:
+    """`encoder_layer`, of which only x [B, S, H] is kept: the pullback makes the rest again.
+
+    Where ops have no pullbacks but one graph for all, it is the graph that must forget: ``recomputed`` of such ops.
+    """
+    in_graph = getattr(ops, "recomputed", None)
+    if in_graph is not None:
+        made: tuple[A, BlockPullback[A]] = in_graph(
+            partial(encoder_layer, ops, p, mask=mask, c=c, site=site, draws=draws), x
+        )
+        return made
+    y, _ = encoder_layer(ops, p, x, mask, c, site=site, draws=draws)
+
+    def pullback(dy: A) -> tuple[A, dict[str, A]]:
+        _, back = encoder_layer(ops, p, x, mask, c, site=site, draws=draws)
+        return back(dy)
+
+    return y, pullback
+
+
 def encoder(
     ops: Backend[A],
     p: Mapping[str, A],
@@ -78,6 +112,7 @@ def encoder(
     """
     watch = watch or Watch()
     fused = getattr(ops, "encoder_layer", None)  # optional, and for inference only
+    composed = _recomputed if c.gradient_checkpointing and gradients else encoder_layer
     backs: list[BlockPullback[A]] = []
     if watch.want_hidden_states:
         watch.hidden_states.append(x)
@@ -86,7 +121,7 @@ def encoder(
         if watch.want_attentions:
             watch.attentions.append(attention_map(ops, Scope(layer, "attention."), x, mask, c))
         if gradients or draws is not None or fused is None:
-            x, back = encoder_layer(ops, layer, x, mask, c, site=f"encoder.layer.{i}", draws=draws)
+            x, back = composed(ops, layer, x, mask, c, site=f"encoder.layer.{i}", draws=draws)
             if gradients:
                 backs.append(back)
             del back  # with it goes the last layer's memory, before the next layer runs

@@ -50,6 +50,7 @@ class Settings:
     what is longer is cut, or for answers read in windows ``doc_stride`` tokens apart (None: the model's positions; for
     answers at most 384). dropout: None: the configuration's. micro_batch: rows computed at once (None: all).
     mixed_precision: the dtype of forward and backward, where not the weights' (`refbert.training.precision`).
+    gradient_checkpointing: layers keep only their input and run again in the backward (`refbert.spec.encoder`).
 
     Raises `InputError` for values out of range.
     """
@@ -82,6 +83,7 @@ class Settings:
     device: str | None = None
     mixed_precision: str | None = None
     micro_batch: int | None = None
+    gradient_checkpointing: bool = False
     save_every: int = 500
 
     def __post_init__(self) -> None:
@@ -136,7 +138,9 @@ class Settings:
 
 
 # What may change when fine-tuning goes on; weights then agree up to rounding.
-FREE = frozenset({"backend", "dtype", "device", "mixed_precision", "micro_batch", "save_every"})
+FREE = frozenset(
+    {"backend", "dtype", "device", "mixed_precision", "micro_batch", "gradient_checkpointing", "save_every"}
+)
 
 
 def resumed_settings(directory: str | Path, given: Mapping[str, Any]) -> Settings:

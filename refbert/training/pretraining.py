@@ -302,6 +302,7 @@ def _model(settings: Settings, tokenizer: Tokenizer, device: str | None) -> Mode
         if settings.dropout is not None:
             model.config, model.choices = config, Choices.of(config, model.profile)
     model.tokenizer = tokenizer
+    model.gradient_checkpointing = settings.gradient_checkpointing
     return model
 
 

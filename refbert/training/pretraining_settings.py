@@ -32,7 +32,8 @@ class Settings:
     short_length, long_length: of the first 90 % and the last 10 % of the steps (A.2). warmup: updates (None: 1 % of the
     steps, as the paper's 10,000 of 1,000,000). optimizer: None: the profile's (bert_adam or adamw). examples: "google"
     or "dynamic" (`refbert.data.Pretraining`). mixed_precision: the dtype of forward and backward, where it is not the
-    weights' (`refbert.training.precision`). micro_batch: the most sequences computed at once.
+    weights' (`refbert.training.precision`). micro_batch: the most sequences computed at once. gradient_checkpointing:
+    layers keep only their input and run again in the backward (`refbert.spec.encoder`).
 
     Raises `InputError` for values out of range.
     """
@@ -54,6 +55,7 @@ class Settings:
     mixed_precision: str | None = None
     batch_size: int = 256
     micro_batch: int = 32
+    gradient_checkpointing: bool = False
     short_length: int = 128
     long_length: int = 512
     learning_rate: float = 1e-4
@@ -120,8 +122,8 @@ class Settings:
 
 # What may change when a run goes on: where it is computed and what is kept of it. Weights then agree up to rounding
 # (bit by bit, if it is the directory alone that the change concerns).
-FREE = frozenset({"backend", "dtype", "device", "mixed_precision", "micro_batch", "save_every", "keep"})
-_ROUNDS_OTHERWISE = ("backend", "dtype", "device", "mixed_precision", "micro_batch")
+_ROUNDS_OTHERWISE = ("backend", "dtype", "device", "mixed_precision", "micro_batch", "gradient_checkpointing")
+FREE = frozenset({*_ROUNDS_OTHERWISE, "save_every", "keep"})
 
 
 def resumed_settings(directory: str | Path, given: Mapping[str, Any]) -> Settings:

@@ -60,7 +60,7 @@ def begin(settings: Settings, labels: Sequence[str], *, seed: int) -> Model:
     if missing:
         warnings.warn(f"drawn afresh: {', '.join(missing)}", RefbertWarning, stacklevel=2)
     tokenizer = body.tokenizer
-    return Model(
+    model = Model(
         config,
         {name: given[name] if name in given else drawn[name] for name in expected},
         backend=body.backend,
@@ -69,6 +69,8 @@ def begin(settings: Settings, labels: Sequence[str], *, seed: int) -> Model:
         tokenizer=lambda: tokenizer,
         report=LoadReport(body.report.files, body.report.format, tuple(missing)),
     )
+    model.gradient_checkpointing = settings.gradient_checkpointing
+    return model
 
 
 def _continues(settings: Settings, body: Model, labels: Sequence[str]) -> bool:
