@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -71,6 +71,35 @@ class Optimizers:
     def update_in_place(
         self, rule: str, p: Tensor, g: Tensor, m: Tensor, v: Tensor, *, scale: float, **options: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The update of one tensor by its clipped gradient, so that no step holds a clipped copy of all of them."""
-        new: tuple[Tensor, Tensor, Tensor] = getattr(self, rule)(p, g if scale == 1 else g * scale, m, v, **options)
+        """The same update by g·scale, bit by bit, in the memory of g, m and v where `_IN_PLACE` has the rule."""
+        if scale != 1:
+            g.mul_(scale)
+        if rule in _IN_PLACE:
+            return _IN_PLACE[rule](p, g, m, v, **options)
+        new: tuple[Tensor, Tensor, Tensor] = getattr(self, rule)(p, g, m, v, **options)
         return new
+
+
+def _bert_adam(
+    p: Tensor, g: Tensor, m: Tensor, v: Tensor, *, lr: float, beta1: float, beta2: float, eps: float,
+    weight_decay: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    torch.lerp(g, m, beta1, out=m)
+    v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+    torch.div(m, v.sqrt().add_(eps), out=g).add_(p, alpha=weight_decay)
+    return torch.sub(p, g, alpha=lr, out=g), m, v
+
+
+def _adamw(
+    p: Tensor, g: Tensor, m: Tensor, v: Tensor, *, lr: float, beta1: float, beta2: float, eps: float,
+    weight_decay: float, step: int,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    new = p.clone()
+    torch_adamw(
+        [new], [g], [m], [v], [], [torch.tensor(float(step - 1))],
+        amsgrad=False, beta1=beta1, beta2=beta2, lr=lr, weight_decay=weight_decay, eps=eps, maximize=False,
+    )  # fmt: skip
+    return new, m, v
+
+
+_IN_PLACE: dict[str, Callable[..., tuple[Tensor, Tensor, Tensor]]] = {"bert_adam": _bert_adam, "adamw": _adamw}
