@@ -20,24 +20,18 @@ class Optimizers:
         weight_decay: float,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """Google's BERT Adam."""
-        m = torch.lerp(g, m, beta1)
-        v = v.mul(beta2).addcmul_(g, g, value=1 - beta2)
-        update = m.div(v.sqrt().add_(eps)).add_(p, alpha=weight_decay)
-        return p.sub(update, alpha=lr), m, v
+        return _bert_adam(
+            p, g.clone(), m.clone(), v.clone(), lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay
+        )
 
     def adamw(
         self, p: Tensor, g: Tensor, m: Tensor, v: Tensor, *, lr: float, beta1: float, beta2: float, eps: float,
         weight_decay: float, step: int,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """PyTorch's own AdamW kernel."""
-        if step < 1:
-            raise ValueError(f"step counts from 1, got {step}")
-        p, m, v = p.clone(), m.clone(), v.clone()
-        torch_adamw(  # the function behind torch.optim.AdamW: updates its arguments in place
-            [p], [g], [m], [v], [], [torch.tensor(float(step - 1))],
-            amsgrad=False, beta1=beta1, beta2=beta2, lr=lr, weight_decay=weight_decay, eps=eps, maximize=False,
-        )  # fmt: skip
-        return p, m, v
+        return _adamw(
+            p, g, m.clone(), v.clone(), lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, step=step
+        )
 
     def lamb(
         self, p: Tensor, g: Tensor, m: Tensor, v: Tensor, *, lr: float, beta1: float, beta2: float, eps: float,
@@ -72,6 +66,8 @@ class Optimizers:
         self, rule: str, p: Tensor, g: Tensor, m: Tensor, v: Tensor, *, scale: float, **options: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The same update by g·scale, bit by bit, in the memory of g, m and v where `_IN_PLACE` has the rule."""
+        # Row-major, as a weight is when it comes from a checkpoint: products of another layout round otherwise.
+        g = g.contiguous()
         if scale != 1:
             g.mul_(scale)
         if rule in _IN_PLACE:
@@ -84,6 +80,7 @@ def _bert_adam(
     p: Tensor, g: Tensor, m: Tensor, v: Tensor, *, lr: float, beta1: float, beta2: float, eps: float,
     weight_decay: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """New p in the memory of g; m and v in place."""
     torch.lerp(g, m, beta1, out=m)
     v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
     torch.div(m, v.sqrt().add_(eps), out=g).add_(p, alpha=weight_decay)
@@ -94,6 +91,9 @@ def _adamw(
     p: Tensor, g: Tensor, m: Tensor, v: Tensor, *, lr: float, beta1: float, beta2: float, eps: float,
     weight_decay: float, step: int,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """m and v in place, by the function behind torch.optim.AdamW, which would do the same to p."""
+    if step < 1:
+        raise ValueError(f"step counts from 1, got {step}")
     new = p.clone()
     torch_adamw(
         [new], [g], [m], [v], [], [torch.tensor(float(step - 1))],

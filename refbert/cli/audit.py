@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from refbert.cli.output import new_table, print_json, print_table, progress, write_text
+from refbert.cli.output import new_table, print_json, print_table, progress, require_directories, write_text
 from refbert.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,8 +60,7 @@ def audit(
         for one in chosen:
             click.echo(f"{one.id:36} {one.expects:18} {one.says}")
         return 0
-    if html_file is not None and not html_file.resolve().parent.is_dir():
-        raise InputError(f"{html_file}: the directory to write in does not exist")
+    require_directories(html_file)
     if model is not None and not Path(model).is_dir():
         raise InputError(f"{model}: no such directory")
     started = time.perf_counter()

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from refbert.cli.output import new_table, print_table, write_text
+from refbert.cli.output import new_table, print_table, require_directories, write_text
 from refbert.errors import InputError, Unsupported
 
 PROFILES = ("quick", "default", "thorough")
@@ -75,9 +75,7 @@ def conform(
         for p in properties:
             click.echo(f"{p.id:55} {p.says}")
         return 0
-    for target in (json_file, html_file):
-        if target is not None and not target.resolve().parent.is_dir():
-            raise InputError(f"{target}: the directory to write in does not exist")
+    require_directories(json_file, html_file)
     if waivers is not None:
         waiving.read(waivers, [p.id for p in matching(None, model)], dtype or "")  # errors before the work
     job = {

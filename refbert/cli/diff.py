@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from refbert.cli.output import new_table, print_json, print_table, write_text
+from refbert.cli.output import new_table, print_json, print_table, require_directories, say_default_model, write_text
 from refbert.errors import InputError
 from refbert.models import DEFAULT
 from refbert.profiles import PROFILES
@@ -66,8 +65,7 @@ def diff(
 
     Exit status: 0 within the bounds, 1 beyond them, 2 bad usage or something unavailable.
     """
-    if html_file is not None and not html_file.resolve().parent.is_dir():
-        raise InputError(f"{html_file}: the directory to write in does not exist")
+    require_directories(html_file)
     if backend == _TRANSFORMERS:
         raise InputError("--backend is a backend; transformers is for --against")
     if against == _TRANSFORMERS and against_device is not None:
@@ -76,7 +74,7 @@ def diff(
         raise InputError("--against transformers needs a checkpoint: name one with --model")
     if model is None and texts:
         model = DEFAULT
-        print(f"refbert: no --model named, so it is {model}, which comes with refbert", file=sys.stderr)
+        say_default_model(model)
     from refbert.tracing.difference import compared
 
     one, other = _sides(

@@ -6,9 +6,10 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,14 +27,52 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain) + "\n")
 
 
+def say_default_model(model: str) -> None:
+    """Which model it is, on stderr, where nobody named one."""
+    print(f"refbert: no --model named, so it is {model}, which comes with refbert", file=sys.stderr)
+
+
+def require_directories(*files: Path | None) -> None:
+    """Raise `InputError`, before any work is done, for a file whose directory is not there."""
+    for file in files:
+        if file is not None and not file.resolve().parent.is_dir():
+            raise InputError(f"{file}: the directory to write in does not exist")
+
+
 def write_text(path: Path, text: str) -> None:
     """A whole file or none; raises `InputError` where that cannot be."""
-    part = path.with_name(path.name + ".part")
+    with _whole(path) as file:
+        file.write(text.encode("utf-8"))
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """A whole .npz or none; raises `InputError` where that cannot be."""
+    with _whole(path) as file:
+        np.savez(file, **arrays)
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file beside ``path`` that takes its place once it is written and on the disk, and goes away if it is not."""
     try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
+        with tempfile.NamedTemporaryFile(dir=path.absolute().parent, suffix=".part", delete=False) as file:
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                os.chmod(file.name, 0o666 & ~_umask())
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
 
 
 def print_table(table: Table) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import numpy as np
 from click.core import ParameterSource
 
 from refbert.cli.answers import answers_of, print_answers
-from refbert.cli.output import new_table, print_json, print_table, progress
+from refbert.cli.output import new_table, print_json, print_table, progress, say_default_model, write_arrays
 from refbert.errors import InputError, RefbertWarning
 from refbert.loading import load
 from refbert.model import POOLINGS, Model, Text
@@ -87,7 +85,7 @@ def run(
     """
     items = _read_texts(texts, pair)
     if click.get_current_context().get_parameter_source("model") is ParameterSource.DEFAULT:
-        print(f"refbert: no --model named, so it is {model}, which comes with refbert", file=sys.stderr)
+        say_default_model(model)
     if save is not None:
         save = _writable(save)
     loaded = load(model, backend=backend, dtype=dtype, device=device, profile=profile)
@@ -103,7 +101,7 @@ def run(
         else:
             answers = answers_of(loaded, chosen, items, top_k=top_k, progress=advance, **limits)
     if save is not None:
-        _save(save, _arrays(loaded, items, **limits))
+        write_arrays(save, _arrays(loaded, items, **limits))
     if chosen == "fill-mask":
         _print_filled(filled, as_json)
     elif chosen != "embed":
@@ -170,29 +168,6 @@ def _writable(path: Path) -> Path:
     if target.exists() and not target.is_file():
         raise InputError(f"{path}: not a regular file; name another to save in")
     return target
-
-
-def _save(path: Path, arrays: dict[str, Any]) -> None:
-    """Write a whole file or none: to a neighbour first, then rename."""
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.absolute().parent, suffix=".part", delete=False) as file:
-            try:
-                np.savez(file, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-                os.chmod(file.name, 0o666 & ~_umask())
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def _shown(text: Text) -> str:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +9,15 @@ import click
 import numpy as np
 from click.core import ParameterSource
 
-from refbert.cli.output import new_table, print_json, print_table, write_text
+from refbert.cli.output import (
+    new_table,
+    print_json,
+    print_table,
+    require_directories,
+    say_default_model,
+    write_arrays,
+    write_text,
+)
 from refbert.errors import InputError
 from refbert.loading import load
 from refbert.models import DEFAULT
@@ -78,11 +83,9 @@ def trace(
         )  # fmt: skip
     if labels and not backward:
         raise InputError("--label is for the loss: add --backward")
-    for target in (html_file, save):
-        if target is not None and not target.resolve().parent.is_dir():
-            raise InputError(f"{target}: the directory to write in does not exist")
+    require_directories(html_file, save)
     if click.get_current_context().get_parameter_source("model") is ParameterSource.DEFAULT:
-        print(f"refbert: no --model named, so it is {model}, which comes with refbert", file=sys.stderr)
+        say_default_model(model)
     from refbert.tracing import trace as traced
     from refbert.tracing.page import page
 
@@ -98,17 +101,6 @@ def trace(
         print_json(_as_json(found, html_file, save))
     else:
         _show(found, html_file, save)
-
-
-def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """A whole .npz or none; raises `InputError` where that cannot be."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            np.savez(file, **arrays)
-        os.replace(part, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def _as_json(found: Trace, html_file: Path, save: Path | None) -> dict[str, Any]:

@@ -37,10 +37,15 @@ def embeddings(
     token_type_ids: Host,
     c: Choices,
     draws: Dropout | None = None,
+    positions: Host | None = None,
 ) -> tuple[A, Callable[[A], dict[str, A]]]:
-    """x [B, S, H], and a pullback from dx to the five parameters' gradients (names below ``bert.embeddings.``)."""
+    """x [B, S, H], and a pullback from dx to the five parameters' gradients (names below ``bert.embeddings.``).
+
+    ``positions`` [B, S] where they do not count from 0 in each row (`refbert.spec.packed`).
+    """
     B, S = input_ids.shape
-    positions = np.tile(np.arange(S), (B, 1))  # [B, S]
+    if positions is None:
+        positions = np.tile(np.arange(S), (B, 1))  # [B, S]
 
     words, words_back = ops.embedding(p["word_embeddings.weight"], input_ids)
     segments, segments_back = ops.embedding(p["token_type_embeddings.weight"], token_type_ids)

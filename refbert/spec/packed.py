@@ -19,6 +19,7 @@ import numpy as np
 
 from refbert.backend import Backend, Host
 from refbert.spec.choices import Choices
+from refbert.spec.embeddings import embeddings
 from refbert.spec.encoder import encoder_layer
 from refbert.spec.parts import Scope
 
@@ -28,12 +29,10 @@ A = TypeVar("A")
 def packed_bert(ops: Any, p: Mapping[str, A], input_ids: Host, token_type_ids: Host, lengths: Host, c: Choices) -> A:
     """hidden [N, H] of the encoder's last layer, on a backend that has `packed_encoder_layer`."""
     positions = np.concatenate([np.arange(length) for length in lengths])  # [N]
-    e = Scope(p, "bert.embeddings.")
-    words, _ = ops.embedding(e["word_embeddings.weight"], input_ids)
-    segments, _ = ops.embedding(e["token_type_embeddings.weight"], token_type_ids)
-    places, _ = ops.embedding(e["position_embeddings.weight"], positions)
-    summed, _ = ops.add(ops.add(words, segments)[0], places)
-    x, _ = ops.layer_norm(summed, e["LayerNorm.weight"], e["LayerNorm.bias"], eps=c.layer_norm_eps)
+    row, _ = embeddings(
+        ops, Scope(p, "bert.embeddings."), input_ids[None], token_type_ids[None], c, positions=positions[None]
+    )  # [1, N, H]
+    x, _ = ops.reshape(row, row.shape[1:])
     for i in range(c.layers):
         layer = Scope(p, f"bert.encoder.layer.{i}.")
         x = ops.packed_encoder_layer(

@@ -80,6 +80,25 @@ def test_the_weights_of_a_model_go_with_it():
     assert not backend._linear._kept
 
 
+@pytest.mark.parametrize("dtype", TorchBackend.dtypes)
+@pytest.mark.parametrize("scale", [1.0, 0.37])
+@pytest.mark.parametrize(("rule", "extra"), [("bert_adam", {}), ("adamw", {"step": 3}), ("lamb", {"step": 3})])
+@pytest.mark.parametrize("layout", ["row-major", "transposed", "one row for all"])
+def test_updates_in_place_are_the_ops_bit_by_bit(dtype, scale, rule, extra, layout):
+    backend = TorchBackend(dtype)
+    p, g, m, v = (backend.asarray(x.numpy()) for x in weights((9, 7), (9, 7), (9, 7), (9, 7)))
+    v = v.abs()
+    g = {"row-major": g, "transposed": g.T.contiguous().T, "one row for all": g[:1].expand(9, 7)}[layout]
+    options = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-6, "weight_decay": 0.01, **extra}
+    before, clipped = p.clone(), g.clone() * scale
+    wanted = getattr(backend, rule)(p, clipped, m.clone(), v.clone(), **options)
+    new = backend.update_in_place(rule, p, g, m.clone(), v.clone(), scale=scale, **options)
+    assert torch.equal(p, before)
+    for one, other in zip(new, wanted, strict=True):
+        assert torch.equal(one, other)
+        assert one.is_contiguous()
+
+
 def test_the_training_graph_is_the_composition_of_ops(monkeypatch):
     """One graph against op by op, and a second pullback, for which the graph is made again."""
     config = refbert.BertConfig(vocab_size=30, hidden_size=8, num_hidden_layers=2, num_attention_heads=2)
