@@ -18,6 +18,7 @@ import sys
 import time
 from pathlib import Path
 
+from refbert.benchmark import peak_process_bytes
 from refbert.data import Phase, Pretraining, PretrainingSource, build_store, read_sentences, train_wordpiece
 from refbert.tokenization import Tokenizer
 
@@ -50,10 +51,8 @@ def measure(corpus: Path, tokenizer_directory: Path, store_directory: Path) -> d
             source.next(step)
         drawn = time.perf_counter()
         tokens = store.tokens
-    lines = Path("/proc/self/status").read_text().splitlines()
-    peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
     return {
-        "corpus_bytes": corpus.stat().st_size, "tokens": tokens, "peak_bytes": peak,
+        "corpus_bytes": corpus.stat().st_size, "tokens": tokens, "peak_bytes": peak_process_bytes(),
         "build_seconds": round(built - started, 1), "seconds_for_200_batches": round(drawn - built, 2),
     }  # fmt: skip
 

@@ -28,10 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 WORK = ("gradients", "step")
-HEADS = ("masked_lm", "next_sentence")
 STEPS = 3
 PAIRS = 7
 CHECKPOINTED = ", checkpointed"
@@ -97,9 +94,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     step, checkpointing = make(options)
     checkpointing(options.side.endswith(CHECKPOINTED))
     losses = [step() for _ in range(STEPS)]
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
-    return {"megabytes": peak / 1024, "losses": losses}
+    from refbert.benchmark import peak_process_bytes  # after the steps: no side pays for what it imports
+
+    return {"megabytes": peak_process_bytes() / 2**20, "losses": losses}
 
 
 def cost(options: argparse.Namespace) -> dict[str, Any]:
@@ -122,16 +119,6 @@ def make(options: argparse.Namespace) -> Side:
     return hugging_face(options) if name == "transformers" else ours(options, name)
 
 
-def make_batch(options: argparse.Namespace, vocabulary: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    B, S = options.shape
-    rng = np.random.default_rng(0)
-    labels = np.full((B, S), -100)
-    for row in labels:
-        chosen = rng.choice(S, max(1, round(0.15 * S)), replace=False)
-        row[chosen] = rng.integers(1000, vocabulary, len(chosen))
-    return rng.integers(1000, vocabulary, (B, S)), {"labels": labels, "next_sentence_label": rng.integers(0, 2, B)}
-
-
 def configuration(options: argparse.Namespace) -> Any:
     import refbert
 
@@ -141,12 +128,12 @@ def configuration(options: argparse.Namespace) -> Any:
 
 def ours(options: argparse.Namespace, backend: str) -> Side:
     import refbert
+    from refbert.benchmark import PRETRAINING, random_batch
     from refbert.training import Optimizer
 
     config = configuration(options)
-    model = refbert.from_config(config, heads=HEADS, backend=backend)
-    ids, labels = make_batch(options, config.vocab_size)
-    batch = refbert.Batch(input_ids=ids)
+    model = refbert.from_config(config, heads=PRETRAINING, backend=backend)
+    batch, labels = random_batch(config, *options.shape)
     optimizer = Optimizer(rule="adamw")
 
     def step() -> float:
@@ -165,10 +152,12 @@ def hugging_face(options: argparse.Namespace) -> Side:
     import torch
     import transformers
 
+    from refbert.benchmark import random_batch
+
     config = configuration(options)
     model = transformers.BertForPreTraining(transformers.BertConfig(**config.to_dict())).train()
-    ids, labels = make_batch(options, config.vocab_size)
-    inputs = {name: torch.from_numpy(x) for name, x in {"input_ids": ids, **labels}.items()}
+    batch, labels = random_batch(config, *options.shape)
+    inputs = {name: torch.from_numpy(x) for name, x in {"input_ids": batch.input_ids, **labels}.items()}
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01)
 
     def step() -> float:

@@ -28,13 +28,13 @@ from refbert.batching import Batch
 from refbert.config import BertConfig
 from refbert.errors import InputError
 from refbert.model import Model
+from refbert.ops.cross_entropy import IGNORE
 from refbert.spec.bert import bert
 
 Host = npt.NDArray[Any]
 
 PRETRAINING = ("masked_lm", "next_sentence")
 MASKED = 0.15  # of the tokens are labelled in a step, as in Devlin et al. 2019 §3.1
-IGNORED = -100
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def measure(
         raise InputError(f"a step needs the heads {' and '.join(PRETRAINING)}; this model has {model.heads or 'none'}")
     batch, labels = random_batch(config, batch_size, length)
     if step:
-        masked = int((labels["labels"] != IGNORED).sum())
+        masked = int((labels["labels"] != IGNORE).sum())
         work = step_flops(config, batch_size, length, masked)
         seconds = timed(lambda: step_and_wait(model, batch, labels), rounds)
     else:
@@ -107,7 +107,7 @@ def random_batch(config: BertConfig, B: int, S: int, *, seed: int = 0) -> tuple[
     """Random ids without padding, and labels for a pretraining step: 15 % of each row, at least one token."""
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, config.vocab_size, (B, S))
-    labels = np.full((B, S), IGNORED)
+    labels = np.full((B, S), IGNORE)
     chosen = max(1, round(MASKED * S))
     for row in labels:
         row[rng.choice(S, chosen, replace=False)] = rng.integers(0, config.vocab_size, chosen)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from pathlib import Path
 
 from refbert.config import BertConfig
 from refbert.errors import ConfigError
@@ -53,6 +54,11 @@ PRESETS: Mapping[str, BertConfig] = {
     "bert-small": _size(4, 512, 8),
     "bert-medium": _size(8, 512, 8),
 }
+
+
+def preset_of(model: str) -> BertConfig | None:
+    """The preset that a command's MODEL means; None where it is a path that exists, or another name."""
+    return None if Path(model).exists() else PRESETS.get(model.rsplit("/", 1)[-1])
 
 
 def preset(name: str) -> BertConfig:

@@ -21,9 +21,11 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import notebooks
-
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "notebooks" / "tools"))
+
+import convert  # noqa: E402
+
 HERE = ROOT / "website"
 SOURCE, SITE = ROOT / "build" / "site-source", ROOT / "build" / "site"
 REPOSITORY = "https://github.com/refbert/refbert/blob/main/"
@@ -101,7 +103,7 @@ def pages() -> Iterator[tuple[str, str]]:
     for file in sorted((ROOT / "docs").rglob("*.md")):
         yield file.relative_to(ROOT / "docs").as_posix(), relinked(file)
     for file in sorted((ROOT / "notebooks").glob("*.py")):
-        yield f"notebooks/{file.stem}.md", notebooks.to_markdown(file.read_text(encoding="utf-8"))
+        yield f"notebooks/{file.stem}.md", convert.markdown(file.read_text(encoding="utf-8"))
     yield from _operations()
 
 

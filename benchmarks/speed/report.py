@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from refbert import flops
-from refbert.benchmark import IGNORED, quartiles, step_flops
+from refbert.benchmark import quartiles, step_flops
+from refbert.ops.cross_entropy import IGNORE
 from speed.cases import NO_GPU, Case, Target
 from speed.inputs import batch_of, config_of
 
@@ -167,7 +168,7 @@ def operations(work: Mapping[str, Any]) -> int | None:
     config = config_of(work)
     B, S = work["B"], work["S"]
     if work["kind"] == "step":
-        labelled = int((batch_of(work)[1]["labels"] != IGNORED).sum())
+        labelled = int((batch_of(work)[1]["labels"] != IGNORE).sum())
         return step_flops(config, B, S, labelled)
     if work["kind"] == "packed":
         return sum(flops.forward_flops(config, int(n)) for n in batch_of(work)[0].lengths)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from refbert.benchmark import IGNORED
+from refbert.ops.cross_entropy import IGNORE
 from speed.inputs import batch_of, config_of
 from speed.worker import Prepared
 
@@ -49,7 +49,7 @@ class Sizes:
         by_heads = shards > B
         self.sequences = 1.0 if by_heads else B / shards
         self.heads = -(-self.A * B // shards) if by_heads else self.A
-        labelled = int((batch_of(work)[1]["labels"] != IGNORED).sum())
+        labelled = int((batch_of(work)[1]["labels"] != IGNORE).sum())
         self.masked = -(-labelled // shards) if self.step else 0
         self.rng = np.random.default_rng(0)
         # Activations and results are the same memory in every layer, as in a workspace; weights are not.

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 import refbert
-from refbert.benchmark import PRETRAINING, forward_and_wait, step_and_wait
+from refbert.benchmark import PRETRAINING, forward_and_wait, step_and_wait, wait
 from refbert.errors import BackendError, RefbertWarning
 from refbert.model import Model
+from refbert.spec.packed import packed_bert
 from speed.cases import Missing
 from speed.inputs import LIMIT, batch_of, config_of, sentences
 from speed.worker import Prepared
@@ -48,14 +49,17 @@ def prepare(work: Mapping[str, Any], options: Mapping[str, Any]) -> Prepared:
             lambda out: {"loss": np.array([out[0]])} | {name: host(out[1][name]) for name in SAMPLED},
         )
     if kind == "packed":
-        visible = batch.attention_mask.astype(bool)
-        return Prepared(lambda: packed_forward(model, batch), lambda out: {"hidden": host(out)[visible]})
+        return Prepared(lambda: packed_forward(model, batch), lambda out: {"hidden": host(out)})
     return Prepared(lambda: forward_and_wait(model, batch), lambda out: {"hidden": host(out)})
 
 
 def packed_forward(model: Model, batch: refbert.Batch) -> Any:
-    """Hidden states [B, S, H] of a padded batch, right where there is text: the one place that knows how to pack."""
-    return forward_and_wait(model, batch)
+    """Hidden states [N, H] of the N tokens of a padded batch, in its order."""
+    seen = batch.attention_mask.astype(bool)
+    ids, types = batch.input_ids[seen], batch.token_type_ids[seen]
+    hidden = packed_bert(model.backend, model.parameters, ids, types, batch.lengths, model.choices)
+    wait(model.backend, hidden)
+    return hidden
 
 
 @lru_cache(maxsize=1)

@@ -34,6 +34,12 @@ def notebook(text: str) -> dict[str, Any]:
     return {"cells": made, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
 
 
+def markdown(text: str) -> str:
+    """The same as a page: text, and Python blocks."""
+    parts = (body if kind == "markdown" else f"```python\n{body}\n```" for kind, body in cells(text) if body)
+    return "\n\n".join(parts) + "\n"
+
+
 if __name__ == "__main__":
     for name in sys.argv[1:]:
         target = Path(name).with_suffix(".ipynb")

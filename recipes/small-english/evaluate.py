@@ -33,10 +33,10 @@ from baselines import Trigram, Unigram
 from refbert.batching import Batch
 from refbert.data import Phase, Pretraining, PretrainingSource, Store, build_store
 from refbert.errors import RefbertError
+from refbert.ops.cross_entropy import IGNORE
 from refbert.tokenization import Tokenizer
 
 SEED, ROUNDS, LENGTH, BATCH = 20180, 2, 64, 32
-IGNORED = -100
 
 Ids = npt.NDArray[np.int64]
 # A batch and its labels [B, S] -> log-probabilities [n, V] at the chosen positions, and next-sentence guesses [B].
@@ -85,7 +85,7 @@ def score(predict: Predict, batches: Sequence[tuple[Batch, Ids, Ids]]) -> Score:
     """One predictor's sums over batches."""
     total = Score()
     for batch, labels, is_random in batches:
-        chosen = labels != IGNORED
+        chosen = labels != IGNORE
         log_p, guesses = predict(batch, labels)
         target = labels[chosen]
         total += Score(
@@ -103,7 +103,7 @@ def of_model(model: Any) -> Predict:
 
     def predict(batch: Batch, labels: Ids) -> tuple[npt.NDArray[np.float64], Ids | None]:
         heads = [head for head in ("masked_lm", "next_sentence") if head in model.heads]
-        out = model(batch, heads=heads, masked_lm_positions=np.flatnonzero(labels != IGNORED))
+        out = model(batch, heads=heads, masked_lm_positions=np.flatnonzero(labels != IGNORE))
         logits = out.logits["masked_lm"].astype(np.float64)
         logits -= logits.max(axis=1, keepdims=True)
         log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
@@ -118,7 +118,7 @@ def of_unigram(unigram: Unigram, majority: int) -> Predict:
     log_p = np.log(unigram.p)
 
     def predict(batch: Batch, labels: Ids) -> tuple[npt.NDArray[np.float64], Ids | None]:
-        return np.tile(log_p, (int((labels != IGNORED).sum()), 1)), np.full(len(labels), majority)
+        return np.tile(log_p, (int((labels != IGNORE).sum()), 1)), np.full(len(labels), majority)
 
     return predict
 
@@ -129,7 +129,7 @@ def of_trigram(trigram: Trigram, specials: Sequence[int]) -> Predict:
     def predict(batch: Batch, labels: Ids) -> tuple[npt.NDArray[np.float64], Ids | None]:
         ids = batch.input_ids
         special = np.isin(ids, specials)
-        rows, positions = np.nonzero(labels != IGNORED)
+        rows, positions = np.nonzero(labels != IGNORE)
         found = [trigram(ids[row], int(at), special[row]) for row, at in zip(rows, positions, strict=True)]
         return np.log(np.stack(found)), None
 

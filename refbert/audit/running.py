@@ -14,6 +14,7 @@ from refbert.audit import shared, witness
 from refbert.audit.findings import SAME, VERDICTS, Finding, Value
 from refbert.audit.registry import Claim, module_of
 from refbert.errors import RefbertWarning
+from refbert.plain import plain
 
 FORMAT = "refbert-audit/1"
 
@@ -123,19 +124,10 @@ def _claim_data(outcome: Outcome) -> dict[str, Any]:
 def _value_data(v: Value) -> dict[str, Any]:
     return {
         "name": v.name,
-        "measured": _finite(v.measured),
-        "expected": _finite(v.expected),
-        "claimed": _finite(v.expected if v.claimed is SAME else v.claimed),
+        "measured": plain(v.measured),
+        "expected": plain(v.expected),
+        "claimed": plain(v.expected if v.claimed is SAME else v.claimed),
         "within": v.within,
         "by": v.by,
         "holds": v.holds,
     }
-
-
-def _finite(x: Any) -> Any:
-    """JSON has no NaN and no infinity: they become texts."""
-    if isinstance(x, list):
-        return [_finite(one) for one in x]
-    if isinstance(x, float) and x - x != 0:
-        return str(x)
-    return x

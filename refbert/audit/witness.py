@@ -13,21 +13,12 @@ import numpy as np
 
 from refbert.audit.shared import shared
 from refbert.batching import Batch
+from refbert.checkpoint.export import architectures
 from refbert.config import BertConfig
 from refbert.model import Model
 from refbert.presets import preset
 
 STAND_IN = "refbert, profile hf (transformers is not installed)"
-
-# Heads -> Hugging Face's class.
-CLASSES = {
-    (): "BertModel",
-    ("masked_lm", "next_sentence"): "BertForPreTraining",
-    ("masked_lm",): "BertForMaskedLM",
-    ("sequence_classification",): "BertForSequenceClassification",
-    ("token_classification",): "BertForTokenClassification",
-    ("question_answering",): "BertForQuestionAnswering",
-}
 
 
 def installed() -> bool:
@@ -51,6 +42,12 @@ def library(module: str = "transformers") -> Any:
     return importlib.import_module(module)
 
 
+def class_of(heads: Sequence[str]) -> Any:
+    """Hugging Face's class with these heads."""
+    (cls,) = architectures(heads)
+    return getattr(library(), cls)
+
+
 def config_of(config: BertConfig, **changes: Any) -> Any:
     """Hugging Face's configuration of the same sizes, with eager attention unless told otherwise."""
     fields = {k: v for k, v in config.to_dict().items() if k not in ("id2label", "label2id", "model_type")}
@@ -61,7 +58,7 @@ def config_of(config: BertConfig, **changes: Any) -> Any:
 def twin(model: Model, **changes: Any) -> Any:
     """Hugging Face's model with ``model``'s heads and weights, in float64, in inference mode."""
     torch = library("torch")
-    cls = getattr(library(), CLASSES[model.heads])
+    cls = class_of(model.heads)
     options: dict[str, Any] = {"add_pooling_layer": model.has_pooler} if not model.heads else {}
     theirs = cls(config_of(model.config, **changes), **options).double().eval()
     ours = {name: torch.tensor(x) for name, x in model.state_dict().items()}
@@ -91,5 +88,5 @@ def parameter_count(heads: Sequence[str], name: str) -> int:
     """Parameters of Hugging Face's class at a preset's size, built without memory (on PyTorch's "meta" device)."""
     torch = library("torch")
     with torch.device("meta"):
-        theirs = getattr(library(), CLASSES[tuple(heads)])(config_of(preset(name)))
+        theirs = class_of(heads)(config_of(preset(name)))
     return sum(p.numel() for p in theirs.parameters())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 from typing import Any
 
 import click
@@ -56,16 +55,15 @@ def speed(
     """Everything that the command shows, as plain data."""
     from refbert.benchmark import PRETRAINING, measure, quartiles
     from refbert.loading import from_config, load
-    from refbert.presets import PRESETS
+    from refbert.presets import preset_of
 
     heads = PRETRAINING if step else ()
-    short = model.rsplit("/", 1)[-1]
-    preset = short in PRESETS and not Path(model).exists()
+    known = preset_of(model)
     with warnings.catch_warnings():
         # A head that the checkpoint lacks is drawn afresh, weights of others are left out: the time is the same.
         warnings.simplefilter("ignore", RefbertWarning)
-        if preset:
-            made = from_config(PRESETS[short], heads=heads, backend=backend, dtype=dtype, device=device)
+        if known is not None:
+            made = from_config(known, heads=heads, backend=backend, dtype=dtype, device=device)
         else:
             made = load(model, heads=heads, backend=backend, dtype=dtype, device=device)
     found = measure(made, batch_size=batch_size, length=length, step=step, rounds=rounds)
@@ -76,7 +74,7 @@ def speed(
         "dtype": made.backend.dtype,
         "device": made.backend.device,
         "model": model,
-        "weights": "random" if preset else "loaded",
+        "weights": "loaded" if known is None else "random",
         "parameters": made.num_parameters,
         "work": "step" if step else "forward",
         "batch_size": batch_size,

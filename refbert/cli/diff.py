@@ -135,23 +135,18 @@ def _of_checkpoint(model: str, texts: tuple[str, ...], backward: bool, truncate:
     return of_model(loaded, loaded.batch(list(texts or _TEXTS), truncate=truncate), backward=backward)
 
 
-def _finite(x: float | None) -> float | str | None:
-    """JSON knows no infinity: it becomes text, as in conformance reports."""
-    return x if x is None or math.isfinite(x) else str(x)
-
-
 def _as_json(found: Difference, html_file: Path | None) -> dict[str, Any]:
     """The fields that docs/command-line.md lists."""
 
     def wrong(one: Judgement) -> dict[str, Any]:
-        return {"op": one.op, "direction": one.direction, "name": one.name, "rho": _finite(one.rho),
+        return {"op": one.op, "direction": one.direction, "name": one.name, "rho": one.rho,
                 "message": one.message}  # fmt: skip
 
     def row(one: Row) -> dict[str, Any]:
         return {
             "name": one.name, "direction": one.direction, "op": one.op, "shape": one.shape,
-            "distance": _finite(one.distance), "allowed": _finite(one.allowed), "rho": _finite(one.rho),
-            "own": [_finite(x) for x in one.own],
+            "distance": one.distance, "allowed": one.allowed, "rho": one.rho,
+            "own": one.own,
         }  # fmt: skip
 
     return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -10,7 +9,7 @@ import click
 from refbert import flops
 from refbert.cli.output import new_table, print_json, print_table
 from refbert.config import BertConfig
-from refbert.presets import PRESETS
+from refbert.presets import preset_of
 
 LENGTHS = (128, 512)
 
@@ -32,9 +31,9 @@ def info(model: str, as_json: bool) -> None:
 
 def describe(model: str) -> dict[str, Any]:
     """Everything that the command shows, as plain data."""
-    short = model.rsplit("/", 1)[-1]
-    if short in PRESETS and not Path(model).exists():
-        return _facts(model, PRESETS[short], (), True, "preset")
+    known = preset_of(model)
+    if known is not None:
+        return _facts(model, known, (), True, "preset")
     from refbert import checkpoint
 
     directory = checkpoint.resolve(model)

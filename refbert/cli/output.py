@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from refbert.errors import InputError
+from refbert.plain import plain
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,8 +24,8 @@ _LONG = 64
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on one line of stdout, in UTF-8; NumPy's numbers and arrays as plain ones."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain) + "\n")
+    """One JSON document on one line of stdout, in UTF-8, of what `refbert.plain` takes."""
+    sys.stdout.write(json.dumps(plain(value), ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def say_default_model(model: str) -> None:
@@ -105,11 +106,3 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], object] | None]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.advance(task, done)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from refbert.explain.appearances import appearances
 from refbert.explain.catalogue import Entry, find
 from refbert.explain.documents import Section
@@ -17,6 +15,7 @@ from refbert.explain.sources import code
 from refbert.explain.terminal import example_text
 from refbert.explain.tex import aligned, is_formula
 from refbert.explain.wording import FOUND_BY, calls, made_of
+from refbert.plain import plain
 
 FORMAT = "refbert-explain/1"
 _EXAMPLE_WIDTH = 88  # what a code block of a page shows without scrolling
@@ -124,16 +123,16 @@ def as_data(name: str, examples: Sequence[Worked] | None = None) -> dict[str, An
 def _example(one: Worked) -> dict[str, Any]:
     return {
         "note": one.note,
-        "inputs": _plain(one.inputs),
-        "on_the_way": _plain(one.on_the_way),
-        "outputs": _plain(one.outputs),
-        "cotangents": _plain(one.cotangents),
-        "on_the_way_back": _plain(one.on_the_way_back),
+        "inputs": plain(one.inputs, other=str),
+        "on_the_way": plain(one.on_the_way, other=str),
+        "outputs": plain(one.outputs, other=str),
+        "cotangents": plain(one.cotangents, other=str),
+        "on_the_way_back": plain(one.on_the_way_back, other=str),
         "gradients": [
             {
                 "name": g.name,
-                "value": _plain(g.value),
-                "by_differences": _plain(g.differences),
+                "value": plain(g.value, other=str),
+                "by_differences": plain(g.differences, other=str),
                 "apart": g.apart,
                 "allowed": g.allowed,
                 "agrees": g.holds,
@@ -141,16 +140,3 @@ def _example(one: Worked) -> dict[str, Any]:
             for g in one.gradients
         ],
     }
-
-
-def _plain(x: Any) -> Any:
-    """JSON has no infinity: it becomes a text, and so does what is no number."""
-    if isinstance(x, dict):
-        return {name: _plain(one) for name, one in x.items()}
-    if isinstance(x, np.ndarray | np.generic):
-        return _plain(x.tolist())
-    if isinstance(x, list | tuple):
-        return [_plain(one) for one in x]
-    if isinstance(x, float) and x - x != 0:
-        return str(x)
-    return x if isinstance(x, str | int | float | bool | None) else str(x)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from refbert import __version__
+from refbert.plain import plain
 from refbert.tracing.maps import encode, habits
 from refbert.tracing.passes import probabilities_of
 from refbert.tracing.summaries import QUANTILES, Summary, by_token, distribution, short
@@ -152,7 +153,8 @@ def document(title: str, body: str, *, scripts: Sequence[str] = (), data: Mappin
         if data.get("attention"):
             body = body.replace("@@shown@@", text_of(shown(data["attention"])))
         # "<" cannot occur outside of strings in JSON, and "</script>" within one would end the element.
-        written = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+        written = json.dumps(plain(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        written = written.replace("<", "\\u003c")
         inside = f'<script type="application/json" id="data">{written}</script><script>{script}</script>'
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     policy += "; script-src 'unsafe-inline'" if inside else ""

@@ -132,7 +132,5 @@ def _outputs(recording: Recording, p: Mapping[str, Tensor], batch: Batch, c: Cho
             head.next_sentence(ops, p, pooled)
         elif name == "question_answering" and "qa_outputs" not in made:
             head.question_answering(ops, p, hidden)
-        elif (
-            name in ("token_classification", "sequence_classification", "multiple_choice") and "classifier" not in made
-        ):
+        elif name in _CLASSIFIERS and "classifier" not in made:
             head.classifier(ops, p, hidden if name == "token_classification" else pooled, c)

@@ -112,7 +112,7 @@ def _labels(
     if "masked_lm" not in model.heads:
         return None, "a fixed random projection of the last hidden states (this model has no masked-LM head)"
     original, special = np.array(encoding.input_ids), np.array(encoding.special_tokens_mask, bool)
-    own = np.flatnonzero((original == _mask_id(model)) & ~special)
+    own = np.flatnonzero((original == model.tokenizer.mask_id) & ~special)
     labels = np.full(batch.shape, IGNORE)
     labels[0, list(masked)] = original[list(masked)]
     about = "the masked-LM loss at the masked positions"
@@ -129,10 +129,6 @@ def _labels(
         if special.all():
             raise InputError("an empty text has no token to take a loss of")
     return labels, about
-
-
-def _mask_id(model: Model) -> int:
-    return model.tokenizer.mask_id
 
 
 def _guesses(model: Model, batch: Batch, positions: Host) -> Host:

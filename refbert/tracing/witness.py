@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from refbert.backend import Host
+from refbert.checkpoint.export import architectures
 from refbert.errors import BackendUnavailable, InputError
 from refbert.ops.cross_entropy import IGNORE
 from refbert.tracing.difference import Side
@@ -22,17 +23,6 @@ from refbert.tracing.passes import GRADIENT, projection
 from refbert.tracing.setting import Setting
 from refbert_conformance.arithmetic import Arithmetic
 
-# A set of heads -> the class that has them.
-_CLASSES = {
-    (): "BertModel",
-    ("masked_lm", "next_sentence"): "BertForPreTraining",
-    ("masked_lm",): "BertForMaskedLM",
-    ("next_sentence",): "BertForNextSentencePrediction",
-    ("sequence_classification",): "BertForSequenceClassification",
-    ("token_classification",): "BertForTokenClassification",
-    ("question_answering",): "BertForQuestionAnswering",
-    ("multiple_choice",): "BertForMultipleChoice",
-}
 DTYPES = ("float32", "float64")
 # The ends of names that differ from ours.
 _RENAMED = {
@@ -49,14 +39,15 @@ def load_model(directory: Path, heads: tuple[str, ...], *, pooler: bool, dtype: 
     """
     if dtype not in DTYPES:
         raise InputError(f'transformers is compared in {" or ".join(DTYPES)}, not in "{dtype}"')
-    if heads not in _CLASSES:
+    classes = architectures(heads)
+    if len(classes) != 1:
         raise InputError(f"transformers has no one class with the heads {', '.join(heads)}")
     try:
         import torch
         import transformers
     except ImportError as error:
         raise BackendUnavailable(f'transformers is not here ({error}); pip install "transformers>=5" torch') from None
-    kind = getattr(transformers, _CLASSES[heads])
+    kind = getattr(transformers, classes[0])
     options: dict[str, Any] = {"add_pooling_layer": pooler} if not heads else {}
     logging: Any = transformers.logging
     level = logging.get_verbosity()

@@ -117,15 +117,16 @@ def test_bare_products_are_all_of_the_models_operations():
     from speed.inputs import config_of
     from speed.work_products import Sizes
 
-    from refbert.benchmark import IGNORED, step_flops
+    from refbert.benchmark import step_flops
     from refbert.flops import forward_flops
+    from refbert.ops.cross_entropy import IGNORE
 
     config = config_of(WORK)
     for kind in ("forward", "step"):
         sizes = Sizes(WORK | {"kind": kind}, 1)
         products = sizes.in_order(sizes.linear(), sizes.attention())
         done = sum(2 * out.size * x.shape[-1] for x, _, out in products)
-        masked = int((batch_of(WORK)[1]["labels"] != IGNORED).sum())
+        masked = int((batch_of(WORK)[1]["labels"] != IGNORE).sum())
         passes = 3 if kind == "step" else 1
         H = config.hidden_size
         small = passes * 2 * (2 * H * H + (4 * H if kind == "step" else 0))  # pooler and next sentence: left out

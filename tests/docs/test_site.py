@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT / "website"))
 
+
 import build  # noqa: E402
-import notebooks  # noqa: E402
 
 
 def test_links_as_the_site_needs_them(tmp_path, monkeypatch):
@@ -45,7 +45,7 @@ def test_every_link_of_the_documentation():
 
 def test_a_notebook_as_a_page():
     source = "# licence\n# %% [markdown]\n# # Title\n#\n# Text.\n# %%\nx = 1\n\n# %% [markdown]\n# More.\n"
-    assert notebooks.to_markdown(source) == "# Title\n\nText.\n\n```python\nx = 1\n```\n\nMore.\n"
+    assert build.convert.markdown(source) == "# Title\n\nText.\n\n```python\nx = 1\n```\n\nMore.\n"
 
 
 def test_what_would_be_fetched_is_refused(tmp_path, monkeypatch):

@@ -116,7 +116,7 @@ def test_figures_of_a_predictor_that_is_known(text: Path, tokenizer: Tokenizer, 
         batches = list(evaluate.masked_batches(store, tokenizer, length=16, rounds=1))
 
     def predict(batch: refbert.Batch, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        target = labels[labels != evaluate.IGNORED]
+        target = labels[labels != evaluate.IGNORE]
         log_p = np.full((len(target), tokenizer.vocab_size), -9.0)
         log_p[np.arange(len(target)), target] = -1.0
         return log_p, np.ones(len(labels), dtype=np.int64)

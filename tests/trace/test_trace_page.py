@@ -100,6 +100,17 @@ def test_no_text_can_end_the_data(traced):
     assert json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])["layers"] == 2
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_model_that_overflows_has_a_page(tmp_path):
+    """That is when someone looks: what is not finite is a text in the data, not the end of the command."""
+    broken = refbert.load(write_small_checkpoint(tmp_path), backend="reference")
+    name = "bert.encoder.layer.0.attention.self.query.weight"
+    broken.parameters[name] = np.full_like(broken.parameters[name], np.nan)
+    written = page(trace(broken, TEXT, backward=True))
+    found = json.loads(re.search(r'id="data">(.*?)</script>', written, re.DOTALL)[1])
+    assert found["loss"] == "nan"
+
+
 def test_the_numbers_on_the_page_are_the_traces(traced):
     found = data(traced)
     rows = {row["name"]: row for row in found["tensors"]}
