@@ -57,9 +57,14 @@ def split(x: Array, heads: int) -> Array:
     return x.reshape(B, S, heads, H // heads).swapaxes(1, 2)
 
 
+def together(scores: int) -> int:
+    """How many heads (or sequences) of so many scores each fit a block."""
+    return max(1, BLOCK // max(1, scores))
+
+
 def blocks(B: int, heads: int, S: int) -> Iterator[tuple[int, slice]]:
     """Sequence by sequence, as many heads at a time as fit."""
-    step = max(1, BLOCK // max(1, S * S))
+    step = together(S * S)
     for b in range(B):
         for head in range(0, heads, step):
             yield b, slice(head, head + step)
@@ -67,7 +72,7 @@ def blocks(B: int, heads: int, S: int) -> Iterator[tuple[int, slice]]:
 
 def scores_buffer_shape(heads: int, S: int) -> tuple[int, int, int]:
     """The largest block of scores that `blocks` asks for."""
-    return min(heads, max(1, BLOCK // max(1, S * S))), S, S
+    return min(heads, together(S * S)), S, S
 
 
 def attention(

@@ -16,6 +16,7 @@ from refbert_numpy.attention import attention
 from refbert_numpy.gelu import gelu_in_place
 from refbert_numpy.layer import Workspace, encoder_layer, normalize_in_place, packed_encoder_layer
 from refbert_numpy.memory import Recycler
+from refbert_numpy.rows import sums_by_id
 from refbert_numpy.updates import gradient_norm, update_in_place
 
 Host = npt.NDArray[Any]
@@ -196,8 +197,6 @@ def _scatter_add(shape: tuple[int, ...], ids: Ids, rows: Array, dtype: Any) -> A
     """[V, H] of zeros, plus each row at its id."""
     out = np.zeros(shape, dtype)
     if ids.size:
-        order = np.argsort(ids, kind="stable")
-        found = ids[order]
-        starts = np.flatnonzero(np.r_[True, found[1:] != found[:-1]])
-        out[found[starts]] = np.add.reduceat(rows[order], starts, axis=0)
+        at, sums = sums_by_id(ids, rows)
+        out[at] = sums
     return out

@@ -25,6 +25,7 @@ from refbert.spec.pooler import pooler
 from refbert_numpy import threads
 from refbert_numpy.layout import Rows, parts, rows_to_compute
 from refbert_numpy.memory import Recycler
+from refbert_numpy.rows import sums_by_id
 from refbert_numpy.training import Encoder
 from refbert_numpy.vocabulary import MaskedLM
 
@@ -92,16 +93,15 @@ class _Step:
         self._hidden_shape = hidden.shape
         self._pooler_back, encoded = self._encoded(hidden, wanted)
         self.terms: dict[str, Array] = {}
-        self._masked_lm: MaskedLM | None = None
         self._backs: dict[str, Callable[[Array], tuple[Array, dict[str, Array]]]] = {}
         for name in wanted:
             if name == "masked_lm":
                 flat = labels["labels"].reshape(-1)[self._queries.index]
                 self._labelled = np.flatnonzero(flat != IGNORE)  # [P], among the queries
-                self._masked_lm = MaskedLM(
+                masked = MaskedLM(
                     ops, p, hidden[self._labelled], flat[self._labelled], denominators[name], c, team, memory
                 )
-                self.terms[name] = self._masked_lm.loss
+                self.terms[name], self._backs[name] = masked.loss, masked.backward
             else:
                 self.terms[name], self._backs[name] = bert.head_loss(
                     name, ops, p, batch, encoded, labels, c, draws, denominators
@@ -129,16 +129,13 @@ class _Step:
         collected: list[dict[str, Array]] = []
         dpooled: Array | None = None
         for name in self.terms:
-            if name == "masked_lm" and self._masked_lm is not None:
-                drows, gradients = self._masked_lm.backward(dloss)
-                dhidden[self._labelled] += drows
-                self._masked_lm = None
+            dinput, gradients = self._backs.pop(name)(dloss)  # with it goes what it kept
+            if name == "masked_lm":
+                dhidden[self._labelled] += dinput
+            elif name in POOLED_HEADS:
+                dpooled = dinput if dpooled is None else dpooled + dinput
             else:
-                dinput, gradients = self._backs[name](dloss)
-                if name in POOLED_HEADS:
-                    dpooled = dinput if dpooled is None else dpooled + dinput
-                else:
-                    dhidden += self._queries.take(dinput)
+                dhidden += self._queries.take(dinput)
             collected.append(gradients)
         if dpooled is not None:
             dinput, gradients = self._pooler_back(dpooled)
@@ -168,10 +165,8 @@ class _Step:
 def scatter_add(table: Array, ids: Array, rows: Array) -> None:
     """table [V, H] += each row [n, H] at its id, ids that repeat added up first."""
     if ids.size:
-        order = np.argsort(ids, kind="stable")
-        found = ids[order]
-        starts = np.flatnonzero(np.r_[True, found[1:] != found[:-1]])
-        table[found[starts]] += np.add.reduceat(rows[order], starts, axis=0)
+        at, sums = sums_by_id(ids, rows)
+        table[at] += sums
 
 
 def _spread(rows: Array, at: Rows, total: int) -> Array:

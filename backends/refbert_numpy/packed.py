@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refbert_numpy.attention import BLOCK, SAFE
+from refbert_numpy.attention import SAFE, together
 
 Array = npt.NDArray[Any]
 
@@ -23,9 +23,8 @@ def groups(lengths: Array, heads: int) -> Iterator[tuple[slice, int, int]]:
     start = 0
     for length, run in itertools.groupby(int(n) for n in lengths):
         left = len(list(run))
-        together = max(1, BLOCK // max(1, heads * length * length))
         while left:
-            count = min(left, together)
+            count = min(left, together(heads * length * length))
             yield slice(start, start + count * length), count, length
             start += count * length
             left -= count

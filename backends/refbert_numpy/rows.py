@@ -58,6 +58,14 @@ class Columns:
         return first
 
 
+def sums_by_id(ids: Array, rows: Array) -> tuple[Array, Array]:
+    """(each different id [U], the sum of its rows [U, H]); there must be an id."""
+    order = np.argsort(ids, kind="stable")
+    found = ids[order]
+    starts = np.flatnonzero(np.r_[True, found[1:] != found[:-1]])
+    return found[starts], np.add.reduceat(rows[order], starts, axis=0)
+
+
 def affine(xhat: Array, gamma: Array, beta: Array, out: Array) -> None:
     """out ← γ x̂ + β."""
     for block in blocks(*xhat.shape):

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refbert_numpy.attention import BLOCK, KeyMask
+from refbert_numpy.attention import KeyMask, together
 from refbert_numpy.layout import Rows
 from refbert_numpy.memory import Recycler
 
@@ -46,14 +46,13 @@ class Scores:
     def items(self, sequences: range) -> Iterator[Item]:
         """As many heads at a time as fit a block."""
         for b in sequences:
-            step = max(1, BLOCK // max(1, int(self._m[b] * self._n[b])))
+            step = together(int(self._m[b] * self._n[b]))
             for head in range(0, self.heads, step):
                 yield b, slice(head, head + step)
 
     def largest(self) -> int:
-        """How many scores the largest item has."""
-        one = int((self._m * self._n).max(initial=0))
-        return one * min(self.heads, max(1, BLOCK // max(1, one))) if one else 0
+        """How many scores the largest item has: not always the longest sequence's, of which fewer heads fit a block."""
+        return max((int(one) * min(self.heads, together(int(one))) for one in self._m * self._n), default=0)
 
     def split(self, x: Array, item: Item, rows: Rows) -> Array:
         """The item's part of x [rows, A·D], as a view [a, n, D]."""

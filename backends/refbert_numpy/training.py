@@ -90,11 +90,16 @@ class Encoder:
         self._dtype, self._H = word.dtype, word.shape[1]
         self._scale = 1 / math.sqrt(self._H // c.heads)
         self._rate = 0.0 if draws is None else c.hidden_dropout
+        self._attention_rate = 0.0 if draws is None else c.attention_dropout
         B, S = batch.shape
-        self._full_mask = KeyMask(batch.attention_mask, (B, S), c.mask_value, self._dtype) if tokens.every else None
+        self._mask = (
+            KeyMask(batch.attention_mask, (B, S), c.mask_value, self._dtype)
+            if tokens.every
+            else all_visible(B, self._dtype)
+        )
         # The last layer's queries among the tokens; None where they are all of them.
         self._last = None if len(queries) == len(tokens) else np.searchsorted(tokens.index, queries.index)
-        self._again = c.gradient_checkpointing and c.layers > 0
+        self._again = c.gradient_checkpointing and c.layers > 1
         self._layers: list[Kept | None] = []
 
     # Forward
@@ -124,22 +129,25 @@ class Encoder:
 
     def _rooms(self) -> list[Kept | None]:
         L = self._c.layers
+        work: list[Array] = []  # for each thread, whatever layer it is in
+        if self._attention_rate and L:
+            most = max(Scores(self._tokens, self._rows(i), self._c.heads).largest() for i in (0, L - 1))
+            work = [self._memory.take(most) for _ in self._shares]
         if not self._again:
-            return [self._room(i) for i in range(L)]
-        top = self._room(L - 1)
-        return [*[top if self._last is None else self._room(0)] * (L - 1), top]
+            return [self._room(i, work) for i in range(L)]
+        top = self._room(L - 1, work)
+        return [*[top if self._last is None else self._room(0, work)] * (L - 1), top]
 
-    def _room(self, i: int) -> Kept:
+    def _room(self, i: int, work: list[Array]) -> Kept:
         take, N, H = self._memory.take, len(self._tokens), self._H
         rows = self._rows(i)
         M, F = len(rows), len(self._p[f"bert.encoder.layer.{i}.intermediate.dense.bias"])
-        rate = 0.0 if self._draws is None else self._c.attention_dropout
-        scores = Scores(self._tokens, rows, self._c.heads)
-        mask = self._full_mask or all_visible(scores.B, self._dtype)
-        work = [take(scores.largest()) for _ in self._shares] if rate else []
+        attention = Attention(
+            Scores(self._tokens, rows, self._c.heads), self._mask, self._attention_rate, work, self._memory
+        )
         keep1, keep2 = (take(M, H, dtype=bool) if self._rate else None for _ in range(2))
         return Kept(
-            q=take(M, H), k=take(N, H), v=take(N, H), attention=Attention(scores, mask, rate, work, self._memory),
+            q=take(M, H), k=take(N, H), v=take(N, H), attention=attention,
             context=take(M, H), xhat1=take(M, H), r1=take(M, 1), active=take(M, F), slope=take(M, F),
             xhat2=take(M, H), r2=take(M, 1), keep1=keep1, keep2=keep2,
         )  # fmt: skip

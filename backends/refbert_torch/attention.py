@@ -25,7 +25,7 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 
 
 class KeyMask:
-    """Which keys are visible, [B, S], made for the device once: every layer of a pass uses the same.
+    """Which keys are visible, [B, S], on the device, in the forms that scores need.
 
     A finite ``value`` is added to the scores of hidden keys; −∞ removes them, and a row that then sees nothing spreads
     evenly over all keys (refbert.ops.attention).

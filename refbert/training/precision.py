@@ -36,6 +36,7 @@ class MixedPrecision:
 
     def of(self, model: Model) -> Model:
         """The model with its weights rounded to the narrow dtype. It shares nothing with the last call's."""
+        self._model.parameters = {}  # the last call's go first
         self._model.parameters = {name: _cast(self._wide, self._narrow, w) for name, w in model.parameters.items()}
         self._model.gradient_checkpointing = model.gradient_checkpointing
         return self._model

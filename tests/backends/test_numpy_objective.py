@@ -63,6 +63,22 @@ def test_it_is_the_specs_composition(monkeypatch, count, dtype):
         accuracy.check(subject, recipe, Record(subject.arithmetic))
 
 
+def test_the_longest_sequence_is_not_always_the_largest_item():
+    """Of 148 tokens 11 of 12 heads fit a block, of 147 all 12, which is more in all: scratch is for the most."""
+    config = refbert.BertConfig(
+        vocab_size=20, hidden_size=24, num_hidden_layers=2, num_attention_heads=12, intermediate_size=8,
+        max_position_embeddings=148, hidden_dropout_prob=0.0,
+    )  # fmt: skip
+    mask = np.arange(148) < np.array([[148], [147]])
+    batch = refbert.Batch(np.random.default_rng(0).integers(0, 20, (2, 148)), attention_mask=mask)
+    labels = np.where(mask & (np.arange(148) % 7 == 0), 1, -100)
+    losses = []
+    for backend in ("numpy", "reference"):
+        model = refbert.from_config(config, heads=("masked_lm",), backend=backend, profile="hf", seed=1)
+        losses.append(model.loss_and_gradients(batch, labels, dropout=refbert.Dropout(3, 0))[0])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_parts_of_a_batch_draw_the_batchs_masks(monkeypatch, count):
     with_threads(monkeypatch, count)
