@@ -158,10 +158,15 @@ def _fused(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
     compare(subject, run, run(subject.backend), record)
 
 
-def _fused_inputs(subject: Subject, recipe: ModelRecipe) -> tuple[Host, dict[str, Host], dict[str, Any]]:
+def layer_parameters(recipe: ModelRecipe, dtype: str) -> dict[str, Host]:
+    """The first encoder layer's parameters by local name."""
     prefix = "bert.encoder.layer.0."
-    parameters = recipe.parameters(subject.dtype)
-    local = {name.removeprefix(prefix): x for name, x in parameters.items() if name.startswith(prefix)}
+    parameters = recipe.parameters(dtype)
+    return {name.removeprefix(prefix): x for name, x in parameters.items() if name.startswith(prefix)}
+
+
+def _fused_inputs(subject: Subject, recipe: ModelRecipe) -> tuple[Host, dict[str, Host], dict[str, Any]]:
+    local = layer_parameters(recipe, subject.dtype)
     x = rounded(recipe.rng(6).standard_normal((recipe.B, recipe.S, recipe.A * recipe.D)), subject.dtype)
     c = recipe.choices
     options = {
@@ -171,41 +176,57 @@ def _fused_inputs(subject: Subject, recipe: ModelRecipe) -> tuple[Host, dict[str
     return x, local, options
 
 
-def _fused_calls(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
-    x, local, options = _fused_inputs(subject, recipe)
-    call = subject.op("encoder_layer")
+def check_calls(
+    subject: Subject,
+    op: str,
+    x: Host,
+    local: Mapping[str, Host],
+    options: Mapping[str, Any],
+    host: str,
+    same: Mapping[str, Host],
+) -> None:
+    """A layer's conduct: results that stay, inputs that stay, the same bits again, and an error that is the spec's.
+
+    host: the option that is a host array. same: what else it may be given as, which must make no difference.
+    """
+    call, before = subject.op(op), options[host].copy()
     device, params = subject.device(x.copy()), {name: subject.device(w.copy()) for name, w in local.items()}
-    mask = options["mask"].copy()
     y = call(device, params, **options)
     kept = np.array(subject.host(y, x.shape, "y"))
     call(subject.device(rounded(x + 1, subject.dtype)), params, **options)
     if not same_bits(np.array(subject.host(y)), kept):
         raise Failure("a later call changed an earlier result")
     if not same_bits(np.array(subject.host(device)).astype(float), x):
-        raise Failure("encoder_layer wrote into x")
+        raise Failure(f"{op} wrote into x")
     for name, w in local.items():
         if not same_bits(np.array(subject.host(params[name])).astype(float), w):
-            raise Failure(f"encoder_layer wrote into {name}")
-    if not np.array_equal(mask, options["mask"]):
-        raise Failure("encoder_layer wrote into the mask")
+            raise Failure(f"{op} wrote into {name}")
+    if not np.array_equal(options[host], before):
+        raise Failure(f"{op} wrote into the {host}")
     try:
         call(device, params, **{**options, "activation": "unheard of"})
     except ValueError:
         pass
     else:
         raise Failure("an unknown activation was accepted; the spec raises ValueError")
-    if "encoder_layer" not in subject.arithmetic.nondeterministic:
-        for number in range(2, 6):
-            if not same_bits(np.array(subject.host(call(device, params, **options))), kept):
-                raise Failure(f"call {number} with the same arguments gives other bits")
-        for kind in (np.bool_, np.int32, np.float32):
-            again = call(device, params, **{**options, "mask": options["mask"].astype(kind)})
-            if not same_bits(np.array(subject.host(again)), kept):
-                raise Failure(f"a mask of {np.dtype(kind)} gives other bits than one of int64")
-        for layout in (np.asfortranarray(mask), np.repeat(mask, 2, axis=1)[:, ::2]):
-            if not same_bits(np.array(subject.host(call(device, params, **{**options, "mask": layout}))), kept):
-                raise Failure("a mask in another layout gives other bits")
-    nothing = call(subject.device(x[:0]), params, **{**options, "mask": mask[:0]})
+    if op in subject.arithmetic.nondeterministic:
+        return
+    for number in range(2, 6):
+        if not same_bits(np.array(subject.host(call(device, params, **options))), kept):
+            raise Failure(f"call {number} with the same arguments gives other bits")
+    for what, other in same.items():
+        if not same_bits(np.array(subject.host(call(device, params, **{**options, host: other}))), kept):
+            raise Failure(f"the {host} {what} gives other bits")
+
+
+def _fused_calls(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
+    x, local, options = _fused_inputs(subject, recipe)
+    mask = options["mask"]
+    same = {f"of {np.dtype(kind)}": mask.astype(kind) for kind in (np.bool_, np.int32, np.float32)}
+    same |= {"by columns": np.asfortranarray(mask), "of every other entry": np.repeat(mask, 2, axis=1)[:, ::2]}
+    check_calls(subject, "encoder_layer", x, local, options, "mask", same)
+    params = {name: subject.device(w) for name, w in local.items()}
+    nothing = subject.op("encoder_layer")(subject.device(x[:0]), params, **{**options, "mask": mask[:0]})
     subject.host(nothing, (0, *x.shape[1:]), "y of an empty batch")
 
 

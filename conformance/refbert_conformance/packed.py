@@ -10,14 +10,12 @@ import numpy as np
 
 from refbert.spec.packed import packed_layer
 from refbert.spec.parts import Scope
-from refbert_conformance.blocks import SPEC, compare, each_weight
+from refbert_conformance.blocks import SPEC, check_calls, compare, each_weight, layer_parameters
 from refbert_conformance.inputs import rounded
 from refbert_conformance.measure import Failure, Record, same_bits
 from refbert_conformance.models import ACTIVATIONS, ModelRecipe, model_recipes, on
 from refbert_conformance.properties import Property
 from refbert_conformance.subject import Host, Subject
-
-_LAYER = "bert.encoder.layer.0."
 
 
 def properties() -> list[Property]:
@@ -66,8 +64,7 @@ def lengths_of(recipe: ModelRecipe, seed: int = 0) -> Host:
 
 def _inputs(recipe: ModelRecipe, dtype: str, lengths: Host) -> tuple[Host, dict[str, Host], dict[str, Any]]:
     """x [N, H], the layer's parameters, and the options but for the lengths."""
-    parameters = recipe.parameters(dtype)
-    local = {name.removeprefix(_LAYER): w for name, w in parameters.items() if name.startswith(_LAYER)}
+    local = layer_parameters(recipe, dtype)
     size = (1.0, 1.0, 1e-3, 30.0)[recipe.seed % 4]
     x = rounded(size * recipe.rng(6).standard_normal((int(lengths.sum()), recipe.A * recipe.D)), dtype)
     c = recipe.choices
@@ -100,36 +97,9 @@ def _accurate(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
 
 def _calls(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
     lengths = lengths_of(recipe)
-    given = lengths.copy()
     x, local, options = _inputs(recipe, subject.dtype, lengths)
-    call = subject.op("packed_encoder_layer")
-    device, params = subject.device(x.copy()), {name: subject.device(w.copy()) for name, w in local.items()}
-    y = call(device, params, lengths=lengths, **options)
-    kept = np.array(subject.host(y, x.shape, "y"))
-    call(subject.device(rounded(x + 1, subject.dtype)), params, lengths=lengths, **options)
-    if not same_bits(np.array(subject.host(y)), kept):
-        raise Failure("a later call changed an earlier result")
-    if not same_bits(np.array(subject.host(device)).astype(float), x):
-        raise Failure("packed_encoder_layer wrote into x")
-    for name, w in local.items():
-        if not same_bits(np.array(subject.host(params[name])).astype(float), w):
-            raise Failure(f"packed_encoder_layer wrote into {name}")
-    if not np.array_equal(lengths, given):
-        raise Failure("packed_encoder_layer wrote into the lengths")
-    try:
-        call(device, params, lengths=lengths, **{**options, "activation": "unheard of"})
-    except ValueError:
-        pass
-    else:
-        raise Failure("an unknown activation was accepted; the spec raises ValueError")
-    if "packed_encoder_layer" in subject.arithmetic.nondeterministic:
-        return
-    for number in range(2, 6):
-        if not same_bits(np.array(subject.host(call(device, params, lengths=lengths, **options))), kept):
-            raise Failure(f"call {number} with the same arguments gives other bits")
-    again = call(device, params, lengths=lengths.astype(np.int32), **options)
-    if not same_bits(np.array(subject.host(again)), kept):
-        raise Failure("lengths of int32 give other bits than lengths of int64")
+    same = {"of int32": lengths.astype(np.int32)}
+    check_calls(subject, "packed_encoder_layer", x, local, {**options, "lengths": lengths}, "lengths", same)
 
 
 def _options(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
