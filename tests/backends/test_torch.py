@@ -16,9 +16,9 @@ from refbert_torch.backend import TorchBackend  # noqa: E402
 from refbert_torch.packed import PackedLinears, available  # noqa: E402
 
 CPU = torch.device("cpu")
-# Eight products and a bias in float32, of size 1: added up in another order they differ by some units of 2^-24; 16 here.
+# Eight products and a bias in float32, of size 1: in another order the sums differ by some units of 2^-24; 16 here.
 SUM_OF_8 = {"rtol": 2.0**-20, "atol": 2.0**-20}
-# Two layers in float64: a few hundred roundings of 2^-53 in sums of numbers of size 1, so 1e-14 beside small entries.
+# Two layers in float64: a few hundred roundings of 2^-53 in sums of numbers of size 1, so 1e-14 beside small ones.
 TWO_LAYERS = {"rtol": 1e-10, "atol": 1e-14}
 
 
