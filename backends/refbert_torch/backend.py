@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from refbert_torch import packed
 from refbert_torch.attention import KeyMask, attention, packed_attention, probabilities
 from refbert_torch.layer import encoder_layer
-from refbert_torch.objective import no_pullback, objective, spec_objective
+from refbert_torch.objective import LinearOfGelu, no_pullback, objective, spec_objective
 from refbert_torch.optimizers import Optimizers
 
 Tensor = torch.Tensor
@@ -268,8 +268,24 @@ class TorchBackend(Optimizers):
 class TracedBackend(TorchBackend):
     """The same ops inside a larger graph: what they return stays attached to it, and has no pullback of its own."""
 
+    _last_gelu: tuple[Tensor, Tensor, str] | None = None  # what the last GELU returned, its argument, its form
+
     def _op(self, f: Callable[..., Tensor], *arrays: Tensor) -> Out:
         return f(*arrays), no_pullback
+
+    def gelu(self, x: Tensor, *, form: str) -> Out:
+        """GELU, of which a product that follows at once keeps the argument alone; see LinearOfGelu."""
+        y, pullback = super().gelu(x, form=form)
+        self._last_gelu = (y, x.detach(), _GELU[form])
+        return y, pullback
+
+    def linear(self, x: Tensor, w: Tensor, b: Tensor) -> Out:
+        """x wᵀ + b."""
+        last, self._last_gelu = self._last_gelu, None
+        if last is not None and last[0] is x:
+            y: Tensor = LinearOfGelu.apply(x, last[1], last[2], w, b)  # type: ignore[no-untyped-call]
+            return y, no_pullback
+        return super().linear(x, w, b)
 
     def recomputed(self, block: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tuple[Tensor, Any]:
         """A block of which the graph keeps the input alone. Dropout's masks are arguments: no generator is set back."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 Tensor = torch.Tensor
 Losses = tuple[Tensor, dict[str, Tensor], Any]
@@ -26,6 +27,29 @@ def spec_objective() -> Callable[..., Losses]:
 def no_pullback(dy: Tensor) -> tuple[Tensor, ...]:
     """What an op inside a larger graph has in place of a pullback."""
     raise RuntimeError("this op belongs to a larger graph, which has one pullback for all")
+
+
+class LinearOfGelu(torch.autograd.Function):
+    """y wᵀ + b for y = gelu(x), whose backward makes y again from x, which GELU's own backward keeps anyway.
+
+    A layer's largest activation so lies in memory once instead of twice. Gradients of bert-base, 8 × 128, peak at 1.7
+    GB with it and at 1.9 without (two threads; benchmarks/step_memory.py), in the same time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, x: Tensor, approximate: str, w: Tensor, b: Tensor) -> Tensor:
+        """[..., I] -> [..., H]."""
+        ctx.save_for_backward(x, w)
+        ctx.approximate = approximate
+        return functional.linear(y, w, b)
+
+    @staticmethod
+    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+        """Cotangents of y, w and b."""
+        x, w = ctx.saved_tensors
+        y = functional.gelu(x, approximate=ctx.approximate).reshape(-1, x.shape[-1])
+        rows = dout.reshape(-1, dout.shape[-1])
+        return dout @ w, None, None, rows.T @ y, rows.sum(dim=0)
 
 
 def objective(

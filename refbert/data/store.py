@@ -37,7 +37,7 @@ LONGEST_DOCUMENT = 4096
 _VERSION = 1
 _HEADER = "store.json"
 _NAMES = ("ids.bin", "sentences.bin", "documents.bin")
-_SENTENCES, _CHARACTERS = 4096, 2**18  # how much is tokenized at a time, whichever comes first
+_SENTENCES, _CHARACTERS = 4096, 2**16  # how much is tokenized at a time, whichever comes first
 
 
 class Store:

@@ -126,6 +126,28 @@ def test_the_training_graph_is_the_composition_of_ops(monkeypatch):
         torch.testing.assert_close(double[name], 2 * x, **TWO_LAYERS)
 
 
+@pytest.mark.parametrize("hidden_act", ["gelu", "gelu_new", "relu"])
+def test_the_training_graph_keeps_one_array_of_a_gelu(hidden_act):
+    config = refbert.BertConfig(
+        vocab_size=30, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
+        hidden_act=hidden_act,
+    )  # fmt: skip
+    model = refbert.from_config(config, heads=("masked_lm",), backend="torch", dtype="float64", seed=3)
+    labels = np.full((2, 5), -100)
+    labels[0, 1] = 4
+    kept = {}
+
+    def keep(x):
+        if x.ndim and x.shape[-1] == 24 and x.shape[:-1].numel() == 10:
+            kept[x.untyped_storage().data_ptr()] = x
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        model.device_loss_and_gradients(refbert.Batch(np.ones((2, 5), int)), {"labels": labels})
+    # ReLU's one array is its result, which its derivative can be read from.
+    assert len(kept) == 2
+
+
 @pytest.mark.parametrize("pooling", ["mean", "cls", "max", "pooler"])
 def test_encode_computes_no_padding_and_gives_the_same(pooling, monkeypatch):
     config = refbert.BertConfig(vocab_size=30, hidden_size=8, num_hidden_layers=2, num_attention_heads=2)
