@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 _FUNCTIONS = {
     "softmax", "log", "exp", "tanh", "erf", "erfc", "lse", "max", "min", "mean", "dropout", "act", "Var", "Concat",
-    "LN", "FFN", "Attention", "SelfAttention",
+    "LN", "FFN", "Attention", "SelfAttention", "Embed", "Encoder", "Pooler", "Head", "Loss",
 }  # fmt: skip
 _SYMBOLS = {
     "−": "-", "·": r" \cdot ", "←": r" \leftarrow ", "≤": r" \le ", "≥": r" \ge ", "∈": r" \in ", "∂": r" \partial ",

@@ -50,6 +50,19 @@ def bert(
     """The encoder's outputs, and a pullback from (dhidden, dpooled) to the gradients by full name.
 
     Either cotangent may be None where a loss does not use that output, but not both.
+
+        x      = Embed(input_ids, token_type_ids)
+        hidden = Encoder(x, attention_mask)
+        pooled = Pooler(hidden)                       where it is asked for, else None
+
+        Backward: hidden is used twice, as an output and by the pooler, so two cotangents meet in it, the loss's own and
+        the pooler's dh. With p_1, p_2 and p_3 the parameters of the embeddings, the encoder and the pooler:
+
+            dh, dp_3 = Pooler's pullback of dpooled
+            dx, dp_2 = Encoder's pullback of dhidden + dh
+            dp_1 = Embed's pullback of dx
+
+        Without dpooled there is no dh and no dp_3; without dhidden the encoder's pullback gets dh alone.
     """
     x, embeddings_back = embeddings(ops, Scope(p, "bert.embeddings."), batch.input_ids, batch.token_type_ids, c, draws)
     hidden, encoder_back = encoder(
@@ -96,7 +109,31 @@ def objective(
     ``labels`` has the keys that `LABELS` lists for the heads; the loss is the sum over the heads that are labelled
     (A.2: "the sum of the mean masked LM likelihood and the mean next sentence prediction likelihood").
     ``denominators`` (default: those of these labels) are `refbert.spec.losses.denominators` of the batch of which
-    these rows are a part: the losses and gradients of the parts then add up to those of the batch.
+    these rows are a part: the losses and gradients of the parts then add up to those of the batch. Raises ValueError
+    where no head is labelled.
+
+    Shapes   batch of [B, S], the labels of `LABELS`  ->  loss, a scalar (shape []), and one such by head
+
+        logits_k = Head_k(x_k)
+        loss_k   = Loss_k(logits_k, labels_k)
+        loss     = Σ_k loss_k
+
+        k runs over the heads that are labelled. x_k is pooled for next sentence, classes of sequences and choices,
+        and hidden for masked LM, tags and answers. Where no head reads pooled, the pooler does not run.
+
+        Backward: the sum hands every term the same cotangent, dloss. Heads that read the same output of `bert` each
+        return a cotangent of it, and these add up; so do the gradients of a parameter that is used in several places.
+
+            dlogits_k  = the loss's pullback of dloss
+            dx_k, dp_k = the head's pullback of dlogits_k
+            dhidden = Σ_{k : x_k = hidden} dx_k           dpooled = Σ_{k : x_k = pooled} dx_k
+            dp = bert's pullback of (dhidden, dpooled) + Σ_k dp_k
+
+        The word embeddings E [V, H] are used at both ends: they are looked up, and they are the output projection of
+        masked LM, logits = t Eᵀ + bias. Their gradient adds up from both, a row from the tokens that are v and from
+        every predicted position n:
+
+            dE_v = Σ_{(b, s) : ids_bs = v} de_bs + Σ_n dlogits_nv t_n
     """
     wanted = labelled_heads(heads, labels)
     if not wanted:

@@ -56,6 +56,12 @@ def through_norm(u, gamma, beta, dy):
     return gradients(lambda u: layer_norm(u, gamma, beta), [u], dy)[0]
 
 
+def attend(q, k, v, mask):
+    """Attention of one sequence, heads side by side."""
+    S, weights = len(q), probabilities(q, k, mask, -math.inf)
+    return [[sum(weights[h // D][i][j] * v[j][h] for j in range(S)) for h in range(HEADS * D)] for i in range(S)]
+
+
 def kept(site, shape):
     """What dropout multiplies by at a site."""
     return DRAWS.keep(site, shape, RATE) / (1 - RATE)
@@ -131,15 +137,11 @@ def attention_(rng):
     x, dy = rng.standard_normal((2, 1, S, H))
     keep = kept(".attention.output", (1, S, H))[0]
 
-    def attend(q, k, v):
-        weights = probabilities(q, k, mask, -math.inf)
-        return [[sum(weights[h // D][i][j] * v[j][h] for j in range(S)) for h in range(H)] for i in range(S)]
-
     def projected(x, wq, bq, wk, bk, wv, bv):
         return [plus(product(x, transposed(w)), b) for w, b in ((wq, bq), (wk, bk), (wv, bv))]
 
     def added(x, *p):
-        o = plus(product(attend(*projected(x, *p[:6])), transposed(p[6])), p[7])
+        o = plus(product(attend(*projected(x, *p[:6]), mask), transposed(p[6])), p[7])
         return [[a + b * m for a, b, m in zip(r, s, t, strict=True)] for r, s, t in zip(x, o, keep, strict=True)]
 
     def f(x, *p):
@@ -150,13 +152,13 @@ def attention_(rng):
     dx, got = pullback(dy)
     compare(f, [x[0], *p.values()], dy[0], {"x": dx[0], **{name: got[name] for name in p}})
     q, k, v = np.real(projected(x[0], *list(p.values())[:6]))
-    a = np.real(attend(q, k, v))
+    a = np.real(attend(q, k, v, mask))
     du = through_norm(
         np.real(added(x[0], *list(p.values())[:8])), p["output.LayerNorm.weight"], p["output.LayerNorm.bias"], dy[0]
     )
     do = du * keep
     da = do @ W["O"].T
-    dq, dk, dv = gradients(attend, [q, k, v], da)
+    dq, dk, dv = gradients(lambda q, k, v: attend(q, k, v, mask), [q, k, v], da)
     agree(dx[0], du + dq @ W["Q"].T + dk @ W["K"].T + dv @ W["V"].T)
     for letter, d, source in (("Q", dq, x[0]), ("K", dk, x[0]), ("V", dv, x[0]), ("O", do, a)):
         agree(got[f"{names[letter]}.weight"].T, source.T @ d, letter)

@@ -32,8 +32,6 @@ WITHOUT_GRADIENT = {"mask_tokens", "adamw", "bert_adam", "clip_by_global_norm", 
 # The numbers of these are zero by the mathematics, not by accident: softmax sees no shift of a row, and nothing flows
 # where one key has all the probability.
 ZERO = {"key.bias"}
-# The file of these says its equations nowhere yet.
-WITHOUT_EQUATION = {"bert", "objective"}
 
 
 @functools.cache
@@ -93,8 +91,6 @@ def test_sections(name):
     expected = {"source", "shapes", "equation", "gradient"}
     if name in WITHOUT_GRADIENT:
         expected -= {"gradient"}
-    if name in WITHOUT_EQUATION:
-        expected -= {"equation", "gradient"}
     assert kinds - {"note"} >= expected
 
 
