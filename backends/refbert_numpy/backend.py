@@ -17,6 +17,7 @@ from refbert_numpy.gelu import gelu_in_place
 from refbert_numpy.layer import Workspace, encoder_layer, normalize_in_place, packed_encoder_layer
 from refbert_numpy.memory import Recycler
 from refbert_numpy.rows import sums_by_id
+from refbert_numpy.threads import product
 from refbert_numpy.updates import gradient_norm, update_in_place
 
 Host = npt.NDArray[Any]
@@ -118,14 +119,14 @@ class NumpyBackend(ReferenceBackend):
 
     @staticmethod
     def linear(x: Array, w: Array, b: Array) -> Out:
-        """Two-dimensional products (a batched one runs slower), the bias added in place."""
+        """Two-dimensional products (a batched one runs slower) on threads of our own, the bias added in place."""
         rows = x.reshape(-1, w.shape[1])  # [N, I]
-        flat = rows @ w.T  # [N, O]
+        flat = product(rows, w.T)  # [N, O]
         flat += b
 
         def pullback(dy: Array) -> tuple[Array, Array, Array]:
             drows = dy.reshape(-1, w.shape[0])  # [N, O]
-            return (drows @ w).reshape(x.shape), drows.T @ rows, drows.sum(axis=0)
+            return product(drows, w).reshape(x.shape), product(drows.T, rows), drows.sum(axis=0)
 
         return flat.reshape(*x.shape[:-1], w.shape[0]), pullback
 

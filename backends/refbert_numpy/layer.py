@@ -6,8 +6,9 @@ The same equations in the same order; what differs is where numbers are kept, an
   4 KB, which for [N, F] takes as long as the arithmetic on it. Nothing that is returned lives in a buffer.
 * Bias, residual and LayerNorm are one pass over blocks of rows that stay in the cache; so are bias and GELU.
 * Attention goes by blocks of heads whose scores stay in the cache (refbert_numpy.attention).
-* From `ENOUGH` rows on, each thread takes its share of the rows through the whole layer, with BLAS on one thread
-  (refbert_numpy.threads). Threads wait for each other once, before attention, and not at all where no sequence is cut.
+* Python's threads share a layer, with BLAS on one thread (refbert_numpy.threads): from `FEW` rows on each takes some of
+  the heads and of the feed-forward's features, and they wait for each other three times; from `MANY` rows on, a share
+  of the rows through the whole layer, and they wait once, before attention, or not at all where no sequence is cut.
 
 Q, K and V are three products on purpose. One product with the three weights side by side takes 3-5 % less time for that
 product, under 1 % of a layer, and costs a copy of them (85 MB for bert-base) that a training step would make stale.
@@ -15,9 +16,9 @@ product, under 1 % of a layer, and costs a copy of them (85 MB for bert-base) th
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,10 @@ from refbert_numpy.threads import Team, threads
 Array = npt.NDArray[Any]
 
 ROWS = 128  # rows of a block: 128 · 768 float32 numbers are 400 kB
-ENOUGH = 256  # rows from which threads of Python's share a layer; below, BLAS's own threads do better
+# Who shares a layer, by its rows; behind, ms a forward of bert-base, 1 × 32, 1 × 128, 1 × 512 and 8 × 128 on two cores.
+FEW = 64  # below, BLAS's own threads share each product, and nobody the rest: 64, 181, -, 1342
+MANY = 640  # below, Python's threads share the heads and features: 67, 173, 685, 1213; from here on, the rows:
+#             77, 187, 697, 1175
 
 
 class Workspace:
@@ -62,61 +66,71 @@ def encoder_layer(
 ) -> Array:
     """y [B, S, H], a new array."""
     B, S, H = x.shape
+    N = B * S
     terms = KeyMask(mask, (B, S), mask_value, x.dtype)
-    size = _team_size(B * S)
-    bounds = [B * S * t // size for t in range(size + 1)]
-    scores = [work.get(f"scores of {t}", *scores_buffer_shape(heads, S)) for t in range(size)]
 
-    def attention(t: int, q: Array, k: Array, v: Array, context: Array) -> None:
-        attend(q, k, v, terms, context, scores[t], sequences=(B, S), heads=heads, rows=(bounds[t], bounds[t + 1]))
+    def attention(t: int, q: Array, k: Array, v: Array, context: Array, heads: int, rows: tuple[int, int]) -> None:
+        scores = work.get(f"scores of {t}", *scores_buffer_shape(heads, S))
+        attend(q, k, v, terms, context, scores, sequences=(B, S), heads=heads, rows=rows)
 
-    rows = np.ascontiguousarray(x).reshape(B * S, H)
+    rows = np.ascontiguousarray(x).reshape(N, H)
+    form = Form(heads, activation, eps)
+    size = threads()
+    if N < MANY:
+        size = min(size, heads) if N >= FEW else 1
+        return _by_heads(rows, p, work, size, attention, form).reshape(x.shape)
+    bounds = _shares(N, size)
     cut = any(bound % max(1, S) for bound in bounds)
-    return _layer(rows, p, work, bounds, attention, wait=cut, heads=heads, activation=activation, eps=eps).reshape(
-        x.shape
-    )
+    return _by_rows(rows, p, work, bounds, attention, form, wait=cut).reshape(x.shape)
 
 
 def packed_encoder_layer(
     x: Array, p: Mapping[str, Array], work: Workspace, *, lengths: Array, heads: int, activation: str, eps: float
 ) -> Array:
-    """y [N, H], a new array: sequences end to end, each thread with whole ones."""
+    """y [N, H], a new array: sequences end to end, each thread with whole ones, or with some heads of all."""
     N = len(x)
     ends = np.concatenate([[0], np.cumsum(lengths)]).astype(int)
     if ends[-1] != N:
         raise ValueError(f"the lengths add up to {ends[-1]}, but x has {N} rows")
-    size = min(_team_size(N), max(1, len(lengths)))
-    first = [int(np.abs(ends - N * t / size).argmin()) for t in range(size)] + [len(lengths)]  # of each thread
-    parts = [np.asarray(lengths)[a:b] for a, b in itertools.pairwise(first)]
-    scores = [work.get(f"scores of {t}", scores_size(part, heads)) for t, part in enumerate(parts)]
-    bounds = [int(ends[i]) for i in first]
 
-    def attention(t: int, q: Array, k: Array, v: Array, context: Array) -> None:
-        at = slice(bounds[t], bounds[t + 1])
-        attend_packed(q[at], k[at], v[at], context[at], parts[t], heads, scores[t])
+    def attention(t: int, q: Array, k: Array, v: Array, context: Array, heads: int, rows: tuple[int, int]) -> None:
+        at = slice(*rows)
+        part = np.asarray(lengths)[np.searchsorted(ends, rows[0]) : np.searchsorted(ends, rows[1])]
+        scores = work.get(f"scores of {t}", scores_size(part, heads))
+        attend_packed(q[at], k[at], v[at], context[at], part, heads, scores)
 
-    return _layer(
-        np.ascontiguousarray(x), p, work, bounds, attention, wait=False, heads=heads, activation=activation, eps=eps
-    )
-
-
-def _team_size(rows: int) -> int:
-    return threads() if rows >= ENOUGH else 1
+    rows = np.ascontiguousarray(x)
+    form = Form(heads, activation, eps)
+    size = threads()
+    if N < MANY:
+        return _by_heads(rows, p, work, min(size, heads) if N >= FEW else 1, attention, form)
+    size = min(size, max(1, len(lengths)))
+    bounds = [int(ends[np.abs(ends - N * t / size).argmin()]) for t in range(size)] + [N]
+    return _by_rows(rows, p, work, bounds, attention, form, wait=False)
 
 
-def _layer(
-    rows: Array,
-    p: Mapping[str, Array],
-    work: Workspace,
-    bounds: Sequence[int],
-    attention: Callable[[int, Array, Array, Array, Array], None],
-    *,
+@dataclass(frozen=True)
+class Form:
+    """What is the same for every layer."""
+
+    heads: int
+    activation: str
+    eps: float
+
+
+Attend = Callable[[int, Array, Array, Array, Array, int, tuple[int, int]], None]
+
+
+def _shares(n: int, size: int) -> list[int]:
+    """Where the shares of ``size`` threads in n begin, and the end."""
+    return [n * t // size for t in range(size + 1)]
+
+
+def _by_rows(
+    rows: Array, p: Mapping[str, Array], work: Workspace, bounds: Sequence[int], attention: Attend, form: Form, *,
     wait: bool,
-    heads: int,
-    activation: str,
-    eps: float,
-) -> Array:
-    """y [N, H]; thread t takes rows bounds[t] to bounds[t + 1], and ``attention`` fills in their context."""
+) -> Array:  # fmt: skip
+    """y [N, H]; thread t takes rows bounds[t] to bounds[t + 1], with all heads."""
     N, H = rows.shape
     q, k, v = work.get("qkv", 3, N, H)
     context, attended = work.get("context", N, H), work.get("attended", N, H)
@@ -129,16 +143,62 @@ def _layer(
         for out, name in ((q, "query"), (k, "key"), (v, "value")):
             np.matmul(rows[at], p[f"attention.self.{name}.weight"].T, out=out[at])
             out[at] += p[f"attention.self.{name}.bias"]
-        q[at] *= 1 / math.sqrt(H // heads)
+        q[at] *= 1 / math.sqrt(H // form.heads)
         if wait:
             team.sync()
-        attention(t, q, k, v, context)
+        attention(t, q, k, v, context, form.heads, (bounds[t], bounds[t + 1]))
         np.matmul(context[at], p["attention.output.dense.weight"].T, out=attended[at])
-        _residual_layer_norm(attended[at], p, "attention.output", rows[at], eps)
+        _residual_layer_norm(attended[at], p, "attention.output", rows[at], form.eps)
         np.matmul(attended[at], p["intermediate.dense.weight"].T, out=up[at])
-        _activate_in_place(up[at], p["intermediate.dense.bias"], activation)
+        _activate_in_place(up[at], p["intermediate.dense.bias"], form.activation)
         np.matmul(up[at], p["output.dense.weight"].T, out=y[at])
-        _residual_layer_norm(y[at], p, "output", attended[at], eps)
+        _residual_layer_norm(y[at], p, "output", attended[at], form.eps)
+
+    team.run(part)
+    return y
+
+
+def _by_heads(rows: Array, p: Mapping[str, Array], work: Workspace, size: int, attention: Attend, form: Form) -> Array:
+    """y [N, H]; a thread takes all rows, with some of the heads and of the feed-forward's features.
+
+    What follows either of them multiplies sums: each thread has the product with its own terms, and they are added up
+    (the split of Shoeybi et al. 2019 §3).
+    """
+    N, H = rows.shape
+    D = H // form.heads
+    F = len(p["intermediate.dense.bias"])
+    heads, features, shares = _shares(form.heads, size), _shares(F, size), _shares(N, size)
+    attended, y = work.get("attended", N, H), np.empty((N, H), rows.dtype)
+    terms = work.get("terms", size, N, H)
+    team = Team(size)
+
+    def add_up(t: int, out: Array) -> Array:
+        own = slice(shares[t], shares[t + 1])
+        np.add(terms[0, own], terms[1, own], out=out[own]) if size > 1 else np.copyto(out[own], terms[0, own])
+        for other in terms[2:]:
+            out[own] += other[own]
+        return out[own]
+
+    def part(t: int) -> None:
+        at = slice(D * heads[t], D * heads[t + 1])
+        own = slice(shares[t], shares[t + 1])
+        q, k, v, context = work.get(f"qkv of {t}", 4, N, at.stop - at.start)
+        for out, name in ((q, "query"), (k, "key"), (v, "value")):
+            np.matmul(rows, p[f"attention.self.{name}.weight"][at].T, out=out)
+            out += p[f"attention.self.{name}.bias"][at]
+        q *= 1 / math.sqrt(D)
+        attention(t, q, k, v, context, heads[t + 1] - heads[t], (0, N))
+        np.matmul(context, p["attention.output.dense.weight"][:, at].T, out=terms[t])
+        team.sync()
+        _residual_layer_norm(add_up(t, attended), p, "attention.output", rows[own], form.eps)
+        team.sync()
+        at = slice(features[t], features[t + 1])
+        up = work.get(f"up of {t}", N, at.stop - at.start)
+        np.matmul(attended, p["intermediate.dense.weight"][at].T, out=up)
+        _activate_in_place(up, p["intermediate.dense.bias"][at], form.activation)
+        np.matmul(up, p["output.dense.weight"][:, at].T, out=terms[t])
+        team.sync()
+        _residual_layer_norm(add_up(t, y), p, "output", attended[own], form.eps)
 
     team.run(part)
     return y

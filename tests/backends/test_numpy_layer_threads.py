@@ -8,18 +8,43 @@ import pytest
 import refbert
 from refbert.spec.packed import packed_layer
 from refbert.spec.parts import Scope
-from refbert_numpy import layer
+from refbert_numpy import layer, threads
 
 CONFIG = refbert.BertConfig(vocab_size=50, hidden_size=24, num_hidden_layers=2, num_attention_heads=3)
 LAYER = "bert.encoder.layer.0."
 
 
-@pytest.fixture(params=[1, 2, 3])
+@pytest.fixture(params=["alone", *(f"{size} by {what}" for what in ("heads", "rows") for size in (1, 2, 3, 5))])
 def team(request, monkeypatch):
-    """As many threads, from the first row on."""
-    monkeypatch.setattr(layer, "ENOUGH", 1)
-    monkeypatch.setattr(layer, "threads", lambda: request.param)
-    return request.param
+    """As many threads, by what they share, however few rows there are."""
+    monkeypatch.setattr(layer, "FEW", 1000 if request.param == "alone" else 0)
+    monkeypatch.setattr(layer, "MANY", 0 if "rows" in request.param else 1000)
+    monkeypatch.setattr(layer, "threads", lambda: 2 if request.param == "alone" else int(request.param[0]))
+    monkeypatch.setattr(threads, "threads", lambda: 2)
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "what"), [(63, 1, "heads"), (64, 2, "heads"), (639, 2, "heads"), (640, 2, "rows")]
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_who_shares(rows, size, what, packed, monkeypatch):
+    sizes, shares = [], []
+    make = layer.Team
+    monkeypatch.setattr(layer, "threads", lambda: 2)
+    monkeypatch.setattr(layer, "Team", lambda size: (sizes.append(size), make(size))[1])
+    for name in ("heads", "rows"):
+        share = getattr(layer, f"_by_{name}")
+        monkeypatch.setattr(
+            layer, f"_by_{name}", lambda *a, name=name, share=share, **k: (shares.append(name), share(*a, **k))[1]
+        )
+    ours = model("numpy", "float32")
+    options = {"heads": 3, "activation": "relu", "eps": 1e-12}
+    p, x = Scope(ours.parameters, LAYER), np.zeros((rows, 24), np.float32)
+    if packed:
+        ours.backend.packed_encoder_layer(x, p, lengths=np.full(rows, 1), **options)
+    else:
+        ours.backend.encoder_layer(x[None], p, mask=np.ones((1, rows)), mask_value=-np.inf, **options)
+    assert (sizes, shares) == ([size], [what])
 
 
 def model(backend, dtype):

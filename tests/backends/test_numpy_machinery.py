@@ -72,11 +72,19 @@ def test_an_error_in_one_thread_ends_the_others_and_the_team_goes_on(who):
     assert threads.threads() == before
 
 
-def test_blas_has_one_thread_meanwhile_and_its_own_again_afterwards():
-    before, inside = threads.threads(), []
+@pytest.fixture
+def blas(monkeypatch):
+    """Stands for OpenBLAS's count, which the tests' own process holds at one: [4]."""
+    count = [4]
+    monkeypatch.setattr(threads, "_controls", lambda: (lambda: count[0], lambda n: count.__setitem__(0, n)))
+    return count
+
+
+def test_blas_has_one_thread_meanwhile_and_its_own_again_afterwards(blas):
+    inside = []
     threads.Team(2).run(lambda t: inside.append(threads.threads()))
     assert inside == [1, 1]
-    assert threads.threads() == before
+    assert blas == [4]
 
 
 def test_threads_obey_the_callers_error_state():
@@ -102,6 +110,34 @@ def test_teams_of_several_callers_take_turns():
     for one in callers:
         one.join(60)
     assert done == [True] * 3
+
+
+def test_blas_keeps_one_thread_until_the_last_caller_leaves(blas):
+    with threads._one_thread_each:
+        with threads._one_thread_each:
+            pass
+        assert blas == [1]
+    assert blas == [4]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("share", [1, 40, 1 << 22])
+@pytest.mark.parametrize("shape", [(0, 4, 3), (1, 4, 7), (5, 4, 2), (5, 0, 3), (6, 4, 0)])
+def test_a_product_is_the_product_and_blas_shares_none_of_it(monkeypatch, blas, size, share, shape):
+    monkeypatch.setattr(threads, "SHARE", share)
+    monkeypatch.setattr(threads, "threads", lambda: size)
+    N, rows, columns = shape
+    rng = np.random.default_rng(0)
+    x, w = rng.integers(-9, 9, (N, rows)).astype(float), rng.integers(-9, 9, (columns, rows)).astype(float)
+    inside, product = [], np.matmul
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "matmul", lambda *a, **k: (inside.append(blas[0]), product(*a, **k))[1])
+        y = threads.product(x, w.T)
+    assert np.array_equal(y, x @ w.T)  # whole numbers: no rounding
+    assert y.shape == (N, columns)
+    assert 1 <= len(inside) <= size
+    assert set(inside) == {1}
+    assert blas == [4]
 
 
 def test_without_control_of_blas_there_is_one_thread(monkeypatch):
