@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from importlib import metadata
 
 import pytest
 
@@ -21,6 +22,14 @@ def module(tmp_path, monkeypatch, name, source):
 
 def test_our_own_come_first():
     assert registry.names()[:4] == ("reference", "numpy", "torch", "cupy")
+
+
+def test_our_own_are_what_the_package_declares():
+    """And so in the same form that a third party's package declares its own."""
+    declared = {
+        entry.name: entry.value for entry in metadata.distribution("refbert").entry_points.select(group=registry.GROUP)
+    }
+    assert declared == registry.OWN
 
 
 def test_by_name_and_by_class():
@@ -54,7 +63,7 @@ def test_a_class_without_ops_is_told_which(tmp_path, monkeypatch):
     ("name", "says"),
     [
         ("nunpy", 'did you mean "numpy"'),
-        ("tpu", "reference, numpy, torch, cupy"),
+        ("tpu", 'unknown backend "tpu". Installed: reference, numpy, torch, cupy'),
         ("no_such_module_here:Backend", 'no module "no_such_module_here"'),
         ("refbert.reference:NoSuchClass", 'no "NoSuchClass"'),
     ],

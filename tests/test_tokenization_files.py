@@ -245,6 +245,8 @@ class TestReading:
         assert tokenizer.vocab_size == 9
         tokenizer.save(tmp_path)
         assert read_vocabulary(tmp_path / "vocab.txt") == [*SPECIAL, "", "sat", "cat", "mat"]
+        with pytest.raises(TokenizerError, match="9 entries, the model 8"):
+            Tokenizer.from_directory(tmp_path, config=BertConfig(vocab_size=8))
 
 
 class TestSaving:

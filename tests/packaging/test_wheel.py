@@ -36,7 +36,6 @@ def test_top_level_names_collide_with_nobody(wheel):
 def test_entry_points_and_types(wheel):
     (name,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     text = wheel.read(name).decode()
-    for line in ("refbert = refbert.cli:main", "numpy = refbert_numpy:NumpyBackend"):
-        assert line in text
+    assert "refbert = refbert.cli:main" in text
     assert "refbert/py.typed" in wheel.namelist()
     assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
