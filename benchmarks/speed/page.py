@@ -21,6 +21,7 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; } h3 { fo
 p { color: var(--soft); } table { border-collapse: collapse; width: 100%; font-size: 13px; }
 th, td { text-align: left; padding: .25rem .6rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 .met { color: var(--good); } .missed { color: var(--bad); } .none { color: var(--soft); }
+.wide { overflow-x: auto; } .wide > table { min-width: 38rem; } .wide > svg { min-width: 46rem; }
 svg { width: 100%; height: auto; font: 12px system-ui, sans-serif; } text { fill: var(--ink); }
 .on { fill: #fff; font-size: 10px; } .ours { fill: var(--ours); } .peer { fill: var(--peer); }
 .runtime { fill: var(--runtime); } .bare { fill: var(--bare); }
@@ -59,7 +60,7 @@ def _speed(results: Mapping[str, Any]) -> list[str]:
 
 
 def _rows(rows: list[dict[str, Any]]) -> str:
-    lines = ["<table><tr><th>work</th><th>against</th><th>target</th><th>measured</th><th></th></tr>"]
+    lines = ["<div class='wide'><table><tr><th>work</th><th>against</th><th>target</th><th>measured</th><th></th></tr>"]
     for row in rows:
         word = verdict(row)
         figure = shown(row) + ("" if row["cpu"] is None else f" (CPU time {row['cpu']:.3g})")
@@ -69,7 +70,7 @@ def _rows(rows: list[dict[str, Any]]) -> str:
             "<tr>" + "".join(f"<td>{x}</td>" for x in cells[:3])
             + f"<td class='{kind}'>{cells[3]}</td><td class='{kind}'>{cells[4]}</td></tr>"
         )  # fmt: skip
-    return "".join(lines) + "</table>"
+    return "".join(lines) + "</table></div>"
 
 
 def _roofline(results: Mapping[str, Any]) -> str:

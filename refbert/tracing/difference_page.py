@@ -13,6 +13,7 @@ from refbert.tracing.passes import GRADIENT
 from refbert.tracing.wording import number, verdict
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 960, 240, 46, 34
+_HIGHEST = 1  # the plot's last power of ten
 
 
 def page(found: Difference) -> str:
@@ -45,15 +46,16 @@ def _plot(rows: Sequence[Row]) -> str:
     logs = [math.log10(v) for row in rows for v in (row.distance, row.allowed) if 0 < v < math.inf]
     if not logs:
         return "<p>Every tensor is the same on both sides, to the last bit.</p>"
-    low, high = math.floor(min(logs)), math.ceil(max(logs) + 1e-9)
-    high = max(high, low + 1)
+    # A gradient that is 0 in exact arithmetic (of a key's bias) is nothing but rounding, a billion times itself apart.
+    low, high = math.floor(min(logs)), min(_HIGHEST, math.ceil(max(logs) + 1e-9))
+    low = min(low, high - 1)
     step = (_WIDTH - _LEFT - 8) / max(1, len(rows) - 1)
 
     def x(i: int) -> float:
         return _LEFT + i * step
 
     def y(value: float) -> float:
-        return 8 + (high - math.log10(value)) / (high - low) * (_HEIGHT - 8 - _BOTTOM)
+        return 8 + max(0.0, high - math.log10(value)) / (high - low) * (_HEIGHT - 8 - _BOTTOM)
 
     def line(values: Sequence[float], css: str) -> str:
         points = " ".join(f"{x(i):.1f},{y(v):.1f}" for i, v in enumerate(values) if 0 < v < math.inf)
@@ -78,7 +80,8 @@ def _plot(rows: Sequence[Row]) -> str:
         f"{line([row.allowed for row in rows], 'allowed')}{line([row.distance for row in rows], 'distance')}{dots}"
         "</svg></div>"
         '<p class="small"><span class="key distance"></span> distance &emsp;<span class="key allowed"></span> allowed '
-        '&emsp;<span class="key beyond"></span> beyond</p>'
+        '&emsp;<span class="key beyond"></span> beyond'
+        f"{' &emsp;above 10: drawn at the edge' if max(logs) > _HIGHEST else ''}</p>"
     )
 
 
@@ -98,15 +101,13 @@ def _ticks(rows: Sequence[Row], x: object) -> str:
 
 
 def _table(rows: Sequence[Row], found: Difference) -> str:
-    head = "".join(
-        f'<th scope="col"{" class=name" if i == 0 else ""}>{text_of(c)}</th>'
-        for i, c in enumerate(
-            ("tensor", "op", "shape", "distance", "allowed", "ρ", *(f"{s.label}: op by itself" for s in found.sides))
-        )
-    )
+    titles = [("tensor", "name"), ("op", "aside"), ("shape", "aside"), ("distance", ""), ("allowed", ""), ("ρ", "")]
+    titles += [(f"{side.label}: op by itself", "own") for side in found.sides]
+    head = "".join(f'<th scope="col" class="{css}">{text_of(title)}</th>' for title, css in titles)
     body = "".join(
-        f'<tr><td class="name">{text_of(row.name)}</td><td>{text_of(row.op)}</td>'
-        f"<td>{'×'.join(map(str, row.shape)) or 'number'}</td><td>{number(row.distance)}</td>"
+        f'<tr title="{text_of(row.name)}"><td class="name">{text_of(row.name).replace(".", ".<wbr>")}</td>'
+        f'<td class="aside">{text_of(row.op)}</td>'
+        f"<td class='aside'>{'×'.join(map(str, row.shape)) or 'number'}</td><td>{number(row.distance)}</td>"
         f"<td>{number(row.allowed)}</td>"
         f"{_rho(row.rho)}{''.join(_rho(own) for own in row.own)}</tr>"
         for row in rows

@@ -6,13 +6,17 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-sys.path.insert(0, str(ROOT / "website"))
+sys.path[:0] = [str(ROOT / "website"), str(ROOT / "tests")]
 
+
+from chromium import WIDTHS, Browser, needs_chromium  # noqa: E402
 
 import build  # noqa: E402
 
@@ -62,22 +66,84 @@ def test_what_would_be_fetched_is_refused(tmp_path, monkeypatch):
             build._refuse_what_is_fetched()
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("zensical") is None, reason="zensical is not installed")
-def test_the_site_builds():
-    if shutil.which("npm") is None and not (ROOT / "build" / f"katex-{build.KATEX}.tgz").is_file():
-        pytest.skip("KaTeX comes through npm, which is not installed")
+@pytest.fixture(scope="module")
+def site():
+    if importlib.util.find_spec("zensical") is None:
+        pytest.skip("zensical is not installed")
+    kept = [ROOT / "build" / f"{package}-{version}.tgz" for package, version in build.PACKAGES.items()]
+    if shutil.which("npm") is None and not all(file.is_file() for file in kept):
+        pytest.skip("KaTeX and the search's worker come through npm, which is not installed")
     done = subprocess.run([sys.executable, ROOT / "website" / "build.py"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    site = ROOT / "build" / "site"
-    for page in (
-        "index",
-        "tour/01-tokens",
-        "zh/tour/01-tokens",
-        "ops/layer_norm",
-        "notebooks/attention_by_hand",
-        "audit",
-    ):
+    return ROOT / "build" / "site"
+
+
+PAGES = (
+    "index", "tour/01-tokens", "tour/13-attention-backward", "zh/tour/01-tokens", "ops/layer_norm",
+    "notebooks/attention_by_hand", "performance", "audit",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_site_builds(site):
+    for page in PAGES:
         text = (site / f"{page}.html").read_text(encoding="utf-8")
         assert "katex/katex.min.js" in text
     assert (site / "katex" / "fonts").is_dir()
+
+
+class Links(HTMLParser):
+    """What a page can be entered at, and where it leads."""
+
+    def __init__(self, file):
+        super().__init__()
+        self.ids, self.links = set(), set()
+        self.feed(file.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.ids.add(attributes.get("id"))
+        if tag in ("a", "link", "script", "img"):
+            self.links.add(attributes.get("href") or attributes.get("src") or "")
+
+
+@pytest.mark.slow
+def test_every_link_and_anchor_of_the_site(site):
+    pages = {file: Links(file) for file in site.rglob("*.html")}
+    lost = []
+    for file, page in pages.items():
+        for link in page.links:
+            there = urlsplit(link)
+            if there.scheme or there.netloc:
+                continue
+            target = (file.parent / unquote(there.path)).resolve() if there.path else file
+            known = pages[target].ids if target in pages else set()
+            if not target.is_file() or (there.fragment and unquote(there.fragment) not in known):
+                lost.append(f"{file.relative_to(site)}: {link}")
+    assert lost == []
+    assert len(pages) > 50
+
+
+@pytest.mark.slow
+@needs_chromium
+@pytest.mark.parametrize("width", WIDTHS)
+def test_in_a_browser(site, tmp_path, width):
+    """From file:// and without a network: formulas are set, nothing is asked for or wider than the window; search."""
+    with Browser(tmp_path / "profile") as browser:
+        for page in PAGES:
+            browser.open((site / f"{page}.html").as_uri(), width)
+            browser.wait("document.querySelectorAll('.arithmatex:not(:has(.katex))').length === 0")
+            assert browser.evaluate("[...document.querySelectorAll('.katex-error')].map((e) => e.title)") == [], page
+            assert browser.too_wide() == [], page
+            shown = "[...document.querySelectorAll('article .arithmatex .katex-display')]"
+            left = browser.evaluate(f"{shown}.map((e) => e.getBoundingClientRect().left)")
+            edge = browser.evaluate("document.querySelector('h1').getBoundingClientRect().left")
+            assert min(left, default=edge) >= edge - 1, page
+            assert browser.complaints == [], page
+            assert [address for address in browser.requests if not address.startswith(("file:", "blob:"))] == [], page
+        browser.evaluate("document.querySelector('label[for=__search]').click()")  # of its buttons one is shown
+        found = "[...document.querySelectorAll('*')].flatMap((e) => e.shadowRoot ? [e.shadowRoot] : [])"
+        browser.wait(f"{found}.some((e) => e.activeElement?.tagName === 'INPUT')")
+        browser.type("layer norm")
+        browser.wait(f"{found}.some((e) => e.querySelector('a[href*=layer_norm]'))")
+        assert browser.complaints == []

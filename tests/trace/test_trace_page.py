@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import base64
-import html
 import json
 import re
-import shutil
-import subprocess
 import zlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from chromium import WIDTHS, Browser, needs_chromium
 from small_checkpoint import write_small_checkpoint
 
 import refbert
@@ -24,7 +22,6 @@ from refbert.tracing.page import data, page
 from refbert.tracing.trace import hidden_states
 
 TEXT = "the cat [MASK] on a mat."
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture(scope="module")
@@ -164,35 +161,27 @@ def test_512_tokens_in_12_by_12_heads_are_below_10_megabytes(long_trace):
 # In a browser
 
 
-def browsed(path, folder, *, size="1280,2000", self_test=True):
-    """The page's DOM after it has tried itself, and what the browser complained of."""
-    done = subprocess.run(
-        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync", "--enable-logging=stderr",
-         f"--user-data-dir={folder}", f"--window-size={size}", "--virtual-time-budget=60000", "--dump-dom",
-         f"{path.as_uri()}{'#selftest' if self_test else ''}"],
-        capture_output=True, text=True, timeout=200, check=True,
-    )  # fmt: skip
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
-def tried(dom):
-    found = re.search(r'<div id="selftest"[^>]*>(.*?)</div>', dom, re.DOTALL)
-    return json.loads(html.unescape(found[1]))
+def tried(folder, text, width):
+    """What the page found when it tried itself."""
+    file = folder / "page.html"
+    file.write_text(text, encoding="utf-8")
+    with Browser(folder / "profile") as browser:
+        browser.open(f"{file.as_uri()}#selftest", width)
+        browser.wait("document.documentElement.dataset.selftest")
+        found = json.loads(browser.evaluate('document.getElementById("selftest").textContent'))
+        assert browser.complaints == []
+        assert [address.partition("#")[0] for address in browser.requests] == [file.as_uri()]
+        assert browser.too_wide() == []
+    return found
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to look at the page with")
-@pytest.mark.parametrize("size", ["1280,2000", "390,2000"])
-def test_in_a_browser(traced, tmp_path, size):
+@needs_chromium
+@pytest.mark.parametrize("width", WIDTHS)
+def test_in_a_browser(traced, tmp_path, width):
     """Pick a head, point at a token, pin it, switch the layer, read the map, pick a prediction and a tensor."""
-    file = tmp_path / "page.html"
-    file.write_text(page(traced), encoding="utf-8")
-    dom, complaints = browsed(file, tmp_path / "profile", size=size)
-    found = tried(dom)
-    assert not complaints
+    found = tried(tmp_path, page(traced), width)
     assert found["problems"] == []
-    assert 'data-selftest="passed"' in dom
     # The last layer's last head, row 1, as the browser unpacked it.
     p = traced.attentions[-1][-1][1]
     np.testing.assert_allclose(found["row"], p, atol=0.005)
@@ -201,21 +190,15 @@ def test_in_a_browser(traced, tmp_path, size):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to look at the page with")
-def test_in_a_browser_at_512_tokens(long_trace, tmp_path):
-    file = tmp_path / "page.html"
-    file.write_text(page(long_trace), encoding="utf-8")
-    dom, complaints = browsed(file, tmp_path / "profile")
-    assert not complaints
-    assert tried(dom)["problems"] == []
+@needs_chromium
+@pytest.mark.parametrize("width", WIDTHS)
+def test_in_a_browser_at_512_tokens(long_trace, tmp_path, width):
+    assert tried(tmp_path, page(long_trace), width)["problems"] == []
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to look at the page with")
+@needs_chromium
 def test_the_browser_test_can_fail(traced, tmp_path):
-    file = tmp_path / "page.html"
-    file.write_text(page(traced).replace("show(state.token ?? 0);", ""), encoding="utf-8")
-    text = file.read_text(encoding="utf-8").replace('chip.classList.toggle("on", j === token);', "")
-    file.write_text(text, encoding="utf-8")
-    dom, _ = browsed(file, tmp_path / "profile")
-    assert "a hovered token is shown" in tried(dom)["problems"]
+    text = page(traced).replace("show(state.token ?? 0);", "")
+    text = text.replace('chip.classList.toggle("on", j === token);', "")
+    assert "a hovered token is shown" in tried(tmp_path, text, 1280)["problems"]

@@ -84,10 +84,13 @@ def _widths(count: int) -> str:
     """Tables scroll by themselves, heads in sight, where the screen is narrower than they are; else the page does."""
     plot, column = 12, 12.5
     widths = {"properties": 17 + plot + column * count, "levels": 8 + column * count}
-    return "".join(
-        f"\n:root{{--{name}:{width:g}rem}}"
-        f"\n@media screen and (min-width:{width + 4:g}rem){{.of-{name}{{overflow:visible;max-height:none}}}}\n"
-        for name, width in widths.items()
+    return (
+        "".join(
+            f"\n:root{{--{name}:{width:g}rem}}"
+            f"\n@media screen and (min-width:{width + 4:g}rem){{.of-{name}{{overflow:visible;max-height:none}}}}\n"
+            for name, width in widths.items()
+        )
+        + f"\n@media screen and (max-width:40rem){{:root{{--properties:{10.5 + 11 * count:g}rem}}}}\n"
     )
 
 

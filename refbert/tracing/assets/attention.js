@@ -17,7 +17,7 @@ function make(tag, options = {}, ...children) {
   return element;
 }
 
-const percent = (p) => (p >= 0.0995 ? (100 * p).toFixed(0) : p >= 0.00995 ? (100 * p).toFixed(1) : (100 * p).toFixed(2)) + " %";
+const percent = (p) => (p >= 0.0995 ? (100 * p).toFixed(0) : p >= 0.00995 ? (100 * p).toFixed(1) : (100 * p).toFixed(2)) + "\u00a0%";
 const headName = (head) => (head === A ? "mean of the heads" : `head ${head + 1}`);
 
 async function inflate(text) {
@@ -101,13 +101,20 @@ function geometry() {
   return { margin, cell: Math.min(cell, 40) };
 }
 
+function shortened(context, word, width) {
+  if (context.measureText(word).width <= width) return word;
+  let end = word.length - 1;
+  while (end > 1 && context.measureText(word.slice(0, end) + "…").width > width) end--;
+  return word.slice(0, end) + "…";
+}
+
 function drawMap() {
   const canvas = $("map"), { margin, cell } = geometry();
   canvas.width = canvas.height = margin + cell * S;
   const context = canvas.getContext("2d"), small = make("canvas");
   const top = state.values.reduce((a, b) => Math.max(a, b), 0) || 1; // a diffuse head would be too pale to read
   paint(small, state.values, S, top);
-  $("darkest").textContent = `The map’s darkest cell is ${percent(top)}.`;
+  $("darkest").textContent = `The map’s strongest cell is ${percent(top)}.`;
   context.imageSmoothingEnabled = false;
   context.drawImage(small, margin, margin, cell * S, cell * S);
   if (margin) {
@@ -115,7 +122,7 @@ function drawMap() {
     context.font = `${Math.max(9, Math.min(13, cell))}px system-ui, sans-serif`;
     context.textBaseline = "middle";
     for (let i = 0; i < S; i++) {
-      const word = data.tokens[i].length > 12 ? data.tokens[i].slice(0, 11) + "…" : data.tokens[i];
+      const word = shortened(context, data.tokens[i], margin - 8);
       context.textAlign = "right";
       context.fillText(word, margin - 4, margin + cell * (i + 0.5));
       context.save();
@@ -140,7 +147,7 @@ function show(token) {
   const to = Array.from({ length: S }, (_, j) => p[token * S + j]);
   const by = Array.from({ length: S }, (_, i) => p[i * S + token]);
   $("strip").querySelectorAll("button").forEach((chip, j) => {
-    chip.style.backgroundColor = `rgb(var(--to) / ${(0.75 * Math.sqrt(to[j])).toFixed(3)})`; // text stays readable on it
+    chip.style.backgroundColor = `rgb(var(--under-to) / ${(0.65 * Math.sqrt(to[j])).toFixed(3)})`; // text stays readable on it
     chip.style.borderBottomColor = by[j] > 0.0005 ? `rgb(var(--by) / ${Math.sqrt(by[j]).toFixed(3)})` : "";
     chip.classList.toggle("on", j === token);
   });
@@ -153,6 +160,12 @@ function show(token) {
 function fill(id, p, kind) {
   const best = [...p.keys()].sort((a, b) => p[b] - p[a]).slice(0, 8).filter((j) => p[j] > 0);
   $(id).replaceChildren(...best.map((j) => bar(`${data.tokens[j]}  ${j}`, p[j], percent(p[j]), kind)));
+  if (!best.length) $(id).append(make("li", { class: "dim" }, "nothing of what is shown"));
+}
+
+function dotted(name) {
+  // Where the screen is narrow, a name is broken after its dots.
+  return name.split(/(?<=\.)/).flatMap((part, i) => (i ? [make("wbr"), part] : [part]));
 }
 
 function bar(name, share, text, kind = "") {

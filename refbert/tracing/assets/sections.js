@@ -14,7 +14,7 @@ function startLens() {
     body.append(make("tr", {}, make("td", { class: "name" }, rowName(l)), ...data.tokens.map((_, s) => {
       const p = lens.scores[l][s][0];
       return make("td", { "data-s": s, title: `${rowName(l)}: ${word(lens.ids[l][s][0])} ${percent(p)}`,
-        style: `background:rgb(var(--to) / ${(0.6 * p).toFixed(2)})` }, word(lens.ids[l][s][0]));
+        style: `background:rgb(var(--under-to) / ${(0.6 * p).toFixed(2)})` }, word(lens.ids[l][s][0]));
     })));
   body.addEventListener("click", (event) => {
     const cell = event.target.closest("td[data-s]");
@@ -64,9 +64,9 @@ function overview() {
     const found = [...Array(L).keys()].map((l) => inLayers.find((t) => t.layer === l + 1 && kindOf(t) === kind));
     const top = Math.max(...found.map((t) => value(t) || 0));
     if (!found.some((t) => value(t) !== null && value(t) !== undefined)) return null;
-    return make("tr", {}, make("td", { class: "name" }, kind), ...found.map((t, l) => {
+    return make("tr", {}, make("td", { class: "name" }, ...dotted(kind)), ...found.map((t, l) => {
       const v = value(t);
-      return make("td", { style: `cursor:pointer;background:rgb(var(--${show2.gradient ? "by" : "to"}) / ${(top ? 0.5 * (v || 0) / top : 0).toFixed(2)})`,
+      return make("td", { style: `cursor:pointer;background:rgb(var(--under-${show2.gradient ? "by" : "to"}) / ${(top ? 0.5 * (v || 0) / top : 0).toFixed(2)})`,
         on: { click: () => { pickGroup(l + 1); if (t) pickTensor(t); } } }, v === null || v === undefined ? "" : sig(v));
     }));
   });
@@ -79,10 +79,12 @@ function pickGroup(group) {
     button.setAttribute("aria-pressed", Number(button.dataset.group) === group);
   const here = data.tensors.filter((t) => t.layer === group);
   $("tensors").replaceChildren(make("thead", {}, make("tr", {}, make("th", { class: "name" }, "tensor"),
-    ...["op", "shape", "rms", "min", "max", "distribution", "rms of gradient"].map((c) => make("th", {}, c)))),
+    ...["op", "shape"].map((c) => make("th", { class: "aside" }, c)),
+    ...["rms", "min", "max", "distribution", "rms of gradient"].map((c) => make("th", {}, c)))),
   make("tbody", {}, ...here.map((t) => make("tr", { class: "pick-row", tabindex: 0, "data-name": t.name,
     on: { click: () => pickTensor(t), keydown: (e) => { if (e.key === "Enter") pickTensor(t); } } },
-    make("td", { class: "name" }, kindOf(t)), make("td", {}, t.op), make("td", {}, t.shape.join(" × ") || "number"),
+    make("td", { class: "name" }, ...dotted(kindOf(t))), make("td", { class: "aside" }, t.op),
+    make("td", { class: "aside" }, t.shape.join(" × ") || "number"),
     ...[t.rms, t.min, t.max].map((x) => make("td", {}, sig(x))), make("td", {}, histogram(t, 120, 22)),
     make("td", {}, t.gradient ? sig(t.gradient.rms) : "")))));
   if (here.length) pickTensor(here[0]);
@@ -106,10 +108,10 @@ function histogram(t, width, height) {
 function pickTensor(t) {
   show2.tensor = t;
   for (const row of $("tensors").querySelectorAll("tr[data-name]")) row.classList.toggle("on", row.dataset.name === t.name);
-  const parts = [make("h3", {}, make("code", {}, t.name)), histogram(t, 300, 80),
+  const parts = [make("h3", {}, make("code", {}, ...dotted(t.name))), histogram(t, 300, 80),
     make("p", { class: "small dim" }, `from ${sig(t.min)} to ${sig(t.max)}, mean ${sig(t.mean)}` +
       (t.bad ? `; ${t.bad} entries are NaN or infinite` : "") + "; heights are roots of counts"),
-    make("p", { class: "small" }, "quantiles: " + t.quantiles.map((q, i) => `${data.quantiles[i]}: ${sig(q)}`).join("   "))];
+    make("p", { class: "small" }, "quantiles: " + t.quantiles.map((q, i) => `${data.quantiles[i]}: ${sig(q)}`).join("; "))];
   if (t.tokens.length) {
     const top = Math.max(...t.tokens) || 1;
     parts.push(make("p", { class: "small dim" }, `rms at each token, the largest ${sig(top)}` +
@@ -117,7 +119,7 @@ function pickTensor(t) {
     const most = t.gradient ? Math.max(...t.gradient.tokens) || 1 : 1;
     parts.push(make("div", { class: "tokens" }, ...data.tokens.map((word, s) => make("button", {
       title: `token ${s}: ${sig(t.tokens[s])}` + (t.gradient && t.gradient.tokens.length ? `, gradient ${sig(t.gradient.tokens[s])}` : ""),
-      style: `background:rgb(var(--to) / ${(0.8 * t.tokens[s] / top).toFixed(2)});` + (t.gradient && t.gradient.tokens.length
+      style: `background:rgb(var(--under-to) / ${(0.65 * t.tokens[s] / top).toFixed(2)});` + (t.gradient && t.gradient.tokens.length
         ? `border-bottom-color:rgb(var(--by) / ${(t.gradient.tokens[s] / most).toFixed(2)})` : "") }, word))));
   }
   $("tensor").replaceChildren(...parts);
@@ -129,14 +131,14 @@ function startGradients() {
   if (from) {
     const top = Math.max(...from.gradient.tokens) || 1;
     $("reach").append(...data.tokens.map((word, s) => make("button", { title: `token ${s}: ${sig(from.gradient.tokens[s])}`,
-      style: `background:rgb(var(--by) / ${(0.9 * from.gradient.tokens[s] / top).toFixed(2)})` }, word)));
+      style: `background:rgb(var(--under-by) / ${(0.65 * from.gradient.tokens[s] / top).toFixed(2)})` }, word)));
   }
   const norms = data.parameters.map((p) => p.norm).filter((n) => n > 0);
   const low = Math.log10(Math.min(...norms)), high = Math.log10(Math.max(...norms));
   $("parameters").append(make("thead", {}, make("tr", {}, make("th", { class: "name" }, "parameter"),
-    ...["shape", "rms of weights", "norm of gradient", "logarithmic"].map((c) => make("th", {}, c)))),
-  make("tbody", {}, ...data.parameters.map((p) => make("tr", {}, make("td", { class: "name" }, p.name),
-    make("td", {}, p.shape.join(" × ")), make("td", {}, sig(p.rms)), make("td", {}, sig(p.norm)), make("td", {},
+    make("th", { class: "aside" }, "shape"), ...["rms of weights", "norm of gradient", "logarithmic"].map((c) => make("th", {}, c)))),
+  make("tbody", {}, ...data.parameters.map((p) => make("tr", {}, make("td", { class: "name" }, ...dotted(p.name)),
+    make("td", { class: "aside" }, p.shape.join(" × ")), make("td", {}, sig(p.rms)), make("td", {}, sig(p.norm)), make("td", {},
       make("div", { class: "bar by", style: "grid-template-columns:9rem" }, make("i", {
         style: `width:${p.norm > 0 ? (4 + 96 * (Math.log10(p.norm) - low) / (high - low || 1)).toFixed(1) : 0}%` })))))));
 }
