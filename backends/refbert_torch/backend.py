@@ -58,7 +58,8 @@ class TorchBackend(Optimizers):
         elif self._device.type != "cpu":
             raise RuntimeError(f'the torch backend runs on "cpu" and "cuda", not on "{device}"')
         self._traced: TracedBackend | None = None
-        self._linear = packed.PackedLinears(pack=packed.available(self._device, self._dtype))
+        pack = packed.available(self._device, self._dtype)
+        self._linear = packed.PackedLinears(pack=pack, most=packed.most_rows())
 
     def _op(self, f: Callable[..., Tensor], *arrays: Tensor) -> Out:
         """(f(*arrays), pullback through autograd): one cotangent per array."""

@@ -1,9 +1,10 @@
 """Linear layers whose weights are got ready once: several side by side, and on the CPU in oneDNN's own layout.
 
-PyTorch otherwise makes that layout from [O, I] anew in every call. Measured for bert-base's products on one core of a
-Zen 4, PyTorch 2.13 (time, packed / not): float32 0.84 at 1024 rows, 0.70 at 16; bfloat16 0.91 and 0.86. The price is a
-second copy of those weights. The operators are PyTorch's private ones (torch.compile's backend uses them), so what is
-not there is not used.
+PyTorch otherwise makes that layout from [O, I] anew in every call. Measured for bert-base's products, PyTorch 2.13
+(time, packed / not): on one core of a Zen 4 0.84 at 1024 rows and 0.70 at 16 in float32, 0.91 and 0.86 in bfloat16; on
+two cores of a processor without AVX-512, float32: 0.70 at 16, 0.85 at 32, 1.00 at 64, 1.17 at 1024. So the layout is
+left alone there for more than `FEW` rows. The price is a second copy of those weights. The operators are PyTorch's
+private ones (torch.compile's backend uses them), so what is not there is not used.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import torch
 from torch.nn import functional
 
 Tensor = torch.Tensor
+
+FEW = 48  # rows up to which oneDNN's layout pays without AVX-512
 
 _NAMES = ("_reorder_linear_weight", "_linear_pointwise")
 _DTYPES = (torch.float32, torch.bfloat16)
@@ -30,45 +33,51 @@ def available(device: torch.device, dtype: torch.dtype) -> bool:
     return all(hasattr(torch.ops.mkldnn, name) for name in _NAMES)
 
 
+def most_rows() -> int | None:
+    """Up to how many rows the layout pays on this processor; None: however many."""
+    wide = "AVX512" in torch.backends.cpu.get_cpu_capability()
+    return None if wide else FEW
+
+
 class PackedLinears:
     """x wᵀ + b with weights got ready when they are first met; several w, b side by side count as one.
 
     First met, not met again: another layout rounds otherwise, and the second call must give the first one's bits.
+    ``pack``: in oneDNN's layout; ``most``: for no more rows than that.
     """
 
-    def __init__(self, *, pack: bool) -> None:
-        self._pack = pack
-        # id of the first weight -> (the weights and biases, their versions, the weight and the bias that are ready)
-        self._kept: dict[int, tuple[tuple[weakref.ref[Tensor], ...], tuple[int, ...], Tensor, Tensor]] = {}
+    def __init__(self, *, pack: bool, most: int | None = None) -> None:
+        self._pack, self._most = pack, most
+        # (id of the first weight, whether packed) -> (the weights and biases, their versions, the weight and the bias
+        # that are ready)
+        self._kept: dict[tuple[int, bool], tuple[tuple[weakref.ref[Tensor], ...], tuple[int, ...], Tensor, Tensor]] = {}
 
     def __call__(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
         """[N, I], [O, I] …, [O] … -> [N, ΣO]. A tensor that changed in place since is got ready anew."""
-        if not self._pack and len(weights) == 1:
+        pack = self._pack and (self._most is None or len(x) <= self._most)
+        if not pack and len(weights) == 1:
             return functional.linear(x, weights[0], biases[0])
-        weight, bias = self._ready(weights, biases)
-        if not self._pack:
+        weight, bias = self._ready(weights, biases, pack)
+        if not pack:
             return functional.linear(x, weight, bias)
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
         return out
 
-    def _ready(self, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        both, key = (*weights, *biases), id(weights[0])
+    def _ready(self, weights: Sequence[Tensor], biases: Sequence[Tensor], pack: bool) -> tuple[Tensor, Tensor]:
+        both, key = (*weights, *biases), (id(weights[0]), pack)
         versions = tuple(0 if tensor.is_inference() else tensor._version for tensor in both)
         if key in self._kept:
             refs, known, weight, bias = self._kept[key]
             if known == versions and all(ref() is tensor for ref, tensor in zip(refs, both, strict=True)):
                 return weight, bias
-        weight, bias = (
-            torch.cat(list(weights)),
-            torch.cat(list(biases)),
-        )  # copies: to hold one's own would keep it alive
-        if self._pack:
+        weight, bias = torch.cat(list(weights)), torch.cat(list(biases))  # copies: to hold one's own keeps it alive
+        if pack:
             weight = torch.ops.mkldnn._reorder_linear_weight(weight)
         refs = (weakref.ref(weights[0], self._forget(key)), *(weakref.ref(tensor) for tensor in both[1:]))
         self._kept[key] = (refs, versions, weight, bias)
         return weight, bias
 
-    def _forget(self, key: int) -> Callable[[object], None]:
+    def _forget(self, key: tuple[int, bool]) -> Callable[[object], None]:
         kept = self._kept  # not self: a weight must not keep its backend alive
 
         def forget(_: object) -> None:

@@ -34,6 +34,8 @@ def prepare(work: Mapping[str, Any], options: Mapping[str, Any]) -> Prepared:
         import torch
 
         torch.set_num_threads(options["threads"])
+        if options.get("dtype") == "bfloat16" and not options.get("device"):
+            _require_bfloat16(torch)
     if work.get("tiny"):  # sizes of its own: no checkpoint has them
         model = refbert.from_config(config_of(work), heads=heads, backend=options["backend"])
     else:
@@ -51,6 +53,12 @@ def prepare(work: Mapping[str, Any], options: Mapping[str, Any]) -> Prepared:
     if kind == "packed":
         return Prepared(lambda: packed_forward(model, batch), lambda out: {"hidden": host(out)})
     return Prepared(lambda: forward_and_wait(model, batch), lambda out: {"hidden": host(out)})
+
+
+def _require_bfloat16(torch: Any) -> None:
+    """Raises `Missing` where the processor has no bfloat16 arithmetic, and PyTorch does it number by number."""
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        raise Missing("this processor has no bfloat16 arithmetic")
 
 
 def packed_forward(model: Model, batch: refbert.Batch) -> Any:

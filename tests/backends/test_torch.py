@@ -61,6 +61,22 @@ class TestPackedLinears:
             group[-1] = group[-1] * 2
         torch.testing.assert_close(linear(x, ws, bs), plain(x, ws, bs), **SUM_OF_8)
 
+    def test_many_rows_are_left_alone(self, pack, count, monkeypatch):
+        if not available(CPU, torch.float32):
+            pytest.skip("this PyTorch packs no weights")
+        linear = PackedLinears(pack=pack, most=5)
+        packed = []
+        ops = torch.ops.mkldnn
+        own = ops._linear_pointwise
+        monkeypatch.setattr(
+            ops, "_linear_pointwise", lambda x, w, *a: (packed.append((len(x), w.is_mkldnn)), own(x, w, *a))[1]
+        )
+        x, *rest = weights((6, 8), *[(6, 8)] * count, *[(6,)] * count)
+        ws, bs = rest[:count], rest[count:]
+        for rows in (6, 5, 6, 5):
+            torch.testing.assert_close(linear(x[:rows], ws, bs), plain(x[:rows], ws, bs), **SUM_OF_8)
+        assert packed == ([(5, True)] * 2 if pack else [])
+
     def test_nothing_outlives_the_weights(self, pack, count):
         linear = self.linears(pack)
         x, *rest = weights((5, 8), *[(6, 8)] * count, *[(6,)] * count)
