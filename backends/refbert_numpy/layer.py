@@ -25,13 +25,13 @@ import numpy as np
 import numpy.typing as npt
 
 from refbert_numpy.attention import KeyMask, attend, scores_buffer_shape
+from refbert_numpy.blocks import blocks
 from refbert_numpy.gelu import gelu_in_place
 from refbert_numpy.packed import attend_packed, scores_size
 from refbert_numpy.threads import Team, threads
 
 Array = npt.NDArray[Any]
 
-ROWS = 128  # rows of a block: 128 · 768 float32 numbers are 400 kB
 # Who shares a layer, by its rows; behind, ms a forward of bert-base, 1 × 32, 1 × 128, 1 × 512 and 8 × 128 on two cores.
 FEW = 64  # below, BLAS's own threads share each product, and nobody the rest: 64, 181, -, 1342
 MANY = 640  # below, Python's threads share the heads and features: 67, 173, 685, 1213; from here on, the rows:
@@ -208,10 +208,10 @@ def _residual_layer_norm(y: Array, p: Mapping[str, Array], name: str, residual: 
     """y ← LN(y + bias + residual), in place; the variance from the centred rows, as in the truth."""
     bias = p[f"{name}.dense.bias"]
     gamma, beta = p[f"{name}.LayerNorm.weight"], p[f"{name}.LayerNorm.bias"]
-    for start in range(0, len(y), ROWS):
-        block = y[start : start + ROWS]
+    for at in blocks(*y.shape):
+        block = y[at]
         block += bias
-        block += residual[start : start + ROWS]
+        block += residual[at]
         normalize_in_place(block, eps)
         block *= gamma
         block += beta
@@ -234,8 +234,8 @@ def _activate_in_place(x: Array, bias: Array, activation: str) -> None:
     if activation == "gelu_tanh" or (activation == "gelu_erf" and x.dtype == np.float32):
         gelu_in_place(x, activation.removeprefix("gelu_"), bias)
         return
-    for start in range(0, len(x), ROWS):
-        block = x[start : start + ROWS]
+    for at in blocks(*x.shape):
+        block = x[at]
         block += bias
         if activation == "relu":
             np.maximum(block, 0, out=block)

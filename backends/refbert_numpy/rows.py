@@ -10,18 +10,10 @@ import numpy.typing as npt
 
 from refbert.reference import ReferenceBackend
 from refbert.spec.parts import activate
+from refbert_numpy.blocks import blocks
 from refbert_numpy.gelu import gelu_in_place
 
 Array = npt.NDArray[Any]
-
-# Entries of a block: smaller ones lose more to two threads handing over the interpreter lock than the cache gives.
-BLOCK = 1 << 17
-
-
-def blocks(rows: int, width: int) -> list[slice]:
-    """Rows in blocks of about BLOCK entries."""
-    step = max(1, BLOCK // max(1, width))
-    return [slice(start, start + step) for start in range(0, rows, step)]
 
 
 class Columns:

@@ -17,8 +17,8 @@ from refbert.backend import Backend
 from refbert.spec.choices import Choices
 from refbert.spec.heads import TIED
 from refbert.spec.parts import activate
+from refbert_numpy.blocks import blocks
 from refbert_numpy.memory import Recycler
-from refbert_numpy.rows import blocks
 from refbert_numpy.threads import Team
 
 Array = npt.NDArray[Any]

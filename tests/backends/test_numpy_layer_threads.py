@@ -8,7 +8,7 @@ import pytest
 import refbert
 from refbert.spec.packed import packed_layer
 from refbert.spec.parts import Scope
-from refbert_numpy import layer, threads
+from refbert_numpy import blocks, layer, threads
 
 CONFIG = refbert.BertConfig(vocab_size=50, hidden_size=24, num_hidden_layers=2, num_attention_heads=3)
 LAYER = "bert.encoder.layer.0."
@@ -21,6 +21,7 @@ def team(request, monkeypatch):
     monkeypatch.setattr(layer, "MANY", 0 if "rows" in request.param else 1000)
     monkeypatch.setattr(layer, "threads", lambda: 2 if request.param == "alone" else int(request.param[0]))
     monkeypatch.setattr(threads, "threads", lambda: 2)
+    monkeypatch.setattr(blocks, "BLOCK", 3 * 24)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from refbert.spec.choices import Choices
 from refbert_conformance.measure import Record
 from refbert_conformance.objective import properties
 from refbert_conformance.subject import Subject
-from refbert_numpy import attention, layout, objective, rows, threads
+from refbert_numpy import attention, blocks, layout, objective, threads
 
 HEADS = ("masked_lm", "next_sentence")
 V, H, A, F, L, S = 29, 24, 3, 40, 3, 11
@@ -43,7 +43,7 @@ def with_threads(monkeypatch, count):
     """Three threads or so, however few cores there are, and blocks so small that there are several."""
     monkeypatch.setattr(threads, "threads", lambda: count)
     monkeypatch.setattr(objective, "ENOUGH", 1)
-    monkeypatch.setattr(rows, "BLOCK", 7 * H)
+    monkeypatch.setattr(blocks, "BLOCK", 7 * H)
     monkeypatch.setattr(attention, "BLOCK", 2 * S * S)
 
 
