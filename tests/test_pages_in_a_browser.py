@@ -114,7 +114,7 @@ def test_a_page(written, tmp_path, width):
         assert browser.too_wide() == []
         assert browser.complaints == []
         assert browser.requests == [file.as_uri()]
-        if name in ("diff", "benchmark", "scaling"):
+        if name in ("diff", "run", "benchmark", "scaling"):
             assert browser.evaluate(SMALLEST) > 8
         if name == "audit":
             browser.click("label[for=show-deviates]")

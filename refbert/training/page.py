@@ -23,7 +23,8 @@ _STYLE = """
 :root { color-scheme: light dark; --line: #0b6bcb; --band: #0b6bcb33; --rule: #8884; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1rem; margin: 1.6rem 0 .2rem; }
-svg { width: 100%; height: auto; font-size: 11px; fill: currentColor; }
+svg { width: 100%; min-width: 36rem; height: auto; font-size: 11px; fill: currentColor; }
+.chart { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .85rem; } td { padding: .1rem 1rem .1rem 0; vertical-align: top; }
 td + td { font-family: ui-monospace, monospace; overflow-wrap: anywhere; }
 """
@@ -125,18 +126,23 @@ def _chart(name: str, curve: _Curve, span: tuple[int, int]) -> str:
     band = [(s, b.greatest) for s, b in points] + [(s, b.least) for s, b in reversed(points)]
     ticks = "".join(
         f'<line x1="{_LEFT}" x2="{_WIDTH}" y1="{y(v):.1f}" y2="{y(v):.1f}" stroke="var(--rule)"/>'
-        f'<text x="{_LEFT - 6}" y="{y(v) + 4:.1f}" text-anchor="end">{v:.3g}</text>'
+        f'<text x="{_LEFT - 6}" y="{y(v) + 4:.1f}" text-anchor="end">{_number(v)}</text>'
         for v in (low, (low + high) / 2, high)
     )
     mean = path([(s, b.total / b.count) for s, b in points])
     return (
         f"<h2>{html.escape(name)}</h2>"
-        f'<svg viewBox="0 0 {_WIDTH + 4} {_HEIGHT}" role="img" aria-label="{html.escape(name)} by step">{ticks}'
+        f'<div class="chart"><svg viewBox="0 0 {_WIDTH + 4} {_HEIGHT}" role="img" '
+        f'aria-label="{html.escape(name)} by step">{ticks}'
         f'<polygon points="{path(band)}" fill="var(--band)"/>'
         f'<polyline points="{mean}" fill="none" stroke="var(--line)" stroke-width="1.5"/>'
         f'<text x="{_LEFT}" y="{_HEIGHT - 8}">step {span[0]:,}</text>'
-        f'<text x="{_WIDTH}" y="{_HEIGHT - 8}" text-anchor="end">{span[1]:,}</text></svg>'
+        f'<text x="{_WIDTH}" y="{_HEIGHT - 8}" text-anchor="end">{span[1]:,}</text></svg></div>'
     )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _time(seconds: float) -> str:
