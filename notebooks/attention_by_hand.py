@@ -36,7 +36,9 @@ assert np.allclose(output[0], [0.5889, 0.6889, 0.7889], atol=1e-4)
 
 # %% [markdown]
 # The output is a mean of the rows of V with the weights, so it lies between the smallest and the largest. The refbert
-# operation says the same:
+# operation says the same. It takes batches, so `X[None]` is a batch of one; `mask` has 1 where a key may be seen (here
+# everywhere), and what may not gets `mask_value` added to its score. Its second result, `pullback`, carries gradients
+# back; only exercise 6 needs it.
 
 # %%
 seen = np.ones((1, S))
@@ -89,7 +91,8 @@ for a in range(A):
 # 4. Write attention for A heads with `np.einsum` and no loop, and compare it with `ops.attention`.
 # 5. A decoder may not look ahead: query i sees keys 0 … i only. `ops.attention` has a mask on keys alone. Compute
 #    such a *causal* attention for the four rows of X by calling `ops.attention` once per query.
-# 6. The gradient of v is pᵀ dy. Check it for the four rows of X with a random dy against `pullback`.
+# 6. For a loss L whose gradient at the output is dy, the gradient at v is pᵀ dy (p: the weights). Check it for the four
+#    rows of X with a random dy: `pullback(dy[None])` returns the gradients at q, k and v, each of shape [1, S, D].
 
 # %% [markdown]
 # ## Solutions

@@ -5,12 +5,14 @@
 # %% [markdown]
 # # Backpropagation through LayerNorm
 #
-# Per row of H numbers, with r = 1/√(σ² + ε):
+# LayerNorm brings each row of H numbers to mean 0 and variance 1, then scales by γ and shifts by β. With
+# r = 1/√(σ² + ε):
 #
 # $$\mu = \tfrac1H \sum_j x_j \qquad \sigma^2 = \tfrac1H \sum_j (x_j - \mu)^2 \qquad
 # \hat x = (x - \mu)\, r \qquad y = \gamma \hat x + \beta$$
 #
-# We are given dy = ∂L/∂y and want dx, dγ and dβ.
+# We are given dy = ∂L/∂y, the *cotangent* of y, for some loss L, and want dx = ∂L/∂x, dγ and dβ. There are N rows; n
+# counts them, i and j count the entries of one. δ_ij is 1 if i = j, else 0.
 
 # %%
 import numpy as np
@@ -95,7 +97,8 @@ for name, a, b in zip(("dx", "dgamma", "dbeta"), mine, pullback(dy), strict=True
 # %% [markdown]
 # ## Finite differences: how small a step?
 #
-# The central difference is wrong by about h² (the curve) plus u/h (rounding, u = 1.1e-16). The best h is near u^(1/3).
+# The central difference is wrong by about h² (the curve) plus u/h (rounding; u = 1.1e-16 is the unit roundoff of
+# float64). The best h is near u^(1/3), about 5e-6.
 
 
 # %%

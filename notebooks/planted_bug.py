@@ -47,8 +47,12 @@ print("one sentence:", np.array_equal(FasterBackend().embedding(table, sentence)
 # %% [markdown]
 # ## The verdict
 #
-# On the command line this would be `refbert conform --backend FILE:FasterBackend`. From Python, with the properties
-# that need the embedding alone (the whole suite takes a minute):
+# The conformance suite is a list of *properties*, each a statement about one operation or a composition of them, such
+# as "every cotangent is within its rounding bound". It tries to refute each with many small examples. The properties
+# have levels, from low to high: contract (arguments, errors), forward, backward, then blocks, models and training.
+#
+# On the command line this would be `refbert conform --backend my_module:FasterBackend`, with the class in my_module.py.
+# From Python, with the properties that need the embedding alone (the whole suite takes a minute or more):
 
 
 # %%
@@ -68,8 +72,9 @@ for failure in failures:
 assert {f.property.level for f in failures} == {"backward"}
 
 # %% [markdown]
-# Read it from the top. Contract and forward are clean, backward is not: so it is the gradient, not the result. The
-# suite has looked for the smallest example that fails. What does it have that our sentence has not?
+# Read it from the top. Contract and forward are clean, backward is not: so it is the gradient, not the result. (ρ is
+# the error as a share of what rounding may do; above 1 the property fails.) The suite has looked for the smallest
+# example that fails. What does it have that our sentence has not?
 
 # %%
 smallest = failures[0].example

@@ -9,7 +9,9 @@
 # returns `(y, pullback)`. What it must compute stands in the file of its name in `refbert/ops`. What it leaves out is
 # *unsupported*, and is reported so: nothing falls back silently.
 #
-# We write five operations for float32 and put them before the suite, one by one.
+# We write five operations for float32 and put them before the conformance suite, which compares each with `refbert.ops`
+# on many small examples. Beside the operations a backend has a name, the dtypes it knows, and a way in and out:
+# `asarray` and `to_numpy`.
 
 # %%
 import numpy as np
@@ -88,7 +90,8 @@ print("lacks:", ", ".join(missing_ops(SmallBackend())))
 #
 #     refbert conform --backend small:SmallBackend --only "*/linear/*" --profile quick
 #
-# The same from Python: every property that is about one of our operations, six examples each.
+# The same from Python: every property (a statement that the suite tries to refute) about one of our operations, a few
+# examples each.
 
 
 # %%

@@ -1,7 +1,7 @@
 """Run the tour: every code block of every page, in order, and compare with what the pages show.
 
     python docs/tour/run.py                   all pages; exit status 1 if one shows something else than its code
-    python docs/tour/run.py layer-norm        the pages whose names hold that
+    python docs/tour/run.py layer-norm        the pages whose names hold that; exit status 2 if there are none
     python docs/tour/run.py --write           write what the code prints and draws into the pages instead
 
 A page is a Markdown file. Its ```python blocks run from top to bottom in one namespace. What a block prints is the
@@ -156,6 +156,11 @@ def main(arguments: list[str]) -> int:
     """For the command line."""
     write = "--write" in arguments
     names = [word for word in arguments if not word.startswith("--")]
+    wrong = [f"{word}: the only option is --write" for word in arguments if word.startswith("--") and word != "--write"]
+    wrong += [f"{name}: no page has that in its name" for name in names if not any(name in p.name for p in pages())]
+    if wrong:
+        print(f"run.py: {wrong[0]}", file=sys.stderr)
+        return 2
     status = 0
     for page in pages():
         if names and not any(name in page.name for name in names):

@@ -1,4 +1,7 @@
-"""Percent-format Python files to Jupyter notebooks: ``python convert.py FILE.py …`` writes FILE.ipynb beside each."""
+"""Percent-format Python files to Jupyter notebooks: ``python convert.py FILE.py …`` writes FILE.ipynb beside each.
+
+Exit status 2, and one line, where there is nothing to convert.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +43,28 @@ def markdown(text: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-if __name__ == "__main__":
-    for name in sys.argv[1:]:
+def main(names: list[str]) -> int:
+    """For the command line."""
+    if not names:
+        print("convert.py: name at least one FILE.py", file=sys.stderr)
+        return 2
+    for name in names:
         target = Path(name).with_suffix(".ipynb")
-        target.write_text(json.dumps(notebook(Path(name).read_text(encoding="utf-8")), indent=1), encoding="utf-8")
+        try:
+            made = notebook(Path(name).read_text(encoding="utf-8"))
+            if not made["cells"]:
+                raise ValueError("no cell in it (a cell begins with # %%)")
+            target.write_text(json.dumps(made, indent=1), encoding="utf-8")
+        except OSError as error:
+            print(f"convert.py: {error.filename}: {error.strerror}", file=sys.stderr)
+            return 2
+        except ValueError as error:
+            said = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error
+            print(f"convert.py: {name}: {said}", file=sys.stderr)
+            return 2
         print(target)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -61,3 +61,31 @@ def test_the_list_is_whole():
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
     for path in NOTEBOOKS:
         assert f"`{path.name}`" in text
+
+
+def test_the_converter_writes_a_notebook_beside_each_file(tmp_path, capsys):
+    (tmp_path / "a.py").write_text('"""A."""\n\n# %% [markdown]\n# # A\n\n# %%\nx = 1\n', encoding="utf-8")
+    assert convert.main([str(tmp_path / "a.py")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'a.ipynb'}\n"
+    made = json.loads((tmp_path / "a.ipynb").read_text(encoding="utf-8"))
+    assert [cell["source"] for cell in made["cells"]] == ["# A", "x = 1"]
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        ([], "name at least one FILE.py"),
+        (["missing.py"], "missing.py: No such file or directory"),
+        (["folder"], "folder: Is a directory"),
+        (["latin.py"], "latin.py: not UTF-8 text"),
+        (["empty.py"], "empty.py: no cell in it (a cell begins with # %%)"),
+    ],
+)
+def test_what_the_converter_cannot_do_is_one_line_and_status_2(tmp_path, monkeypatch, capsys, names, says):
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("latin.py").write_bytes(b"# %%\nx = 'caf\xe9'\n")
+    Path("empty.py").touch()
+    assert convert.main(names) == 2
+    assert capsys.readouterr() == ("", f"convert.py: {says}\n")
+    assert not list(Path().glob("*.ipynb"))

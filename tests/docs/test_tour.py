@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codeop
 import importlib.util
 import re
 import sys
@@ -71,6 +72,52 @@ def test_no_formula_is_broken_by_the_end_of_a_line(folder):
         assert [line for line in prose.split("\n") if line.count("$") % 2] == [], page.name
 
 
+def _pasted(code):
+    """Line by line into a prompt of Python 3.11, where an empty line ends a compound statement, and nothing else does.
+
+    Raises SyntaxError as the prompt would; the end of the block is an empty line.
+    """
+    compiled, statement = codeop.CommandCompiler(), ""
+    for line in [*code.rstrip("\n").split("\n"), ""]:
+        statement += line + "\n"
+        # Two ends of line are an empty line to codeop. One is left out, so that a statement of one line can end.
+        if compiled(statement[:-1]) is not None:
+            statement = ""
+    if statement.strip():
+        raise SyntaxError(f"the prompt waits for more: {statement}")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_blocks_can_be_pasted_into_a_prompt(name):
+    for block in runner.FENCED.findall((TOUR / name).read_text(encoding="utf-8")):
+        if block.startswith("```python\n"):
+            _pasted(block.removeprefix("```python\n").removesuffix("```"))
+
+
+@pytest.mark.parametrize(
+    ("code", "fits"),
+    [
+        ("x = 1\ny = 2\n", True),
+        ("for i in a:\n    f(i)\n\ng()\n", True),
+        ("for i in a:\n    f(i)\n", True),
+        ("if a:\n    f()\nelse:\n    g()\n\n\nh()\n", True),
+        ("x = (\n    1,\n\n    2,\n)\ny = 3\n", True),  # in brackets a statement goes on
+        ('text = """a\n\nb"""\ny = 3\n', True),
+        ("@f\ndef g():\n    # why\n    return 1\n\ng()\n", True),
+        ("for i in a:\n    f(i)\ng()\n", False),  # nothing has ended the loop
+        ("def f():\n    a = 1\n\n    return a\n", False),  # the empty line ends f
+        ("class A:\n    def f(self):\n        pass\n\n    def g(self):\n        pass\n", False),
+        ("if a:\n    f()\n\nelse:\n    g()\n", False),
+    ],
+)
+def test_what_can_be_pasted_is_told_from_what_cannot(code, fits):
+    if fits:
+        _pasted(code)
+    else:
+        with pytest.raises(SyntaxError):
+            _pasted(code)
+
+
 HOW_TO = ROOT / "docs" / "how-to"
 
 
@@ -127,3 +174,33 @@ def test_the_runner_sees_another_figure(tmp_path):
     draws = '```python\nimport drawing\n\ndrawing.save("gelu.svg", "<svg/>")\n```\n\n![x](figures/gelu.svg)\n'
     assert [d.where for d in _check(tmp_path, draws)] == ["figures/gelu.svg"]
     assert [d.where for d in _check(tmp_path, "![x](figures/gelu.svg)\n")] == ["figures"]
+
+
+def _heat_map(value):
+    sys.path.insert(0, str(TOUR))
+    try:
+        import drawing
+    finally:
+        sys.path.remove(str(TOUR))
+    return drawing.heat_map("weights", [[1.0, value]], rows=["a"], columns=["a", "b"])
+
+
+@pytest.mark.parametrize("value", [0.001, 0.2, 0.4, 0.7, 0.945, 0.999])
+def test_another_machines_last_digits_draw_the_same_figure(value):
+    drawn = _heat_map(value)
+    for other in (value - 4e-3, value + 4e-3):  # less than a unit of the last digit that is shown
+        assert runner.same(drawn, _heat_map(other))
+    assert not runner.same(drawn, _heat_map(abs(value - 0.03)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nothing"], "nothing: no page has that in its name"),
+        (["index", "nothing"], "nothing: no page has that in its name"),
+        (["--wirte"], "--wirte: the only option is --write"),
+    ],
+)
+def test_what_the_runner_cannot_do_is_one_line_and_status_2(capsys, arguments, says):
+    assert runner.main(arguments) == 2
+    assert capsys.readouterr() == ("", f"run.py: {says}\n")
