@@ -9,6 +9,10 @@ import os
 for _library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 
+# For pytest-timeout, where it is installed. Not in pyproject.toml: pytest refuses a setting that no plugin there knows,
+# and refbert_conformance runs under pytest, from here too, with the extra [conformance] alone.
+os.environ.setdefault("PYTEST_TIMEOUT", "300")
+
 from hypothesis import settings  # noqa: E402
 
 # The same examples on every run: a change that breaks a test is the change under review, not yesterday's luck.

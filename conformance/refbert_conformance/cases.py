@@ -34,8 +34,8 @@ class OpCase:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A case in a few numbers. sizes: by letter. regimes: one per array, and last the cotangent's. seed: of them
-    all.
+    """A case in a few numbers. sizes: of its axes, by letter. regimes: one per array, and last the cotangent's. seed:
+    of them all.
     """
 
     op: str
@@ -69,8 +69,7 @@ def _shape(recipe: Recipe, letters: str) -> tuple[int, ...]:
 
 def _leading(recipe: Recipe) -> tuple[int, ...]:
     """None to three leading axes: an op must not care."""
-    axes = recipe.options.get("axes", 2)
-    return _shape(recipe, "BS"[2 - axes :]) if axes <= 2 else (*_shape(recipe, "BS"), 2)
+    return tuple(recipe.sizes[letter] for letter in "BSE" if letter in recipe.sizes)
 
 
 def _unary(recipe: Recipe, dtype: str) -> OpCase:
@@ -92,7 +91,7 @@ def _reshape(recipe: Recipe, dtype: str) -> OpCase:
 
 def _transpose(recipe: Recipe, dtype: str) -> OpCase:
     axes = recipe.options["axes"]
-    shape = (*_shape(recipe, "BSH"), 3)[: len(axes)]
+    shape = _shape(recipe, "BSHE"[: len(axes)])
     return _finished(recipe, (recipe.array(0, shape, dtype),), {"axes": axes}, dtype)
 
 
@@ -204,7 +203,7 @@ def _cross_entropy(recipe: Recipe, dtype: str) -> OpCase:
 
 
 def _mean_squared_error(recipe: Recipe, dtype: str) -> OpCase:
-    shape = (recipe.sizes["B"], recipe.sizes["H"])[: recipe.options["axes"]]
+    shape = _shape(recipe, "BH"[: recipe.options["axes"]])
     targets = recipe.array(1, shape, dtype)
     denominator = {"mean": math.prod(shape), "one": 1, "nothing": 0}[recipe.options["over"]]
     options = {"targets": targets, "denominator": float(denominator)}
@@ -283,13 +282,34 @@ DRAWN: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
 }
 
 
+def recipe(
+    op: str, sizes: Mapping[str, int], regimes: tuple[str, ...], seed: int, options: Mapping[str, Any]
+) -> Recipe:
+    """The recipe, with those of the sizes that are an axis of its arrays: they are what a person reads. E is an extra
+    axis, the third of the leading ones or the fourth to transpose.
+    """
+    every = {"E": 3 if op == "transpose" else 2, **sizes}
+    return Recipe(op, {letter: every[letter] for letter in _letters(op, options)}, regimes, seed, options)
+
+
+def _letters(op: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    axes = options.get("axes", 2)
+    if op == "transpose":
+        return tuple("BSHE"[: len(axes)])
+    if op == "mean_squared_error":
+        return tuple("BH"[:axes])
+    if axes == -1:
+        return ()
+    return (*("", "S", "BS", "BSE")[axes], *DRAWN[op][0])
+
+
 def recipes(op: str, *, regimes: tuple[str, ...] = tuple(REGIMES)) -> st.SearchStrategy[Recipe]:
     """Recipes for one op. No two sizes need be equal, and mostly they are not."""
     sizes, options = DRAWN[op]
     regime = st.sampled_from(regimes)
     count = COUNT[op]
     return st.builds(
-        Recipe,
+        recipe,
         op=st.just(op),
         sizes=st.fixed_dictionaries({"B": st.integers(1, 3), "S": _SMALL} | dict(sizes)),
         # γ, weights and cotangents of their own regime: an input that is nice everywhere hides bugs.

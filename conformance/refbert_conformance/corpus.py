@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from refbert_conformance.cases import COUNT, DRAWN, EPS, MASKS, RATES, Recipe
+from refbert_conformance.cases import COUNT, DRAWN, EPS, MASKS, RATES, Recipe, recipe
 
 
 def corpus(op: str) -> tuple[Recipe, ...]:
@@ -81,7 +81,7 @@ def _fixed(
         name: strategy.elements[0] if hasattr(strategy, "elements") else 2 for name, strategy in DRAWN[op][1].items()
     }
     chosen = {"B": 2, "S": 3, "H": 4, "I": 4, "O": 5, "V": 6, "A": 2, "D": 3, "C": 5} | sizes
-    return Recipe(op, chosen, (regime,) * COUNT[op] + ("normal",), seed, first | dict(options or {}))
+    return recipe(op, chosen, (regime,) * COUNT[op] + ("normal",), seed, first | dict(options or {}))
 
 
 def _large() -> dict[str, tuple[Recipe, ...]]:

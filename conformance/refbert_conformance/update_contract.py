@@ -121,8 +121,9 @@ def _clip(subject: Subject, case: ClipCase, record: Record) -> None:
         again, norm_again = clip(gradients, **{**({"epsilon": 0.0} if number == 2 else {}), **case.options})
         if "clip_by_global_norm" in subject.arithmetic.nondeterministic:
             continue
-        if float(norm_again) != float(norm) and not math.isnan(float(norm)):
-            raise Failure(f"call {number} with the same gradients gives the norm {norm_again!r}, was {norm!r}")
+        was, now = float(norm), float(norm_again)
+        if now != was and not math.isnan(was):
+            raise Failure(f"call {number} with the same gradients gives the norm {now}, was {was}")
         for name, g in again.items():
             if not same_bits(np.array(subject.host(g)), kept[name]):
                 raise Failure(f"call {number} with the same gradients gives another {name}")
@@ -138,7 +139,7 @@ def _not_finite(subject: Subject, example: Any, record: Record) -> None:
         device = {name: subject.device(g) for name, g in gradients.items()}
         clipped, norm = subject.op("clip_by_global_norm")(device, max_norm=1.0)
         if math.isfinite(float(norm)):
-            raise Failure(f"with a gradient of {bad} the norm is {float(norm)!r}")
+            raise Failure(f"with a gradient of {bad} the norm is {float(norm)}")
         for name, g in clipped.items():
             if not np.isnan(np.array(subject.host(g))).all():
                 raise Failure(f"with a gradient of {bad} every clipped gradient must be NaN, {name} is not")

@@ -38,14 +38,12 @@ def print_answers(answers: Answers, as_json: bool, *, top_k: int, null_threshold
         for one in answers:
             print_json(_as_json(one, top_k, null_threshold))
         return
-    from rich.markup import escape
-
     table = new_table()
     for column, right in (("text", False), ("answer", False), ("", True)):
         table.add_column(column, justify="right" if right else "left", overflow="fold")
     for one in answers:
         for row, (text, number) in enumerate(_rows(one, top_k, null_threshold)):
-            table.add_row(escape(_asked(one)) if row == 0 else "", escape(text), number)
+            table.add_row(_asked(one) if row == 0 else "", text, number)
     print_table(table)
 
 

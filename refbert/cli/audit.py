@@ -14,6 +14,8 @@ from refbert.cli.output import new_table, print_json, print_table, progress, req
 from refbert.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from refbert.audit import Outcome
 
 # How a verdict looks on a terminal.
@@ -90,13 +92,11 @@ def _is_wide() -> bool:
 
 
 def _show_all(outcomes: Sequence[Outcome], seconds: float, *, wide: bool) -> None:
-    from rich.markup import escape
-
     from refbert.audit import counts, witness
     from refbert.audit.wording import summary
 
     for document in dict.fromkeys(outcome.claim.document for outcome in outcomes):
-        table = new_table(escape(document), title_style="bold", expand=False)
+        table = new_table(document, title_style="bold", expand=False)
         table.add_column("claim", no_wrap=True)
         table.add_column("verdict", no_wrap=True)
         if wide:
@@ -105,8 +105,8 @@ def _show_all(outcomes: Sequence[Outcome], seconds: float, *, wide: bool) -> Non
         for outcome in outcomes:
             if outcome.claim.document != document:
                 continue
-            where = [escape(outcome.claim.where)] if wide else []
-            table.add_row(outcome.claim.id, _word(outcome), *where, escape(summary(outcome)))
+            where = [outcome.claim.where] if wide else []
+            table.add_row(outcome.claim.id, _word(outcome), *where, summary(outcome))
         print_table(table)
     for outcome in outcomes:
         if not outcome.ok:
@@ -121,16 +121,16 @@ def _show_all(outcomes: Sequence[Outcome], seconds: float, *, wide: bool) -> Non
     click.echo("every verdict is the one on record" if not changed else f"{changed} not as recorded")
 
 
-def _word(outcome: Outcome) -> str:
+def _word(outcome: Outcome) -> Text:
     """The verdict, short enough for a column of a table."""
+    from rich.text import Text
+
     short = {"needs weights/data": "needs data"}.get(outcome.verdict, outcome.verdict)
     style = STYLES[outcome.verdict]
-    return f"[{style}]{short}[/]" if outcome.ok else f"[bold reverse red]{short} ≠[/]"
+    return Text(short, style) if outcome.ok else Text(f"{short} ≠", "bold reverse red")
 
 
 def _show_one(outcome: Outcome) -> None:
-    from rich.markup import escape
-
     from refbert.audit.registry import module_of
     from refbert.audit.wording import show_claimed, show_expected, show_measured
 
@@ -151,7 +151,7 @@ def _show_one(outcome: Outcome) -> None:
                 table.add_column(name, overflow="fold")
         for v in found.values:
             cells = [v.name, show_measured(v), show_expected(v), *([show_claimed(v)] if says else []), v.by]
-            table.add_row(*map(escape, cells), style="" if v.holds else "bold red")
+            table.add_row(*cells, style="" if v.holds else "bold red")
         print_table(table)
     for party, does in (found.who if found else {}).items():
         click.echo(f"    {party}: {does}")

@@ -160,15 +160,13 @@ class _Progress:
 
 
 def _show(result: dict[str, Any]) -> None:
-    from rich.markup import escape
-
     from refbert_conformance.properties import LEVELS
 
     rows: Sequence[dict[str, Any]] = result["properties"]
     backend = result["backend"]
     few = f", {backend['shapes']} shapes per op" if backend.get("shapes") else ""
     title = f"{backend['given']} ({backend['library']}, {backend['dtype']}, {backend['device']}{few})"
-    table = new_table(f"{escape(title)}, profile {result['profile']}, seed {result['seed']}")
+    table = new_table(f"{title}, profile {result['profile']}, seed {result['seed']}")
     table.add_column("level")
     for name in ("passed", "failed", "unsupported", "unavailable", "waived", "examples", "worst ρ", "seconds"):
         table.add_column(name, justify="right")

@@ -161,11 +161,9 @@ def _as_json(found: Difference, html_file: Path | None) -> dict[str, Any]:
 
 
 def _show(found: Difference, html_file: Path | None, everything: bool) -> None:
-    from rich.markup import escape
-
     from refbert.tracing.wording import number, verdict
 
-    table = new_table(escape(f"{found.sides[0].label} against {found.sides[1].label}"))
+    table = new_table(f"{found.sides[0].label} against {found.sides[1].label}")
     table.add_column("tensor", no_wrap=True)
     for column in ("distance", "allowed", "ρ"):
         table.add_column(column, justify="right")
@@ -178,7 +176,7 @@ def _show(found: Difference, html_file: Path | None, everything: bool) -> None:
         if everything or beyond or row is found.parted or _tells(row):
             own = ["" if row.own[k] is None else number(row.own[k] or 0.0) for k in judged]
             cells = [
-                escape(row.name),
+                row.name,
                 number(row.distance),
                 number(row.allowed),
                 number(row.rho),

@@ -77,12 +77,15 @@ def _umask() -> int:
 
 
 def print_table(table: Table) -> None:
-    """A table on stdout: in colour on a terminal, plain text otherwise."""
+    """A table on stdout: in colour on a terminal, plain text otherwise.
+
+    Cells, titles and headings are shown as they are: what stands in brackets is no markup, and :cat: no picture.
+    """
     from rich.console import Console
 
     # Not a terminal: wide enough that nothing is cut in a file or a pipe.
     width = None if sys.stdout.isatty() else 160
-    Console(width=width, highlight=False).print(table)
+    Console(width=width, highlight=False, markup=False, emoji=False).print(table)
 
 
 def new_table(title: str | None = None, **options: Any) -> Table:

@@ -89,8 +89,6 @@ def run(
     if save is not None:
         save = _writable(save)
     loaded = load(model, backend=backend, dtype=dtype, device=device, profile=profile)
-    if not items:
-        return
     chosen = task or default_task(loaded, items)
     limits: dict[str, Any] = {"batch_size": batch_size, "truncate": truncate, "max_length": max_length}
     with progress(chosen, len(items)) as advance:
@@ -124,6 +122,8 @@ def _read_texts(texts: tuple[str, ...], pair: bool) -> list[Text]:
         lines = sys.stdin.buffer.read().decode("utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f"stdin is not UTF-8 (byte {error.start})") from None
+    if not lines:
+        raise InputError("no text: stdin is empty; pass TEXT arguments, or lines on stdin")
     if not pair:
         return list(lines)
     pairs: list[Text] = []
@@ -188,18 +188,14 @@ def _print_filled(results: list[Filled], as_json: bool) -> None:
                 }
             )
         return
-    from rich.markup import escape
-
     for result in results:
-        table = new_table(escape(_shown(result.text)))
+        table = new_table(_shown(result.text))
         table.add_column("position", justify="right")
         table.add_column("token")
         table.add_column("probability", justify="right")
         for mask in result.masks:
             for rank, prediction in enumerate(mask.predictions):
-                table.add_row(
-                    str(mask.position) if rank == 0 else "", escape(prediction.token), f"{prediction.score:.4f}"
-                )
+                table.add_row(str(mask.position) if rank == 0 else "", prediction.token, f"{prediction.score:.4f}")
         if not result.masks:
             table.add_row("", "(no mask)", "")
         print_table(table)
@@ -210,8 +206,6 @@ def _print_embedded(results: list[Embedded], as_json: bool, normalized: bool) ->
         for result in results:
             print_json({"text": result.text, "tokens": result.tokens, "embedding": result.embedding})
         return
-    from rich.markup import escape
-
     table = new_table()
     table.add_column("#", justify="right")
     table.add_column("text", overflow="fold")
@@ -219,7 +213,7 @@ def _print_embedded(results: list[Embedded], as_json: bool, normalized: bool) ->
     table.add_column(f"embedding (H = {len(results[0].embedding)})", no_wrap=True)
     for number, result in enumerate(results, start=1):
         head = "  ".join(f"{x:+.4f}" for x in result.embedding[:4])
-        table.add_row(str(number), escape(_shown(result.text)), str(len(result.tokens)), f"{head}  …")
+        table.add_row(str(number), _shown(result.text), str(len(result.tokens)), f"{head}  …")
     print_table(table)
     if normalized and 1 < len(results) <= _COMPARABLE:
         vectors = np.stack([result.embedding for result in results])

@@ -128,12 +128,10 @@ def _as_json(found: Trace, html_file: Path, save: Path | None) -> dict[str, Any]
 
 
 def _show(found: Trace, html_file: Path, save: Path | None) -> None:
-    from rich.markup import escape
-
     from refbert.tracing.summaries import Summary, short
 
     gradients = {call.name: call.gradient for call in found.run.backward if call.gradient is not None}
-    table = new_table(escape(" ".join(found.tokens[:24]) + (" …" if len(found.tokens) > 24 else "")))
+    table = new_table(" ".join(found.tokens[:24]) + (" …" if len(found.tokens) > 24 else ""))
     table.add_column("tensor", no_wrap=True)
     for column in ("shape", "rms", "min", "max", *(["rms of gradient"] if gradients else [])):
         table.add_column(column, justify="right")
@@ -144,7 +142,7 @@ def _show(found: Trace, html_file: Path, save: Path | None) -> None:
             row[-1] += f"  ({s.bad} not finite)"
         if gradients:
             row.append(f"{short(Summary.of(gradients[name]).rms):.4g}" if name in gradients else "")
-        table.add_row(escape(name), *row)
+        table.add_row(name, *row)
     print_table(table)
     if found.about_loss:
         loss = "" if found.run.loss is None else f", {found.run.loss:.6g}"

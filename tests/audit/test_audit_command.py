@@ -130,7 +130,7 @@ def test_the_table_fits_80_columns(whole, monkeypatch):
     lines = []
 
     def narrow(table):
-        console = Console(width=80, highlight=False, force_terminal=False)
+        console = Console(width=80, highlight=False, markup=False, emoji=False, force_terminal=False)
         with console.capture() as captured:
             console.print(table)
         lines.extend(captured.get().splitlines())

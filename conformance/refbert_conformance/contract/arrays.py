@@ -75,7 +75,7 @@ def _round_trip(subject: Subject, example: HostArray, record: Record) -> None:
         )
         if not same_bits(got.astype(np.float64), x):
             at = int(np.flatnonzero(~((got == x) & (np.signbit(got) == np.signbit(x)) | np.isnan(x)).reshape(-1))[0])
-            raise Failure(f"{x.reshape(-1)[at]!r} came back as {got.reshape(-1)[at]!r}")
+            raise Failure(f"{x.reshape(-1)[at]} came back as {got.reshape(-1)[at]}")
         if not same_bits(before, x):
             raise Failure("asarray or to_numpy wrote into the host array")
     exact = int(1 / subject.arithmetic.u)  # integers up to here are numbers of the dtype
@@ -107,9 +107,8 @@ def _rounds(subject: Subject, example: int, record: Record) -> None:
         wrong = (got != rounded(values, subject.dtype)) & (got != twice)
         if wrong.any():
             i = int(wrong.argmax())
-            raise Failure(
-                f"{values[i]!r} became {got[i]!r}, the nearest {subject.dtype} is {rounded(values, subject.dtype)[i]!r}"
-            )
+            nearest = rounded(values, subject.dtype)[i]
+            raise Failure(f"{values[i]} became {got[i]}, the nearest {subject.dtype} is {nearest}")
 
 
 def variants(x: Host) -> dict[str, Host]:

@@ -46,4 +46,4 @@ def same(case: OpCase, first: tuple[Host, list[Host]], again: tuple[Host, list[H
                 int(i)
                 for i in np.argwhere(~((a == b) & (np.signbit(a) == np.signbit(b)) | (np.isnan(a) & np.isnan(b))))[0]
             )
-            raise Failure(f"{what}: {name}{list(at)} is {b[at]!r}, was {a[at]!r}")
+            raise Failure(f"{what}: {name}{list(at)} is {b[at]}, was {a[at]}")

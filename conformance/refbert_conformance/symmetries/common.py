@@ -63,4 +63,4 @@ def equal(got: Host, want: Host, what: str) -> None:
     wrong = ~((got == want) | (np.isnan(got) & np.isnan(want)))
     if wrong.any():
         at = tuple(int(i) for i in np.argwhere(wrong)[0])
-        raise Failure(f"{what}{list(at)} is {got[at]!r}, must be exactly {want[at]!r}")
+        raise Failure(f"{what}{list(at)} is {got[at]}, must be exactly {want[at]}")

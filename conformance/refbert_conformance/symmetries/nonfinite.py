@@ -75,7 +75,7 @@ def _not_a_number(subject: Subject, example: Recipe | OpCase, record: Record) ->
     lost = np.isnan(want) & ~np.isnan(got)
     if lost.any():
         at = [int(i) for i in np.argwhere(lost)[0]]
-        raise Failure(f"with NaN in the input, y{at} is {got[tuple(at)]!r}, must be NaN")
+        raise Failure(f"with NaN in the input, y{at} is {got[tuple(at)]}, must be NaN")
 
 
 def _infinite(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
@@ -100,7 +100,7 @@ def _infinite(subject: Subject, example: Recipe | OpCase, record: Record) -> Non
         wrong &= ~(np.isinf(got) & np.isinf(want) & _of_either_sign(subject, arrays[0], case.options["eps"]))
     if wrong.any():
         at = tuple(int(i) for i in np.argwhere(wrong)[0])
-        raise Failure(f"with an infinity in the input, y{list(at)} is {got[at]!r}, must be {want[at]!r}")
+        raise Failure(f"with an infinity in the input, y{list(at)} is {got[at]}, must be {want[at]}")
 
 
 def _of_either_sign(subject: Subject, x: Host, eps: float) -> Host:
@@ -131,7 +131,7 @@ def _not_a_number_back(subject: Subject, example: Recipe | OpCase, record: Recor
         hidden = np.isnan(n) & (abs(a - b) > subject.arithmetic.u) & ~np.isnan(g)
         if hidden.any():
             where = tuple(int(i) for i in np.argwhere(hidden)[0])
-            raise Failure(f"with NaN in the cotangent, d{name}{list(where)} is {g[where]!r}, must be NaN")
+            raise Failure(f"with NaN in the cotangent, d{name}{list(where)} is {g[where]}, must be NaN")
 
 
 def _copied(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
