@@ -31,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refbert_numpy.blocks import blocks
+from refbert_numpy.memory import scratch
 
 Array = npt.NDArray[Any]
 
@@ -62,11 +63,11 @@ def gelu_in_place(x: Array, form: str, bias: Array | None = None, slope: Array |
     parts = blocks(*rows.shape)
     if not parts:
         return
-    scratch = np.empty((2, *rows[parts[0]].shape), x.dtype)
+    work = scratch(2, *rows[parts[0]].shape, dtype=x.dtype)
     with np.errstate(over="ignore"):
         for at in parts:
             y = rows[at]
-            s, t = scratch[:, : len(y)]
+            s, t = work[:, : len(y)]
             if bias is not None:
                 y += bias
             np.multiply(y, y, out=s)

@@ -27,6 +27,7 @@ import numpy.typing as npt
 from refbert_numpy.attention import KeyMask, attend, scores_buffer_shape
 from refbert_numpy.blocks import blocks
 from refbert_numpy.gelu import gelu_in_place
+from refbert_numpy.memory import aligned
 from refbert_numpy.packed import attend_packed, scores_size
 from refbert_numpy.threads import Team, threads
 
@@ -49,7 +50,7 @@ class Workspace:
         """An uninitialised array of that shape; asking for the same name again gives the same memory."""
         size = math.prod(shape)
         if name not in self._flat or self._flat[name].size < size:
-            self._flat[name] = np.empty(size, self._dtype)
+            self._flat[name] = aligned(size, self._dtype)
         return self._flat[name][:size].reshape(shape)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from refbert import ops, registry
 from refbert.training import Optimizer
-from refbert_numpy import threads, updates
+from refbert_numpy import memory, threads, updates
 from refbert_numpy.memory import Recycler
 
 
@@ -41,6 +41,29 @@ def test_memory_is_not_wasted_on_small_arrays_nor_kept_for_shapes_gone_by():
     memory.forget()
     memory.forget()
     assert not memory._free
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", bool])
+@pytest.mark.parametrize("size", [0, 1, 1000, 1 << 20])
+def test_memory_begins_with_a_cache_line(size, dtype):
+    arrays = [memory.aligned(size, dtype) for _ in range(3)]
+    assert {array.ctypes.data % 64 for array in arrays} == {0}
+    assert {(array.shape, array.dtype) for array in arrays} == {((size,), np.dtype(dtype))}
+    for array in arrays:
+        array.fill(1)
+
+
+def test_scratch_is_a_threads_own_and_used_again():
+    first = memory.scratch(3, 4, dtype="float32")
+    assert first.shape == (3, 4)
+    assert memory.scratch(12, dtype="float32").ctypes.data == first.ctypes.data
+    assert not np.shares_memory(memory.scratch(3, 4, dtype="float64"), first)
+    assert memory.scratch(100, dtype="float32").shape == (100,)
+    others = []
+    thread = threading.Thread(target=lambda: others.append(memory.scratch(12, dtype="float32")))
+    thread.start()
+    thread.join()
+    assert not np.shares_memory(others[0], memory.scratch(100, dtype="float32"))
 
 
 def test_every_thread_works_and_waits_for_the_others():
