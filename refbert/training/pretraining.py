@@ -215,8 +215,11 @@ def _keep_stdin(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
+            empty = not file.tell()
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    if empty:
+        raise InputError("no text on stdin")
 
 
 def _remove_unused(run: RunDirectory) -> None:

@@ -239,6 +239,14 @@ def test_stdin(whole, text, tmp_path):
     same_weights(whole, out)
 
 
+def test_nothing_on_stdin(text, tmp_path):
+    out = tmp_path / "run"
+    done = cli("-", *arguments(text)[1:], "--output", out, stdin=subprocess.DEVNULL)
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith("refbert: no text on stdin")
+    assert not out.exists()
+
+
 def test_begun_from_a_checkpoint(whole, text, tmp_path):
     """--from takes weights and tokenizer; --tokenizer takes that alone."""
     result = cli(*arguments(text, **{"from": whole, "steps": 1, "learning-rate": 1e-30}), "--output", tmp_path / "on")
