@@ -87,7 +87,7 @@ def answer(
 
 
 def window_length(positions: int, asked: int | None) -> int:
-    """Tokens of a window: what was asked, or the usual 384, and no more than the model's positions."""
+    """Tokens of a window: what was asked, or the usual 384; raises `InputError` beyond the model's positions."""
     if asked is None:
         return min(384, positions)
     if not 0 < asked <= positions:

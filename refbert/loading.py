@@ -37,7 +37,8 @@ def load(
     ``profile`` defaults to "google" for a TensorFlow checkpoint and to "hf" for the others. ``heads`` defaults to those
     that the checkpoint holds; naming others draws their parameters afresh (from ``seed``, with ``num_labels`` classes)
     and says so in a `RefbertWarning` and in ``model.report``, as it does for weights that have no place. Raises
-    `CheckpointError`, `ConfigError`, or a `BackendError` for what cannot be loaded.
+    `CheckpointError`, `ConfigError`, or a `BackendError` for what cannot be loaded, and `InputError` for a dtype or
+    device beside a backend that is made already.
     """
     from refbert import checkpoint
     from refbert.tokenization import Tokenizer

@@ -229,7 +229,7 @@ class Model:
         batch_size: int = 32,
         progress: Callable[[int], object] | None = None,
     ) -> Host:
-        """`encode` for texts that are tokenized already."""
+        """`encode` for texts that are tokenized already. Raises `InputError` for a pooling that is not there."""
         if pooling not in POOLINGS:
             raise InputError(f'unknown pooling "{pooling}" (known: {", ".join(POOLINGS)})')
         if pooling == "pooler" and not self.has_pooler:

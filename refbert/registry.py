@@ -31,7 +31,8 @@ def names() -> tuple[str, ...]:
 def backend_class(name: str) -> Any:
     """The class behind a name or a ``package.module:Class``.
 
-    Raises `UnknownBackend` if there is none, `BackendUnavailable` if importing it fails for want of a library.
+    Raises `UnknownBackend` if there is none, `BackendUnavailable` if importing it fails for want of a library, and
+    `BackendError` if it fails otherwise.
     """
     target = name if ":" in name else OWN.get(name) or _others().get(name)
     if target is None:

@@ -67,7 +67,10 @@ def tag(
     max_length: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> list[TaggedText]:
-    """The tags of running text, whose words are the tokenizer's: split at white space and punctuation."""
+    """The tags of running text, whose words are the tokenizer's: split at white space and punctuation.
+
+    Raises `InputError` for pairs.
+    """
     require(model, "token_classification", "tag")
     if not all(isinstance(text, str) for text in texts):
         raise InputError("tag takes single texts, not pairs")

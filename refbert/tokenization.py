@@ -270,7 +270,10 @@ class Tokenizer:
         return words == {self._ids["unk"]}
 
     def pad(self, encodings: Sequence[Encoding], *, length: int | None = None) -> Batch:
-        """A Batch of the longest's length (or ``length``): padding has the id of [PAD], segment 0 and mask 0."""
+        """A Batch of the longest's length (or ``length``): padding has the id of [PAD], segment 0 and mask 0.
+
+        Raises `InputError` if the longest does not fit.
+        """
         longest = max((len(e.input_ids) for e in encodings), default=1)
         S = longest if length is None else length
         if longest > S:

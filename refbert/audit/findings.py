@@ -90,7 +90,10 @@ PARTIES = {
 
 
 def agrees(*values: Value) -> Finding:
-    """ "agrees" if every value is the one on record, which is what the document says; else "wrong"."""
+    """ "agrees" if every value is the one on record, which is what the document says; else "wrong".
+
+    Raises ValueError without a value.
+    """
     if not values:
         raise ValueError("a finding without a value decides nothing")
     return Finding("agrees" if all(v.holds and v.as_claimed for v in values) else "wrong", values)

@@ -51,7 +51,7 @@ def collate(features: Sequence[Feature], tokenizer: Tokenizer) -> tuple[Batch, d
 
 
 def by_length(encodings: Sequence[Encoding], batch_size: int) -> Iterator[list[int]]:
-    """Indices in batches, the longest first, so that little padding is computed."""
+    """Indices in batches, the longest first, so that little padding is computed. `InputError` for a size below 1."""
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1, not {batch_size}")
     order = sorted(range(len(encodings)), key=lambda i: -len(encodings[i].input_ids))
@@ -71,7 +71,10 @@ class Words:
 
 
 def encode_words(tokenizer: Tokenizer, sentences: Sequence[Sequence[str]], *, max_length: int) -> list[Words]:
-    """Sentences that are split into words; what is over ``max_length`` tokens is cut, with a `RefbertWarning`."""
+    """Sentences that are split into words; what is over ``max_length`` tokens is cut, with a `RefbertWarning`.
+
+    Raises `InputError` if no word fits.
+    """
     if max_length < 3:
         raise InputError(f"{max_length} tokens are too few for [CLS], a word and [SEP]")
     encoded = tokenizer.library.encode_batch([list(words) for words in sentences], is_pretokenized=True)

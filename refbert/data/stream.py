@@ -91,7 +91,10 @@ class PretrainingSource:
         self.fingerprint = hashlib.blake2b(json.dumps(decides).encode(), digest_size=16).hexdigest()
 
     def next(self, step: int) -> tuple[Batch, dict[str, Host]]:
-        """The batch of the update ``step``, [B, S], and "labels" [B, S] and "next_sentence_label" [B]."""
+        """The batch of the update ``step``, [B, S], and "labels" [B, S] and "next_sentence_label" [B].
+
+        Raises ValueError for a step out of order.
+        """
         if step != self._step:
             raise ValueError(f"batches come in order: step {self._step} is next, not {step}")
         phase = self._phase_of(step)

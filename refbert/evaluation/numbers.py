@@ -13,7 +13,10 @@ import numpy.typing as npt
 
 
 def pearson(truth: npt.ArrayLike, predicted: npt.ArrayLike) -> float:
-    """The correlation, from −1 to 1; NaN where either is constant or there are less than two."""
+    """The correlation, from −1 to 1; NaN where either is constant or there are less than two.
+
+    Raises ValueError unless both are rows of one length.
+    """
     x, y = np.asarray(truth, np.float64), np.asarray(predicted, np.float64)
     if x.shape != y.shape or x.ndim != 1:
         raise ValueError(f"shapes {x.shape} and {y.shape}: two rows of the same length are expected")

@@ -120,7 +120,8 @@ class TorchProcesses(Processes):
     def check_same(self, what: str, value: str) -> None:
         """The values travel as a digest, six bytes to a number, which float64 holds exactly.
 
-        Each process's numbers have a place of their own in the sum, so that every process sees them all.
+        Each process's numbers have a place of their own in the sum, so that every process sees them all. Raises
+        `InputError` where they differ.
         """
         digest = hashlib.blake2b(value.encode(), digest_size=12).digest()
         mine = [float(int.from_bytes(digest[i : i + 6], "little")) for i in (0, 6)]

@@ -50,7 +50,7 @@ class Metrics:
             raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 
     def add(self, update: Update) -> None:
-        """Append one line."""
+        """Append one line; raises `InputError` if it cannot be written."""
         try:
             self._file.write(update.line())
             self._file.flush()
@@ -60,7 +60,7 @@ class Metrics:
             ) from None
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; raises `InputError` if its end cannot be written."""
         try:
             self._file.close()
         except OSError as error:

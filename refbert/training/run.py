@@ -88,7 +88,10 @@ class RunDirectory:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Only one run writes here at a time; the lock goes with the process that holds it, however that ends."""
+        """Only one run writes here at a time; the lock goes with the process that holds it, however that ends.
+
+        Raises `InputError` if another run has it, or the directory cannot be written.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             handle = (self.path / ".lock").open("w", encoding="utf-8")

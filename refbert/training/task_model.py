@@ -88,7 +88,10 @@ def _continues(settings: Settings, body: Model, labels: Sequence[str]) -> bool:
 
 
 def features(settings: Settings, data: Labelled, model: Model) -> list[Feature]:
-    """The examples as the model reads them; what is longer than the limit is cut, with one `RefbertWarning`."""
+    """The examples as the model reads them; what is longer than the limit is cut, with one `RefbertWarning`.
+
+    Raises `InputError` for a text that cannot be read.
+    """
     tokenizer = model.tokenizer
     limit = model.limit(settings.max_length)
     numbers = {label: i for i, label in model.config.id2label.items()}

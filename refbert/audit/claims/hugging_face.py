@@ -371,7 +371,10 @@ INTEGRATION_OUT = [[0.4249, 0.1008, 0.7531], [0.3771, 0.1188, 0.7467], [0.4152, 
     says="bert-base-uncased gives known numbers for a known input.",
 )  # fmt: skip
 def integration(directory: str | None) -> Finding:
-    """With --model DIR the weights there are run on the test's input and compared with its nine numbers."""
+    """With --model DIR the weights there are run on the test's input and compared with its nine numbers.
+
+    Raises `InputError` for weights of another model.
+    """
     missing = "the weights of bert-base-uncased (refbert audit hf.integration --model DIR)"
     if directory is None:
         return needs(missing)
