@@ -25,7 +25,7 @@ OWN = {
 
 def names() -> tuple[str, ...]:
     """The names of all installed backends, refbert's own first; nothing is imported."""
-    return (*OWN, *sorted(set(_others()).difference(OWN)))
+    return (*OWN, *sorted(set(_installed()).difference(OWN)))
 
 
 def backend_class(name: str) -> Any:
@@ -34,7 +34,7 @@ def backend_class(name: str) -> Any:
     Raises `UnknownBackend` if there is none, `BackendUnavailable` if importing it fails for want of a library, and
     `BackendError` if it fails otherwise.
     """
-    target = name if ":" in name else OWN.get(name) or _others().get(name)
+    target = name if ":" in name else OWN.get(name) or _installed().get(name)
     if target is None:
         near = difflib.get_close_matches(name, names(), n=1)
         hint = f'; did you mean "{near[0]}"?' if near else "."
@@ -59,11 +59,11 @@ def backend_class(name: str) -> Any:
         raise UnknownBackend(f'backend "{name}": {path} has no "{attribute}"') from error
 
 
-def _others() -> dict[str, str]:
+def _installed() -> dict[str, str]:
     """What is installed: name -> ``package.module:Class``."""
     from importlib.metadata import entry_points
 
-    return {entry.name: entry.value for entry in reversed(tuple(entry_points(group=GROUP)))}
+    return {entry.name: f"{entry.module}:{entry.attr}" for entry in reversed(tuple(entry_points(group=GROUP)))}
 
 
 def create(name: str, *, dtype: str | None = None, device: str | None = None) -> Backend[Any]:

@@ -49,12 +49,17 @@ class KeyMask:
         np.exp(out, out=out)
 
 
+def head_size(H: int, heads: int) -> int:
+    """D = H/A. Raises ValueError if H is not a multiple of heads."""
+    if H % heads:
+        raise ValueError(f"{H} features do not divide into {heads} heads")
+    return H // heads
+
+
 def split(x: Array, heads: int) -> Array:
     """[B, S, A·D] -> a view [B, A, S, D]. Raises ValueError if H is not a multiple of heads."""
     B, S, H = x.shape
-    if H % heads:
-        raise ValueError(f"{H} features do not divide into {heads} heads")
-    return x.reshape(B, S, heads, H // heads).swapaxes(1, 2)
+    return x.reshape(B, S, heads, head_size(H, heads)).swapaxes(1, 2)
 
 
 def together(scores: int) -> int:

@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refbert_numpy.attention import KeyMask, attend, scores_buffer_shape
+from refbert_numpy.attention import KeyMask, attend, head_size, scores_buffer_shape
 from refbert_numpy.blocks import blocks
 from refbert_numpy.gelu import gelu_in_place
 from refbert_numpy.memory import aligned
 from refbert_numpy.packed import attend_packed, scores_size
-from refbert_numpy.threads import Team, threads
+from refbert_numpy.threads import Team, shares, threads
 
 Array = npt.NDArray[Any]
 
@@ -70,19 +70,17 @@ def encoder_layer(
     N = B * S
     terms = KeyMask(mask, (B, S), mask_value, x.dtype)
 
-    def attention(t: int, q: Array, k: Array, v: Array, context: Array, heads: int, rows: tuple[int, int]) -> None:
+    def attention(t: int, q: Array, k: Array, v: Array, context: Array, heads: int, at: slice) -> None:
         scores = work.get(f"scores of {t}", *scores_buffer_shape(heads, S))
-        attend(q, k, v, terms, context, scores, sequences=(B, S), heads=heads, rows=rows)
+        attend(q, k, v, terms, context, scores, sequences=(B, S), heads=heads, rows=(at.start, at.stop))
 
     rows = np.ascontiguousarray(x).reshape(N, H)
     form = Form(heads, activation, eps)
-    size = threads()
     if N < MANY:
-        size = min(size, heads) if N >= FEW else 1
-        return _by_heads(rows, p, work, size, attention, form).reshape(x.shape)
-    bounds = _shares(N, size)
-    cut = any(bound % max(1, S) for bound in bounds)
-    return _by_rows(rows, p, work, bounds, attention, form, wait=cut).reshape(x.shape)
+        return _by_heads(rows, p, work, attention, form).reshape(x.shape)
+    parts = shares(N, threads())
+    cut = any(part.start % max(1, S) for part in parts)
+    return _by_rows(rows, p, work, parts, attention, form, wait=cut).reshape(x.shape)
 
 
 def packed_encoder_layer(
@@ -94,20 +92,18 @@ def packed_encoder_layer(
     if ends[-1] != N:
         raise ValueError(f"the lengths add up to {ends[-1]}, but x has {N} rows")
 
-    def attention(t: int, q: Array, k: Array, v: Array, context: Array, heads: int, rows: tuple[int, int]) -> None:
-        at = slice(*rows)
-        part = np.asarray(lengths)[np.searchsorted(ends, rows[0]) : np.searchsorted(ends, rows[1])]
+    def attention(t: int, q: Array, k: Array, v: Array, context: Array, heads: int, at: slice) -> None:
+        part = np.asarray(lengths)[np.searchsorted(ends, at.start) : np.searchsorted(ends, at.stop)]
         scores = work.get(f"scores of {t}", scores_size(part, heads))
         attend_packed(q[at], k[at], v[at], context[at], part, heads, scores)
 
     rows = np.ascontiguousarray(x)
     form = Form(heads, activation, eps)
-    size = threads()
     if N < MANY:
-        return _by_heads(rows, p, work, min(size, heads) if N >= FEW else 1, attention, form)
-    size = min(size, max(1, len(lengths)))
+        return _by_heads(rows, p, work, attention, form)
+    size = min(threads(), max(1, len(lengths)))
     bounds = [int(ends[np.abs(ends - N * t / size).argmin()]) for t in range(size)] + [N]
-    return _by_rows(rows, p, work, bounds, attention, form, wait=False)
+    return _by_rows(rows, p, work, list(map(slice, bounds, bounds[1:])), attention, form, wait=False)
 
 
 @dataclass(frozen=True)
@@ -119,35 +115,30 @@ class Form:
     eps: float
 
 
-Attend = Callable[[int, Array, Array, Array, Array, int, tuple[int, int]], None]
-
-
-def _shares(n: int, size: int) -> list[int]:
-    """Where the shares of ``size`` threads in n begin, and the end."""
-    return [n * t // size for t in range(size + 1)]
+Attend = Callable[[int, Array, Array, Array, Array, int, slice], None]
 
 
 def _by_rows(
-    rows: Array, p: Mapping[str, Array], work: Workspace, bounds: Sequence[int], attention: Attend, form: Form, *,
+    rows: Array, p: Mapping[str, Array], work: Workspace, parts: Sequence[slice], attention: Attend, form: Form, *,
     wait: bool,
 ) -> Array:  # fmt: skip
-    """y [N, H]; thread t takes rows bounds[t] to bounds[t + 1], with all heads."""
+    """y [N, H]; thread t takes the rows parts[t], with all heads."""
     N, H = rows.shape
     q, k, v = work.get("qkv", 3, N, H)
     context, attended = work.get("context", N, H), work.get("attended", N, H)
     up = work.get("up", N, len(p["intermediate.dense.bias"]))
     y = np.empty((N, H), rows.dtype)
-    team = Team(len(bounds) - 1)
+    team = Team(len(parts))
 
     def part(t: int) -> None:
-        at = slice(bounds[t], bounds[t + 1])
+        at = parts[t]
         for out, name in ((q, "query"), (k, "key"), (v, "value")):
             np.matmul(rows[at], p[f"attention.self.{name}.weight"].T, out=out[at])
             out[at] += p[f"attention.self.{name}.bias"]
         q[at] *= 1 / math.sqrt(H // form.heads)
         if wait:
             team.sync()
-        attention(t, q, k, v, context, form.heads, (bounds[t], bounds[t + 1]))
+        attention(t, q, k, v, context, form.heads, at)
         np.matmul(context[at], p["attention.output.dense.weight"].T, out=attended[at])
         _residual_layer_norm(attended[at], p, "attention.output", rows[at], form.eps)
         np.matmul(attended[at], p["intermediate.dense.weight"].T, out=up[at])
@@ -159,41 +150,42 @@ def _by_rows(
     return y
 
 
-def _by_heads(rows: Array, p: Mapping[str, Array], work: Workspace, size: int, attention: Attend, form: Form) -> Array:
+def _by_heads(rows: Array, p: Mapping[str, Array], work: Workspace, attention: Attend, form: Form) -> Array:
     """y [N, H]; a thread takes all rows, with some of the heads and of the feed-forward's features.
 
     What follows either of them multiplies sums: each thread has the product with its own terms, and they are added up
     (the split of Shoeybi et al. 2019 §3).
     """
     N, H = rows.shape
-    D = H // form.heads
+    D = head_size(H, form.heads)
     F = len(p["intermediate.dense.bias"])
-    heads, features, shares = _shares(form.heads, size), _shares(F, size), _shares(N, size)
+    size = min(threads(), form.heads) if N >= FEW else 1
+    heads, features, owned = shares(form.heads, size), shares(F, size), shares(N, size)
     attended, y = work.get("attended", N, H), np.empty((N, H), rows.dtype)
     terms = work.get("terms", size, N, H)
     team = Team(size)
 
     def add_up(t: int, out: Array) -> Array:
-        own = slice(shares[t], shares[t + 1])
+        own = owned[t]
         np.add(terms[0, own], terms[1, own], out=out[own]) if size > 1 else np.copyto(out[own], terms[0, own])
         for other in terms[2:]:
             out[own] += other[own]
         return out[own]
 
     def part(t: int) -> None:
-        at = slice(D * heads[t], D * heads[t + 1])
-        own = slice(shares[t], shares[t + 1])
+        at = slice(D * heads[t].start, D * heads[t].stop)
+        own = owned[t]
         q, k, v, context = work.get(f"qkv of {t}", 4, N, at.stop - at.start)
         for out, name in ((q, "query"), (k, "key"), (v, "value")):
             np.matmul(rows, p[f"attention.self.{name}.weight"][at].T, out=out)
             out += p[f"attention.self.{name}.bias"][at]
         q *= 1 / math.sqrt(D)
-        attention(t, q, k, v, context, heads[t + 1] - heads[t], (0, N))
+        attention(t, q, k, v, context, heads[t].stop - heads[t].start, slice(0, N))
         np.matmul(context, p["attention.output.dense.weight"][:, at].T, out=terms[t])
         team.sync()
         _residual_layer_norm(add_up(t, attended), p, "attention.output", rows[own], form.eps)
         team.sync()
-        at = slice(features[t], features[t + 1])
+        at = features[t]
         up = work.get(f"up of {t}", N, at.stop - at.start)
         np.matmul(attended, p["intermediate.dense.weight"][at].T, out=up)
         _activate_in_place(up, p["intermediate.dense.bias"][at], form.activation)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from refbert.batching import Batch
 from refbert.ops.cross_entropy import IGNORE
 from refbert.parameters import POOLED_HEADS
+from refbert_numpy.threads import shares
 
 Host = npt.NDArray[Any]
 
@@ -105,7 +106,7 @@ def parts(tokens: Rows, queries: Rows, size: int) -> list[Part]:
             a, b = int(cuts[t]), int(cuts[t + 1])
             own = slice(a, b), _cut(tokens, a, b), _cut(queries, a, b)
         else:
-            own = tuple(slice(n * t // size, n * (t + 1) // size) for n in (B, N, M))  # type: ignore[assignment]
+            own = tuple(shares(n, size)[t] for n in (B, N, M))  # type: ignore[assignment]
         out.append(Part(t, *own, aligned))
     return out
 

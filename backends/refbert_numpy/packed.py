@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refbert_numpy.attention import SAFE, together
+from refbert_numpy.attention import SAFE, head_size, together
 
 Array = npt.NDArray[Any]
 
@@ -35,12 +35,10 @@ def attend_packed(q: Array, k: Array, v: Array, context: Array, lengths: Array, 
 
     Raises ValueError if H is not a multiple of heads.
     """
-    H = q.shape[1]
-    if H % heads:
-        raise ValueError(f"{H} features do not divide into {heads} heads")
+    D = head_size(q.shape[1], heads)
     for rows, count, length in groups(lengths, heads):
         Q, K, V, C = (
-            x[rows].reshape(count, length, heads, H // heads).swapaxes(1, 2) for x in (q, k, v, context)
+            x[rows].reshape(count, length, heads, D).swapaxes(1, 2) for x in (q, k, v, context)
         )  # views [b, A, S, D]
         shape = (count, heads, length, length)
         _attend(Q, K, V, C, scores[: count * heads * length * length].reshape(shape))

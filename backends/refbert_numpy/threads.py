@@ -81,6 +81,11 @@ class _OneThreadEach:
 _one_thread_each = _OneThreadEach()
 
 
+def shares(n: int, size: int) -> list[slice]:
+    """n rows, columns or whatever in ``size`` parts of nearly the same length."""
+    return [slice(n * t // size, n * (t + 1) // size) for t in range(size)]
+
+
 def product(x: Array, w: Array) -> Array:
     """x [N, I] times w [I, O], with the columns of w shared by a team; a small product by the caller alone.
 
@@ -93,11 +98,10 @@ def product(x: Array, w: Array) -> Array:
         with _one_thread_each:
             np.matmul(x, w, out=y)
         return y
-    at = [w.shape[1] * t // size for t in range(size + 1)]
+    columns = shares(w.shape[1], size)
 
     def part(t: int) -> None:
-        own = slice(at[t], at[t + 1])
-        np.matmul(x, w[:, own], out=y[:, own])
+        np.matmul(x, w[:, columns[t]], out=y[:, columns[t]])
 
     Team(size).run(part)
     return y

@@ -31,7 +31,7 @@ from refbert_numpy.layout import Part, Rows
 from refbert_numpy.memory import Recycler
 from refbert_numpy.rows import Columns, activate_rows, affine, finish_rows, norm_back
 from refbert_numpy.scores import Attention, Scores, all_visible
-from refbert_numpy.threads import Team
+from refbert_numpy.threads import Team, shares
 
 Array = npt.NDArray[Any]
 
@@ -385,7 +385,7 @@ class Encoder:
         )  # fmt: skip
         for name, (cotangent, source) in zip(_weights(), factors, strict=True):
             O = cotangent.shape[1]  # noqa: E741  the papers' letter
-            features = slice(O * t // size, O * (t + 1) // size)
+            features = shares(O, size)[t]
             out = gradients[f"bert.encoder.layer.{i}.{name}"][features]
             np.matmul(cotangent[:, features].T, source, out=out)
 

@@ -19,7 +19,7 @@ from refbert.spec.heads import TIED
 from refbert.spec.parts import activate
 from refbert_numpy.blocks import blocks
 from refbert_numpy.memory import Recycler
-from refbert_numpy.threads import Team
+from refbert_numpy.threads import Team, shares
 
 Array = npt.NDArray[Any]
 
@@ -46,7 +46,7 @@ class MaskedLM:
             raise IndexError(f"labels must be in [0, {V}), got {int(labels.min())} to {int(labels.max())}")
         self._per_row = 1 / denominator if denominator else 0.0
         self._t, self._transform_back = _transform(ops, p, hidden, c)  # [P, H]
-        self._words = [slice(V * t // team.size, V * (t + 1) // team.size) for t in range(team.size)]
+        self._words = shares(V, team.size)
         self._e = memory.take(V, len(labels))  # logits, then their exponentials, then their cotangents
         self.loss = self._forward()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -92,6 +94,20 @@ def test_lengths_that_do_not_fit(team):
             ours.backend.packed_encoder_layer(
                 x, Scope(ours.parameters, LAYER), lengths=np.array(lengths, int), heads=3, activation="relu", eps=1e-12
             )
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_features_that_do_not_divide_into_heads(team, packed):
+    ours = model("numpy", "float32")
+    x, p = np.zeros((12, 24), np.float32), Scope(ours.parameters, LAYER)
+    options = {"heads": 5, "activation": "relu", "eps": 1e-12}
+    if packed:
+        run = functools.partial(ours.backend.packed_encoder_layer, x, p, lengths=np.full(4, 3), **options)
+    else:
+        options |= {"mask": np.ones((4, 3)), "mask_value": -np.inf}
+        run = functools.partial(ours.backend.encoder_layer, x.reshape(4, 3, 24), p, **options)
+    with pytest.raises(ValueError, match="24 features do not divide into 5 heads"):
+        run()
 
 
 def test_an_error_in_a_thread_is_the_callers(team):
