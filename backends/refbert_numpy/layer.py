@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refbert_numpy.attention import KeyMask, attend, head_size, scores_buffer_shape
+from refbert_numpy.attention import BLOCK, KeyMask, attend, head_size, scores_buffer_shape
 from refbert_numpy.blocks import blocks
 from refbert_numpy.gelu import gelu_in_place
 from refbert_numpy.memory import aligned
-from refbert_numpy.packed import attend_packed, scores_size
-from refbert_numpy.threads import Team, shares, threads
+from refbert_numpy.packed import attend_packed, plan, scores_size
+from refbert_numpy.threads import Team, shares, threads, whole_sequences
 
 Array = npt.NDArray[Any]
 
@@ -86,24 +86,24 @@ def encoder_layer(
 def packed_encoder_layer(
     x: Array, p: Mapping[str, Array], work: Workspace, *, lengths: Array, heads: int, activation: str, eps: float
 ) -> Array:
-    """y [N, H], a new array: sequences end to end, each thread with whole ones, or with some heads of all."""
+    """y [N, H], a new array: sequences end to end."""
     N = len(x)
-    ends = np.concatenate([[0], np.cumsum(lengths)]).astype(int)
-    if ends[-1] != N:
-        raise ValueError(f"the lengths add up to {ends[-1]}, but x has {N} rows")
+    each = tuple(int(n) for n in lengths)
+    if sum(each) != N:
+        raise ValueError(f"the lengths add up to {sum(each)}, but x has {N} rows")
 
     def attention(t: int, q: Array, k: Array, v: Array, context: Array, heads: int, at: slice) -> None:
-        part = np.asarray(lengths)[np.searchsorted(ends, at.start) : np.searchsorted(ends, at.stop)]
-        scores = work.get(f"scores of {t}", scores_size(part, heads))
-        attend_packed(q[at], k[at], v[at], context[at], part, heads, scores)
+        chunks = plan(each, heads, at.start, at.stop, BLOCK)
+        attend_packed(q, k, v, context, chunks, heads, work.get(f"scores of {t}", scores_size(chunks)))
 
     rows = np.ascontiguousarray(x)
     form = Form(heads, activation, eps)
     if N < MANY:
         return _by_heads(rows, p, work, attention, form)
-    size = min(threads(), max(1, len(lengths)))
-    bounds = [int(ends[np.abs(ends - N * t / size).argmin()]) for t in range(size)] + [N]
-    return _by_rows(rows, p, work, list(map(slice, bounds, bounds[1:])), attention, form, wait=False)
+    starts = np.concatenate([[0], np.cumsum(each)]).astype(int)
+    whole = whole_sequences(starts, threads())
+    parts = shares(N, threads()) if whole is None else [slice(starts[b.start], starts[b.stop]) for b in whole]
+    return _by_rows(rows, p, work, parts, attention, form, wait=whole is None)
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,9 @@ def _residual_layer_norm(y: Array, p: Mapping[str, Array], name: str, residual: 
 def normalize_in_place(d: Array, eps: float) -> Array:
     """d ← (d − mean)/√(variance + eps) row by row; returns 1/√(variance + eps) [n, 1]."""
     H = d.shape[1]
-    d -= d.mean(axis=1, keepdims=True)
+    mean = np.vecdot(d, np.ones(H, d.dtype))[:, None]  # [n, 1]: a quarter of the time of a mean
+    mean /= H
+    d -= mean
     r: Array = np.vecdot(d, d)[:, None]  # [n, 1]
     r /= H
     r += eps

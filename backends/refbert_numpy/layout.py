@@ -18,7 +18,7 @@ import numpy.typing as npt
 from refbert.batching import Batch
 from refbert.ops.cross_entropy import IGNORE
 from refbert.parameters import POOLED_HEADS
-from refbert_numpy.threads import shares
+from refbert_numpy.threads import shares, whole_sequences
 
 Host = npt.NDArray[Any]
 
@@ -95,21 +95,12 @@ class Part:
 def parts(tokens: Rows, queries: Rows, size: int) -> list[Part]:
     """One part for each of ``size`` threads: whole sequences where that shares the tokens out evenly, else rows."""
     N, M, B = len(tokens), len(queries), len(tokens.starts) - 1
-    wanted = np.arange(size + 1) * N / size
-    cuts = np.abs(tokens.starts[:, None] - wanted).argmin(axis=0)  # [size + 1], ends at 0 and B
-    cuts[-1] = B
-    largest = np.diff(tokens.starts[cuts]).max()
-    aligned = bool(largest <= 1.03 * N / size)  # a wait in every layer costs about as much as 3 % more work
-    out = []
-    for t in range(size):
-        if aligned:
-            a, b = int(cuts[t]), int(cuts[t + 1])
-            own = slice(a, b), _cut(tokens, a, b), _cut(queries, a, b)
-        else:
-            own = tuple(shares(n, size)[t] for n in (B, N, M))  # type: ignore[assignment]
-        out.append(Part(t, *own, aligned))
-    return out
+    whole = whole_sequences(tokens.starts, size)
+    if whole is not None:
+        return [Part(t, b, _rows(tokens, b), _rows(queries, b), aligned=True) for t, b in enumerate(whole)]
+    each = zip(shares(B, size), shares(N, size), shares(M, size), strict=True)
+    return [Part(t, *own, aligned=False) for t, own in enumerate(each)]
 
 
-def _cut(rows: Rows, a: int, b: int) -> slice:
-    return slice(int(rows.starts[a]), int(rows.starts[b]))
+def _rows(rows: Rows, sequences: slice) -> slice:
+    return slice(int(rows.starts[sequences.start]), int(rows.starts[sequences.stop]))

