@@ -6,7 +6,6 @@ Source   google-research/bert's README (the releases and their vocabularies, and
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -67,5 +66,7 @@ def preset(name: str) -> BertConfig:
     try:
         return PRESETS[short]
     except KeyError:
+        import difflib  # here: for those who mistyped
+
         near = difflib.get_close_matches(short, PRESETS, n=3) or list(PRESETS)[:5]
         raise ConfigError(f'no preset "{name}"; near it: {", ".join(near)}') from None

@@ -7,7 +7,6 @@ before it.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 
@@ -33,6 +32,8 @@ class Dropout:
         ``site`` is the name of the place in the model ("encoder.layer.3.output", …): no two places share a mask.
         Raises ValueError if ``rows`` are set and ``shape`` is not theirs.
         """
+        import hashlib  # here: with OpenSSL's library behind it, it costs 3 ms and 4 MB, and inference draws nothing
+
         label = f"{self.seed}/{self.step}/{site}".encode()
         key = np.frombuffer(hashlib.blake2b(label, digest_size=16).digest(), dtype=np.uint64)
         bits = np.random.Philox(key=key)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -36,6 +35,8 @@ def backend_class(name: str) -> Any:
     """
     target = name if ":" in name else OWN.get(name) or _installed().get(name)
     if target is None:
+        import difflib  # here: for those who mistyped
+
         near = difflib.get_close_matches(name, names(), n=1)
         hint = f'; did you mean "{near[0]}"?' if near else "."
         raise UnknownBackend(

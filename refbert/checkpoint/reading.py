@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from refbert.checkpoint import names
-from refbert.checkpoint.pytorch_file import read_pytorch
 from refbert.checkpoint.safetensors_file import read_safetensors
 from refbert.checkpoint.sharded import read_sharded
 from refbert.checkpoint.tensorflow_file import data_files, read_tensorflow, state_file_choice
@@ -108,13 +107,19 @@ def _read(file: Path) -> tuple[dict[str, Host], str, tuple[Path, ...]]:
             raise CheckpointError(f"{file}: only a Git LFS pointer, not the weights; run `git lfs pull` there")
     if file.name.endswith(".index.json"):
         kind = "safetensors" if ".safetensors." in file.name else "pytorch"
-        tensors, shards = read_sharded(file, read_safetensors if kind == "safetensors" else read_pytorch)
+        tensors, shards = read_sharded(file, read_safetensors if kind == "safetensors" else _read_pytorch)
         return tensors, kind, (file, *shards)
     if file.suffix == ".safetensors":
         return read_safetensors(file), "safetensors", (file,)
     if file.suffix == ".index":
         return read_tensorflow(file), "tensorflow", (file, *data_files(file))
-    return read_pytorch(file), "pytorch", (file,)
+    return _read_pytorch(file), "pytorch", (file,)
+
+
+def _read_pytorch(file: Path) -> dict[str, Host]:
+    from refbert.checkpoint.pytorch_file import read_pytorch  # here: other formats need no zip files
+
+    return read_pytorch(file)
 
 
 def _find(path: Path) -> Path:

@@ -11,6 +11,14 @@ import pytest
 HEAVY = ("torch", "cupy", "scipy.special", "huggingface_hub", "tokenizers", "safetensors", "rich", "hypothesis")
 
 
+MODEL = (
+    "import refbert\n"
+    "config = refbert.BertConfig(vocab_size=11, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,"
+    " intermediate_size=16, max_position_embeddings=8)\n"
+    "model = refbert.from_config(config, backend='numpy')\n"
+)
+
+
 def loaded_after(statement):
     code = f"import sys, json\n{statement}\nprint(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -27,11 +35,18 @@ def test_the_check_can_fail():
 
 
 def test_the_tuned_backend_needs_numpy_only():
-    loaded = loaded_after(
-        "import refbert\n"
-        "config = refbert.BertConfig(vocab_size=11, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,"
-        " intermediate_size=16, max_position_embeddings=8)\n"
-        "model = refbert.from_config(config, backend='numpy')\n"
-        "model(refbert.Batch(input_ids=[[1, 2, 3]]))"
-    )
+    loaded = loaded_after(f"{MODEL}model(refbert.Batch(input_ids=[[1, 2, 3]]))")
     assert not loaded.intersection(("torch", "cupy", "scipy", "scipy.special", "huggingface_hub", "rich"))
+
+
+SELDOM = {"_hashlib", "difflib", "zipfile", "concurrent.futures", "importlib.metadata"}  # a tenth of a first embedding
+
+
+def test_a_first_embedding_imports_nothing_that_others_need(tmp_path):
+    loaded_after(f"{MODEL}model.save({str(tmp_path)!r})")
+    loaded = loaded_after(f"import refbert\nrefbert.load({str(tmp_path)!r})(refbert.Batch(input_ids=[[1, 2, 3]]))")
+    assert not loaded.intersection(SELDOM)
+
+
+def test_dropout_imports_one_of_them():
+    assert loaded_after("import refbert\nrefbert.Dropout(0).keep('here', (2, 3), 0.5)").intersection(SELDOM)
