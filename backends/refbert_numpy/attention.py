@@ -28,20 +28,24 @@ class KeyMask:
     """What a mask [B, S] of visible keys adds to the scores, sequence by sequence."""
 
     def __init__(self, mask: Array, shape: tuple[int, int], mask_value: float, dtype: np.dtype[Any]) -> None:
-        visible = np.broadcast_to(np.asarray(mask).astype(bool), shape)
-        self.bias: Array = np.where(visible, 0, mask_value).astype(dtype)  # [B, S]
-        self.all: Array = np.asarray(visible.all(axis=1))  # [B]
-        self.none: Array = ~np.asarray(visible.any(axis=1))  # [B]
-        self.excludes = mask_value == -math.inf
+        visible = np.asarray(mask).astype(bool)
+        # Mostly so, and then there is nothing else to know: 0.05 ms a layer, 2 % of one of bert-base's at 1 × 16.
+        self._every = bool(visible.all())
+        if not self._every:
+            visible = np.broadcast_to(visible, shape)
+            self._bias: Array = np.where(visible, 0, mask_value).astype(dtype)  # [B, S]
+            self._all: Array = np.asarray(visible.all(axis=1))  # [B]
+            self._none: Array = ~np.asarray(visible.any(axis=1))  # [B]
+            self._excludes = mask_value == -math.inf
 
     def numerators(self, b: int, Q: Array, K: Array, out: Array) -> None:
         """out ← e^{Q Kᵀ + bias} [a, S, S], up to a factor a row: softmax before its division."""
-        if self.excludes and self.none[b]:
+        if not self._every and self._excludes and self._none[b]:
             out.fill(1)  # no visible key under −∞: uniform
             return
         np.matmul(Q, K.swapaxes(1, 2), out=out)
-        if not self.all[b]:
-            out += self.bias[b]
+        if not self._every and not self._all[b]:
+            out += self._bias[b]
         elif out.min(initial=0) > -SAFE and out.max(initial=0) < SAFE:  # False for NaN
             np.exp(out, out=out)
             return
