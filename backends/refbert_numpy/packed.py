@@ -1,4 +1,4 @@
-"""Attention over sequences laid end to end, [N, H] and their lengths, for inference.
+"""Attention over sequences laid end to end, [N, H] and their lengths, for inference: refbert.ops.attention of each.
 
 As many sequences at a time as keep their scores in the cache. Neighbours of one length share their products; exp, the
 look for scores that are too large for it and the division go over all of them at once, whatever their lengths. On two
