@@ -51,6 +51,7 @@ def audit(
     Exit status: 0 every verdict is the one on record, 1 some is not, 2 bad usage.
     """
     from refbert.audit import run, select
+    from refbert.config import BertConfig
 
     if docs_file is not None:
         from refbert.audit.documentation import write
@@ -63,8 +64,10 @@ def audit(
             click.echo(f"{one.id:36} {one.expects:18} {one.says}")
         return 0
     require_directories(html_file)
-    if model is not None and not Path(model).is_dir():
-        raise InputError(f"{model}: no such directory")
+    if model is not None:
+        if not Path(model).is_dir():
+            raise InputError(f"{model}: no such directory")
+        BertConfig.from_directory(model)  # what is no checkpoint is the caller's mistake, not a claim's outcome
     started = time.perf_counter()
     with progress("auditing", len(chosen)) as advance:
         outcomes = run(chosen, model=model, progress=advance)

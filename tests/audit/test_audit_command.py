@@ -81,6 +81,14 @@ def test_mistakes_are_one_line_and_status_2(capsys, arguments, says):
     assert says in line
 
 
+def test_a_directory_without_a_checkpoint_is_a_mistake(capsys, tmp_path):
+    code, out, err = here(capsys, "--model", tmp_path, "hf.integration")
+    assert (code, out) == (2, "")
+    assert err.strip().splitlines() == [
+        f"refbert: {tmp_path}: no config.json and no bert_config.json, so this is not a BERT checkpoint"
+    ]
+
+
 def test_list_runs_nothing(capsys):
     code, out, _ = here(capsys, "--list")
     assert code == 0
