@@ -17,8 +17,9 @@ product, under 1 % of a layer, and costs a copy of them (85 MB for bert-base) th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from refbert_numpy.blocks import blocks
 from refbert_numpy.gelu import gelu_in_place
 from refbert_numpy.memory import aligned
 from refbert_numpy.packed import attend_packed, plan, scores_size
+from refbert_numpy.rows import normalize_in_place
 from refbert_numpy.threads import Team, shares, threads, whole_sequences
 
 Array = npt.NDArray[Any]
@@ -78,9 +80,7 @@ def encoder_layer(
     form = Form(heads, activation, eps)
     if N < MANY:
         return _by_heads(rows, p, work, attention, form).reshape(x.shape)
-    parts = shares(N, threads())
-    cut = any(part.start % max(1, S) for part in parts)
-    return _by_rows(rows, p, work, parts, attention, form, wait=cut).reshape(x.shape)
+    return _by_rows(rows, p, work, (S,) * B, attention, form).reshape(x.shape)
 
 
 def packed_encoder_layer(
@@ -100,10 +100,7 @@ def packed_encoder_layer(
     form = Form(heads, activation, eps)
     if N < MANY:
         return _by_heads(rows, p, work, attention, form)
-    starts = np.concatenate([[0], np.cumsum(each)]).astype(int)
-    whole = whole_sequences(starts, threads())
-    parts = shares(N, threads()) if whole is None else [slice(starts[b.start], starts[b.stop]) for b in whole]
-    return _by_rows(rows, p, work, parts, attention, form, wait=whole is None)
+    return _by_rows(rows, p, work, each, attention, form)
 
 
 @dataclass(frozen=True)
@@ -118,12 +115,22 @@ class Form:
 Attend = Callable[[int, Array, Array, Array, Array, int, slice], None]
 
 
+@lru_cache(maxsize=16)  # every layer asks anew: 0.05 ms for 32 sequences
+def _row_parts(lengths: tuple[int, ...], size: int) -> tuple[list[slice], bool]:
+    """The rows of each of ``size`` threads, and whether a sequence is cut."""
+    starts = np.cumsum((0, *lengths))
+    whole = whole_sequences(starts, size)
+    if whole is None:
+        return shares(int(starts[-1]), size), True
+    return [slice(int(starts[b.start]), int(starts[b.stop])) for b in whole], False
+
+
 def _by_rows(
-    rows: Array, p: Mapping[str, Array], work: Workspace, parts: Sequence[slice], attention: Attend, form: Form, *,
-    wait: bool,
-) -> Array:  # fmt: skip
-    """y [N, H]; thread t takes the rows parts[t], with all heads."""
+    rows: Array, p: Mapping[str, Array], work: Workspace, lengths: tuple[int, ...], attention: Attend, form: Form
+) -> Array:
+    """y [N, H]; a thread takes some of the rows, with all heads: whole sequences where that is fair."""
     N, H = rows.shape
+    parts, wait = _row_parts(lengths, threads())
     q, k, v = work.get("qkv", 3, N, H)
     context, attended = work.get("context", N, H), work.get("attended", N, H)
     up = work.get("up", N, len(p["intermediate.dense.bias"]))
@@ -208,21 +215,6 @@ def _residual_layer_norm(y: Array, p: Mapping[str, Array], name: str, residual: 
         normalize_in_place(block, eps)
         block *= gamma
         block += beta
-
-
-def normalize_in_place(d: Array, eps: float) -> Array:
-    """d ← (d − mean)/√(variance + eps) row by row; returns 1/√(variance + eps) [n, 1]."""
-    H = d.shape[1]
-    mean = np.vecdot(d, np.ones(H, d.dtype))[:, None]  # [n, 1]: a quarter of the time of a mean
-    mean /= H
-    d -= mean
-    r: Array = np.vecdot(d, d)[:, None]  # [n, 1]
-    r /= H
-    r += eps
-    np.sqrt(r, out=r)
-    np.divide(1, r, out=r)
-    d *= r
-    return r
 
 
 def _activate_in_place(x: Array, bias: Array, activation: str) -> None:

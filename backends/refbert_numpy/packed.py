@@ -22,10 +22,7 @@ Array = npt.NDArray[Any]
 
 
 class Item(NamedTuple):
-    """Some heads of neighbours of one length: a product for all of them.
-
-    The queries are rows of as many sequences as the keys, or a part of one sequence's.
-    """
+    """Some heads of neighbours of one length, of which equally many rows are asked for: a product for all of them."""
 
     queries: slice
     keys: slice
@@ -66,36 +63,31 @@ def plan(lengths: tuple[int, ...], heads: int, start: int, stop: int, block: int
         m = queries.stop - queries.start
         if m <= 0:
             continue
-        most = max(1, block // (m * length))
-        if most < heads:
-            parts = (slice(head, min(heads, head + most)) for head in range(0, heads, most))
-            chunks += [[Item(queries, keys, 1, part)] for part in parts]
-            room = 0
-            continue
-        item = Item(queries, keys, 1, slice(0, heads))
-        size = heads * m * length
-        if size > room:
-            chunks.append([item])
-            room = block - size
-            continue
-        room -= size
-        last = chunks[-1][-1]
-        if m == length and last.shape[2:] == (m, m):
-            chunks[-1][-1] = Item(
-                slice(last.queries.start, queries.stop),
-                slice(last.keys.start, keys.stop),
-                last.sequences + 1,
-                item.heads,
-            )
-        else:
+        step = min(heads, max(1, block // (m * length)))  # heads at a time
+        for head in range(0, heads, step):
+            item = Item(queries, keys, 1, slice(head, min(heads, head + step)))
+            size = math.prod(item.shape)
+            if step < heads or size > room:
+                chunks.append([])
+                room = block if step == heads else size  # full: the next item has other heads
             chunks[-1].append(item)
+            room -= size
     return tuple(map(_chunk, chunks))
 
 
 def _chunk(items: list[Item]) -> Chunk:
-    sizes = [math.prod(item.shape[1:]) for item in items for _ in range(item.sequences)]
+    sizes = [math.prod(item.shape) for item in items]
     starts = tuple(itertools.accumulate(sizes[:-1], initial=0))
-    return Chunk(tuple(items), slice(items[0].queries.start, items[-1].queries.stop), sum(sizes), starts)
+    joined = (_joined(list(same)) for _, same in itertools.groupby(items, key=lambda item: item.shape))
+    return Chunk(tuple(joined), slice(items[0].queries.start, items[-1].queries.stop), sum(sizes), starts)
+
+
+def _joined(items: list[Item]) -> Item:
+    """Neighbours of one shape as one item."""
+    first, last = items[0], items[-1]
+    return Item(
+        slice(first.queries.start, last.queries.stop), slice(first.keys.start, last.keys.stop), len(items), first.heads
+    )
 
 
 def scores_size(chunks: tuple[Chunk, ...]) -> int:

@@ -1,4 +1,4 @@
-"""Passes over rows for training: what stands between the products, over blocks that stay in the cache."""
+"""Passes over rows: what stands between the products, over blocks that stay in the cache."""
 
 from __future__ import annotations
 
@@ -69,10 +69,8 @@ def finish_rows(
     h: Array, bias: Array | None, keep: Array | None, rate: float, residual: Array | None, r: Array, eps: float
 ) -> None:
     """h ← x̂ of dropout(h + bias) + residual [n, H], and r ← 1/√(variance + eps) [n, 1]: LayerNorm without its gain."""
-    H = h.shape[1]
-    ones = np.ones(H, h.dtype)
     for block in blocks(*h.shape):
-        d, s = h[block], r[block]
+        d = h[block]
         if bias is not None:
             d += bias
         if keep is not None:
@@ -80,15 +78,22 @@ def finish_rows(
             d /= 1 - rate
         if residual is not None:
             d += residual[block]
-        np.matmul(d, ones, out=s[:, 0])
-        s /= H
-        d -= s
-        np.vecdot(d, d, out=s[:, 0])
-        s /= H
-        s += eps
-        np.sqrt(s, out=s)
-        np.divide(1, s, out=s)
-        d *= s
+        r[block] = normalize_in_place(d, eps)
+
+
+def normalize_in_place(d: Array, eps: float) -> Array:
+    """d [n, H] ← (d − mean)/√(variance + eps) row by row; returns 1/√(variance + eps) [n, 1]."""
+    H = d.shape[1]
+    mean = np.vecdot(d, np.ones(H, d.dtype))[:, None]  # [n, 1]: a quarter of the time of a mean
+    mean /= H
+    d -= mean
+    r: Array = np.vecdot(d, d)[:, None]  # [n, 1]
+    r /= H
+    r += eps
+    np.sqrt(r, out=r)
+    np.divide(1, r, out=r)
+    d *= r
+    return r
 
 
 def norm_back(d: Array, xhat: Array, r: Array, gamma: Array, name: str, sums: Columns) -> None:

@@ -89,6 +89,13 @@ def test_a_directory_without_a_checkpoint_is_a_mistake(capsys, tmp_path):
     ]
 
 
+def test_a_vocabulary_is_enough_for_the_claim_that_reads_it_alone(capsys, tmp_path):
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n", encoding="utf-8")
+    code, out, err = here(capsys, "--model", tmp_path, "article.example.ids")
+    assert (code, err) == (1, "")  # another vocabulary than bert-base-chinese's
+    assert "verdict: wrong" in out
+
+
 def test_list_runs_nothing(capsys):
     code, out, _ = here(capsys, "--list")
     assert code == 0
