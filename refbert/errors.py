@@ -6,8 +6,27 @@ exits with status 2; anything else that escapes is a bug in refbert.
 
 from __future__ import annotations
 
+# Characters of a message. Names and values come from files and may be of any length and content.
+_LONGEST = 480
+_KEPT_AT_END = 160
 
-class RefbertError(Exception):
+
+def one_line(text: str) -> str:
+    """The text on one line of at most some 500 characters, the middle left out, with nothing that steers a terminal."""
+    if not text.isprintable():
+        text = " ".join(text.split())
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST - _KEPT_AT_END - 3]} … {text[-_KEPT_AT_END:]}"
+    return text
+
+
+class _OneLine(Exception):
+    def __str__(self) -> str:
+        return one_line(super().__str__())
+
+
+class RefbertError(_OneLine):
     """Base of every error that is the input's or the environment's, not refbert's."""
 
 
@@ -43,5 +62,5 @@ class Unsupported(BackendError):
     """The backend is here, but does not offer the operation, dtype or device that was asked for."""
 
 
-class RefbertWarning(UserWarning):
+class RefbertWarning(_OneLine, UserWarning):
     """Something that changes results and that the user may not expect: cut text, unused tensors."""
