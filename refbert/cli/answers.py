@@ -7,7 +7,8 @@ from typing import Any
 
 from refbert.answering import Answered, answer
 from refbert.classifying import Classified, Estimated, classify, next_sentence, regress
-from refbert.cli.output import new_table, print_json, print_table
+from refbert.cli.output import print_json
+from refbert.cli.tables import Table, print_table
 from refbert.errors import InputError
 from refbert.labels import is_regression
 from refbert.model import Model, Text
@@ -38,9 +39,10 @@ def print_answers(answers: Answers, as_json: bool, *, top_k: int, null_threshold
         for one in answers:
             print_json(_as_json(one, top_k, null_threshold))
         return
-    table = new_table()
-    for column, right in (("text", False), ("answer", False), ("", True)):
-        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    table = Table()
+    table.add_column("text")
+    table.add_column("answer")
+    table.add_column("", "figure")
     for one in answers:
         for row, (text, number) in enumerate(_rows(one, top_k, null_threshold)):
             table.add_row(_asked(one) if row == 0 else "", text, number)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from refbert.cli.output import new_table, print_json, print_table, progress, require_directories, write_text
+from refbert.cli.output import print_json, progress, require_directories, write_text
+from refbert.cli.tables import Table, print_table, say
 from refbert.config import BertConfig
 from refbert.errors import InputError
 
@@ -24,7 +24,6 @@ STYLES = {
     "agrees": "green", "deviates": "yellow", "wrong": "red", "needs weights/data": "dim", "unavailable": "dim",
     "error": "bold red",
 }  # fmt: skip
-_WIDE = 110  # columns; below this the table leaves out where a claim stands
 
 
 @click.command()
@@ -83,7 +82,7 @@ def audit(
     elif len(claims) == 1 and len(outcomes) == 1 and outcomes[0].claim.id == claims[0]:
         _show_one(outcomes[0])
     else:
-        _show_all(outcomes, seconds, wide=_is_wide())
+        _show_all(outcomes, seconds)
     return 0 if all(outcome.ok for outcome in outcomes) else 1
 
 
@@ -93,41 +92,32 @@ def _require_checkpoint(model: str) -> None:
         BertConfig.from_directory(model)
 
 
-def _is_wide() -> bool:
-    """Whether there is room for a column that says where a claim stands; a file or a pipe has it."""
-    from rich.console import Console
-
-    return not sys.stdout.isatty() or Console().width >= _WIDE
-
-
-def _show_all(outcomes: Sequence[Outcome], seconds: float, *, wide: bool) -> None:
+def _show_all(outcomes: Sequence[Outcome], seconds: float) -> None:
     from refbert.audit import counts, witness
     from refbert.audit.wording import summary
 
     for document in dict.fromkeys(outcome.claim.document for outcome in outcomes):
-        table = new_table(document, title_style="bold", expand=False)
-        table.add_column("claim", no_wrap=True)
-        table.add_column("verdict", no_wrap=True)
-        if wide:
-            table.add_column("where", max_width=28)
-        table.add_column("measured", overflow="fold")
+        table = Table(document, bold=True)
+        table.add_column("claim", "id")
+        table.add_column("verdict", "id")
+        table.add_column("where", "aside")
+        table.add_column("measured")
         for outcome in outcomes:
             if outcome.claim.document != document:
                 continue
-            where = [outcome.claim.where] if wide else []
-            table.add_row(outcome.claim.id, _word(outcome), *where, summary(outcome))
+            table.add_row(outcome.claim.id, _word(outcome), outcome.claim.where, summary(outcome))
         print_table(table)
     for outcome in outcomes:
         if not outcome.ok:
-            click.echo(
+            say(
                 f"NOT AS RECORDED  {outcome.claim.id}: {outcome.verdict}, on record: {outcome.claim.expects}; "
                 f"{summary(outcome)}"
             )
     numbers = counts(outcomes)
     changed = numbers.pop("not as recorded")
     parts = ", ".join(f"{n} {verdict}" for verdict, n in numbers.items())
-    click.echo(f"{len(outcomes)} claims in {seconds:.1f} s: {parts}; Hugging Face is {witness.name()}")
-    click.echo("every verdict is the one on record" if not changed else f"{changed} not as recorded")
+    say(f"{len(outcomes)} claims in {seconds:.1f} s: {parts}; Hugging Face is {witness.name()}")
+    say("every verdict is the one on record" if not changed else f"{changed} not as recorded")
 
 
 def _word(outcome: Outcome) -> Text:
@@ -152,12 +142,12 @@ def _show_one(outcome: Outcome) -> None:
     if found is not None and found.missing:
         click.echo(f"missing: {found.missing}")
     if found is not None and found.values:
-        table = new_table()
+        table = Table()
         columns = ("value", "measured", "on record", "the document says", "run by")
         says = any(show_claimed(v) for v in found.values)
         for name in columns:
             if says or name != "the document says":
-                table.add_column(name, overflow="fold")
+                table.add_column(name)
         for v in found.values:
             cells = [v.name, show_measured(v), show_expected(v), *([show_claimed(v)] if says else []), v.by]
             table.add_row(*cells, style="" if v.holds else "bold red")

@@ -8,7 +8,8 @@ import click
 
 from refbert import registry
 from refbert.backend import missing_ops
-from refbert.cli.output import new_table, print_json, print_table
+from refbert.cli.output import print_json
+from refbert.cli.tables import Table, print_table
 from refbert.errors import BackendError
 
 
@@ -51,9 +52,11 @@ def backends(device: str | None, as_json: bool) -> None:
         for one in found:
             print_json(asdict(one))
         return
-    table = new_table()
-    for column in ("backend", "available", "library", "device", "dtypes", "note"):
-        table.add_column(column, overflow="fold")
+    table = Table()
+    for column in ("backend", "available"):
+        table.add_column(column, "id")
+    for column in ("library", "device", "dtypes", "note"):
+        table.add_column(column)
     for one in found:
         note = one.reason or (f"lacks {', '.join(one.missing)}" if one.missing else "")
         table.add_row(one.name, "yes" if one.available else "no", one.library, one.device, " ".join(one.dtypes), note)

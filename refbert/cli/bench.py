@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from refbert.cli.output import new_table, print_json, print_table
+from refbert.cli.output import print_json
+from refbert.cli.tables import Table, print_table
 from refbert.errors import RefbertWarning
 
 _POSITIVE = click.IntRange(min=1)
@@ -89,9 +90,9 @@ def speed(
 
 
 def _print(facts: dict[str, Any]) -> None:
-    table = new_table()
+    table = Table()
     table.add_column("bench")
-    table.add_column("", overflow="fold")
+    table.add_column("")
     table.add_row("backend", f"{facts['backend']} ({facts['library']})")
     table.add_row("dtype, device", f"{facts['dtype']}, {facts['device']}")
     table.add_row("model", f"{facts['model']}, {facts['weights']} weights, {facts['parameters']:,} parameters")

@@ -13,7 +13,8 @@ from typing import Any
 
 import click
 
-from refbert.cli.output import new_table, print_table, require_directories, write_text
+from refbert.cli.output import require_directories, write_text
+from refbert.cli.tables import NOTHING, Table, print_table
 from refbert.errors import InputError, Unsupported
 
 PROFILES = ("quick", "default", "thorough")
@@ -166,10 +167,10 @@ def _show(result: dict[str, Any]) -> None:
     backend = result["backend"]
     few = f", {backend['shapes']} shapes per op" if backend.get("shapes") else ""
     title = f"{backend['given']} ({backend['library']}, {backend['dtype']}, {backend['device']}{few})"
-    table = new_table(f"{title}, profile {result['profile']}, seed {result['seed']}")
-    table.add_column("level")
+    table = Table(f"{title}, profile {result['profile']}, seed {result['seed']}")
+    table.add_column("level", "id")
     for name in ("passed", "failed", "unsupported", "unavailable", "waived", "examples", "worst ρ", "seconds"):
-        table.add_column(name, justify="right")
+        table.add_column(name, "figure")
     for level in LEVELS:
         here = [row for row in rows if row["level"] == level]
         if not here:
@@ -178,8 +179,8 @@ def _show(result: dict[str, Any]) -> None:
                  ("passed", "failed", "unsupported", "unavailable")}  # fmt: skip
         worst = max((float(row["rho"]) for row in here if row["rho"] is not None), default=None)
         table.add_row(
-            level, *(str(n) if n else "·" for n in count.values()),
-            str(sum(bool(row["waived"]) for row in here) or "·"),
+            level, *(str(n or NOTHING) for n in count.values()),
+            str(sum(bool(row["waived"]) for row in here) or NOTHING),
             str(sum(row["examples"] for row in here)), "exact" if worst is None else f"{worst:.2g}",
             f"{sum(row['seconds'] for row in here):.1f}",
         )  # fmt: skip

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from refbert.cli.output import new_table, print_json, print_table, require_directories, say_default_model, write_text
+from refbert.cli.output import print_json, require_directories, say_default_model, write_text
+from refbert.cli.tables import Table, print_table
 from refbert.errors import InputError
 from refbert.models import DEFAULT
 from refbert.profiles import PROFILES
@@ -163,14 +164,14 @@ def _as_json(found: Difference, html_file: Path | None) -> dict[str, Any]:
 def _show(found: Difference, html_file: Path | None, everything: bool) -> None:
     from refbert.tracing.wording import number, verdict
 
-    table = new_table(f"{found.sides[0].label} against {found.sides[1].label}")
-    table.add_column("tensor", no_wrap=True)
+    table = Table(f"{found.sides[0].label} against {found.sides[1].label}")
+    table.add_column("tensor", "name")
     for column in ("distance", "allowed", "ρ"):
-        table.add_column(column, justify="right")
+        table.add_column(column, "figure")
     judged = [k for k in (0, 1) if any(row.own[k] is not None for row in found.rows)]
     for k in judged:
-        table.add_column(f"{found.sides[k].name}: op by itself", justify="right")
-    table.add_column("distance, 1e-17 to 10", no_wrap=True)
+        table.add_column(f"{found.sides[k].name}: op by itself", "figure")
+    table.add_column("distance, 1e-17 to 10", "aside")
     for row in found.rows:
         beyond = row.rho > 1 or any(own is not None and own > 1 for own in row.own)
         if everything or beyond or row is found.parted or _tells(row):

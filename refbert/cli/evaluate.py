@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from refbert.cli.output import new_table, print_json, print_table, progress, write_text
+from refbert.cli.output import print_json, progress, write_text
+from refbert.cli.tables import Table, print_table
 from refbert.errors import InputError
 from refbert.loading import load
 from refbert.profiles import PROFILES
@@ -83,9 +84,9 @@ def evaluate(file: str, model: str | None, task: str | None, as_json: bool, **op
     if as_json:
         print_json({"file": file, "task": chosen, "examples": len(data), "scores": scores})
         return
-    table = new_table(f"{chosen}: {len(data):,} examples")
-    table.add_column("score")
-    table.add_column("", justify="right")
+    table = Table(f"{chosen}: {len(data):,} examples")
+    table.add_column("score", "id")
+    table.add_column("", "figure")
     for name, value in scores.items():
         table.add_row(name, "undefined" if value is None else f"{value:.4f}")
     print_table(table)

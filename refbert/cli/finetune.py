@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from refbert.cli.output import new_table, print_table
 from refbert.cli.progress import TrainingProgress
 from refbert.cli.signals import Stopping
+from refbert.cli.tables import Table, print_table
 from refbert.errors import InputError
 from refbert.profiles import PROFILES
 
@@ -144,9 +144,10 @@ def finetune(output: Path, resume: bool, paper_grid: bool, **options: Any) -> in
 
 
 def _print_runs(result: Any) -> None:
-    table = new_table(f"runs, by {result.metric}")
-    for name in ("run", "epoch", result.metric):
-        table.add_column(name, justify="left" if name == "run" else "right")
+    table = Table(f"runs, by {result.metric}")
+    table.add_column("run")
+    for name in ("epoch", result.metric):
+        table.add_column(name, "figure")
     for outcome in result.outcomes:
         value = outcome.scores.get(result.metric)
         last = outcome.failed or ("none" if value is None else f"{value:.4f}")

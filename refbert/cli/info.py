@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from refbert import flops
-from refbert.cli.output import new_table, print_json, print_table
+from refbert.cli.output import print_json
+from refbert.cli.tables import Table, print_table
 from refbert.config import BertConfig
 from refbert.presets import preset_of
 
@@ -69,9 +70,9 @@ def _facts(model: str, config: BertConfig, heads: tuple[str, ...], pooler: bool,
 
 
 def _print(facts: dict[str, Any]) -> None:
-    table = new_table()
-    table.add_column("configuration")
-    table.add_column("", overflow="fold")
+    table = Table()
+    table.add_column("configuration", "id")
+    table.add_column("")
     table.add_row("model", facts["model"])
     table.add_row("format", facts["format"])
     table.add_row("heads", ", ".join(facts["heads"]) or "none")
@@ -80,25 +81,25 @@ def _print(facts: dict[str, Any]) -> None:
             table.add_row(name, str(value))
     print_table(table)
 
-    table = new_table()
-    table.add_column("parameters")
-    table.add_column("", justify="right")
+    table = Table()
+    table.add_column("parameters", "id")
+    table.add_column("", "figure")
     for group, n in facts["parameters"]["groups"].items():
         table.add_row(group, f"{n:,}")
     table.add_row("total", f"{facts['parameters']['total']:,}", style="bold")
     print_table(table)
 
-    table = new_table()
-    table.add_column("forward FLOPs")
-    table.add_column("per token", justify="right")
-    table.add_column("per sequence", justify="right")
+    table = Table()
+    table.add_column("forward FLOPs", "id")
+    table.add_column("per token", "figure")
+    table.add_column("per sequence", "figure")
     for row in facts["flops"]:
         table.add_row(f"S = {row['sequence_length']}", f"{row['per_token']:,}", f"{row['per_sequence']:,}")
     print_table(table)
 
-    table = new_table()
+    table = Table()
     table.add_column("memory")
-    table.add_column("", justify="right")
+    table.add_column("", "figure")
     memory = facts["memory"]
     for dtype, size in memory["weights"].items():
         table.add_row(f"weights, {dtype}", _bytes(size))

@@ -1,4 +1,4 @@
-"""What the commands share: consoles, progress, JSON. Tables are for people, JSON lines for programs."""
+"""What the commands share: files, progress, JSON lines for programs. Tables for people are in `refbert.cli.tables`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 
 from refbert.errors import InputError
 from refbert.plain import plain
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 # Work on fewer texts than this is over before a bar could be read.
 _LONG = 64
@@ -74,26 +71,6 @@ def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
     return current
-
-
-def print_table(table: Table) -> None:
-    """A table on stdout: in colour on a terminal, plain text otherwise.
-
-    Cells, titles and headings are shown as they are: what stands in brackets is no markup, and :cat: no picture.
-    """
-    from rich.console import Console
-
-    # Not a terminal: wide enough that nothing is cut in a file or a pipe.
-    width = None if sys.stdout.isatty() else 160
-    Console(width=width, highlight=False, markup=False, emoji=False).print(table)
-
-
-def new_table(title: str | None = None, **options: Any) -> Table:
-    """A table in the project's one style."""
-    from rich import box
-    from rich.table import Table
-
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, **options)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,8 @@ import numpy as np
 from click.core import ParameterSource
 
 from refbert.cli.answers import answers_of, print_answers
-from refbert.cli.output import new_table, print_json, print_table, progress, say_default_model, write_arrays
+from refbert.cli.output import print_json, progress, say_default_model, write_arrays
+from refbert.cli.tables import Table, print_table
 from refbert.errors import InputError, RefbertWarning
 from refbert.loading import load
 from refbert.model import POOLINGS, Model, Text
@@ -189,10 +190,10 @@ def _print_filled(results: list[Filled], as_json: bool) -> None:
             )
         return
     for result in results:
-        table = new_table(_shown(result.text))
-        table.add_column("position", justify="right")
+        table = Table(_shown(result.text))
+        table.add_column("position", "figure")
         table.add_column("token")
-        table.add_column("probability", justify="right")
+        table.add_column("probability", "figure")
         for mask in result.masks:
             for rank, prediction in enumerate(mask.predictions):
                 table.add_row(str(mask.position) if rank == 0 else "", prediction.token, f"{prediction.score:.4f}")
@@ -206,21 +207,21 @@ def _print_embedded(results: list[Embedded], as_json: bool, normalized: bool) ->
         for result in results:
             print_json({"text": result.text, "tokens": result.tokens, "embedding": result.embedding})
         return
-    table = new_table()
-    table.add_column("#", justify="right")
-    table.add_column("text", overflow="fold")
-    table.add_column("tokens", justify="right")
-    table.add_column(f"embedding (H = {len(results[0].embedding)})", no_wrap=True)
+    table = Table()
+    table.add_column("#", "figure")
+    table.add_column("text")
+    table.add_column("tokens", "figure")
+    table.add_column(f"embedding (H = {len(results[0].embedding)})", "id")
     for number, result in enumerate(results, start=1):
         head = "  ".join(f"{x:+.4f}" for x in result.embedding[:4])
         table.add_row(str(number), _shown(result.text), str(len(result.tokens)), f"{head}  …")
     print_table(table)
     if normalized and 1 < len(results) <= _COMPARABLE:
         vectors = np.stack([result.embedding for result in results])
-        similarity = new_table("cosine similarity")
-        similarity.add_column("", justify="right")
+        similarity = Table("cosine similarity")
+        similarity.add_column("", "figure")
         for number in range(1, len(results) + 1):
-            similarity.add_column(str(number), justify="right")
+            similarity.add_column(str(number), "figure")
         for number, row in enumerate(vectors @ vectors.T, start=1):
             similarity.add_row(str(number), *(f"{x:.3f}" for x in row))
         print_table(similarity)

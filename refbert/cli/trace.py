@@ -10,14 +10,13 @@ import numpy as np
 from click.core import ParameterSource
 
 from refbert.cli.output import (
-    new_table,
     print_json,
-    print_table,
     require_directories,
     say_default_model,
     write_arrays,
     write_text,
 )
+from refbert.cli.tables import Table, print_table
 from refbert.errors import InputError
 from refbert.loading import load
 from refbert.models import DEFAULT
@@ -131,10 +130,10 @@ def _show(found: Trace, html_file: Path, save: Path | None) -> None:
     from refbert.tracing.summaries import Summary, short
 
     gradients = {call.name: call.gradient for call in found.run.backward if call.gradient is not None}
-    table = new_table(" ".join(found.tokens[:24]) + (" …" if len(found.tokens) > 24 else ""))
-    table.add_column("tensor", no_wrap=True)
+    table = Table(" ".join(found.tokens[:24]) + (" …" if len(found.tokens) > 24 else ""))
+    table.add_column("tensor", "name")
     for column in ("shape", "rms", "min", "max", *(["rms of gradient"] if gradients else [])):
-        table.add_column(column, justify="right")
+        table.add_column(column, "figure")
     for name, x in found.run.tensors().items():
         s = Summary.of(x)
         row = ["×".join(map(str, s.shape)) or "number", *(f"{short(v):.4g}" for v in (s.rms, s.min, s.max))]
