@@ -21,6 +21,8 @@ from refbert.errors import InputError, RefbertError
 
 Kind = type[RefbertError]
 
+# The value of a key that an object has twice, where that is left to whoever uses it.
+TWICE = object()
 # Bytes: no settings file comes near it, and reading one of this size takes a few hundred MB at most.
 SETTINGS = 1 << 24
 
@@ -106,8 +108,9 @@ def parse_json(text: str | bytes, where: object, error: Kind = InputError, *, st
     """JSON as RFC 8259 has it, from ``where`` (a file, or a file and its line); raises ``error`` for anything else.
 
     Also refused, since no two readers agree on them: a key that an object has twice, numbers beyond a float's range,
-    and nesting beyond what Python follows. ``strict=False`` leaves NaN, Infinity and halves of surrogate pairs to
-    whoever uses the value: for rows of data, of which most columns are nobody's business.
+    and nesting beyond what Python follows. ``strict=False`` leaves NaN, such numbers (infinite then), halves of
+    surrogate pairs and keys that are there twice (with the value `TWICE`) to whoever uses the value: for rows of data,
+    of which most columns are nobody's business.
     """
     if isinstance(text, bytes):
         text = _decode(text, where, error)
@@ -178,5 +181,17 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return out
 
 
+def _any_whole(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _DIGITS else float(digits)
+
+
+def _any_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out = dict(pairs)
+    if len(out) < len(pairs):
+        seen: set[str] = set()
+        out |= {key: TWICE for key, _ in pairs if key in seen or seen.add(key)}  # type: ignore[func-returns-value]
+    return out
+
+
 _STRICT = json.JSONDecoder(parse_int=_whole, parse_float=_real, parse_constant=_constant, object_pairs_hook=_object)
-_LENIENT = json.JSONDecoder(parse_int=_whole, parse_float=_real, object_pairs_hook=_object)
+_LENIENT = json.JSONDecoder(parse_int=_any_whole, object_pairs_hook=_any_object)

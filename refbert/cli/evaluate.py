@@ -73,7 +73,7 @@ def evaluate(file: str, model: str | None, task: str | None, as_json: bool, **op
     columns = Columns(
         options["text_column"], options["pair_column"], options["label_column"], tuple(options["choice_columns"])
     )
-    data = read(chosen, file, columns, format=options["format"])
+    data = read(chosen, file, columns, format=options["format"], to_learn=False)
     names = ("max_length", "batch_size", "doc_stride", "n_best", "max_answer", "null_threshold")
     with progress(chosen, len(data)) as advance:
         found = score(given, chosen, data, Limits(**{name: options[name] for name in names}), progress=advance)

@@ -1,43 +1,127 @@
-"""Tagged sentences from CoNLL columns: one word a line, its tag in the last column, a blank line between sentences.
+"""Tagged sentences from CoNLL columns: one word a line, its tag in a column, a blank line between sentences.
 
-Source   Tjong Kim Sang and De Meulder 2003 (CoNLL-2003). Columns are separated by tabs where a line has one, otherwise
-         by spaces. ``-DOCSTART-`` lines are skipped; there are no comments, since "#" begins many a word.
+Source   Tjong Kim Sang and De Meulder 2003 (CoNLL-2003); Nivre et al. 2020 (CoNLL-U). Tabs separate where a line has
+         one, otherwise spaces; no other character does. The tag is in the last column, or where CoNLL-U's ten columns
+         end in MISC in the fourth, UPOS. A first column that counts the words of each sentence is no word; CoNLL-U's
+         ranges (1-2) and empty nodes (1.1) are none either. ``-DOCSTART-`` lines and comments are skipped.
+
+"#" begins comments, and words ("#", "#tag"). Where the first column counts, such a line is a comment. Elsewhere it is a
+word if it has as many columns as the other lines and ends in one of their tags or in what looks like an entity's;
+before a sentence's first word it is a comment if not.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
-from refbert.data.tables import read_text
+from refbert.data.tables import lines_of, read_text
 from refbert.errors import InputError
+
+_PLACE = re.compile(r"[0-9]+")
+_NO_WORD = re.compile(r"[0-9]+[-.][0-9]+")
+_ENTITY = re.compile(r"O|[BIES]-.+")
+_UPOS, _CONLL_U = 4, 10
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """Words, a tag for each, and the line of the file that it begins on."""
+    """Words, a tag for each, and the line of the file that each is on."""
 
     words: tuple[str, ...]
     tags: tuple[str, ...]
-    line: int
+    lines: tuple[int, ...]
 
 
-def read_conll(path: str | Path) -> list[Sentence]:
-    """All sentences; raises `InputError` for a missing or empty file, and for a line without a word and a tag."""
-    out: list[Sentence] = []
-    words: list[str] = []
-    tags: list[str] = []
-    for number, line in enumerate([*read_text(path).split("\n"), ""], start=1):
-        fields = [field.strip() for field in line.split("\t")] if "\t" in line.strip() else line.split()
-        if not any(fields) or fields[0] == "-DOCSTART-":
-            if words:
-                out.append(Sentence(tuple(words), tuple(tags), number - len(words)))
-            words, tags = [], []
-            continue
-        if len(fields) < 2 or not fields[0] or not fields[-1]:
-            raise InputError(f"{path}, line {number}: a word and a tag are expected, not {line.strip()!r}")
-        words.append(fields[0])
-        tags.append(fields[-1])
-    if not out:
+@dataclass(frozen=True)
+class _Line:
+    number: int
+    fields: tuple[str, ...]  # none: the line ends a sentence
+    comment: bool = False  # begins with "#"
+
+
+def read_conll(path: str | Path, *, word_column: int | None = None, tag_column: int | None = None) -> list[Sentence]:
+    """All sentences; columns count from 1 (default: as above).
+
+    Raises `InputError` for a missing or empty file, and with its number for a line without a word and a tag and for
+    one with more or fewer columns than the first.
+    """
+    lines = [_split(number, line) for number, line in enumerate(lines_of(read_text(path)), start=1)]
+    plain = [line for line in lines if not line.comment]
+    indexed = _counts(_sentences(plain))
+    lines = plain if indexed else _without_comments(lines)
+    rows = [line for line in lines if line.fields]
+    if not rows:
         raise InputError(f"{path}: no sentences")
+    columns = len(rows[0].fields)
+    for row in rows:
+        if len(row.fields) != columns:
+            raise InputError(f"{path}, line {row.number}: {len(row.fields)} columns, the lines before have {columns}")
+    word = word_column or (2 if indexed else 1)
+    tag = tag_column or (_tag_of_conll_u(rows) if indexed and columns == _CONLL_U else columns)
+    for what, column in (("words", word), ("tags", tag)):
+        if not 1 <= column <= columns:
+            raise InputError(f"{path}: there is no column {column} for the {what}: the lines have {columns}")
+    return list(_read(path, lines, word - 1, tag - 1, indexed))
+
+
+def _split(number: int, line: str) -> _Line:
+    """Only tabs and spaces separate: U+202F stands within French numbers, U+00A0 within names."""
+    line = line.strip(" ")
+    fields = [f.strip(" ") for f in line.split("\t")] if "\t" in line else [f for f in line.split(" ") if f]
+    blank = not any(fields) or "-DOCSTART-" in fields[:2]
+    return _Line(number, () if blank else tuple(fields), comment=line.startswith("#"))
+
+
+def _without_comments(lines: Sequence[_Line]) -> list[_Line]:
+    rows = [line.fields for line in lines if line.fields and not line.comment]
+    columns = len(rows[0]) if rows else 0
+    tags = {fields[-1] for fields in rows}
+    out: list[_Line] = []
+    for line in lines:
+        begins = not out or not out[-1].fields
+        tag = line.fields[-1] if len(line.fields) == columns > 0 else ""
+        if not (line.comment and begins) or tag in tags or _ENTITY.fullmatch(tag):
+            out.append(line)
     return out
+
+
+def _sentences(lines: Sequence[_Line]) -> list[list[_Line]]:
+    return [list(group) for ended, group in groupby(lines, key=lambda line: not line.fields) if not ended]
+
+
+def _counts(sentences: Sequence[Sequence[_Line]]) -> bool:
+    """Whether the first column counts each sentence's words, from 1 or from 0, and two more columns follow."""
+    if not sentences:
+        return False
+    for lines in sentences:
+        places = [line.fields[0] for line in lines if not _NO_WORD.fullmatch(line.fields[0])]
+        if len(lines[0].fields) < 3 or not places or not _PLACE.fullmatch(places[0]):
+            return False
+        first = int(places[0])
+        if first > 1 or places != [str(first + i) for i in range(len(places))]:
+            return False
+    return True
+
+
+def _tag_of_conll_u(rows: Sequence[_Line]) -> int:
+    """The last column holds tags, or is MISC: "_", or names with values."""
+    misc = all(row.fields[-1] == "_" or "=" in row.fields[-1] for row in rows)
+    return _UPOS if misc else _CONLL_U
+
+
+def _read(path: str | Path, lines: Sequence[_Line], word: int, tag: int, indexed: bool) -> Iterator[Sentence]:
+    for sentence in _sentences(lines):
+        kept = [line for line in sentence if not (indexed and _NO_WORD.fullmatch(line.fields[0]))]
+        for line in kept:
+            if not line.fields[word] or not line.fields[tag] or word == tag:
+                found = " ".join(line.fields)
+                raise InputError(f"{path}, line {line.number}: a word and a tag are expected, not {found!r}")
+        yield Sentence(
+            tuple(line.fields[word] for line in kept),
+            tuple(line.fields[tag] for line in kept),
+            tuple(line.number for line in kept),
+        )

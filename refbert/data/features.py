@@ -119,14 +119,15 @@ def tag_features(sentences: Sequence[Words], tags: Sequence[Sequence[int]]) -> l
 class Window:
     """A part of the passage behind the whole question: [CLS] question [SEP] part [SEP].
 
-    question: which of the questions. first: the row's position of the part's first token. offsets: of each token of the
-    part, its first character in the passage and the one after its last. central: whether no other window shows more
-    of what surrounds the token; its answers are read there alone.
+    question: which of the questions. first: the row's position of the part's first token. start: that token's place in
+    the passage. offsets: of each token of the part, its first character in the passage and the one after its last.
+    central: whether no other window shows more of what surrounds the token; its answers are read there alone.
     """
 
     question: int
     encoding: Encoding
     first: int
+    start: int
     offsets: tuple[tuple[int, int], ...]
     central: tuple[bool, ...]
 
@@ -172,6 +173,7 @@ def windows(
                         special_tokens_mask=(1, *(0,) * asked, 1, *(0,) * (stop - start), 1),
                     ),
                     first=asked + 2,
+                    start=start,
                     offsets=tuple(context.offsets[start:stop]),
                     central=tuple(central[i] == index for i in range(start, stop)),
                 )
@@ -210,26 +212,28 @@ def answer_features(
 ) -> tuple[list[Feature], list[int]]:
     """Windows with start and end positions, and the questions whose answer no window holds whole.
 
-    ``answers``: of each question (text, first character), or None where there is none.
+    ``answers``: of each question (text, first character), or None where there is none. An answer is the passage's
+    tokens that it touches; blanks and marks at its ends that belong to none do not matter.
     """
+    touched: list[set[int]] = [set() for _ in answers]
+    for window in found:
+        answer = answers[window.question]
+        if answer is not None:
+            start, stop = answer[1], answer[1] + len(answer[0])
+            touched[window.question].update(
+                window.start + i for i, (a, b) in enumerate(window.offsets) if a < stop and b > start
+            )
     out: list[Feature] = []
     held: set[int] = set()
     for window in found:
-        answer = answers[window.question]
-        positions = None if answer is None else _positions(window, answer[1], answer[1] + len(answer[0]))
-        if positions is not None:
-            held.add(window.question)
-        start, end = positions or (0, 0)
+        start, end = 0, 0
+        if tokens := touched[window.question]:
+            first, last = min(tokens) - window.start, max(tokens) - window.start
+            if first >= 0 and last < len(window.offsets):
+                start, end = window.first + first, window.first + last
+                held.add(window.question)
         out.append(Feature((window.encoding,), {"start_positions": start, "end_positions": end}))
     return out, [i for i, answer in enumerate(answers) if answer is not None and i not in held]
-
-
-def _positions(window: Window, start: int, stop: int) -> tuple[int, int] | None:
-    """The first and last token that overlap characters [start, stop), if the window holds the whole of them."""
-    tokens = [i for i, (a, b) in enumerate(window.offsets) if a < stop and b > start]
-    if not tokens or window.offsets[tokens[0]][0] > start or window.offsets[tokens[-1]][1] < stop:
-        return None
-    return window.first + tokens[0], window.first + tokens[-1]
 
 
 def _picked(encoded: Any, kept: Sequence[int]) -> Encoding:

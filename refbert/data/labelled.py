@@ -35,13 +35,19 @@ class Labelled:
         return len(self.texts) + len(self.sentences) + len(self.questions) + len(self.choices)
 
 
-def read(task: str, path: str | Path, columns: Columns, *, format: str | None = None) -> Labelled:
-    """Read a file for a task; raises `InputError`, with file and line, for what cannot be used."""
+def read(
+    task: str, path: str | Path, columns: Columns, *, format: str | None = None, to_learn: bool = True
+) -> Labelled:
+    """Read a file for a task; raises `InputError`, with file and line, for what cannot be used.
+
+    Without ``to_learn`` the file is for scoring alone, for which an answer's place is not needed.
+    """
     name = str(path)
     if task == "tag":
-        return Labelled(name, sentences=tuple(read_conll(path)))
+        word, tag = _number(columns.text, "text"), _number(columns.label, "label")
+        return Labelled(name, sentences=tuple(read_conll(path, word_column=word, tag_column=tag)))
     if task == "answer":
-        questions = read_squad(path)
+        questions = read_squad(path, positions=to_learn)
         return Labelled(name, questions=questions.items, unanswerable=questions.unanswerable)
     if task == "choose":
         return Labelled(name, choices=tuple(read_choices(path, columns, format=format)))
@@ -49,6 +55,15 @@ def read(task: str, path: str | Path, columns: Columns, *, format: str | None = 
         numbers = task == "regress"
         return Labelled(name, texts=tuple(read_labelled(path, columns, numbers=numbers, format=format)))
     raise InputError(f'unknown task "{task}" (known: {", ".join(TASKS)})')
+
+
+def _number(column: str, unnamed: str) -> int | None:
+    """A column of a CoNLL file, from 1; None for the usual one."""
+    if column == unnamed:
+        return None
+    if not (column.isascii() and column.isdigit() and len(column) < 6):
+        raise InputError(f'CoNLL\'s columns have no names: --{unnamed}-column takes a number, from 1, not "{column}"')
+    return int(column)
 
 
 def label_set(task: str, data: Labelled) -> tuple[str, ...]:
@@ -76,7 +91,7 @@ def check_labels(task: str, data: Labelled, labels: Sequence[str]) -> None:
     if task == "classify":
         given = [(str(example.label), example.line) for example in data.texts]
     elif task == "tag":
-        given = [(tag, s.line + i) for s in data.sentences for i, tag in enumerate(s.tags)]
+        given = [(tag, line) for s in data.sentences for tag, line in zip(s.tags, s.lines, strict=True)]
     for label, line in given:
         if label not in known:
             shown = ", ".join(labels[:8]) + (f" and {len(labels) - 8} more" if len(labels) > 8 else "")

@@ -6,23 +6,26 @@ Source   Rajpurkar et al. 2016 and 2018. {"data": [{"paragraphs": [{"context", "
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from refbert.data.tables import read_text
+from refbert.data.tables import read_text, require_unicode
 from refbert.errors import InputError
+from refbert.files import parse_json
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question about a passage. ``answers``: (text, first character) of each; none where it has no answer."""
+    """A question about a passage. ``answers``: (text, first character) of each; none where it has no answer.
+
+    The first character is None where the file was read for scoring, which compares texts alone.
+    """
 
     id: str
     question: str
     context: str
-    answers: tuple[tuple[str, int], ...]
+    answers: tuple[tuple[str, int | None], ...]
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,12 @@ class Questions:
     unanswerable: bool
 
 
-def read_squad(path: str | Path) -> Questions:
-    """All questions; raises `InputError`, with the question's id, for what is not as it should be."""
-    text = read_text(path)
-    try:
-        source = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
+def read_squad(path: str | Path, *, positions: bool = True) -> Questions:
+    """All questions; raises `InputError`, with the question's id, for what is not as it should be.
+
+    Without ``positions`` an answer need not say where it starts, and what it says is not looked at.
+    """
+    source = parse_json(read_text(path), path, strict=False)
     out: list[Question] = []
     unanswerable = False
     try:
@@ -47,7 +49,7 @@ def read_squad(path: str | Path) -> Questions:
             for paragraph in article["paragraphs"]:
                 for item in paragraph["qas"]:
                     unanswerable |= "is_impossible" in item
-                    out.append(_question(path, paragraph["context"], item))
+                    out.append(_question(path, paragraph["context"], item, positions))
     except KeyError as error:
         raise InputError(f"{path}: not SQuAD's format, there is no {error}{_after(out)}") from None
     except TypeError:
@@ -62,18 +64,22 @@ def read_squad(path: str | Path) -> Questions:
     return Questions(tuple(out), unanswerable)
 
 
-def _question(path: str | Path, context: str, item: dict[str, Any]) -> Question:
+def _question(path: str | Path, context: str, item: dict[str, Any], positions: bool) -> Question:
     name = str(item["id"])
     where = f'{path}: question "{name}"'
     for what, text in (("context", context), ("question", item["question"])):
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"{where}: the {what} is empty or no text")
+        require_unicode(text, f"{where}: the {what}")
     impossible = item.get("is_impossible", False)
-    answers = [] if impossible else [(answer["text"], answer["answer_start"]) for answer in item["answers"]]
+    answers = [
+        (answer["text"], answer["answer_start"] if positions else None)
+        for answer in ([] if impossible else item["answers"])
+    ]
     for text, start in answers:
-        if not isinstance(text, str) or not isinstance(start, int) or not text.strip():
-            raise InputError(f"{where}: an answer must be a text and the place that it starts at")
-        if start < 0 or context[start : start + len(text)] != text:
+        if not isinstance(text, str) or not text.strip() or (positions and type(start) is not int):
+            raise InputError(f"{where}: an answer must be a text{' and the place that it starts at' * positions}")
+        if start is not None and (start < 0 or context[start : start + len(text)] != text):
             raise InputError(f'{where}: the answer "{text}" is not at character {start} of its context')
     if not answers and not impossible and "is_impossible" not in item:
         raise InputError(f"{where}: no answer")

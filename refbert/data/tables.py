@@ -3,20 +3,26 @@
 csv     RFC 4180: commas, quotes doubled inside quotes, a header line
 tsv     tabs and nothing else: a quotation mark is a character, as in GLUE's files; a header line
 jsonl   one JSON object a line
+
+A line ends at LF or CRLF and nowhere else: U+2028, form feeds and the like stand within texts. Columns that nobody asks
+for may hold anything, have no name or share one.
 """
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from refbert import files
 from refbert.errors import InputError
+from refbert.files import TWICE
 from refbert.tokenization import Text
 
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -34,7 +40,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Row:
-    """One row by column name, and the line of the file that it ends on."""
+    """One row by column name (`TWICE` where two columns share it), and the line of the file that it ends on."""
 
     line: int
     values: Mapping[str, Any]
@@ -61,21 +67,15 @@ class Choice:
 
 def read_text(path: str | Path) -> str:
     """A whole UTF-8 file, without a byte order mark; raises `InputError` if it is missing, empty or not UTF-8."""
-    path = Path(path)
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}, line {line}: not UTF-8 (byte {error.start} of the file)") from None
+    text = files.read_text(path)
     if not text.strip():
         raise InputError(f"{path}: empty")
     return text
+
+
+def lines_of(text: str) -> list[str]:
+    """Its lines, which end at LF or CRLF alone; `str.splitlines` knows eight more ends."""
+    return [line.removesuffix("\r") for line in text.split("\n")]
 
 
 def read_table(path: str | Path, format: str | None = None) -> list[Row]:
@@ -93,38 +93,43 @@ def read_table(path: str | Path, format: str | None = None) -> list[Row]:
 
 def _json_lines(path: Path, text: str) -> list[Row]:
     rows = []
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(lines_of(text), start=1):
         if not line.strip():
             continue
-        try:
-            values = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{path}, line {number}: not JSON ({error})") from None
+        values = files.parse_json(line, f"{path}, line {number}", strict=False)
         if not isinstance(values, dict):
             raise InputError(f"{path}, line {number}: a JSON object is expected")
         rows.append(Row(number, values))
     return rows
 
 
-def _separated(path: Path, text: str, format: str) -> list[Row]:
-    how: dict[str, Any] = {"strict": True}
-    if format == "tsv":
-        how |= {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
-    reader = csv.reader(io.StringIO(text, newline=""), **how)
-    rows: list[Row] = []
+def _tsv(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(lines_of(text), start=1):
+        if line:
+            yield number, line.split("\t")
+
+
+def _csv(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(2**31 - 1)  # the module's own is 128 KB: less than a chapter
+    reader = csv.reader(io.StringIO(text, newline="\n"), strict=True)
     try:
-        header = next(reader)
-        twice = sorted({name for name in header if header.count(name) > 1})
-        if twice:
-            raise InputError(f'{path}, line 1: two columns are called "{twice[0]}"')
         for fields in reader:
-            if not fields:
-                continue
-            if len(fields) != len(header):
-                raise InputError(f"{path}, line {reader.line_num}: {len(fields)} fields, the header has {len(header)}")
-            rows.append(Row(reader.line_num, dict(zip(header, fields, strict=True))))
+            if fields:
+                yield reader.line_num, fields
     except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: not {format.upper()} ({error})") from None
+        why = "a carriage return outside quotation marks" if "new-line" in str(error) else error
+        raise InputError(f"{path}, line {reader.line_num}: not CSV ({why})") from None
+
+
+def _separated(path: Path, text: str, format: str) -> list[Row]:
+    lines = (_tsv if format == "tsv" else _csv)(path, text)
+    _, header = next(lines)
+    twice = {name: TWICE for name in header if header.count(name) > 1}
+    rows: list[Row] = []
+    for number, fields in lines:
+        if len(fields) != len(header):
+            raise InputError(f"{path}, line {number}: {len(fields)} fields, the header has {len(header)}")
+        rows.append(Row(number, dict(zip(header, fields, strict=True)) | twice))
     return rows
 
 
@@ -142,9 +147,7 @@ def read_labelled(
         if numbers:
             label = _number(value, where)
         else:
-            label = value.strip() if isinstance(value, str) else json.dumps(value)
-            if not label:
-                raise InputError(f"{where}: no label")
+            label = _label(value, where)
         out.append(LabelledText(text, label, row.line))
     return out
 
@@ -160,6 +163,8 @@ def read_choices(path: str | Path, columns: Columns, *, format: str | None = Non
             if not isinstance(listed, list) or not all(isinstance(c, str) and c.strip() for c in listed):
                 raise InputError(f'{where}: "{columns.choices[0]}" must be a list of texts (where they are in columns: '
                                  "--choice-columns a,b,c)")  # fmt: skip
+            for choice in listed:
+                require_unicode(choice, f"{where}: a choice")
             choices = tuple(listed)
         else:
             choices = tuple(_text(row, name, path, "--choice-columns") for name in columns.choices)
@@ -182,7 +187,34 @@ def _value(row: Row, name: str, path: str | Path, option: str) -> Any:
     if name not in row.values:
         has = ", ".join(map(str, row.values))
         raise InputError(f'{path}, line {row.line}: no column "{name}" (there are: {has}); name it with {option}')
+    if row.values[name] is TWICE:
+        raise InputError(f'{path}, line {row.line}: two columns are called "{name}"; rename one')
     return row.values[name]
+
+
+def _label(value: Any, where: str) -> str:
+    """A class's name. What says that there is none, or several, is no name, however the file's format spells it."""
+    label = value.strip() if isinstance(value, str) else value
+    if label is None or label == "" or (isinstance(label, str) and label.lower() in ("nan", "null")):
+        raise InputError(f"{where}: no label ({files.shown(value)}); remove the row, or name a class")
+    if isinstance(label, float) and not math.isfinite(label):
+        raise InputError(f"{where}: the label {label} is not a class")
+    if isinstance(label, list | dict) or (isinstance(label, str) and _is_list(label)):
+        raise InputError(f"{where}: the label {files.shown(value)} is several values; one class is expected")
+    if isinstance(label, str):
+        require_unicode(label, f"{where}: the label")
+        return label
+    return json.dumps(label)
+
+
+def _is_list(text: str) -> bool:
+    """Whether a text is a list or an object, as JSON or Python writes it: what a table makes of one."""
+    if text[0] + text[-1] not in ("[]", "{}"):
+        return False
+    try:
+        return isinstance(ast.literal_eval(text), list | dict | set)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return False
 
 
 def _text(row: Row, name: str, path: str | Path, option: str) -> str:
@@ -191,7 +223,16 @@ def _text(row: Row, name: str, path: str | Path, option: str) -> str:
         raise InputError(f'{path}, line {row.line}: "{name}" must be a text, not {json.dumps(value)}')
     if not value.strip():
         raise InputError(f'{path}, line {row.line}: "{name}" is empty')
+    require_unicode(value, f'{path}, line {row.line}: "{name}"')
     return value
+
+
+def require_unicode(text: str, what: str) -> None:
+    """JSON can spell half of a surrogate pair, which is no character and which no file holds: an `InputError`."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{what} is not Unicode text: it has half a surrogate pair") from None
 
 
 def _number(value: Any, where: str) -> float:

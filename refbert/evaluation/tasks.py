@@ -11,8 +11,8 @@ from refbert.classifying import choose, classify, label_names, regress
 from refbert.data.labelled import Labelled, check_labels
 from refbert.errors import InputError
 from refbert.evaluation import classes, numbers
-from refbert.evaluation.entities import entity_scores
-from refbert.evaluation.squad import best_threshold, question_scores, squad_scores
+from refbert.evaluation.entities import entity_scores, spans
+from refbert.evaluation.squad import best_threshold, normalize, question_scores, squad_scores
 from refbert.labels import is_regression
 from refbert.model import Model
 from refbert.tagging import tag_words
@@ -57,6 +57,27 @@ def default_evaluation(model: Model) -> str:
 def main_score(task: str, labels: Sequence[str]) -> str:
     """The name of the score that decides."""
     return "accuracy" if task == "tag" and not _are_entities(labels) else MAIN[task]
+
+
+def score_names(task: str, labels: Sequence[str], data: Labelled) -> tuple[str, ...]:
+    """The scores that `evaluate` makes of ``data`` and by which models can be told apart, the main one first."""
+    main = main_score(task, labels)
+    if task == "classify":
+        made = ["accuracy", "macro_f1", "matthews", *(["f1"] if len(labels) == 2 else [])]
+    elif task == "regress":
+        made = ["pearson", "spearman", "mean_squared_error"]
+    elif task == "tag" and _are_entities(labels):
+        types = {span.type for sentence in data.sentences for span in spans(sentence.tags)}
+        made = ["precision", "recall", "f1", *(f"f1_{type}" for type in sorted(types)), "accuracy"]
+    elif task == "answer":
+        made = ["exact_match", "f1"]
+        if data.unanswerable:
+            kinds = {any(normalize(text) for text, _ in q.answers) for q in data.questions}
+            parts = [name for name, kind in (("has_answer", True), ("no_answer", False)) if kind in kinds]
+            made += [f"{part}_{score}" for part in (*parts, "best") for score in ("exact_match", "f1")]
+    else:
+        made = ["accuracy"]
+    return (main, *(name for name in made if name != main))
 
 
 def evaluate(

@@ -28,7 +28,7 @@ from refbert.data.epochs import Epochs
 from refbert.data.features import Feature
 from refbert.data.labelled import Labelled, check_labels, label_set, read
 from refbert.errors import CheckpointError, InputError, RefbertWarning
-from refbert.evaluation.tasks import evaluate, main_score
+from refbert.evaluation.tasks import evaluate, main_score, score_names
 from refbert.model import Model
 from refbert.training.checkpoints import TRAINING, clear_partial, read_state, restore, saved, sync, write_whole
 from refbert.training.finetuning_settings import FREE, Plan, Settings
@@ -98,7 +98,9 @@ def finetune(
         refuse_what_is_there(directory)
     columns = settings.columns
     data = read(settings.task, settings.train, columns, format=settings.format)
-    dev = None if settings.dev is None else read(settings.task, settings.dev, columns, format=settings.format)
+    dev = None
+    if settings.dev is not None:
+        dev = read(settings.task, settings.dev, columns, format=settings.format, to_learn=False)
     plans = settings.plans()
     model = begin(settings, label_set(settings.task, data), seed=plans[0].seed)
     labels = tuple(model.config.id2label.values()) if settings.task in ("classify", "tag") else ()
@@ -106,8 +108,8 @@ def finetune(
     if dev is not None:
         check_labels(settings.task, dev, labels)
     metric = settings.metric or main_score(settings.task, labels)
+    _check_metric(settings, labels, dev)
     examples = features(settings, data, model)
-    _check_metric(metric, settings, labels)
     new = not run.path.exists()
     try:
         with run.lock():
@@ -131,6 +133,13 @@ def finetune(
             best = _best(outcomes, metric)
             if best is None:
                 raise NotFinite(f"no run ended well; the last: {outcomes[-1].failed}", 0, None)
+            if best.scores and best.scores[metric] is None:
+                warnings.warn(
+                    f"{metric} is undefined in every epoch of every run, so it decides nothing: the last epoch of the "
+                    "first run is taken",
+                    RefbertWarning,
+                    stacklevel=2,
+                )
             _export(run, best)
             return Result(tuple(outcomes), best, metric, run.path)
     finally:
@@ -287,22 +296,25 @@ class _Run:
             raise InputError(f"{self.scores}: cannot be written ({error.strerror}); go on with --resume") from None
 
 
-def _value(scores: Scores, metric: str) -> float:
-    """The score that decides; what is not a number loses to all."""
-    value = scores.get(metric)
-    return -math.inf if value is None else (-value if metric == "mean_squared_error" else value)
+def _value(scores: Scores, metric: str) -> float | None:
+    """The score that decides, the higher the better; None where it is undefined, as a constant's correlation is."""
+    if metric not in scores:
+        raise InputError(f'no score "{metric}" was recorded (there are: {", ".join(scores)})')
+    value = scores[metric]
+    return value if value is None or metric != "mean_squared_error" else -value
 
 
 def _best_epoch(told: Sequence[Mapping[str, Any]], metric: str) -> Mapping[str, Any]:
-    """The first of those that score highest; without scores the last."""
-    if not told[0]["scores"]:
-        return told[-1]
-    return max(told, key=lambda entry: _value(entry["scores"], metric))
+    """The first of those that score highest; the last where none has that score."""
+    scored = [entry for entry in told if entry["scores"] and _value(entry["scores"], metric) is not None]
+    return max(scored, key=lambda entry: _value(entry["scores"], metric) or 0.0) if scored else told[-1]
 
 
 def _best(outcomes: Sequence[Outcome], metric: str) -> Outcome | None:
+    """The first of the runs that score highest; the first that ended well where none has that score."""
     ended = [outcome for outcome in outcomes if outcome.failed is None]
-    return max(ended, key=lambda outcome: _value(outcome.scores, metric)) if ended else None
+    scored = [outcome for outcome in ended if outcome.scores and _value(outcome.scores, metric) is not None]
+    return max(scored, key=lambda outcome: _value(outcome.scores, metric) or 0.0) if scored else next(iter(ended), None)
 
 
 def _keep_best(run: RunDirectory, outcomes: Sequence[Outcome], metric: str) -> None:
@@ -346,13 +358,11 @@ def _delete(place: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
-def _check_metric(metric: str, settings: Settings, labels: Sequence[str]) -> None:
-    known = {
-        "classify": ("accuracy", "macro_f1", "matthews", *(("f1",) if len(labels) == 2 else ())),
-        "regress": ("pearson", "spearman", "mean_squared_error"),
-        "tag": ("precision", "recall", "f1", "accuracy"),
-        "answer": ("exact_match", "f1", "best_exact_match", "best_f1"),
-        "choose": ("accuracy",),
-    }[settings.task]
-    if metric not in known:
-        raise InputError(f'no score "{metric}" (there are: {", ".join(known)})')
+def _check_metric(settings: Settings, labels: Sequence[str], dev: Labelled | None) -> None:
+    if settings.metric is None:
+        return
+    if dev is None:
+        raise InputError(f'no score "{settings.metric}" without a development file: name one with --dev')
+    made = score_names(settings.task, labels, dev)
+    if settings.metric not in made:
+        raise InputError(f'no score "{settings.metric}" is made of {dev.path} (there are: {", ".join(made)})')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from refbert.answering import window_length
 from refbert.data.features import Feature, answer_features, encode_words, tag_features, windows
@@ -103,10 +103,12 @@ def features(settings: Settings, data: Labelled, model: Model) -> list[Feature]:
             tokenizer, [(q.question, q.context) for q in data.questions],
             max_length=window_length(model.limit(), settings.max_length), doc_stride=settings.doc_stride,
         )  # fmt: skip
-        out, lost = answer_features(found, [q.answers[0] if q.answers else None for q in data.questions])
+        # A file that is read to learn from has every answer's place.
+        learned = [cast("tuple[str, int]", q.answers[0]) if q.answers else None for q in data.questions]
+        out, lost = answer_features(found, learned)
         if lost:
             warnings.warn(
-                f"{data.path}: {len(lost):,} answers are in no window whole (first: question "
+                f"{data.path}: {len(lost):,} answers are in no window whole, or nothing that is read (first: question "
                 f'"{data.questions[lost[0]].id}") and are learned as "no answer"',
                 RefbertWarning,
                 stacklevel=3,

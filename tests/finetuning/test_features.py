@@ -102,6 +102,39 @@ class TestWindows:
         assert lost == [1]
         assert {f.labels["start_positions"] for f in features} == {0}
 
+    @pytest.mark.parametrize(
+        ("text", "answer", "tokens"),
+        [
+            ("the cat sat", "cat ", ("cat",)),
+            ("the cat sat", " cat", ("cat",)),
+            ("the cat sat", " cat sat", ("cat", "sat")),
+            ("the cat\t\u3000sat", "\t\u3000sat", ("sat",)),
+            ("the cat\u0301 sat", "cat\u0301", ("cat",)),
+            ("the cat\u0301 sat", "\u0301 sat", ("sat",)),
+            ("the \u200bcat\u0000 sat", "\u200bcat\u0000", ("cat",)),
+            ("the \ufeffcat\x9b sat", "\ufeffcat\x9b ", ("cat",)),
+        ],
+    )
+    def test_what_is_no_part_of_a_token_does_not_matter(self, text, answer, tokens):
+        found = windows(TOKENIZER, [("a", text)], max_length=16, doc_stride=2)
+        ((feature,), lost) = answer_features(found, [(answer, text.index(answer))])
+        shown = found[0].encoding.tokens
+        s, e = feature.labels["start_positions"], feature.labels["end_positions"]
+        assert (shown[s : e + 1], lost) == (tokens, [])
+
+    def test_an_answer_that_begins_before_the_window_is_not_there_whole(self):
+        text = "the a cat \u0301 sat on mat dog ."
+        found = windows(TOKENIZER, [("the", text)], max_length=6, doc_stride=1)  # two tokens a window
+        features, lost = answer_features(found, [("cat \u0301 sat", text.index("cat"))])
+        assert [f.labels["start_positions"] > 0 for f in features].count(True) == 1
+        assert lost == []
+
+    def test_an_answer_of_no_token_is_lost(self):
+        text = "the cat \u0301\u200b sat"
+        found = windows(TOKENIZER, [("a", text)], max_length=16, doc_stride=2)
+        (feature,), lost = answer_features(found, [("\u0301\u200b", text.index("\u0301"))])
+        assert (feature.labels["start_positions"], lost) == (0, [0])
+
     def test_a_long_question_is_cut(self):
         with pytest.warns(RefbertWarning, match="1 of 1 questions cut to 64 tokens"):
             (window,) = windows(TOKENIZER, [(passage(70), "cat")], max_length=80, doc_stride=2)

@@ -17,9 +17,10 @@ import refbert
 from refbert.checkpoint.safetensors_file import read_safetensors
 from refbert.cli import main
 from refbert.data.labelled import read
-from refbert.errors import InputError
-from refbert.evaluation.tasks import evaluate
-from refbert.training.finetuning import finetune
+from refbert.data.tables import Columns
+from refbert.errors import InputError, RefbertWarning
+from refbert.evaluation.tasks import Limits, evaluate, score_names
+from refbert.training.finetuning import Outcome, _best, _best_epoch, finetune
 from refbert.training.finetuning_settings import PAPER_GRID, Settings, resumed_settings
 from refbert.training.loop import NotFinite
 from refbert.training.metrics import read_metrics
@@ -89,6 +90,10 @@ def test_it_learns(tmp_path, capsys, task):
     found = json.loads(out)
     assert found["task"] == task
     assert found["scores"] == pytest.approx(result.best.scores, rel=1e-5)
+    labels = tuple(refbert.load(tmp_path / "out").config.id2label.values())
+    read_again = read(task, dev, chosen.columns, to_learn=False)
+    assert set(score_names(task, labels, read_again)) == set(found["scores"])
+    assert score_names(task, labels, read_again)[0] == metric
 
 
 def test_what_the_directory_holds(tmp_path, capsys):
@@ -222,6 +227,21 @@ class TestChoice:
         data = read("classify", dev, chosen.columns)
         found = evaluate(refbert.load(tmp_path / "out"), "classify", data).scores
         assert found["matthews"] == pytest.approx(max(scores))
+
+    def test_an_undefined_score_loses_and_where_all_are_the_last_epoch_is_taken(self, tmp_path):
+        train = write_classes(tmp_path / "x.csv", numbers=True)
+        (tmp_path / "dev.csv").write_text("text,label\nthe cat,1.0\na dog,1.0\n")  # a constant: no correlation
+        chosen = settings(tmp_path, "regress", train=str(train), dev=str(tmp_path / "dev.csv"), epochs=(3,))
+        with pytest.warns(RefbertWarning, match="spearman is undefined in every epoch"):
+            result = finetune(tmp_path / "out", chosen)
+        assert result.best.epoch == 3
+        scores = [{"m": None}, {"m": 0.25}, {"m": -0.5}]
+        told = [{"epoch": i, "scores": one} for i, one in enumerate(scores, start=1)]
+        assert _best_epoch(told, "m")["epoch"] == 2
+        assert _best_epoch([told[0], told[2]], "m")["epoch"] == 3
+        assert _best([Outcome(str(i), 1, 1, one) for i, one in enumerate(scores)], "m").name == "1"
+        with pytest.raises(InputError, match='no score "other"'):
+            _best_epoch(told, "other")
 
     def test_a_run_that_diverges_leaves_the_others(self, tmp_path):
         train, dev = write_classes(tmp_path / "x.csv"), write_classes(tmp_path / "dev.csv", seed=1)
@@ -465,6 +485,33 @@ class TestMistakes:
     def test_in_the_settings(self, tmp_path, capsys, command, option, value, says):
         assert says in fails(capsys, *command(**{option: value}))
         assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize(
+        ("task", "metric", "there_are"),
+        [
+            ("classify", "f1_micro", "accuracy, macro_f1, matthews, f1"),
+            ("regress", "accuracy", "spearman, pearson, mean_squared_error"),
+            ("tag", "f1_LOC", "f1, precision, recall, f1_CAT, f1_DOG, accuracy"),
+            ("answer", "best_f1", "f1, exact_match"),
+            ("answer", "has_answer_f1", "f1, exact_match"),
+            ("choose", "f1", "accuracy"),
+        ],
+    )
+    def test_a_score_that_is_not_made(self, tmp_path, task, metric, there_are):
+        write, name, _, _, n = LEARN[task]
+        dev = write(tmp_path / name, n, seed=0)
+        chosen = settings(tmp_path, task, train=str(dev), dev=str(dev), metric=metric, max_length=24, doc_stride=8)
+        with pytest.raises(InputError) as caught:
+            finetune(tmp_path / "out", chosen)
+        assert str(caught.value).endswith(f'no score "{metric}" is made of {dev} (there are: {there_are})')
+        assert not (tmp_path / "out").exists()
+
+    def test_the_scores_of_questions_without_answers(self, tmp_path):
+        dev = write_questions(tmp_path / "x.json", 8, unanswerable=True)
+        data = read("answer", dev, Columns(), to_learn=False)
+        write_model(tmp_path / "model", heads=("question_answering",))
+        made = evaluate(refbert.load(tmp_path / "model"), "answer", data, Limits(max_length=24, doc_stride=8)).scores
+        assert set(score_names("answer", (), data)) == {name for name in made if not name.endswith("threshold")}
 
     def test_long_texts_are_cut_and_counted(self, tmp_path, capsys, command):
         (tmp_path / "x.csv").write_text(f"text,label\n{'the cat ' * 40},has\na dog,not\n")

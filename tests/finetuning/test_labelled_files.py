@@ -69,6 +69,87 @@ class TestTables:
         assert says in str(caught.value)
         assert name in str(caught.value)
 
+    @pytest.mark.parametrize("end", ["\n", "\r\n"])
+    @pytest.mark.parametrize("inside", ["\u2028", "\u2029", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\x00"])
+    def test_lines_end_at_line_feeds_alone(self, tmp_path, inside, end):
+        text = f"one{inside}two"
+        for name, lines in {
+            "x.csv": ("text,label", f"{text},x", "b,y"), "x.tsv": ("text\tlabel", f"{text}\tx", "b\ty"),
+            "x.jsonl": (json.dumps({"text": text, "label": "x"}, ensure_ascii=False), '{"text": "b", "label": "y"}'),
+        }.items():  # fmt: skip
+            first, second = read_labelled(written(tmp_path, name, end.join(lines) + end), Columns())
+            assert (first.text, first.label, second.label) == (text, "x", "y")
+            assert second.line == len(lines)
+
+    def test_a_carriage_return_within_a_line(self, tmp_path):
+        (row,) = read_labelled(written(tmp_path, "x.tsv", "text\tlabel\r\na\rb\tx\r\n"), Columns())
+        assert row.text == "a\rb"
+        (row,) = read_labelled(written(tmp_path, "x.csv", 'text,label\r\n"a\rb\r\nc",x\r\n'), Columns())
+        assert (row.text, row.line) == ("a\rb\r\nc", 3)
+        with pytest.raises(InputError, match="line 2: not CSV .a carriage return outside"):
+            read_labelled(written(tmp_path, "x.csv", "text,label\na\rb,x\n"), Columns())
+
+    @pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.jsonl"])
+    def test_a_field_of_any_length(self, tmp_path, name):
+        text = "word " * 60_000
+        lines = {
+            "x.csv": f"text,label\n{text},x\n", "x.tsv": f"text\tlabel\n{text}\tx\n",
+            "x.jsonl": json.dumps({"text": text, "label": "x"}),
+        }  # fmt: skip
+        (row,) = read_labelled(written(tmp_path, name, lines[name]), Columns())
+        assert row.text == text
+
+    def test_columns_that_nobody_asks_for(self, tmp_path):
+        columns = Columns(text="v2", label="v1")
+        for name, content in (
+            ("x.csv", "v1,v2,,,\nham,hello,,,\n"), ("x.csv", ",v1,v2,id,id\n0,ham,hello,7,8\n"),
+            ("x.tsv", "v1\tv2\t\t\nham\thello\t\t\n"),
+            ("x.jsonl", '{"v1": "ham", "v2": "hello", "": 1, "id": 1, "id": 2, "n": NaN, "m": 1e999, "l": [null]}\n'),
+            ("x.jsonl", '{"v1": "ham", "v2": "hello", "n": ' + "9" * 5000 + ', "s": "\\ud800"}\n'),
+        ):  # fmt: skip
+            (row,) = read_labelled(written(tmp_path, name, content), columns)
+            assert (row.text, row.label) == ("hello", "ham")
+
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [("x.csv", "text,label,label\na,b,c\n"), ("x.jsonl", '{"text": "a", "label": "b", "label": "c"}\n')],
+    )
+    def test_a_column_that_is_asked_for_and_there_twice(self, tmp_path, name, content):
+        with pytest.raises(InputError, match='two columns are called "label"'):
+            read_labelled(written(tmp_path, name, content), Columns())
+
+    NOT_LABELS = ("null", "NaN", '["x", "y"]', '["x"]', "[]", '{"x": 1}')
+
+    @pytest.mark.parametrize("numbers", [False, True])
+    @pytest.mark.parametrize("label", [*NOT_LABELS, "Infinity", "-Infinity", "1e999"])
+    def test_what_is_no_label_in_json(self, tmp_path, label, numbers):
+        path = written(tmp_path, "x.jsonl", f'{{"text": "a", "label": "1"}}\n{{"text": "b", "label": {label}}}\n')
+        with pytest.raises(InputError, match="line 2: .*label"):
+            read_labelled(path, Columns(), numbers=numbers)
+
+    @pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.jsonl"])
+    @pytest.mark.parametrize("label", [*NOT_LABELS, "nan", "NULL", "", "  ", "['x', 'y']"])
+    def test_what_is_no_label_as_text(self, tmp_path, name, label):
+        quoted = label.replace('"', '""')
+        lines = {
+            "x.csv": f'text,label\na,"{quoted}"\n', "x.tsv": f"text\tlabel\na\t{label}\n",
+            "x.jsonl": "\n" + json.dumps({"text": "a", "label": label}),
+        }  # fmt: skip
+        for numbers in (False, True):
+            with pytest.raises(InputError, match="line 2: .*label"):
+                read_labelled(written(tmp_path, name, lines[name]), Columns(), numbers=numbers)
+
+    @pytest.mark.parametrize("label", ["[UNK]", "{x}", "None", "NA", "[draft, 2]"])
+    def test_names_that_only_look_odd(self, tmp_path, label):
+        (row,) = read_labelled(written(tmp_path, "x.tsv", f"text\tlabel\na\t{label}\n"), Columns())
+        assert row.label == label
+
+    @pytest.mark.parametrize("name", ["text", "label"])
+    def test_half_a_surrogate_pair(self, tmp_path, name):
+        row = {"text": "a", "label": "b"} | {name: "x\udc80"}
+        with pytest.raises(InputError, match=f"line 1: .*{name}.* half a surrogate"):
+            read_labelled(written(tmp_path, "x.jsonl", json.dumps(row)), Columns())
+
     @pytest.mark.parametrize("value", ["x", "nan", "inf", ""])
     def test_labels_that_are_no_numbers(self, tmp_path, value):
         path = written(tmp_path, "x.csv", f"text,label\na,1\nb,{value}\n")
@@ -107,15 +188,94 @@ class TestChoices:
 
 class TestConll:
     def test_sentences(self, tmp_path):
-        path = written(tmp_path, "x.conll", "-DOCSTART- -X- O\n\n#a NN B-X\nb NN O\n\n\nc\tO\n")
+        path = written(tmp_path, "x.conll", "-DOCSTART- -X- O\n\n#a NN B-X\nb NN O\n\n\nc\tNN\tO\n")
         first, second = read_conll(path)
-        assert (first.words, first.tags, first.line) == (("#a", "b"), ("B-X", "O"), 3)
-        assert (second.words, second.tags, second.line) == (("c",), ("O",), 7)
+        assert (first.words, first.tags, first.lines) == (("#a", "b"), ("B-X", "O"), (3, 4))
+        assert (second.words, second.tags, second.lines) == (("c",), ("O",), (7,))
 
-    @pytest.mark.parametrize("line", ["alone", "\tO", "word\t", "\tNN\tO", "a\t\t"])
+    @pytest.mark.parametrize("line", ["\tO", "word\t", "\tO\t"])
     def test_a_malformed_line(self, tmp_path, line):
+        rest = "a\tb\tO" if line.count("\t") == 2 else "a O"
         with pytest.raises(InputError, match="line 2: a word and a tag"):
-            read_conll(written(tmp_path, "x.conll", f"a O\n{line}\n"))
+            read_conll(written(tmp_path, "x.conll", f"{rest}\n{line}\n"))
+
+    def test_one_column(self, tmp_path):
+        with pytest.raises(InputError, match="line 1: a word and a tag"):
+            read_conll(written(tmp_path, "x.conll", "alone\n"))
+
+    @pytest.mark.parametrize("line", ["alone", "a NN O", "\tNN\tO", "#tag", "# a comment here"])
+    def test_unequal_columns(self, tmp_path, line):
+        columns = len(line.split("\t" if "\t" in line else " "))
+        with pytest.raises(InputError, match=f"line 3: {columns} columns, the lines before have 2"):
+            read_conll(written(tmp_path, "x.conll", f"\na O\n{line}\n"))
+
+    @pytest.mark.parametrize(
+        ("content", "words", "tags"),
+        [
+            ("# id 5239\tdomain=train\njohn _ _ B-PER\nlives _ _ O\n", ("john", "lives"), ("B-PER", "O")),
+            # as many columns as the lines have: told by the tag
+            ("# id\njohn B-PER\nlives O\n", ("john", "lives"), ("B-PER", "O")),
+            ("# sent_id = 3\njohn _ _ B-PER\n", ("john",), ("B-PER",)),
+            ("#begin document (x); part 000\njohn a b c X\n\n#end document\n", ("john",), ("X",)),
+            # words that begin so
+            ("# O\n1 O\nman B-PER\n", ("#", "1", "man"), ("O", "O", "B-PER")),
+            ("#\tO\n#cats\tB-HASH\nrule\tO\n", ("#", "#cats", "rule"), ("O", "B-HASH", "O")),
+            ("a O\n# O\n", ("a", "#"), ("O", "O")),
+        ],
+    )
+    def test_comments(self, tmp_path, content, words, tags):
+        (found,) = read_conll(written(tmp_path, "x.conll", content))
+        assert (found.words, found.tags) == (words, tags)
+
+    CONLL_U = (
+        "# newdoc\n# sent_id = 1\n# text = im Haus\n1-2\tim\t_\t_\t_\t_\t_\t_\t_\tSpaceAfter=No\n"
+        "1\tin\tin\tADP\tAPPR\t_\t3\tcase\t_\t_\n2\tdem\tder\tDET\tART\tCase=Dat\t3\tdet\t_\t_\n"
+        "# odd, but seen\n2.1\tleer\t_\tVERB\t_\t_\t_\t_\t_\t_\n3\tHaus\tHaus\tNOUN\tNN\t_\t0\troot\t_\t_\n"
+        "\n1\t#\t#\tSYM\t$\t_\t0\troot\t_\tSpaceAfter=No\n"
+    )
+
+    def test_conll_u(self, tmp_path):
+        first, second = read_conll(written(tmp_path, "x.conllu", self.CONLL_U))
+        assert (first.words, first.tags, first.lines) == (("in", "dem", "Haus"), ("ADP", "DET", "NOUN"), (5, 6, 9))
+        assert (second.words, second.tags) == (("#",), ("SYM",))
+
+    def test_conll_u_with_tags_in_its_last_column(self, tmp_path):
+        tags = iter(("B-X", "O", "O", "O", "B-Y"))
+        lines = [
+            line.rpartition("\t")[0] + "\t" + ("_" if "-" in line[:3] else next(tags)) if line[:1].isdigit() else line
+            for line in self.CONLL_U.split("\n")
+        ]
+        first, _ = read_conll(written(tmp_path, "x.conllu", "\n".join(lines)))
+        assert first.tags == ("B-X", "O", "O")
+
+    def test_an_index_column_is_no_word(self, tmp_path):
+        content = "#\thttp://de.wikipedia.org [2009]\n1\tAuch\tO\tO\n2\tRonaldo\tB-PER\tO\n\n1\tJa\tO\tO\n"
+        first, second = read_conll(written(tmp_path, "x.tsv", content))
+        assert (first.words, second.words) == (("Auch", "Ronaldo"), ("Ja",))
+        (outer, _) = read("tag", tmp_path / "x.tsv", Columns(label="3")).sentences
+        assert outer.tags == ("O", "B-PER")
+
+    def test_numbers_that_do_not_count_are_words(self, tmp_path):
+        first, second = read_conll(written(tmp_path, "x.conll", "1 CD O\n2 CD O\n\n1990 CD B-T\n"))
+        assert (first.words, second.words) == (("1", "2"), ("1990",))
+        (found,) = read_conll(written(tmp_path, "x.conll", "1 O\n2 O\n"))
+        assert found.words == ("1", "2")
+
+    @pytest.mark.parametrize(
+        "space", ["\u202f", "\u00a0", "\u2009", "\u3000", "\u2028", "\x0c", "\x0b", "\x85", "\x1c"]
+    )
+    def test_no_other_space_separates(self, tmp_path, space):
+        first, second = read_conll(written(tmp_path, "x.conll", f"10{space}000 B-NUM\nans  O \r\n\r\n{space}\tO\n"))
+        assert first.words == (f"10{space}000", "ans")
+        assert first.tags == ("B-NUM", "O")
+        assert second.words == (space,)
+
+    def test_columns_that_are_not_there_or_have_no_number(self, tmp_path):
+        path = written(tmp_path, "x.conll", "a O\n")
+        with pytest.raises(InputError, match="no column 3 for the tags"):
+            read("tag", path, Columns(label="3"))
+        with pytest.raises(InputError, match='--label-column takes a number, from 1, not "ner"'):
+            read("tag", path, Columns(label="ner"))
 
 
 def squad_file(tmp_path, item, context="a cat sat"):
@@ -152,8 +312,22 @@ class TestSquad:
         with pytest.raises(InputError, match=says):
             read_squad(squad_file(tmp_path, item))
 
+    @pytest.mark.parametrize(
+        "answer", [{"text": "cat"}, {"text": "cat", "answer_start": 3}, {"text": "cat", "answer_start": None}]
+    )
+    def test_scoring_needs_no_positions(self, tmp_path, answer):
+        path = squad_file(tmp_path, {"id": "1", "question": "who?", "answers": [answer]})
+        (question,) = read("answer", path, Columns(), to_learn=False).questions
+        assert question.answers == (("cat", None),)
+        with pytest.raises(InputError):
+            read("answer", path, Columns())
+
+    def test_half_a_surrogate_pair(self, tmp_path):
+        with pytest.raises(InputError, match='question "1": the question is not Unicode'):
+            read_squad(squad_file(tmp_path, {"id": "1", "question": "who \ud800?", "answers": []}))
+
     def test_damaged(self, tmp_path):
-        with pytest.raises(InputError, match="line 2: not JSON"):
+        with pytest.raises(InputError, match="not JSON .*line 2"):
             read_squad(written(tmp_path, "x.json", '{"data":\n['))
 
 
