@@ -1,6 +1,7 @@
 """The audit: what the papers, Google's code and an article say about BERT, each statement checked by running refbert.
 
 findings   a value beside the one on record, and the verdict that follows
+sources    the documents, as what each is counted, and where it is read
 registry   claims, found in refbert/audit/claims: one small function each
 running    all of it run, with what it came to
 shared     small models, corpora and counters that several claims use, made once a run
@@ -14,7 +15,7 @@ A claim is a function in a file of `refbert.audit.claims`, registered by the dec
         return agrees(Value("features of a head", preset("bert-base-uncased").head_size, 64))
 """
 
-from refbert.audit.findings import Finding, Value, agrees, deviates, needs, unavailable, wrong
+from refbert.audit.findings import Finding, Unavailable, Value, agrees, deviates, needs, wrong
 from refbert.audit.registry import Claim, all_claims, claim, select
 from refbert.audit.running import Outcome, counts, run
 
@@ -22,6 +23,7 @@ __all__ = [
     "Claim",
     "Finding",
     "Outcome",
+    "Unavailable",
     "Value",
     "agrees",
     "all_claims",
@@ -31,6 +33,5 @@ __all__ = [
     "needs",
     "run",
     "select",
-    "unavailable",
     "wrong",
 ]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from refbert.audit.findings import VERDICTS
-from refbert.audit.registry import DOCUMENTS, Claim, all_claims, module_of
+from refbert.audit.registry import Claim, all_claims, module_of
+from refbert.audit.sources import DOCUMENTS, KINDS
+from refbert.audit.wording import INFERRED, parts
 from refbert.errors import InputError
 
 BEGIN = "<!-- claims: written by `refbert audit --write-docs docs/audit.md` -->"
@@ -14,15 +17,19 @@ END = "<!-- end of claims -->"
 
 
 def table(claims: Sequence[Claim]) -> str:
-    """The claims as Markdown, one table a document, and how many there are of each recorded verdict."""
-    lines = [f"{len(claims)} claims: " + ", ".join(
-        f"{sum(c.expects == verdict for c in claims)} {verdict}" for verdict in VERDICTS) + "."]  # fmt: skip
-    for prefix, title in DOCUMENTS.items():
+    """The claims as Markdown, one table a document, and how many there are of each kind and recorded verdict."""
+    lines = [f"{len(claims)} claims, those of each kind of document counted apart:", ""]
+    for kind, what in KINDS.items():
+        found = Counter(c.expects for c in claims if c.kind == kind)
+        lines.append(f"* {what}: {parts({verdict: found[verdict] for verdict in VERDICTS}).strip()}")
+    lines += ["", f"{sum(c.inferred for c in claims)} are *inferred*: {INFERRED}."]
+    for prefix, document in DOCUMENTS.items():
         here = [c for c in claims if c.id.startswith(f"{prefix}.")]
         files = ", ".join(f"`{file}`" for file in dict.fromkeys(module_of(c.check) for c in here))
-        lines += ["", f"### {title}", "", f"In {files}.", ""]
+        read = f" [The document]({document.url})." if document.url else ""
+        lines += ["", f"### {document.title}", "", f"In {files}.{read}", ""]
         lines += ["| claim | where | says | verdict |", "| --- | --- | --- | --- |"]
-        lines += [f"| `{c.id}` | {_cell(c.where)} | {_cell(c.says)} | {c.expects} |" for c in here]
+        lines += [f"| `{c.id}` | {_where(c)} | {_cell(c.says)} | {c.expects} |" for c in here]
     return "\n".join(lines)
 
 
@@ -44,6 +51,11 @@ def write(path: Path) -> int:
     claims = all_claims()
     write_text(path, f"{before}{BEGIN}\n\n{table(claims)}\n\n{END}{after}")
     return len(claims)
+
+
+def _where(one: Claim) -> str:
+    where = "".join(f"[{_cell(text)}]({url})" if url else _cell(text) for text, url in one.links)
+    return f"{where} *(inferred)*" if one.inferred else where
 
 
 def _cell(text: str) -> str:

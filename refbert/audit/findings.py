@@ -26,6 +26,10 @@ MEANINGS: Mapping[str, str] = {
 }
 
 
+class Unavailable(Exception):
+    """A check cannot run on this machine, for want of a library: no failure, and no agreement either."""
+
+
 class _Same:
     """Stands for "the document says what is on record"."""
 
@@ -70,16 +74,12 @@ class Value:
 
 @dataclass(frozen=True)
 class Finding:
-    """A verdict and the values it follows from.
-
-    who: party -> what it does. missing: what would decide it. here: it is missing on this machine, not from refbert.
-    """
+    """A verdict and the values it follows from. who: party -> what it does. missing: what would decide it."""
 
     verdict: Verdict
     values: tuple[Value, ...]
     who: Mapping[str, str] = field(default_factory=dict)
     missing: str = ""
-    here: bool = False
 
 
 # Keyword -> how a party is called.
@@ -123,11 +123,6 @@ def _as_claimed(values: Sequence[Value]) -> bool:
 def needs(missing: str, *values: Value) -> Finding:
     """Not decided for want of ``missing``; ``values`` are what could be looked at all the same."""
     return Finding("needs weights/data", values, missing=missing)
-
-
-def unavailable(library: str) -> Finding:
-    """Not decided on this machine, for want of a library: not a failure, and not agreement either."""
-    return Finding("needs weights/data", (), missing=library, here=True)
 
 
 def _near(a: Any, b: Any, within: float) -> bool:

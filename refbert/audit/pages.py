@@ -9,9 +9,10 @@ from importlib.resources import files
 from refbert import __version__
 from refbert.audit import witness
 from refbert.audit.findings import MEANINGS, Finding
-from refbert.audit.registry import DOCUMENTS, module_of
-from refbert.audit.running import Outcome, counts
-from refbert.audit.wording import show_claimed, show_expected, show_measured, summary
+from refbert.audit.registry import Claim, module_of
+from refbert.audit.running import Outcome, by_kind, counts
+from refbert.audit.sources import DOCUMENTS, KINDS, Document
+from refbert.audit.wording import INFERRED, parts, show_claimed, show_expected, show_measured, summary
 
 _SLUGS = {
     "agrees": "agrees", "deviates": "deviates", "wrong": "wrong", "needs weights/data": "needs",
@@ -39,8 +40,13 @@ def page(outcomes: Sequence[Outcome]) -> str:
         for slug, *_ in choices[1:]
     )
     record = "Every verdict is the one on record." if not changed else f"{changed} not as recorded."
-    meanings = "".join(f"<dt>{_text(v)}</dt><dd>{_text(m)}</dd>" for v, m in MEANINGS.items())
-    sections = "".join(_section(prefix, title, outcomes) for prefix, title in DOCUMENTS.items())
+    record += _unavailable(outcomes)
+    meanings = "".join(f"<dt>{_text(v)}</dt><dd>{_text(m)}</dd>" for v, m in {**MEANINGS, "inferred": INFERRED}.items())
+    kinds = "".join(
+        f"<dt>{_text(KINDS[kind])}</dt><dd>{_text(parts(some).strip())}</dd>"
+        for kind, some in by_kind(outcomes).items()
+    )
+    sections = "".join(_section(prefix, document, outcomes) for prefix, document in DOCUMENTS.items())
     return (
         "<!doctype html>\n"
         '<html lang="en"><head><meta charset="utf-8">'
@@ -50,28 +56,45 @@ def page(outcomes: Sequence[Outcome]) -> str:
         '<link rel="icon" href="data:,">'
         f"<title>refbert audit</title><style>{style}{hide}</style></head><body>{radios}"
         f"<header><h1>refbert audit</h1><p>{len(outcomes)} statements about BERT, each checked by running. {record} "
-        f"refbert {__version__}; Hugging Face is {_text(witness.name())}.</p>"
+        f"refbert {__version__}; Hugging Face's code is {_text(witness.name())}.</p><dl>{kinds}</dl>"
         f'<nav aria-label="verdicts">{labels}</nav><details><summary>What the verdicts mean</summary>'
         f"<dl>{meanings}</dl></details></header><main>{sections}</main></body></html>\n"
     )
 
 
-def _section(prefix: str, title: str, outcomes: Sequence[Outcome]) -> str:
+def _unavailable(outcomes: Sequence[Outcome]) -> str:
+    lacking = [outcome.lacking for outcome in outcomes if outcome.lacking]
+    return "".join(f" {lacking.count(what)} unavailable: needs {_text(what)}." for what in dict.fromkeys(lacking))
+
+
+def _section(prefix: str, document: Document, outcomes: Sequence[Outcome]) -> str:
     here = [o for o in outcomes if o.claim.id.startswith(f"{prefix}.")]
     if not here:
         return ""
-    return f'<section><h2 id="{prefix}">{_text(title)}</h2>{"".join(_claim(o) for o in here)}</section>'
+    title = _linked(document.title, document.url)
+    return f'<section><h2 id="{prefix}">{title}</h2>{"".join(_claim(o) for o in here)}</section>'
+
+
+def _linked(text: str, url: str) -> str:
+    return f'<a href="{_text(url)}">{_text(text)}</a>' if url else _text(text)
+
+
+def _where(one: Claim) -> str:
+    where = "".join(_linked(text, url) for text, url in one.links)
+    return f"{where} (inferred)" if one.inferred else where
 
 
 def _claim(outcome: Outcome) -> str:
     one, slug = outcome.claim, _SLUGS[outcome.verdict]
-    changed = "" if outcome.ok else f'<p class="changed">Not as recorded: on record is {_text(one.expects)}.</p>'
+    changed = (
+        "" if not outcome.changed else f'<p class="changed">Not as recorded: on record is {_text(one.expects)}.</p>'
+    )
     error = f'<p class="changed">{_text(outcome.error)}</p>' if outcome.error else ""
     return (
-        f'<details class="claim {slug}{"" if outcome.ok else " not-ok"}" id="{_text(one.id)}">'
+        f'<details class="claim {slug}{" not-ok" if outcome.changed else ""}" id="{_text(one.id)}">'
         f'<summary><span class="chip {slug}">{_text(outcome.verdict)}</span> <code>{_text(one.id)}</code>'
         f'<span class="says">{_text(one.says)}</span><span class="found">{_text(summary(outcome))}</span></summary>'
-        f'<div class="inside">{changed}{error}<p class="where">{_text(one.where)}</p><p>{_text(one.about)}</p>'
+        f'<div class="inside">{changed}{error}<p class="where">{_where(one)}</p><p>{_text(one.about)}</p>'
         f"{_finding(outcome.finding) if outcome.finding else ''}"
         f"<p>{_text(module_of(one.check))}</p><pre>{_text(one.code.rstrip())}</pre></div></details>"
     )

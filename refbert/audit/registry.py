@@ -8,21 +8,13 @@ import importlib
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from refbert.audit import sources
 from refbert.audit.findings import VERDICTS, Finding, Verdict
+from refbert.audit.sources import DOCUMENTS
 from refbert.errors import InputError
-
-# An id's first word -> the document that the claim is from, in the order of the report.
-DOCUMENTS: Mapping[str, str] = {
-    "bert": "Devlin et al. 2019, BERT (arXiv 1810.04805)",
-    "transformer": "Vaswani et al. 2017, Attention Is All You Need (arXiv 1706.03762), where BERT builds on it",
-    "google": "google-research/bert, the released code (commit eedf571)",
-    "hf": "Hugging Face transformers, against the paper and Google's code",
-    "costs": "Costs that follow from the papers' sizes",
-    "article": "A Chinese article on configuring BERT",
-}
 
 Check = Callable[..., Finding]
 
@@ -32,7 +24,8 @@ class Claim:
     """A checkable statement.
 
     where: the section of the document. says: the statement, in our words. expects: the verdict on record. check: takes
-    nothing, or a checkpoint's directory (or None) where weights would decide more.
+    nothing, or a checkpoint's directory (or None) where weights would decide more. inferred: the document does not say
+    it in so many words; it follows from what the document says, or readers take it for granted.
     """
 
     id: str
@@ -40,11 +33,22 @@ class Claim:
     says: str
     expects: Verdict
     check: Check
+    inferred: bool = False
 
     @property
     def document(self) -> str:
         """The title of the document that it is from."""
-        return DOCUMENTS[self.id.split(".")[0]]
+        return DOCUMENTS[self.id.split(".")[0]].title
+
+    @property
+    def kind(self) -> sources.Kind:
+        """As what its document is counted."""
+        return DOCUMENTS[self.id.split(".")[0]].kind
+
+    @property
+    def links(self) -> list[tuple[str, str]]:
+        """``where`` in pieces, each with the address where it is read, or ""."""
+        return sources.links(self.id, self.where)
 
     @property
     def about(self) -> str:
@@ -65,7 +69,7 @@ class Claim:
 _claims: dict[str, Claim] = {}
 
 
-def claim(id: str, *, where: str, says: str, expects: Verdict) -> Callable[[Check], Check]:
+def claim(id: str, *, where: str, says: str, expects: Verdict, inferred: bool = False) -> Callable[[Check], Check]:
     """Register a check; raises ValueError for an id that is taken or of no document, and for what is left out."""
 
     def register(check: Check) -> Check:
@@ -77,7 +81,8 @@ def claim(id: str, *, where: str, says: str, expects: Verdict) -> Callable[[Chec
             raise ValueError(f"claim {id}: no verdict {expects!r}")
         if not (where and says and inspect.getdoc(check)):
             raise ValueError(f"claim {id}: it needs where, says and a docstring")
-        _claims[id] = Claim(id, where, says, expects, check)
+        derived = DOCUMENTS[id.split(".")[0]].kind == "derived"
+        _claims[id] = Claim(id, where, says, expects, check, inferred or derived)
         return check
 
     return register

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from refbert import __version__
-from refbert.audit import shared, witness
-from refbert.audit.findings import SAME, VERDICTS, Finding, Value
+from refbert.audit import shared, sources, witness
+from refbert.audit.findings import SAME, VERDICTS, Finding, Unavailable, Value
 from refbert.audit.registry import Claim, module_of
 from refbert.errors import RefbertWarning
 from refbert.plain import plain
@@ -21,32 +21,39 @@ FORMAT = "refbert-audit/1"
 
 @dataclass(frozen=True)
 class Outcome:
-    """A claim and what its check came to. error: the exception that ended it, in one line; then there is no finding."""
+    """A claim and what its check came to.
+
+    error: the exception that ended it, in one line. lacking: what is not installed here, without which it cannot run.
+    With either there is no finding.
+    """
 
     claim: Claim
     finding: Finding | None
     error: str
+    lacking: str
     seconds: float
 
     @property
     def verdict(self) -> str:
         """The finding's, or "unavailable" for want of a library, or "error"."""
         if self.finding is None:
-            return "error"
-        return "unavailable" if self.finding.here else self.finding.verdict
+            return "unavailable" if self.lacking else "error"
+        return self.finding.verdict
 
     @property
     def ok(self) -> bool:
-        """Whether the verdict is the one on record, and every value too.
-
-        What a missing library leaves undecided is no failure; nor is a verdict where weights were given and agree.
-        """
+        """Whether the verdict is the one on record, and every value too; or weights were given, and agree."""
         found = self.finding
         if found is None:
             return False
-        if found.here or (self.claim.takes_model and found.verdict == "agrees"):
+        if self.claim.takes_model and found.verdict == "agrees":
             return True
         return found.verdict == self.claim.expects and all(v.holds for v in found.values)
+
+    @property
+    def changed(self) -> bool:
+        """Whether it is not as recorded, which what could not run here neither is nor is not."""
+        return not self.ok and not self.lacking
 
 
 def run(
@@ -69,16 +76,18 @@ def run(
 def _run(one: Claim, model: str | None) -> Outcome:
     started = time.perf_counter()
     finding: Finding | None = None
-    error = ""
+    error = lacking = ""
     with warnings.catch_warnings():
         # Checks provoke what users are warned of (fresh heads, [UNK], cut texts), and other libraries chatter.
         warnings.simplefilter("ignore", RefbertWarning)
         warnings.filterwarnings("ignore", module=r"torch|transformers")
         try:
             finding = one.check(model) if one.takes_model else one.check()
+        except Unavailable as problem:
+            lacking = str(problem)
         except Exception as problem:  # noqa: BLE001 - whatever it is, it is this claim's outcome and nobody else's
             error = f"{type(problem).__name__}: {' '.join(str(problem).split())}"
-    return Outcome(one, finding, error, time.perf_counter() - started)
+    return Outcome(one, finding, error, lacking, time.perf_counter() - started)
 
 
 def counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
@@ -86,7 +95,15 @@ def counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
     found = Counter(outcome.verdict for outcome in outcomes)
     out: dict[str, int] = {verdict: found[verdict] for verdict in VERDICTS}
     out |= {other: found[other] for other in ("unavailable", "error") if found[other]}
-    return out | {"not as recorded": sum(not outcome.ok for outcome in outcomes)}
+    return out | {"not as recorded": sum(outcome.changed for outcome in outcomes)}
+
+
+def by_kind(outcomes: Sequence[Outcome]) -> dict[sources.Kind, dict[str, int]]:
+    """Kind of document (`refbert.audit.sources.KINDS`) -> its `counts`, so that no article is counted as a paper."""
+    found: dict[sources.Kind, list[Outcome]] = {kind: [] for kind in sources.KINDS}
+    for outcome in outcomes:
+        found[outcome.claim.kind].append(outcome)
+    return {kind: counts(some) for kind, some in found.items() if some}
 
 
 def as_data(outcomes: Sequence[Outcome], *, model: str | None = None) -> dict[str, Any]:
@@ -97,6 +114,7 @@ def as_data(outcomes: Sequence[Outcome], *, model: str | None = None) -> dict[st
         "hugging_face": witness.name(),
         "model": model,
         "counts": counts(outcomes),
+        "counts_by_kind": by_kind(outcomes),
         "claims": [_claim_data(outcome) for outcome in outcomes],
     }
 
@@ -106,15 +124,18 @@ def _claim_data(outcome: Outcome) -> dict[str, Any]:
     return {
         "id": one.id,
         "document": one.document,
+        "kind": one.kind,
         "where": one.where,
+        "links": [{"text": text, "url": url} for text, url in one.links if url],
+        "inferred": one.inferred,
         "says": one.says,
         "about": one.about,
         "recorded": one.expects,
         "verdict": outcome.verdict,
-        "as_recorded": outcome.ok,
+        "as_recorded": None if outcome.lacking else outcome.ok,
         "values": [_value_data(v) for v in found.values] if found else [],
         "who": dict(found.who) if found else {},
-        "missing": (found.missing or None) if found else None,
+        "missing": (found.missing if found else outcome.lacking) or None,
         "error": outcome.error or None,
         "file": module_of(one.check),
         "code": one.code,

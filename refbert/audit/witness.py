@@ -1,4 +1,4 @@
-"""Hugging Face transformers as a witness where it is installed; where it is not, refbert's "hf" profile does."""
+"""Hugging Face transformers as a witness, where it is installed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from refbert.audit.findings import Unavailable
 from refbert.audit.shared import shared
 from refbert.batching import Batch
 from refbert.checkpoint.export import architectures
@@ -18,18 +19,18 @@ from refbert.config import BertConfig
 from refbert.model import Model
 from refbert.presets import preset
 
-STAND_IN = "refbert, profile hf (transformers is not installed)"
+LIBRARIES = ("transformers", "torch")
 
 
-def installed() -> bool:
-    """Whether transformers and PyTorch are there to be run."""
-    return find_spec("transformers") is not None and find_spec("torch") is not None
+def lacking() -> tuple[str, ...]:
+    """Those of the two libraries that are not installed here."""
+    return tuple(name for name in LIBRARIES if find_spec(name) is None)
 
 
 def name() -> str:
-    """Who speaks for Hugging Face here."""
-    if not installed():
-        return STAND_IN
+    """Who speaks for Hugging Face here, with the release; or that nobody does."""
+    if lacking():
+        return "not installed"
     try:
         return f"transformers {version('transformers')}"
     except PackageNotFoundError:
@@ -37,9 +38,18 @@ def name() -> str:
 
 
 def library(module: str = "transformers") -> Any:
-    """A module of transformers or PyTorch; nothing is asked of the network."""
+    """A module of transformers or PyTorch; nothing is asked of the network.
+
+    Raises `Unavailable` where either is not installed, or does not work: nothing else stands in for them.
+    """
+    missing = lacking()
+    if missing:
+        raise Unavailable(f"{' and '.join(missing)} (pip install {' '.join(missing)})")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    return importlib.import_module(module)
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise Unavailable(f"{module}, which is installed but cannot be imported ({error})") from None
 
 
 def class_of(heads: Sequence[str]) -> Any:

@@ -17,7 +17,7 @@ from refbert.errors import InputError
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from refbert.audit import Outcome
+    from refbert.audit import Claim, Outcome
 
 # How a verdict looks on a terminal.
 STYLES = {
@@ -48,7 +48,8 @@ def audit(
     Without arguments: all claims. An ID such as bert.params.large shows one claim in full, with its code; a GROUP such
     as bert. or bert.masking. several.
 
-    Exit status: 0 every verdict is the one on record, 1 some is not, 2 bad usage.
+    Exit status: 0 every verdict is the one on record, 1 some is not, 2 bad usage, or some claim is unavailable: it is
+    about Hugging Face's code, and transformers or PyTorch is not installed here.
     """
     from refbert.audit import run, select
 
@@ -60,7 +61,7 @@ def audit(
     chosen = select(claims)
     if listing:
         for one in chosen:
-            click.echo(f"{one.id:36} {one.expects:18} {one.says}")
+            click.echo(f"{one.id:36} {one.expects + _mark(one):19} {one.says}")
         return 0
     require_directories(html_file)
     if model is not None:
@@ -83,7 +84,17 @@ def audit(
         _show_one(outcomes[0])
     else:
         _show_all(outcomes, seconds)
-    return 0 if all(outcome.ok for outcome in outcomes) else 1
+    lacking = [outcome.lacking for outcome in outcomes if outcome.lacking]
+    for what in dict.fromkeys(lacking):
+        click.echo(f"refbert: {lacking.count(what)} of {len(outcomes)} claims unavailable: needs {what}", err=True)
+    if any(outcome.changed for outcome in outcomes):
+        return 1
+    return 2 if lacking else 0
+
+
+def _mark(one: Claim) -> str:
+    """What tells a claim that no document makes in so many words."""
+    return "*" if one.inferred else ""
 
 
 def _require_checkpoint(model: str) -> None:
@@ -94,7 +105,8 @@ def _require_checkpoint(model: str) -> None:
 
 def _show_all(outcomes: Sequence[Outcome], seconds: float) -> None:
     from refbert.audit import counts, witness
-    from refbert.audit.wording import summary
+    from refbert.audit.running import by_kind
+    from refbert.audit.wording import INFERRED, parts, summary
 
     for document in dict.fromkeys(outcome.claim.document for outcome in outcomes):
         table = Table(document, bold=True)
@@ -108,16 +120,20 @@ def _show_all(outcomes: Sequence[Outcome], seconds: float) -> None:
             table.add_row(outcome.claim.id, _word(outcome), outcome.claim.where, summary(outcome))
         print_table(table)
     for outcome in outcomes:
-        if not outcome.ok:
-            say(
+        if outcome.changed:
+            click.echo(
                 f"NOT AS RECORDED  {outcome.claim.id}: {outcome.verdict}, on record: {outcome.claim.expects}; "
                 f"{summary(outcome)}"
             )
-    numbers = counts(outcomes)
-    changed = numbers.pop("not as recorded")
-    parts = ", ".join(f"{n} {verdict}" for verdict, n in numbers.items())
-    say(f"{len(outcomes)} claims in {seconds:.1f} s: {parts}; Hugging Face is {witness.name()}")
-    say("every verdict is the one on record" if not changed else f"{changed} not as recorded")
+    click.echo(f"{len(outcomes)} claims in {seconds:.1f} s; Hugging Face's code is {witness.name()}")
+    for kind, numbers in by_kind(outcomes).items():
+        click.echo(f"{kind:8} {parts(numbers)}")
+    inferred = sum(outcome.claim.inferred for outcome in outcomes)
+    if inferred:
+        click.echo(f"* {inferred} are inferred: {INFERRED}")
+    changed = counts(outcomes)["not as recorded"]
+    which = "every other verdict" if any(outcome.lacking for outcome in outcomes) else "every verdict"
+    click.echo(f"{which} is the one on record" if not changed else f"{changed} not as recorded")
 
 
 def _word(outcome: Outcome) -> Text:
@@ -125,18 +141,26 @@ def _word(outcome: Outcome) -> Text:
     from rich.text import Text
 
     short = {"needs weights/data": "needs data"}.get(outcome.verdict, outcome.verdict)
-    style = STYLES[outcome.verdict]
-    return Text(short, style) if outcome.ok else Text(f"{short} ≠", "bold reverse red")
+    if outcome.changed:
+        return Text(f"{short} ≠", "bold reverse red")
+    return Text(short + _mark(outcome.claim), STYLES[outcome.verdict])
 
 
 def _show_one(outcome: Outcome) -> None:
     from refbert.audit.registry import module_of
-    from refbert.audit.wording import show_claimed, show_expected, show_measured
+    from refbert.audit.wording import INFERRED, show_claimed, show_expected, show_measured
 
     one, found = outcome.claim, outcome.finding
-    click.echo(f"{one.id}\n{one.document}, {one.where}\n\n    {one.says}\n")
-    record = "as on record" if outcome.ok else f"NOT AS RECORDED: on record is {one.expects}"
-    click.echo(f"verdict: {outcome.verdict} ({record})")
+    click.echo(f"{one.id}\n{one.document}, {one.where}")
+    for url in dict.fromkeys(url for _, url in one.links if url):
+        click.echo(f"source: {url}")
+    click.echo(f"\n    {one.says}\n")
+    if one.inferred:
+        click.echo(f"inferred: {INFERRED}")
+    record = "as on record" if outcome.ok else f"on record is {one.expects}"
+    click.echo(f"verdict: {outcome.verdict} ({'NOT AS RECORDED: ' if outcome.changed else ''}{record})")
+    if outcome.lacking:
+        click.echo(f"needs {outcome.lacking}")
     if outcome.error:
         click.echo(f"error: {outcome.error}")
     if found is not None and found.missing:

@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from html.parser import HTMLParser
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from refbert.audit import Value, agrees, all_claims, counts, deviates, needs, re
 from refbert.audit.documentation import BEGIN, END, table
 from refbert.audit.findings import VERDICTS
 from refbert.audit.pages import page
-from refbert.audit.running import FORMAT, as_data
+from refbert.audit.running import FORMAT, as_data, by_kind
+from refbert.audit.sources import DOCUMENTS, KINDS, links
 from refbert.audit.wording import show
 from refbert.errors import InputError
 
@@ -25,7 +27,7 @@ CLAIMS = all_claims()
 class TestRegister:
     def test_how_many(self):
         assert len(CLAIMS) >= 200
-        for document in registry.DOCUMENTS:
+        for document in DOCUMENTS:
             assert sum(c.id.startswith(f"{document}.") for c in CLAIMS) >= 5, document
 
     @pytest.mark.parametrize("one", CLAIMS, ids=lambda c: c.id)
@@ -37,6 +39,44 @@ class TestRegister:
         assert one.expects in VERDICTS
         assert one.code.lstrip().startswith(("@claim", "def"))
         assert (ROOT / registry.module_of(one.check)).is_file()
+
+    def test_the_sources_are_links(self):
+        """All but the article's, which is not published, and what is derived."""
+        for one in CLAIMS:
+            assert "".join(text for text, _ in one.links) == one.where
+            urls = [url for _, url in one.links if url]
+            assert all(re.fullmatch(r"https://(arxiv\.org/abs|github\.com)/[\w./-]+(#L\d+)?", url) for url in urls)
+            assert bool(urls) is not (one.kind == "article" or one.where.startswith("(")), one.id
+
+    @pytest.mark.parametrize(("id", "where", "expected"), [
+        ("bert.x", "§3 fn 3", [("§3 fn 3", "arxiv.org/abs/1810.04805v2")]),
+        ("google.x", "modeling.py, gelu", [("modeling.py", "/modeling.py#L264"), (", gelu", "")]),
+        ("google.x", "run_pretraining.py, optimization.py",
+         [("run_pretraining.py", "/run_pretraining.py"), (", ", ""), ("optimization.py", "/optimization.py")]),
+        ("hf.x", "optimization.py, get", [("optimization.py", "v5.24.0/src/transformers/optimization.py"),
+                                          (", get", "")]),
+        ("bert.x", "README of the release", [("README", "/README.md"), (" of the release", "")]),
+        ("costs.x", "(derived)", [("(derived)", "")]), ("article.x", "input", [("input", "")]),
+    ])  # fmt: skip
+    def test_links(self, id, where, expected):
+        found = links(id, where)
+        assert [text for text, _ in found] == [text for text, _ in expected]
+        for (_, url), (_, end) in zip(found, expected, strict=True):
+            assert bool(url) is bool(end)
+            assert url.endswith(end)
+
+    def test_what_no_document_says_outright_is_marked(self):
+        marked = {c.id for c in CLAIMS if c.inferred}
+        assert {c.id for c in CLAIMS if c.kind == "derived"} <= marked
+        assert all(c.inferred for c in CLAIMS if "(implied)" in c.where or c.says.startswith("As in "))
+        assert {"bert.params.tied", "bert.params.layer", "google.tokenizer.sigma"} <= marked
+        assert "bert.params.large" not in marked
+
+    def test_the_article_is_counted_apart(self):
+        assert [c.kind for c in CLAIMS].count("article") == sum(c.id.startswith("article.") for c in CLAIMS)
+        readme = (ROOT / "README.md").read_text(encoding="utf-8")
+        (said,) = re.findall(r"(\d+) claims", readme)
+        assert int(said) == sum(c.kind != "article" for c in CLAIMS)
 
     def test_no_two_say_the_same(self):
         said = [(c.where, c.says) for c in CLAIMS]
@@ -150,7 +190,7 @@ class TestWholeRun:
                 assert len(outcome.finding.missing) > 10
 
     def test_hugging_face_claims_say_who_was_run(self, whole):
-        assert witness.installed()
+        assert not witness.lacking()
         parties = {v.by for o in whole[0] if o.claim.id.startswith("hf.") and o.finding for v in o.finding.values}
         assert witness.name() in parties
         assert all(p == witness.name() or p.startswith("refbert") for p in parties)
@@ -164,17 +204,34 @@ class TestWholeRun:
                 assert json.loads(json.dumps(again[one["id"]])) == one
 
 
-def test_without_transformers_the_stand_in_is_named(monkeypatch):
-    """What needs both sides is unavailable, no failure; the rest is run against refbert's profile, and says so."""
-    monkeypatch.setattr(witness, "installed", lambda: False)
+@pytest.mark.parametrize("missing", [("transformers",), ("torch",), ("transformers", "torch")])
+def test_without_transformers_nothing_stands_in_for_it(monkeypatch, missing):
+    """What is about Hugging Face's code is unavailable: neither agreement nor a failure."""
+    monkeypatch.setattr(witness, "find_spec", lambda name: None if name in missing else find_spec(name))
     outcomes = run(select(["hf"]))
-    by = {o.claim.id: o for o in outcomes}
-    assert by["hf.forward"].verdict == "unavailable"
-    assert all(o.ok for o in outcomes), [(o.claim.id, o.error) for o in outcomes if not o.ok]
-    assert counts(outcomes)["unavailable"] == 3
-    parties = {v.by for o in outcomes if o.finding for v in o.finding.values}
-    assert witness.STAND_IN in parties
-    assert not any(p.startswith("transformers ") for p in parties)
+    apart = [o for o in outcomes if o.verdict != "unavailable"]
+    assert [(o.claim.id, o.verdict) for o in apart] == [("hf.integration", "needs weights/data")]
+    for one in outcomes:
+        if one not in apart:
+            assert (one.ok, one.changed, one.finding) == (False, False, None)
+            assert one.lacking == f"{' and '.join(missing)} (pip install {' '.join(missing)})"
+    numbers = counts(outcomes)
+    assert (numbers["unavailable"], numbers["agrees"], numbers["not as recorded"]) == (len(outcomes) - 1, 0, 0)
+    data = as_data(outcomes)
+    assert data["hugging_face"] == "not installed"
+    assert {c["as_recorded"] for c in data["claims"] if c["verdict"] == "unavailable"} == {None}
+    assert missing[0] in data["claims"][0]["missing"]
+    assert f"{len(outcomes) - 1} unavailable: needs {missing[0]}" in page(outcomes)
+
+
+def test_a_library_that_cannot_be_imported_is_unavailable_too(monkeypatch):
+    def broken(name):
+        raise ImportError("libfoo.so: no such file")
+
+    monkeypatch.setattr(witness.importlib, "import_module", broken)
+    (outcome,) = run(select(["hf.gelu"]))
+    assert outcome.verdict == "unavailable"
+    assert outcome.lacking == "torch, which is installed but cannot be imported (libfoo.so: no such file)"
 
 
 def test_an_exception_is_that_claims_outcome(monkeypatch):
@@ -191,13 +248,16 @@ def test_an_exception_is_that_claims_outcome(monkeypatch):
 class TestJson:
     def test_schema(self, whole):
         data = as_data(whole[0])
-        assert set(data) == {"format", "refbert", "hugging_face", "model", "counts", "claims"}
+        assert set(data) == {"format", "refbert", "hugging_face", "model", "counts", "counts_by_kind", "claims"}
         assert data["format"] == FORMAT
         assert set(data["counts"]) == {*VERDICTS, "not as recorded"}
+        assert list(data["counts_by_kind"]) == list(KINDS)
+        for verdict, n in data["counts"].items():
+            assert n == sum(some[verdict] for some in data["counts_by_kind"].values())
         for one in data["claims"]:
             assert set(one) == {
-                "id", "document", "where", "says", "about", "recorded", "verdict", "as_recorded", "values", "who",
-                "missing", "error", "file", "code",
+                "id", "document", "kind", "where", "links", "inferred", "says", "about", "recorded", "verdict",
+                "as_recorded", "values", "who", "missing", "error", "file", "code",
             }  # fmt: skip
             assert one["as_recorded"] is True
             for v in one["values"]:
@@ -212,12 +272,13 @@ class TestJson:
 class _Tags(HTMLParser):
     def __init__(self):
         super().__init__()
-        self.seen, self.ids, self.references = [], [], []
+        self.seen, self.ids, self.references, self.links = [], [], [], []
 
     def handle_starttag(self, tag, attrs):
         self.seen.append(tag)
         self.ids += [value for name, value in attrs if name == "id"]
-        self.references += [value for name, value in attrs if name in ("href", "src", "srcset", "action", "data")]
+        named = [value for name, value in attrs if name in ("href", "src", "srcset", "action", "data")]
+        (self.links if tag == "a" else self.references).extend(named)
 
 
 class TestPage:
@@ -226,6 +287,9 @@ class TestPage:
         tags = _Tags()
         tags.feed(text)
         assert tags.references == ["data:,"]  # the empty icon
+        assert set(tags.links) == {url for c in CLAIMS for _, url in c.links if url} | {
+            d.url for d in DOCUMENTS.values() if d.url
+        }
         assert not {"script", "img", "iframe", "object", "embed", "video", "audio"}.intersection(tags.seen)
         style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)[1]
         assert "url(" not in style
@@ -239,6 +303,13 @@ class TestPage:
         assert [i for i in tags.ids if "." in i] == [c.id for c in CLAIMS]
         assert len(set(tags.ids)) == len(tags.ids)
         assert text.count("<pre>") == len(CLAIMS)
+
+    def test_it_says_what_is_inferred_and_counts_by_kind(self, whole):
+        text = page(whole[0])
+        assert text.count(" (inferred)</p>") == sum(c.inferred for c in CLAIMS)
+        for kind, numbers in by_kind(whole[0]).items():
+            assert f"<dt>{KINDS[kind]}</dt><dd>".replace("'", "&#x27;") in text
+            assert f"{numbers['agrees']} agrees" in text
 
     def test_text_is_escaped(self, whole, monkeypatch):
         outcomes = run(select(["bert.masking.rate"]))

@@ -96,6 +96,36 @@ def test_a_vocabulary_is_enough_for_the_claim_that_reads_it_alone(capsys, tmp_pa
     assert "verdict: wrong" in out
 
 
+def test_what_is_unavailable_is_one_line_and_status_2(capsys, monkeypatch):
+    """The rest is reported; and a verdict that is not as recorded counts for more."""
+    from refbert.audit import witness
+
+    monkeypatch.setattr(witness, "find_spec", lambda name: None)
+    code, out, err = here(capsys, "hf.gelu", "hf.params", "article.params")
+    assert code == 2
+    assert err == "refbert: 2 of 4 claims unavailable: needs transformers and torch (pip install transformers torch)\n"
+    assert "code       2: 2 unavailable\n" in out
+    assert "article    2: 1 agrees, 1 wrong\n" in out
+    assert "every other verdict is the one on record" in out
+    code, out, _ = here(capsys, "hf.gelu")
+    assert (code, "verdict: unavailable (on record is agrees)" in out) == (2, True)
+    assert here(capsys, "hf.gelu", "--json")[0] == 2
+    assert here(capsys, "hf.integration")[0] == 0
+    monkeypatch.setattr("refbert.parameters._dense", lambda name, n_in, n_out: {f"{name}.weight": (n_out, n_in)})
+    assert here(capsys, "hf.gelu", "bert.params.large")[0] == 1
+
+
+def test_links_and_what_is_inferred(capsys):
+    code, out, _ = here(capsys, "bert.params.tied")
+    assert code == 0
+    assert "source: https://arxiv.org/abs/1810.04805v2\n" in out
+    assert "inferred: no document says it in so many words" in out
+    assert "inferred" not in here(capsys, "bert.params.large")[1]
+    _, out, _ = here(capsys, "bert.params")
+    assert "agrees*" in out
+    assert "* 3 are inferred" in out
+
+
 def test_list_runs_nothing(capsys):
     code, out, _ = here(capsys, "--list")
     assert code == 0

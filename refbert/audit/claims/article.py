@@ -40,7 +40,7 @@ def example_shape() -> Finding:
 
 
 @claim(
-    "article.example.ids", where="worked example", expects="needs weights/data",
+    "article.example.ids", where="worked example", expects="needs weights/data", inferred=True,
     says="The sentence's ids in bert-base-chinese are 101 2769 1599 3614 1391 5741 3362 102.",
 )  # fmt: skip
 def example_ids(directory: str | None) -> Finding:

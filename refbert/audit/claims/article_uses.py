@@ -96,7 +96,7 @@ def params() -> Finding:
 
 
 @claim(
-    "article.params.chinese", where="sizes, worked example", expects="wrong",
+    "article.params.chinese", where="sizes, worked example", expects="wrong", inferred=True,
     says="The model of the example is one of those 110M.",
 )  # fmt: skip
 def params_chinese() -> Finding:

@@ -62,7 +62,7 @@ def finetune_grid() -> Finding:
 
 
 @claim(
-    "bert.finetune.grid-glue", where="§4.1 against A.3", expects="wrong",
+    "bert.finetune.grid-glue", where="§4.1 against A.3", expects="wrong", inferred=True,
     says="The rates that were tried for GLUE are those of the appendix.",
 )  # fmt: skip
 def finetune_grid_glue() -> Finding:
@@ -74,7 +74,7 @@ def finetune_grid_glue() -> Finding:
 
 
 @claim(
-    "bert.finetune.grid-squad2", where="§4.3 against A.3", expects="wrong",
+    "bert.finetune.grid-squad2", where="§4.3 against A.3", expects="wrong", inferred=True,
     says="SQuAD 2.0 was fine-tuned with a batch size of the appendix.",
 )  # fmt: skip
 def finetune_grid_squad2() -> Finding:
@@ -352,7 +352,7 @@ def ner_no_crf() -> Finding:
 
 
 @claim(
-    "bert.ner.cased", where="§5.3", expects="agrees",
+    "bert.ner.cased", where="§5.3", expects="agrees", inferred=True,
     says="Named entities need a cased model.",
 )  # fmt: skip
 def ner_cased() -> Finding:

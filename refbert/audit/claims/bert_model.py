@@ -57,7 +57,7 @@ def sizes_feed_forward() -> Finding:
 
 
 @claim(
-    "bert.sizes.heads-divide", where="§3", expects="agrees",
+    "bert.sizes.heads-divide", where="§3", expects="agrees", inferred=True,
     says="H is shared out among A heads: 64 features for each, in both sizes.",
 )  # fmt: skip
 def sizes_heads_divide() -> Finding:
@@ -96,7 +96,7 @@ def params_large() -> Finding:
 
 
 @claim(
-    "bert.params.paper-vocabulary", where="§3", expects="deviates",
+    "bert.params.paper-vocabulary", where="§3", expects="deviates", inferred=True,
     says="The 340M of BERT large go with a vocabulary of 30,000 pieces.",
 )  # fmt: skip
 def params_paper_vocabulary() -> Finding:
@@ -126,7 +126,7 @@ def params_vocabulary() -> Finding:
 
 
 @claim(
-    "bert.params.layer", where="§3", expects="agrees",
+    "bert.params.layer", where="§3", expects="agrees", inferred=True,
     says="A layer is four H×H projections, two feed-forward matrices of 4H, their biases and two LayerNorms.",
 )  # fmt: skip
 def params_layer() -> Finding:
@@ -141,7 +141,7 @@ def params_layer() -> Finding:
 
 
 @claim(
-    "bert.params.tied", where="§3.1", expects="agrees",
+    "bert.params.tied", where="§3.1", expects="agrees", inferred=True,
     says="The masked-LM output layer over the vocabulary adds no matrix of its own: it is the embedding table.",
 )  # fmt: skip
 def params_tied() -> Finding:
@@ -296,7 +296,7 @@ def encoder_bidirectional() -> Finding:
 
 
 @claim(
-    "bert.encoder.padding", where="§3 (implied)", expects="agrees",
+    "bert.encoder.padding", where="§3 (implied)", expects="agrees", inferred=True,
     says="Padding changes nothing for the tokens that are there.",
 )  # fmt: skip
 def encoder_padding() -> Finding:
@@ -314,7 +314,7 @@ def encoder_padding() -> Finding:
 
 
 @claim(
-    "bert.encoder.layer-norms", where="§3 (by reference to Vaswani)", expects="agrees",
+    "bert.encoder.layer-norms", where="§3 (by reference to Vaswani)", expects="agrees", inferred=True,
     says="A layer has two sublayers, each with a residual connection and a LayerNorm.",
 )  # fmt: skip
 def encoder_layer_norms() -> Finding:
@@ -342,7 +342,7 @@ def encoder_gelu() -> Finding:
 
 
 @claim(
-    "bert.encoder.gelu-form", where="A.2", expects="deviates",
+    "bert.encoder.gelu-form", where="A.2", expects="deviates", inferred=True,
     says="GELU is one function, the same in all code.",
 )  # fmt: skip
 def encoder_gelu_form() -> Finding:

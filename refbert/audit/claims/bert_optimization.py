@@ -130,7 +130,7 @@ def optimizer_weight_decay() -> Finding:
 
 
 @claim(
-    "bert.optimizer.l2", where="A.2", expects="deviates",
+    "bert.optimizer.l2", where="A.2", expects="deviates", inferred=True,
     says="The decay is L2: a penalty whose gradient goes through Adam.",
 )  # fmt: skip
 def optimizer_l2() -> Finding:
@@ -186,7 +186,7 @@ def dropout_places() -> Finding:
 
 
 @claim(
-    "bert.dropout.inference", where="A.2 (implied)", expects="agrees",
+    "bert.dropout.inference", where="A.2 (implied)", expects="agrees", inferred=True,
     says="Dropout is for training alone; inference is deterministic.",
 )  # fmt: skip
 def dropout_inference() -> Finding:

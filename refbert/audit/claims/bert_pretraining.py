@@ -58,7 +58,7 @@ def _full(seen: dict[str, np.ndarray]) -> list[int]:
 
 
 @claim(
-    "bert.masking.512", where="§3.1", expects="agrees",
+    "bert.masking.512", where="§3.1", expects="agrees", inferred=True,
     says="15% of 512 tokens are 77.",
 )  # fmt: skip
 def masking_512() -> Finding:
@@ -114,7 +114,7 @@ def masking_unchanged_predicted() -> Finding:
 
 
 @claim(
-    "bert.masking.no-specials", where="§3.1", expects="agrees",
+    "bert.masking.no-specials", where="§3.1", expects="agrees", inferred=True,
     says="Words are masked, never [CLS], [SEP] or padding.",
 )  # fmt: skip
 def masking_no_specials() -> Finding:
@@ -256,7 +256,7 @@ def loss_sum() -> Finding:
 
 
 @claim(
-    "bert.loss.initial", where="§3.1 (implied)", expects="agrees",
+    "bert.loss.initial", where="§3.1 (implied)", expects="agrees", inferred=True,
     says="Before training all words and both orders are about equally likely: the loss is near ln V + ln 2.",
 )  # fmt: skip
 def loss_initial() -> Finding:
@@ -273,7 +273,7 @@ def loss_initial() -> Finding:
 
 
 @claim(
-    "bert.loss.gradients", where="§3.1", expects="agrees",
+    "bert.loss.gradients", where="§3.1", expects="agrees", inferred=True,
     says="Both objectives train the whole encoder.",
 )  # fmt: skip
 def loss_gradients() -> Finding:

@@ -50,7 +50,7 @@ def table1_average() -> Finding:
 
 
 @claim(
-    "bert.table1.average-of-tasks", where="Table 1", expects="wrong",
+    "bert.table1.average-of-tasks", where="Table 1", expects="wrong", inferred=True,
     says="The average is one of eight tasks.",
 )  # fmt: skip
 def table1_average_of_tasks() -> Finding:
@@ -106,7 +106,7 @@ def table1_large_better() -> Finding:
 
 
 @claim(
-    "bert.table6.parameters", where="Table 6", expects="agrees",
+    "bert.table6.parameters", where="Table 6", expects="agrees", inferred=True,
     says="The models of the size ablation grow from row to row.",
 )  # fmt: skip
 def table6_parameters() -> Finding:
@@ -120,7 +120,7 @@ def table6_parameters() -> Finding:
 
 
 @claim(
-    "bert.table6.heads-free", where="Table 6", expects="agrees",
+    "bert.table6.heads-free", where="Table 6", expects="agrees", inferred=True,
     says="3 and 12 heads of the same width are models of the same size.",
 )  # fmt: skip
 def table6_heads_free() -> Finding:
@@ -150,7 +150,7 @@ def table6_four_datasets() -> Finding:
 
 
 @claim(
-    "bert.table6.sst", where="Table 6 against Table 5", expects="wrong",
+    "bert.table6.sst", where="Table 6 against Table 5", expects="wrong", inferred=True,
     says="Base has one development accuracy on SST-2.",
 )  # fmt: skip
 def table6_sst() -> Finding:
@@ -174,7 +174,7 @@ def table7_features() -> Finding:
 
 
 @claim(
-    "bert.table8.shares", where="Table 8", expects="agrees",
+    "bert.table8.shares", where="Table 8", expects="agrees", inferred=True,
     says="The three shares of each masking strategy make up the whole.",
 )  # fmt: skip
 def table8_shares() -> Finding:
@@ -183,7 +183,7 @@ def table8_shares() -> Finding:
 
 
 @claim(
-    "bert.table8.first-row", where="Table 8 against Tables 5 and 7", expects="wrong",
+    "bert.table8.first-row", where="Table 8 against Tables 5 and 7", expects="wrong", inferred=True,
     says="The first row, the strategy that BERT uses, has base's scores of the other tables.",
 )  # fmt: skip
 def table8_first_row() -> Finding:

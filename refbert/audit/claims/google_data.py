@@ -46,7 +46,7 @@ def masked(lengths: list[int], **settings: object) -> tuple[np.ndarray, np.ndarr
 
 
 @claim(
-    "google.masking.count", where="create_pretraining_data.py", expects="agrees",
+    "google.masking.count", where="create_pretraining_data.py, create_masked_lm_predictions", expects="agrees",
     says="min(max_predictions, max(1, round(0.15·n))) are chosen; n counts [CLS] and [SEP]; halves go to even.",
 )  # fmt: skip
 def masking_count() -> Finding:
@@ -60,7 +60,7 @@ def masking_count() -> Finding:
 
 
 @claim(
-    "google.masking.vocabulary", where="create_pretraining_data.py", expects="agrees",
+    "google.masking.vocabulary", where="create_pretraining_data.py, create_masked_lm_predictions", expects="agrees",
     says="The random word is drawn from the whole vocabulary, special tokens too.",
 )  # fmt: skip
 def masking_vocabulary() -> Finding:
@@ -110,7 +110,7 @@ def instances_short() -> Finding:
 
 
 @claim(
-    "google.instances.ten-tries", where="create_pretraining_data.py", expects="agrees",
+    "google.instances.ten-tries", where="create_pretraining_data.py, create_instances_from_document", expects="agrees",
     says="Another document is looked for ten times; then the same one may serve as random.",
 )  # fmt: skip
 def instances_ten_tries() -> Finding:
@@ -135,7 +135,7 @@ def instances_ten_tries() -> Finding:
 
 
 @claim(
-    "google.instances.put-back", where="create_pretraining_data.py", expects="agrees",
+    "google.instances.put-back", where="create_pretraining_data.py, create_instances_from_document", expects="agrees",
     says="Sentences that a random B displaced are used for the next example.",
 )  # fmt: skip
 def instances_put_back() -> Finding:
@@ -176,7 +176,7 @@ def instances_truncation() -> Finding:
 
 
 @claim(
-    "google.instances.static", where="create_pretraining_data.py, --dupe_factor", expects="deviates",
+    "google.instances.static", where="create_pretraining_data.py, --dupe_factor", expects="deviates", inferred=True,
     says="A sequence is masked anew whenever it is shown.",
 )  # fmt: skip
 def instances_static() -> Finding:

@@ -82,7 +82,7 @@ def init_rest() -> Finding:
 
 
 @claim(
-    "google.type-vocabulary", where="modeling.py, BertConfig", expects="deviates",
+    "google.type-vocabulary", where="modeling.py, BertConfig", expects="deviates", inferred=True,
     says="As in the paper, there are two segments.",
 )  # fmt: skip
 def type_vocabulary() -> Finding:
@@ -156,7 +156,7 @@ def dropout_gelu() -> Finding:
 
 
 @claim(
-    "google.dropout.order", where="modeling.py", expects="agrees",
+    "google.dropout.order", where="modeling.py, embedding_postprocessor and transformer_model", expects="agrees",
     says="Dropout comes behind the embeddings' LayerNorm, and before the residual addition of each sublayer.",
 )  # fmt: skip
 def dropout_order() -> Finding:
@@ -216,7 +216,7 @@ def mlm_head() -> Finding:
 
 
 @claim(
-    "google.mlm.denominator", where="run_pretraining.py, get_masked_lm_output", expects="deviates",
+    "google.mlm.denominator", where="run_pretraining.py, get_masked_lm_output", expects="deviates", inferred=True,
     says="As in the paper, the masked-LM loss is a mean over the masked positions.",
 )  # fmt: skip
 def mlm_denominator() -> Finding:
@@ -307,7 +307,7 @@ def extract_features() -> Finding:
 
 
 @claim(
-    "google.span.outside", where="run_squad.py, compute_loss", expects="deviates",
+    "google.span.outside", where="run_squad.py, compute_loss", expects="deviates", inferred=True,
     says="The span loss is averaged alike by Google and Hugging Face, also where a window does not hold the answer.",
 )  # fmt: skip
 def span_outside() -> Finding:

@@ -23,7 +23,7 @@ def pieces(text: str, vocabulary: Sequence[str], *, profile: str = "google", low
 
 
 @claim(
-    "google.tokenizer.own-test", where="tokenization_test.py", expects="agrees",
+    "google.tokenizer.own-test", where="tokenization_test.py, test_full_tokenizer", expects="agrees",
     says="\"UNwantéd,running\" becomes the ids 7 4 5 10 8 9 of a vocabulary of eleven pieces.",
 )  # fmt: skip
 def own_test() -> Finding:
@@ -110,7 +110,7 @@ def cleaning() -> Finding:
 
 
 @claim(
-    "google.tokenizer.long-words", where="tokenization.py, max_input_chars_per_word", expects="deviates",
+    "google.tokenizer.long-words", where="tokenization.py, max_input_chars_per_word", expects="deviates", inferred=True,
     says="A word is cut into pieces, however long it is.",
 )  # fmt: skip
 def long_words() -> Finding:
@@ -127,7 +127,7 @@ def long_words() -> Finding:
 
 
 @claim(
-    "google.tokenizer.mask-literal", where="tokenization.py, BasicTokenizer", expects="deviates",
+    "google.tokenizer.mask-literal", where="tokenization.py, BasicTokenizer", expects="deviates", inferred=True,
     says="\"[MASK]\" in a text is the mask token.",
 )  # fmt: skip
 def mask_literal() -> Finding:
@@ -143,7 +143,7 @@ def mask_literal() -> Finding:
 
 
 @claim(
-    "google.tokenizer.sigma", where="tokenization.py (Python's lower)", expects="deviates",
+    "google.tokenizer.sigma", where="tokenization.py (Python's lower)", expects="deviates", inferred=True,
     says="Google and Hugging Face lower-case alike.",
 )  # fmt: skip
 def sigma() -> Finding:

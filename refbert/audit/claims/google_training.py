@@ -27,7 +27,7 @@ ADAM: dict[str, Any] = {"beta1": 0.9, "beta2": 0.999, "weight_decay": 0.0}
 
 
 @claim(
-    "google.adam.bias-correction", where="optimization.py", expects="deviates",
+    "google.adam.bias-correction", where="optimization.py, AdamWeightDecayOptimizer", expects="deviates", inferred=True,
     says="As in Adam, which the paper names, the moments are divided by 1 − βᵗ.",
 )  # fmt: skip
 def adam_bias_correction() -> Finding:
@@ -50,7 +50,7 @@ def adam_bias_correction() -> Finding:
 
 
 @claim(
-    "google.adam.epsilon", where="optimization.py", expects="agrees",
+    "google.adam.epsilon", where="optimization.py, AdamWeightDecayOptimizer", expects="agrees",
     says="ε = 1e-6 is added to √v, outside the root.",
 )  # fmt: skip
 def adam_epsilon() -> Finding:
@@ -81,7 +81,7 @@ def adam_exclusions() -> Finding:
 
 
 @claim(
-    "google.adam.own-test", where="optimization_test.py", expects="agrees",
+    "google.adam.own-test", where="optimization_test.py, test_adam", expects="agrees",
     says="From [0.1, −0.2, −0.1], 100 steps at rate 0.2 on a squared error reach [0.4, 0.2, −0.5] within 0.01.",
 )  # fmt: skip
 def adam_own_test() -> Finding:
@@ -101,7 +101,7 @@ def adam_own_test() -> Finding:
 
 
 @claim(
-    "google.clip", where="optimization.py", expects="agrees",
+    "google.clip", where="optimization.py, create_optimizer", expects="agrees",
     says="Gradients are clipped together, to a global norm of 1.",
 )  # fmt: skip
 def clip() -> Finding:
@@ -119,7 +119,7 @@ def clip() -> Finding:
 
 
 @claim(
-    "google.schedule.jump", where="optimization.py, create_optimizer", expects="deviates",
+    "google.schedule.jump", where="optimization.py, create_optimizer", expects="deviates", inferred=True,
     says="As in the paper, the rate decays linearly from where the warmup ends.",
 )  # fmt: skip
 def schedule_jump() -> Finding:
@@ -136,7 +136,7 @@ def schedule_jump() -> Finding:
 
 
 @claim(
-    "google.schedule.first", where="optimization.py", expects="agrees",
+    "google.schedule.first", where="optimization.py, create_optimizer", expects="agrees",
     says="The first update has rate 0: it moves the moments, and no weight.",
 )  # fmt: skip
 def schedule_first() -> Finding:

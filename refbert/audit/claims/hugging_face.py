@@ -1,4 +1,7 @@
-"""Hugging Face transformers: where it follows Google, where it does not. Run where it is installed, and said so."""
+"""Hugging Face transformers: where it follows Google, where it does not.
+
+It is run beside refbert in every claim. Where it is not installed these claims are unavailable.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import numpy as np
 
 from refbert import ops
 from refbert.audit import witness
-from refbert.audit.findings import Finding, Value, agrees, deviates, needs, unavailable
+from refbert.audit.findings import Finding, Value, agrees, deviates, needs
 from refbert.audit.registry import claim
 from refbert.audit.shared import (
     BERT,
@@ -19,6 +22,7 @@ from refbert.audit.shared import (
     PRETRAINING,
     SIZES,
     SPECIALS,
+    Watching,
     batch,
     dropout_sites,
     masked_labels,
@@ -38,8 +42,6 @@ from refbert.profiles import HF
 from refbert.tokenization import Tokenizer
 from refbert.training.pretraining_settings import Settings
 
-LACKING = "transformers and PyTorch, to be run beside refbert (pip install transformers torch)"
-
 
 def by() -> str:
     """Who speaks for Hugging Face."""
@@ -57,25 +59,20 @@ def params() -> Finding:
         ("question_answering",): (False, 108_893_186), ("sequence_classification",): (True, 109_483_778),
     }  # fmt: skip
     ours = [count(preset(BERT), heads, pooler=pooler) for heads, (pooler, _) in kinds.items()]
-    theirs, large = ours, count(preset(LARGE))
-    if witness.installed():
-        theirs = [witness.parameter_count(heads, BERT) for heads in kinds]
-        large = witness.parameter_count((), LARGE)
+    theirs = [witness.parameter_count(heads, BERT) for heads in kinds]
     return agrees(
         Value("base, five classes", theirs, [n for _, n in kinds.values()], by=by()),
         Value("the same, refbert's count", ours, [n for _, n in kinds.values()]),
-        Value("large", large, 335_141_888, by=by()),
+        Value("large", witness.parameter_count((), LARGE), count(preset(LARGE)), by=by()),
     )
 
 
 @claim(
-    "hf.forward", where="modeling_bert.py", expects="agrees",
+    "hf.forward", where="modeling_bert.py", expects="agrees", inferred=True,
     says="With the same weights profile hf computes what Hugging Face computes.",
 )  # fmt: skip
 def forward() -> Finding:
     """A random pretraining model in float64, eager attention, rows with padding: both heads' logits."""
-    if not witness.installed():
-        return unavailable(LACKING)
     one, rows = model(PRETRAINING), batch(ragged=True)
     ours, theirs = one(rows), witness.outputs(witness.twin(one), rows)
     words = ours.logits["masked_lm"] - theirs.prediction_logits.numpy()
@@ -87,13 +84,11 @@ def forward() -> Finding:
 
 
 @claim(
-    "hf.gradients", where="modeling_bert.py and PyTorch's autograd", expects="agrees",
+    "hf.gradients", where="modeling_bert.py and PyTorch's autograd", expects="agrees", inferred=True,
     says="And its gradients are refbert's.",
 )  # fmt: skip
 def gradients() -> Finding:
     """Loss and all gradients of a random pretraining model, against PyTorch's autograd."""
-    if not witness.installed():
-        return unavailable(LACKING)
     torch = witness.library("torch")
     one, rows = model(PRETRAINING), batch(ragged=True)
     labels = {"labels": masked_labels(rows), "next_sentence_label": next_sentence_labels(rows)}
@@ -118,10 +113,8 @@ def gradients() -> Finding:
 def gelu() -> Finding:
     """Its activation on a grid, against refbert's two forms."""
     x = np.linspace(-6, 6, 24_001)
-    y = ops.gelu(x, form="erf")[0]
-    if witness.installed():
-        torch = witness.library("torch")
-        y = witness.library("transformers.activations").ACT2FN["gelu"](torch.tensor(x)).numpy()
+    torch = witness.library("torch")
+    y = witness.library("transformers.activations").ACT2FN["gelu"](torch.tensor(x)).numpy()
     apart = [float(np.abs(y - ops.gelu(x, form=form)[0]).max()) for form in ("erf", "tanh")]
     return agrees(
         Value("from erf", apart[0], 0.0, within=1e-15, by=by()),
@@ -130,7 +123,7 @@ def gelu() -> Finding:
 
 
 @claim(
-    "hf.mask.nothing-visible", where="modeling_bert.py, eager attention", expects="deviates",
+    "hf.mask.nothing-visible", where="modeling_bert.py, eager attention", expects="deviates", inferred=True,
     says="As in Google's code, a row without a visible key attends as if nothing were masked.",
 )  # fmt: skip
 def mask_nothing_visible() -> Finding:
@@ -144,42 +137,43 @@ def mask_nothing_visible() -> Finding:
         assert found is not None
         return np.asarray(found[0][2])
 
-    hf = attention("hf", dead)
-    if witness.installed():
-        theirs = witness.twin(model(config=SIZES.replace(hidden_act="relu")))
-        hf = theirs(**witness.tensors(dead), output_attentions=True).attentions[0][2].detach().numpy()
+    theirs = witness.twin(model(config=SIZES.replace(hidden_act="relu")))
+    hf = theirs(**witness.tensors(dead), output_attentions=True).attentions[0][2].detach().numpy()
     same = np.abs(attention("google", dead) - attention("google", rows)).max()
     return deviates(
         Value("largest |p − 1/S|", np.abs(hf - 1 / 11).max(), 0.0, within=1e-12, by=by()),
         Value("it is as if nothing were masked", bool(np.allclose(hf, attention("hf", rows))), False, claimed=True,
               by=by()),
+        Value("refbert's − Hugging Face's", np.abs(attention("hf", dead) - hf).max(), 0.0, within=1e-12,
+              by="refbert, profile hf"),
         Value("Google's − unmasked", same, 0.0, within=1e-10, by="refbert, profile google"),
         google="as if nothing were masked", hf="uniform, 1/S (eager); the smallest finite number is added",
     )  # fmt: skip
 
 
 @claim(
-    "hf.mask.sdpa", where="modeling_bert.py, sdpa against eager", expects="deviates",
+    "hf.mask.sdpa", where="modeling_bert.py, sdpa against eager", expects="deviates", inferred=True,
     says="Hugging Face's attention implementations are interchangeable.",
 )  # fmt: skip
 def mask_sdpa() -> Finding:
-    """The same model with both, rows with and without a visible key."""
-    if not witness.installed():
-        return unavailable(LACKING)
+    """The same model with both, rows with and without a visible key; profile hf does as eager does."""
     rows = batch()
     dead = Batch(rows.input_ids, rows.token_type_ids, np.array([[1] * 11, [1] * 8 + [0] * 3, [0] * 11]))
-    found = [witness.outputs(witness.twin(model(), attn_implementation=kind), dead).last_hidden_state.numpy()
+    one = model()
+    found = [witness.outputs(witness.twin(one, attn_implementation=kind), dead).last_hidden_state.numpy()
              for kind in ("eager", "sdpa")]  # fmt: skip
     apart = np.abs(found[0] - found[1]).max(axis=(1, 2))
+    ours = np.abs(one(dead).last_hidden_state - found[0]).max()
     return deviates(
         Value("rows with a visible key", apart[:2].max(), 0.0, within=1e-12, by=by()),
         Value("a row without one differs", bool(apart[2] > 1e-3), True, claimed=False, by=by()),
+        Value("profile hf − eager, all rows", ours, 0.0, within=1e-12, by="refbert, profile hf"),
         hf="eager: uniform; sdpa: a boolean mask, whose empty row PyTorch fills in its own way",
     )
 
 
 @claim(
-    "hf.mlm.no-targets", where="modeling_bert.py, BertForMaskedLM", expects="deviates",
+    "hf.mlm.no-targets", where="modeling_bert.py, BertForMaskedLM", expects="deviates", inferred=True,
     says="As in Google's code, a batch without targets has a masked-LM loss of 0.",
 )  # fmt: skip
 def mlm_no_targets() -> Finding:
@@ -187,55 +181,54 @@ def mlm_no_targets() -> Finding:
     one, rows = model(("masked_lm",)), batch()
     none = np.full(rows.shape, IGNORE)
     ours = one.loss_and_gradients(rows, none)[0]
-    theirs = math.nan
-    if witness.installed():
-        theirs = float(witness.outputs(witness.twin(one), rows, labels=none).loss)
+    theirs = float(witness.outputs(witness.twin(one), rows, labels=none).loss)
     return deviates(
-        Value("Hugging Face's loss", theirs, math.nan, claimed=0.0,
-              by=by() if witness.installed() else "on record (transformers is not installed)"),
+        Value("Hugging Face's loss", theirs, math.nan, claimed=0.0, by=by()),
         Value("refbert's, profile hf", ours, 0.0, by="refbert, profile hf"),
         google="0", hf="NaN (0/0)", refbert="0",
     )  # fmt: skip
 
 
 @claim(
-    "hf.mlm.all-positions", where="modeling_bert.py, BertForMaskedLM", expects="deviates",
+    "hf.mlm.all-positions", where="modeling_bert.py, BertForMaskedLM", expects="deviates", inferred=True,
     says="As in Google's code, only the masked positions are projected onto the vocabulary.",
 )  # fmt: skip
 def mlm_all_positions() -> Finding:
-    """Rows of logits for a batch of 33 positions, 8 of them labelled."""
-    one, rows = model(("masked_lm",)), batch()
+    """Rows of logits for a batch of 33 positions, 8 of them labelled; and rows that refbert's loss is made of."""
+    watching, rows = Watching(), batch()
+    one = model(("masked_lm",), backend=watching)
     labels = masked_labels(rows)
-    theirs = list(one(rows).logits["masked_lm"].shape[:2])
-    if witness.installed():
-        theirs = list(witness.outputs(witness.twin(one), rows, labels=labels).logits.shape[:2])
+    theirs = witness.outputs(witness.twin(one), rows, labels=labels).logits.shape[:2]
+    one.loss_and_gradients(rows, labels)
+    ours = next(shapes[0] for name, shapes, _ in watching.calls if name == "cross_entropy")
     return deviates(
         Value("rows of logits", math.prod(theirs), 33, claimed=int((labels != IGNORE).sum()), by=by()),
+        Value("refbert's in training: rows, words", ours, [8, SIZES.vocab_size]),
         google="gathers the masked positions first", hf="projects all and ignores −100",
         refbert="gathers in training; all for those who ask for logits",
     )  # fmt: skip
 
 
 @claim(
-    "hf.init", where="modeling_bert.py, _init_weights", expects="deviates",
+    "hf.init", where="modeling_bert.py, _init_weights", expects="deviates", inferred=True,
     says="As in Google's code, weights start from a truncated normal of deviation 0.02.",
 )  # fmt: skip
 def init() -> Finding:
     """Fresh word embeddings of 3,000 × 96: their deviation, their largest, and the row of the padding token."""
     config = SIZES.replace(vocab_size=3000, hidden_size=96)
     name = "bert.embeddings.word_embeddings.weight"
-    w = initialize({name: (3000, 96)}, config, seed=0, profile=HF)[name]
-    if witness.installed():
-        witness.library("torch").manual_seed(0)
-        w = witness.library().BertModel(witness.config_of(config)).embeddings.word_embeddings.weight.detach().numpy()
-    rest = w[1:]
+    ours = initialize({name: (3000, 96)}, config, seed=0, profile=HF)[name]
+    witness.library("torch").manual_seed(0)
+    theirs = witness.library().BertModel(witness.config_of(config)).embeddings.word_embeddings.weight.detach().numpy()
     return deviates(
-        Value("deviation", float(rest.std()), 0.02, within=6 * 0.02 / math.sqrt(2 * rest.size), by=by()),
-        Value("largest is beyond two deviations", bool(np.abs(rest).max() > 0.06), True, claimed=False, by=by()),
-        Value("padding's row", float(np.abs(w[0]).max()), 0.0, by=by()),
+        *(value for w, who in ((theirs, by()), (ours, "refbert, profile hf")) for value in (
+            Value("deviation", float(w[1:].std()), 0.02, within=6 * 0.02 / math.sqrt(2 * w[1:].size), by=who),
+            Value("largest is beyond three deviations", bool(np.abs(w).max() > 0.06), True, claimed=False, by=who),
+            Value("padding's row", float(np.abs(w[0]).max()), 0.0, by=who),
+        )),
         google="truncated: true deviation 0.0176",
         hf="not truncated: 0.02; the padding row is 0",
-    )
+    )  # fmt: skip
 
 
 @claim(
@@ -246,21 +239,18 @@ def schedule() -> Finding:
     """Its multiplier around the end of a warmup of 10,000 steps and in the middle, of 1,000,000."""
     steps = (0, 9_999, 10_000, 505_000, 1_000_000)
     ours = Settings(files=("x",), steps=1_000_000, learning_rate=1.0, profile="hf")
-    found = [ours.rate(step) for step in steps]
-    expected = list(found)
-    if witness.installed():
-        torch = witness.library("torch")
-        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-        made = witness.library().get_linear_schedule_with_warmup(optimizer, 10_000, 1_000_000)
-        found = [float(made.lr_lambdas[0](step)) for step in steps]
+    torch = witness.library("torch")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    made = witness.library().get_linear_schedule_with_warmup(optimizer, 10_000, 1_000_000)
+    expected = [0.0, 0.9999, 1.0, 0.5, 0.0]
     return agrees(
-        Value("multipliers", found, [0.0, 0.9999, 1.0, 0.5, 0.0], within=1e-15, by=by()),
-        Value("refbert's, profile hf", expected, [0.0, 0.9999, 1.0, 0.5, 0.0], within=1e-15, by="refbert, profile hf"),
+        Value("multipliers", [float(made.lr_lambdas[0](step)) for step in steps], expected, within=1e-15, by=by()),
+        Value("refbert's", [ours.rate(step) for step in steps], expected, within=1e-15, by="refbert, profile hf"),
     )
 
 
 @claim(
-    "hf.collator", where="data_collator.py, DataCollatorForLanguageModeling", expects="deviates",
+    "hf.collator", where="data_collator.py, DataCollatorForLanguageModeling", expects="deviates", inferred=True,
     says="As in Google's code, a fixed number of tokens of each sequence is masked.",
 )  # fmt: skip
 def collator() -> Finding:
@@ -269,34 +259,38 @@ def collator() -> Finding:
     ids = np.full((B, S), tokenizer().library.token_to_id("w1"))
     ids[:, 0], ids[:, -1] = tokenizer().cls_id, tokenizer().sep_id
     special = np.isin(ids, (tokenizer().cls_id, tokenizer().sep_id))
-    if witness.installed():
-        transformers = witness.library()
-        wrapped = transformers.PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer().library,
-            **{f"{r}_token": f"[{r.upper()}]" for r in ("unk", "cls", "sep", "pad", "mask")},
-        )
-        collate = transformers.DataCollatorForLanguageModeling(wrapped, mlm_probability=0.15, seed=1)
-        labels = collate([{"input_ids": row} for row in ids.tolist()])["labels"].numpy()
-    else:
-        draws = np.random.default_rng(1).random((B, 3, S))
-        settings = Pretraining(masking="independent")
-        _, labels = mask_batch(ids, special, np.full(B, S), draws, settings, mask_id=tokenizer().mask_id,
-                               continues=np.zeros(tokenizer().vocab_size, dtype=bool))  # fmt: skip
-    n = (labels != IGNORE).sum(axis=1)
+    transformers = witness.library()
+    wrapped = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer().library,
+        **{f"{r}_token": f"[{r.upper()}]" for r in ("unk", "cls", "sep", "pad", "mask")},
+    )
+    collate = transformers.DataCollatorForLanguageModeling(wrapped, mlm_probability=0.15, seed=1)
+    theirs = collate([{"input_ids": row} for row in ids.tolist()])["labels"].numpy()
+    draws = np.random.default_rng(1).random((B, 3, S))
+    whole_words = np.zeros(tokenizer().vocab_size, dtype=bool)
+    settings = Pretraining(masking="independent")
+    _, ours = mask_batch(
+        ids, special, np.full(B, S), draws, settings, mask_id=tokenizer().mask_id, continues=whole_words
+    )
+
+    def values(labels: np.ndarray, who: str) -> list[Value]:
+        n = (labels != IGNORE).sum(axis=1)
+        return [
+            Value("mean share of words", n.mean() / 98, 0.15, within=spread(0.15, 98 * B), by=who),
+            # A sample variance of n normal numbers is off by σ²√(2/n).
+            Value("variance", n.var(), 98 * 0.15 * 0.85, within=6 * 12.5 * math.sqrt(2 / B), claimed=0.0, by=who),
+            Value("on [CLS] or [SEP]", int((labels[special] != IGNORE).sum()), 0, by=who),
+        ]
+
     return deviates(
-        Value("mean share of words", n.mean() / 98, 0.15, within=spread(0.15, 98 * B), by=by()),
-        # A sample variance of n normal numbers is off by σ²√(2/n).
-        Value("variance", n.var(), 98 * 0.15 * 0.85, within=6 * 12.5 * math.sqrt(2 / B), claimed=0.0, by=by()),
-        Value("on [CLS] or [SEP]", int((labels[special] != IGNORE).sum()), 0, by=by()),
+        *values(theirs, by()), *values(ours, 'refbert, masking="independent"'),
         google="a fixed number, at most max_predictions",
         hf="a toss for every token",
-    )
+    )  # fmt: skip
 
 
 def their_tokenizer(pieces: list[str]) -> Any:
-    """Hugging Face's BertTokenizer of a vocabulary file, or refbert's of profile hf."""
-    if not witness.installed():
-        return None
+    """Hugging Face's BertTokenizer of a vocabulary file."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
         return witness.library().BertTokenizer.from_pretrained(folder)
@@ -311,11 +305,14 @@ def hf_tokenizer() -> Finding:
     vocabulary = [*SPECIALS, "a", "##a", "mask", "[", "]"]
     made = their_tokenizer(vocabulary)
     ours = Tokenizer.from_vocabulary(vocabulary, profile=HF)
-    found = []
-    for text in ("a" * 100, "a" * 101, "a [MASK]"):
-        tokens = made.tokenize(text) if made else ours.encode([text], max_length=512)[0].tokens[1:-1]
-        found.append([len(tokens), tokens[-1]])
-    return agrees(Value("pieces, and the last", found, [[100, "##a"], [1, "[UNK]"], [2, "[MASK]"]], by=by()))
+    texts = ("a" * 100, "a" * 101, "a [MASK]")
+    found = {
+        by(): [made.tokenize(text) for text in texts],
+        "refbert, profile hf": [e.tokens[1:-1] for e in ours.encode(texts, max_length=512)],
+    }
+    expected = [[100, "##a"], [1, "[UNK]"], [2, "[MASK]"]]
+    return agrees(*(Value("pieces, and the last", [[len(tokens), tokens[-1]] for tokens in all_], expected, by=who)
+                    for who, all_ in found.items()))  # fmt: skip
 
 
 @claim(
@@ -326,8 +323,8 @@ def type_vocabulary() -> Finding:
     """The default of its configuration class, and of refbert's."""
     from refbert.config import BertConfig
 
-    theirs = witness.library().BertConfig().type_vocab_size if witness.installed() else BertConfig().type_vocab_size
-    return agrees(Value("segments", theirs, 2, by=by()))
+    theirs = witness.library().BertConfig().type_vocab_size
+    return agrees(Value("segments", theirs, 2, by=by()), Value("refbert's", BertConfig().type_vocab_size, 2))
 
 
 @claim(
@@ -337,10 +334,7 @@ def type_vocabulary() -> Finding:
 def dropout_tags() -> Finding:
     """Its module in front of the classifier, and the place that refbert draws a mask for."""
     rate = next(rate for site, rate, _ in dropout_sites(("token_classification",)) if site == "classifier")
-    theirs = rate
-    if witness.installed():
-        made = witness.library().BertForTokenClassification(witness.config_of(SIZES))
-        theirs = float(made.dropout.p)
+    theirs = float(witness.library().BertForTokenClassification(witness.config_of(SIZES)).dropout.p)
     return agrees(Value("rate", theirs, 0.1, by=by()), Value("refbert's", rate, 0.1))
 
 
@@ -351,9 +345,7 @@ def dropout_tags() -> Finding:
 def names() -> Finding:
     """The names of its pretraining class, against refbert's; and old names, without the prefix, read as new."""
     ours = set(shapes(SIZES, PRETRAINING))
-    theirs = ours
-    if witness.installed():
-        theirs = {n for n, _ in witness.library().BertForPreTraining(witness.config_of(SIZES)).named_parameters()}
+    theirs = {n for n, _ in witness.library().BertForPreTraining(witness.config_of(SIZES)).named_parameters()}
     old = {to_hugging_face(n, prefix=False, old=True) for n in ours}
     return agrees(
         Value("names that only one has", sorted(theirs ^ ours), [], by=by()),

@@ -69,7 +69,7 @@ def dropout_residual() -> Finding:
 
 
 @claim(
-    "transformer.dropout.attention", where="§5.4", expects="deviates",
+    "transformer.dropout.attention", where="§5.4", expects="deviates", inferred=True,
     says="Those are all the places of dropout.",
 )  # fmt: skip
 def dropout_attention() -> Finding:
