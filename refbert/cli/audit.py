@@ -121,19 +121,19 @@ def _show_all(outcomes: Sequence[Outcome], seconds: float) -> None:
         print_table(table)
     for outcome in outcomes:
         if outcome.changed:
-            click.echo(
+            say(
                 f"NOT AS RECORDED  {outcome.claim.id}: {outcome.verdict}, on record: {outcome.claim.expects}; "
                 f"{summary(outcome)}"
             )
-    click.echo(f"{len(outcomes)} claims in {seconds:.1f} s; Hugging Face's code is {witness.name()}")
+    say(f"{len(outcomes)} claims in {seconds:.1f} s; Hugging Face's code is {witness.name()}")
     for kind, numbers in by_kind(outcomes).items():
-        click.echo(f"{kind:8} {parts(numbers)}")
+        say(f"{kind:8}{parts(numbers)}")
     inferred = sum(outcome.claim.inferred for outcome in outcomes)
     if inferred:
-        click.echo(f"* {inferred} are inferred: {INFERRED}")
+        say(f"* {inferred} are inferred: {INFERRED}")
     changed = counts(outcomes)["not as recorded"]
     which = "every other verdict" if any(outcome.lacking for outcome in outcomes) else "every verdict"
-    click.echo(f"{which} is the one on record" if not changed else f"{changed} not as recorded")
+    say(f"{which} is the one on record" if not changed else f"{changed} not as recorded")
 
 
 def _word(outcome: Outcome) -> Text:
@@ -151,12 +151,15 @@ def _show_one(outcome: Outcome) -> None:
     from refbert.audit.wording import INFERRED, show_claimed, show_expected, show_measured
 
     one, found = outcome.claim, outcome.finding
-    click.echo(f"{one.id}\n{one.document}, {one.where}")
+    say(one.id)
+    say(f"{one.document}, {one.where}")
     for url in dict.fromkeys(url for _, url in one.links if url):
         click.echo(f"source: {url}")
-    click.echo(f"\n    {one.says}\n")
+    click.echo()
+    say(f"    {one.says}")
+    click.echo()
     if one.inferred:
-        click.echo(f"inferred: {INFERRED}")
+        say(f"inferred: {INFERRED}")
     record = "as on record" if outcome.ok else f"on record is {one.expects}"
     click.echo(f"verdict: {outcome.verdict} ({'NOT AS RECORDED: ' if outcome.changed else ''}{record})")
     if outcome.lacking:
@@ -177,5 +180,7 @@ def _show_one(outcome: Outcome) -> None:
             table.add_row(*cells, style="" if v.holds else "bold red")
         print_table(table)
     for party, does in (found.who if found else {}).items():
-        click.echo(f"    {party}: {does}")
-    click.echo(f"\n{one.about}\n\n{module_of(one.check)}:\n\n{one.code.rstrip()}")
+        say(f"    {party}: {does}")
+    for paragraph in ("", *one.about.split("\n\n")):
+        say(" ".join(paragraph.split()))
+    click.echo(f"\n{module_of(one.check)}:\n\n{one.code.rstrip()}")

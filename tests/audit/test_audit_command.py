@@ -104,8 +104,8 @@ def test_what_is_unavailable_is_one_line_and_status_2(capsys, monkeypatch):
     code, out, err = here(capsys, "hf.gelu", "hf.params", "article.params")
     assert code == 2
     assert err == "refbert: 2 of 4 claims unavailable: needs transformers and torch (pip install transformers torch)\n"
-    assert "code       2: 2 unavailable\n" in out
-    assert "article    2: 1 agrees, 1 wrong\n" in out
+    assert "code      2: 2 unavailable\n" in out
+    assert "article   2: 1 agrees, 1 wrong\n" in out
     assert "every other verdict is the one on record" in out
     code, out, _ = here(capsys, "hf.gelu")
     assert (code, "verdict: unavailable (on record is agrees)" in out) == (2, True)
