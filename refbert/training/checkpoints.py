@@ -87,6 +87,11 @@ def saved(directory: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
+def updates_of(place: Path) -> int:
+    """The updates that a checkpoint's name stands for."""
+    return int(place.name.removeprefix("step-"))
+
+
 def read_state(place: Path) -> State:
     """What the checkpoint says of itself; raises `CheckpointError` if that cannot be read."""
     try:

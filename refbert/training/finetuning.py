@@ -37,7 +37,7 @@ from refbert.training.metrics import Metrics, Update
 from refbert.training.optimizer import Optimizer
 from refbert.training.page import write_page
 from refbert.training.precision import MixedPrecision
-from refbert.training.run import RunDirectory, check_checkpoint, versions
+from refbert.training.run import RunDirectory, agreed, check_checkpoint, versions
 from refbert.training.schedule import learning_rate
 from refbert.training.task_model import begin, features
 
@@ -110,41 +110,41 @@ def finetune(
     metric = settings.metric or main_score(settings.task, labels)
     _check_metric(settings, labels, dev)
     examples = features(settings, data, model)
-    new = not run.path.exists()
-    try:
-        with run.lock():
-            if not run.holds_run():
-                run.begin(settings.to_json(), {
-                    "kind": "finetuning", "labels": list(labels), "examples": len(data), "features": len(examples),
-                    "versions": versions(model.backend),
-                })  # fmt: skip
-            outcomes: list[Outcome] = []
-            tokenizer, ready = model.tokenizer, [model]
-            del model  # the first run's alone: it must not stay while the others are trained
-            for plan in plans:
-                one = _Run(run, settings, plan, labels, examples, dev, metric, tokenizer)
-                first = ready.pop() if ready else None
-                outcome = one.go(first, on_begin, on_update, on_score, stop, alone=len(plans) == 1)
-                del first
-                if outcome is None:
-                    return Result(tuple(outcomes), None, metric, run.path)
-                outcomes.append(outcome)
-                _keep_best(run, outcomes, metric)
-            best = _best(outcomes, metric)
-            if best is None:
-                raise NotFinite(f"no run ended well; the last: {outcomes[-1].failed}", 0, None)
-            if best.scores and best.scores[metric] is None:
-                warnings.warn(
-                    f"{metric} is undefined in every epoch of every run, so it decides nothing: the last epoch of the "
-                    "first run is taken",
-                    RefbertWarning,
-                    stacklevel=2,
-                )
-            _export(run, best)
-            return Result(tuple(outcomes), best, metric, run.path)
-    finally:
-        if new and not run.holds_run():
-            shutil.rmtree(run.path, ignore_errors=True)
+    with run.owned():
+        if resume and run.holds_run():
+            agreed(run.read()["settings"], settings.to_json(), free=FREE, where=run.path)
+        else:
+            refuse_what_is_there(directory)  # again: another may have been here since
+            run.prepare()
+            run.begin(settings.to_json(), {
+                "kind": "finetuning", "labels": list(labels), "examples": len(data), "features": len(examples),
+                "versions": versions(model.backend),
+            })  # fmt: skip
+        outcomes: list[Outcome] = []
+        tokenizer, ready = model.tokenizer, [model]
+        del model  # the first run's alone: it must not stay while the others are trained
+        for plan in plans:
+            one = _Run(run, settings, plan, labels, examples, dev, metric, tokenizer)
+            first = ready.pop() if ready else None
+            outcome = one.go(first, on_begin, on_update, on_score, stop, alone=len(plans) == 1)
+            del first
+            if outcome is None:
+                return Result(tuple(outcomes), None, metric, run.path)
+            outcomes.append(outcome)
+            run.check()
+            _keep_best(run, outcomes, metric)
+        best = _best(outcomes, metric)
+        if best is None:
+            raise NotFinite(f"no run ended well; the last: {outcomes[-1].failed}", 0, None)
+        if best.scores and best.scores[metric] is None:
+            warnings.warn(
+                f"{metric} is undefined in every epoch of every run, so it decides nothing: the last epoch of the "
+                "first run is taken",
+                RefbertWarning,
+                stacklevel=2,
+            )
+        _export(run, outcomes, best)
+        return Result(tuple(outcomes), best, metric, run.path)
 
 
 class _Run:
@@ -161,7 +161,7 @@ class _Run:
         metric: str,
         tokenizer: Any,
     ) -> None:
-        self.place = RunDirectory(whole.path / "runs" / plan.name)
+        self.whole, self.place = whole, RunDirectory(whole.path / "runs" / plan.name)
         self.settings, self.plan, self.labels, self.dev, self.metric = settings, plan, labels, dev, metric
         self.source = Epochs(examples, tokenizer, batch_size=plan.batch_size, seed=plan.seed)
         self.scores = self.place.path / "scores.json"
@@ -214,6 +214,7 @@ class _Run:
         metrics = Metrics(self.place.metrics, first=optimizer.updates)
 
         def add(update: Update) -> None:
+            self.whole.check()
             metrics.add(update)
             if (update.step + 1) % settings.save_every == 0:
                 self._prune(told)
@@ -326,15 +327,17 @@ def _keep_best(run: RunDirectory, outcomes: Sequence[Outcome], metric: str) -> N
                 _delete(place)
 
 
-def _export(run: RunDirectory, best: Outcome) -> None:
+def _export(run: RunDirectory, outcomes: Sequence[Outcome], best: Outcome) -> None:
     """The best's model files to the top, each whole; then the checkpoint is let go."""
     place = run.path / "runs" / best.name / "checkpoints" / f"step-{best.updates:08d}"
     try:
         if place.is_dir():  # else it has been exported already
             _copy(place, run.path)
             _delete(place)
-        for checkpoints in (run.path / "runs").glob("*/checkpoints"):
-            shutil.rmtree(checkpoints)
+        for outcome in outcomes:
+            checkpoints = run.path / "runs" / outcome.name / "checkpoints"
+            if checkpoints.is_dir():
+                shutil.rmtree(checkpoints)
     except OSError as error:
         raise CheckpointError(f"{run.path}: cannot be written ({error.strerror}); go on with --resume") from None
 

@@ -30,7 +30,7 @@ from refbert.training.optimizer import Optimizer
 from refbert.training.page import write_page
 from refbert.training.precision import MixedPrecision
 from refbert.training.pretraining_settings import FREE, Settings
-from refbert.training.run import RunDirectory, check_checkpoint, versions
+from refbert.training.run import RunDirectory, agreed, check_checkpoint, versions
 
 if TYPE_CHECKING:
     from refbert.data import PretrainingSource, Store
@@ -81,11 +81,11 @@ def pretrain(
         if first:
             if not resume:
                 run.refuse_what_is_there()
-            new = not run.path.exists()
-            stack.enter_context(run.lock())
-            if new:
-                stack.callback(_remove_unused, run)
-            if not run.holds_run():
+            stack.enter_context(run.owned())
+            if resume and run.holds_run():
+                agreed(run.read()["settings"], settings.to_json(), free=FREE, where=run.path)
+            else:
+                run.prepare()
                 _prepare(run, settings, say)
         processes.check_same("settings", repr(settings))  # the others come here when the first is ready
         tokenizer = _tokenizer(run.tokenizer, settings)
@@ -120,6 +120,7 @@ def pretrain(
             processes=processes, on_update=log.add if log else None, stop=stop,
         )  # fmt: skip
         if first and done >= settings.steps:
+            run.check()
             model.save(run.path, overwrite=True)
     return Result(done, settings.steps, run.path)
 
@@ -135,6 +136,7 @@ class _Log:
         self._drawn = time.monotonic()
 
     def add(self, update: Update) -> None:
+        self._run.check()
         self._metrics.add(update)
         if time.monotonic() - self._drawn > _REDRAW:
             self._page()
@@ -151,6 +153,7 @@ class _Log:
     def __exit__(self, kind: object, *_: object) -> None:
         with suppress(InputError) if kind else nullcontext():  # what went wrong before is what is reported
             self._metrics.close()
+            self._run.check()
             self._page()
 
 
@@ -175,11 +178,9 @@ def _prepare(run: RunDirectory, settings: Settings, say: Callable[[str], object]
         tokenizer = train_wordpiece(sentences, size=settings.vocab_size, cased=settings.cased)
     else:
         tokenizer = _given_tokenizer(settings)
-    partial = run.tokenizer.with_name(".partial-tokenizer")
+    partial = run.partial_tokenizer
     try:
-        for path in (partial, run.tokenizer):
-            shutil.rmtree(path, ignore_errors=True)
-        partial.mkdir(parents=True)
+        partial.mkdir()
         tokenizer.save(partial)
         for path in (*partial.iterdir(), partial):
             sync(path)
@@ -212,7 +213,6 @@ def _keep_stdin(path: Path) -> None:
     if sys.stdin is None or sys.stdin.isatty():
         raise InputError("no text on stdin")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
             empty = not file.tell()
@@ -220,12 +220,6 @@ def _keep_stdin(path: Path) -> None:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
     if empty:
         raise InputError("no text on stdin")
-
-
-def _remove_unused(run: RunDirectory) -> None:
-    """What a run that never began has made, so that bad input leaves nothing behind."""
-    if not run.holds_run():
-        shutil.rmtree(run.path, ignore_errors=True)
 
 
 def _given_tokenizer(settings: Settings) -> Tokenizer:

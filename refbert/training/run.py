@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from refbert.errors import CheckpointError, InputError
-from refbert.training.checkpoints import clear_partial, read_state, saved, write_whole
+from refbert.errors import CheckpointError, InputError, RefbertWarning
+from refbert.training.checkpoints import clear_partial, read_state, saved, updates_of, write_whole
+from refbert.training.ownership import Claim
 
 _VERSION = 1
 
@@ -34,9 +37,15 @@ class RunDirectory:
         self.data = self.path / "data"
         self.stdin = self.path / "stdin.txt"
         self.tokenizer = self.path / "tokenizer"
+        self.partial_tokenizer = self.path / ".partial-tokenizer"
         self.checkpoints = self.path / "checkpoints"
         self.metrics = self.path / "metrics.jsonl"
         self.page = self.path / "run.html"
+        self._marker = self.path / ".preparing"
+        # What a run makes before it begins, which is when run.json is written.
+        self._prepared = (self.tokenizer, self.partial_tokenizer, self.data, self.stdin)
+        self._claim: Claim | None = None
+        self._content: dict[str, Any] | None = None  # of run.json, once the run has begun
 
     def holds_run(self) -> bool:
         """Whether a run has begun here."""
@@ -57,22 +66,24 @@ class RunDirectory:
             raise InputError(f"{self.path}: a file; name a directory for the run")
         if self.holds_run():
             steps = self.read()["settings"].get("steps")
-            last = self.last()
-            done = read_state(last).updates if last else 0
+            done = max(map(updates_of, saved(self.checkpoints)), default=0)
             raise InputError(
                 f"{self.path}: holds a run that is at step {done} of {steps}; go on with --resume, or name another "
                 "directory"
             )
         if self.finished() or (self.path / "config.json").is_file():
             raise InputError(f"{self.path}: holds a model already; name another directory for the run")
+        in_the_way = (*self._prepared, self.checkpoints, self.path / "runs")
+        there = [] if self._marker.exists() else [path.name for path in in_the_way if path.exists()]
+        if there:
+            raise InputError(f"{self.path}: holds {', '.join(there)}, but no run.json; name another directory")
 
     def begin(self, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         """Write run.json; raises `InputError` if it cannot be written."""
         content = {"format": _VERSION, "settings": dict(settings), **facts}
-        try:
-            write_whole(self.file, json.dumps(content, indent=2) + "\n")
-        except OSError as error:
-            raise InputError(f"{self.file}: cannot be written ({error.strerror})") from None
+        self._write(content)
+        self._content = content
+        self._marker.unlink(missing_ok=True)
 
     def read(self) -> dict[str, Any]:
         """run.json; raises `InputError` if it cannot be read."""
@@ -82,35 +93,66 @@ class RunDirectory:
                 raise InputError(f"{self.file}: written by another release of refbert")
         except OSError as error:
             raise InputError(f"{self.file}: cannot be read ({error.strerror})") from None
-        except (ValueError, KeyError, TypeError):
-            raise InputError(f"{self.file}: damaged") from None
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise InputError(f"{self.file}: damaged; name another directory") from None
         return dict(content)
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Only one run writes here at a time; the lock goes with the process that holds it, however that ends.
+    def owned(self) -> Iterator[None]:
+        """Only one process writes here at a time; what a run that does not begin has made goes away again.
 
-        Raises `InputError` if another run has it, or the directory cannot be written.
+        A run that has begun is remembered: nothing of it is removed, whatever happens to its files meanwhile. Raises
+        `InputError` if another run is going on, or the directory cannot be written.
         """
+        self._claim = claim = Claim(self.path)
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            handle = (self.path / ".lock").open("w", encoding="utf-8")
+            if self.holds_run():
+                self._content = self.read()
+                self._marker.unlink(missing_ok=True)
+                clear_partial(self.checkpoints)
+            yield
+            self.check()
+        finally:
+            if self._content is None and self._marker.exists():
+                self._discard()
+            self._claim = None
+            claim.release(remove=self._content is None)
+
+    def prepare(self) -> None:
+        """Mark the directory as one that is being prepared, so that what a killed process leaves can be told.
+
+        What such a one has left goes. Raises `InputError` for files that are in the way, and are not such.
+        """
+        if self._marker.exists():
+            self._discard()
+        self.refuse_what_is_there()
+        try:
+            self._marker.touch()
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written ({error.strerror})") from None
-        with handle:
-            try:
-                import fcntl
-            except ImportError:  # Windows
-                yield
-                return
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(f"{self.path}: another process is training here") from None
-            except OSError:
-                pass  # a file system without locks
-            clear_partial(self.checkpoints)
-            yield
+
+    def check(self) -> None:
+        """Raise `InputError` if the directory is no longer this run's; put run.json back if that has gone."""
+        assert self._claim is not None
+        self._claim.check()
+        if self._content is not None and not self.file.exists():
+            self._write(self._content)
+            warnings.warn(f"{self.file}: had gone, and was written again", RefbertWarning, stacklevel=2)
+
+    def _discard(self) -> None:
+        """Remove what was made since `prepare`; when the marker was set, nothing of it was there."""
+        for path in self._prepared:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        self._marker.unlink(missing_ok=True)
+
+    def _write(self, content: Mapping[str, Any]) -> None:
+        try:
+            write_whole(self.file, json.dumps(content, indent=2) + "\n")
+        except OSError as error:
+            raise InputError(f"{self.file}: cannot be written ({error.strerror})") from None
 
 
 def versions(backend: Any) -> dict[str, str]:

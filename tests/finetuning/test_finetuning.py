@@ -115,7 +115,7 @@ def test_what_the_directory_holds(tmp_path, capsys):
     assert "done" in out
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {
-        ".lock", "run.json", "runs", "model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json",
+        "run.json", "runs", "model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json",
         "vocab.txt",
     }  # fmt: skip
     (run,) = (tmp_path / "out" / "runs").iterdir()

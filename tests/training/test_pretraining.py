@@ -208,7 +208,7 @@ def test_resuming_what_is_finished_and_what_never_began(whole, text, tmp_path):
 
 
 def test_one_process_at_a_time(whole):
-    with RunDirectory(whole).lock(), pytest.raises(InputError, match="another process is training here"):
+    with RunDirectory(whole).owned(), pytest.raises(InputError, match="another process is training here"):
         pretraining.pretrain(whole, resumed_settings(whole, {}), resume=True)
 
 
