@@ -136,7 +136,10 @@ def shown(value: object) -> str:
     """A value as a message quotes it: Python's form of it, shortened, whatever it is."""
     import reprlib  # here: for those who made a mistake
 
-    return reprlib.repr(value)
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return f"a very long {type(value).__name__}"
 
 
 def _decode(content: bytes, where: object, error: Kind) -> str:

@@ -187,8 +187,9 @@ def test_a_tensor_that_is_not_in_its_shard(sharded):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not an index"),
-        ("[]", "not an index"),
+        ("{", "not JSON"),
+        ("[]", "a JSON object is expected"),
+        ("{}", "not an index"),
         ('{"weight_map": {}}', "weight_map"),
         ('{"weight_map": {"a": 3}}', "weight_map"),
         ('{"weight_map": {"a": "../other/model.safetensors"}}', "not next to it"),

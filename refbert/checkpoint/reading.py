@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from refbert.checkpoint.safetensors_file import read_safetensors
 from refbert.checkpoint.sharded import read_sharded
 from refbert.checkpoint.tensorflow_file import data_files, read_tensorflow, state_file_choice
 from refbert.errors import CheckpointError
+from refbert.files import is_directory, is_file, reading
 
 Host = npt.NDArray[Any]
 
@@ -102,7 +104,7 @@ def _same(a: Host, b: Host) -> bool:
 
 def _read(file: Path) -> tuple[dict[str, Host], str, tuple[Path, ...]]:
     """A weights file's tensors under its own names, its format, and the files that were read."""
-    with file.open("rb") as opened:
+    with reading(file, CheckpointError), file.open("rb") as opened:
         if opened.read(43) == b"version https://git-lfs.github.com/spec/v1\n":
             raise CheckpointError(f"{file}: only a Git LFS pointer, not the weights; run `git lfs pull` there")
     if file.name.endswith(".index.json"):
@@ -124,21 +126,22 @@ def _read_pytorch(file: Path) -> dict[str, Host]:
 
 def _find(path: Path) -> Path:
     """The file to read first; raises `CheckpointError` that says what was looked for."""
-    if path.is_file():
+    if is_file(path, CheckpointError):
         if path.suffix in (".safetensors", ".bin", ".pt", ".pth", ".index") or path.name.endswith(".index.json"):
             return path
         raise CheckpointError(
             f"{path}: not a weights file (.safetensors, .bin, .index); name the directory that holds the checkpoint"
         )
-    if not path.is_dir():
+    if not is_directory(path, CheckpointError):
         prefix = path.with_name(f"{path.name}.index")  # TensorFlow's own way to name a checkpoint
-        if prefix.is_file():
+        if is_file(prefix, CheckpointError):
             return prefix
         raise CheckpointError(f"{path}: no such directory")
     for name in WEIGHTS:
-        if (path / name).is_file():
+        if is_file(path / name, CheckpointError):
             return path / name
-    indices = sorted(path.glob("*.index"))
+    with reading(path, CheckpointError):
+        indices = sorted(path / name for name in os.listdir(path) if name.endswith(".index"))
     if len(indices) > 1:
         preferred = (_TENSORFLOW, f"{state_file_choice(path)}.index")
         chosen = [index for index in indices if index.name in preferred]
@@ -148,7 +151,7 @@ def _find(path: Path) -> Path:
     if indices:
         return indices[0]
     for name, option in _UNREAD.items():
-        if (path / name).is_file():
+        if is_file(path / name, CheckpointError):
             raise CheckpointError(
                 f"{path}: only {name}, which refbert does not read. Convert it with transformers<5: "
                 f"AutoModel.from_pretrained(directory, {option}).save_pretrained(directory)"

@@ -8,14 +8,16 @@ float32 weights are never copied.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from refbert.checkpoint.budget import OverBudget, check_shape
+from refbert.checkpoint.mapped import map_file
 from refbert.errors import CheckpointError
+from refbert.files import parse_json, reading
 
 Host = npt.NDArray[Any]
 
@@ -35,20 +37,24 @@ def read_safetensors(path: Path) -> dict[str, Host]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="numpy"):
+        with reading(path, CheckpointError), safe_open(path, framework="numpy"):
             pass
     except SafetensorError as error:
         raise CheckpointError(f"{path}: damaged or cut short, download it again ({error})") from None
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
-    mapped = np.asarray(np.memmap(path, dtype=np.uint8, mode="c"))
+    mapped = map_file(path)
     start = 8 + int.from_bytes(mapped[:8].tobytes(), "little")
-    header = json.loads(mapped[8:start].tobytes())
+    header = parse_json(mapped[8:start].tobytes(), f"{path}, header", CheckpointError)
     header.pop("__metadata__", None)
     out = {}
     for name, entry in header.items():
         first, last = entry["data_offsets"]
-        out[name] = _view(mapped[start + first : start + last], entry["dtype"], tuple(entry["shape"]), name, path)
+        shape = tuple(entry["shape"])
+        try:
+            # The library has seen to it that the tensors are the file, each byte of it once.
+            check_shape(name, shape)
+        except OverBudget as error:
+            raise CheckpointError(f"{path}: {error}") from None
+        out[name] = _view(mapped[start + first : start + last], entry["dtype"], shape, name, path)
     return out
 
 

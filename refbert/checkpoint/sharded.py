@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from refbert.errors import CheckpointError
+from refbert.files import is_file, read_object, reading
 
 Host = npt.NDArray[Any]
 
 
 def weight_map(index: Path) -> dict[str, str]:
     """Tensor name -> name of the file next to the index; raises `CheckpointError` if the index is no such thing."""
-    try:
-        found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except OSError as error:
-        raise CheckpointError(f"{index}: cannot be read ({error.strerror or error})") from None
-    except (ValueError, KeyError, TypeError):
-        raise CheckpointError(f'{index}: not an index of a sharded checkpoint (no "weight_map")') from None
+    content = read_object(index, CheckpointError)
+    if "weight_map" not in content:
+        raise CheckpointError(f'{index}: not an index of a sharded checkpoint (no "weight_map")')
+    found = content["weight_map"]
     if not isinstance(found, dict) or not found or not all(isinstance(file, str) for file in found.values()):
         raise CheckpointError(f"{index}: its weight_map does not map names to files")
     for file in found.values():
@@ -36,10 +35,17 @@ def read_sharded(index: Path, read: Callable[[Path], dict[str, np.ndarray]]) -> 
     """Every tensor that the index lists, and the files; raises `CheckpointError` for a missing file or tensor."""
     where = weight_map(index)
     shards = {}
+    seen: dict[tuple[int, int], str] = {}
     for file in sorted(set(where.values())):
-        if not (index.parent / file).is_file():
-            raise CheckpointError(f"{index.parent / file}: missing; {index.name} lists it")
-        shards[file] = read(index.parent / file)
+        path = index.parent / file
+        if not is_file(path, CheckpointError):
+            raise CheckpointError(f"{path}: missing; {index.name} lists it")
+        with reading(path, CheckpointError):
+            status = os.stat(path)
+        # One file under many names would be read many times.
+        if seen.setdefault((status.st_dev, status.st_ino), file) != file:
+            raise CheckpointError(f"{path}: the same file as {seen[status.st_dev, status.st_ino]}")
+        shards[file] = read(path)
     for name, file in where.items():
         if name not in shards[file]:
             raise CheckpointError(f"{index.parent / file}: has no {name}, which {index.name} places there")

@@ -18,10 +18,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refbert.checkpoint.budget import NAMES, PARTS, Budget, OverBudget
 from refbert.checkpoint.crc32c import crc32c, masked
+from refbert.checkpoint.mapped import map_file
 from refbert.checkpoint.names import is_weight
 from refbert.checkpoint.safetensors_file import widen_bfloat16
 from refbert.errors import CheckpointError
+from refbert.files import SETTINGS, is_file, read_bytes, read_text
 
 Host = npt.NDArray[Any]
 
@@ -59,7 +62,11 @@ def read_tensorflow(index: Path) -> dict[str, Host]:
     shards, entries = _entries(index)
     files = _data_files(index, shards)
     mapped = [_map(file) for file in files]
-    return {name: _tensor(name, entry, index, files, mapped) for name, entry in entries.items()}
+    budget = Budget(sum(data.size for data in mapped), times=PARTS)
+    try:
+        return {name: _tensor(name, entry, index, files, mapped, budget) for name, entry in entries.items()}
+    except OverBudget as error:
+        raise CheckpointError(f"{index}: {error}") from None
 
 
 def _data_files(index: Path, shards: int) -> tuple[Path, ...]:
@@ -67,24 +74,19 @@ def _data_files(index: Path, shards: int) -> tuple[Path, ...]:
 
 
 def _map(file: Path) -> Host:
-    try:
-        if file.stat().st_size == 0:
-            return np.empty(0, np.uint8)
-        return np.asarray(np.memmap(file, dtype=np.uint8, mode="c"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{file}: missing; the index names it, so it belongs next to it") from None
-    except OSError as error:
-        raise CheckpointError(f"{file}: cannot be read ({error.strerror or error})") from None
+    if not is_file(file, CheckpointError):
+        raise CheckpointError(f"{file}: missing; the index names it, so it belongs next to it")
+    return map_file(file)
 
 
 def _entries(index: Path) -> tuple[int, dict[str, Message]]:
     """The number of data files, and name -> decoded BundleEntryProto."""
+    table = read_bytes(index, CheckpointError, most=SETTINGS)
     try:
-        table = index.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{index}: cannot be read ({error.strerror or error})") from None
-    try:
-        items = {key.decode(): _message(value) for key, value in _table(table)}
+        items: dict[str, Message] = {}
+        for key, value in _table(table):
+            if items.setdefault(key.decode(), message := _message(value)) is not message:
+                raise _Damaged("two entries have one name")
         if "" not in items:
             raise _Damaged("it has no header")
         header = items.pop("")
@@ -94,13 +96,15 @@ def _entries(index: Path) -> tuple[int, dict[str, Message]]:
         if _int(header, 2):
             raise CheckpointError(f"{index}: written on a big-endian machine, which refbert does not read")
         return shards, items
-    except (_Damaged, UnicodeDecodeError) as error:
+    except (_Damaged, OverBudget, UnicodeDecodeError) as error:
         raise CheckpointError(f"{index}: damaged, or not a TensorFlow checkpoint index ({error})") from None
     except _Compressed:
         raise CheckpointError(f"{index}: has compressed blocks, which TensorFlow's saver does not write") from None
 
 
-def _tensor(name: str, entry: Message, index: Path, files: tuple[Path, ...], mapped: list[Host]) -> Host:
+def _tensor(
+    name: str, entry: Message, index: Path, files: tuple[Path, ...], mapped: list[Host], budget: Budget
+) -> Host:
     try:
         dtype, shard = _int(entry, 1), _int(entry, 3)
         offset, size, checksum = _int(entry, 4), _int(entry, 5), _int(entry, 6)
@@ -113,6 +117,7 @@ def _tensor(name: str, entry: Message, index: Path, files: tuple[Path, ...], map
         return np.empty(0, np.uint8)
     if dtype not in _DTYPES:
         raise CheckpointError(f"{index}: {name} has TensorFlow's dtype number {dtype}, which refbert does not read")
+    budget.tensor(name, shape, np.dtype(_DTYPES[dtype]).itemsize)
     if shard >= len(files) or size != math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize:
         raise CheckpointError(f"{index}: damaged at {name} (shape {list(shape)}, {size} bytes, data file {shard})")
     if offset + size > mapped[shard].size:
@@ -132,10 +137,8 @@ def _tensor(name: str, entry: Message, index: Path, files: tuple[Path, ...], map
 def _shape(entry: Message) -> tuple[int, ...]:
     """TensorShapeProto: field 2 is a list of dimensions, whose field 1 is the size (absent for 0)."""
     shape = _message(_bytes(entry.get(2, [b""])[-1]))
-    sizes = tuple(_int(_message(_bytes(dim)), 1) for dim in shape.get(2, []))
-    if any(size >= 2**40 for size in sizes):  # -1, an unknown size, is a huge number here
-        raise _Damaged(f"shape {list(sizes)}")
-    return sizes
+    # -1, an unknown size, is a huge number here, and no tensor's.
+    return tuple(_int(_message(_bytes(dim)), 1) for dim in shape.get(2, []))
 
 
 # The table
@@ -156,8 +159,9 @@ def _table(table: bytes) -> Iterator[tuple[bytes, bytes]]:
     index, at = _handle(footer, at)
     if any(footer[at:40]):
         raise _Damaged("footer")
-    list(_block(table, metaindex))  # TensorFlow writes no filters; only the checksum matters
-    handles = [_handle(value, 0)[0] for _, value in _block(table, index)]
+    names = Budget(len(table), times=NAMES)
+    list(_block(table, metaindex, names))  # TensorFlow writes no filters; only the checksum matters
+    handles = [_handle(value, 0)[0] for _, value in _block(table, index, names)]
     end = 0
     for offset, size in (*handles, metaindex, index):
         if offset != end:
@@ -166,10 +170,10 @@ def _table(table: bytes) -> Iterator[tuple[bytes, bytes]]:
     if end != len(table) - _FOOTER:
         raise _Damaged("bytes that belong to no block")
     for handle in handles:
-        yield from _block(table, handle)
+        yield from _block(table, handle, names)
 
 
-def _block(table: bytes, handle: tuple[int, int]) -> Iterator[tuple[bytes, bytes]]:
+def _block(table: bytes, handle: tuple[int, int], names: Budget) -> Iterator[tuple[bytes, bytes]]:
     offset, size = handle
     end = offset + size
     if size < 4 or end + _TRAILER > len(table) - _FOOTER:
@@ -191,6 +195,7 @@ def _block(table: bytes, handle: tuple[int, int]) -> Iterator[tuple[bytes, bytes
         length, at = _varint(block, at)
         if shared > len(key) or at + unshared + length > limit:
             raise _Damaged(f"an entry of the block at byte {offset}")
+        names.spend(shared + unshared, "the length of its names")
         key = key[:shared] + block[at : at + unshared]
         at += unshared
         yield key, block[at : at + length]
@@ -264,8 +269,8 @@ def _bytes(value: int | bytes) -> bytes:
 def state_file_choice(directory: Path) -> str | None:
     """The prefix that TensorFlow's ``checkpoint`` file names as the latest, or None."""
     try:
-        text = (directory / "checkpoint").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        text = read_text(directory / "checkpoint", CheckpointError, most=SETTINGS)
+    except CheckpointError:
         return None
     found = re.search(r'^model_checkpoint_path: "([^"]+)"', text, re.MULTILINE)
     return None if found is None else Path(found[1]).name
