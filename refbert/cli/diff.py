@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from refbert.cli.output import print_json, require_directories, say_default_model, write_text
-from refbert.cli.tables import Table, print_table
+from refbert.cli.output import print_json, require_directories, say_default_model, working, write_text
+from refbert.cli.tables import Table, print_table, say
 from refbert.errors import InputError
 from refbert.models import DEFAULT
 from refbert.profiles import PROFILES
 
 if TYPE_CHECKING:
-    from refbert.tracing.difference import Difference, Row, Side
+    from refbert.tracing.difference import Difference, Row, Side, Told
     from refbert.tracing.judging import Judgement
     from refbert.tracing.setting import Setting
 
@@ -78,11 +78,12 @@ def diff(
         say_default_model(model)
     from refbert.tracing.difference import compared
 
-    one, other = _sides(
-        model, texts, backward, truncate, (backend, dtype, device, profile),
-        (against, against_dtype, against_device, against_profile or profile),
-    )  # fmt: skip
-    found = compared(one, other)
+    with working() as told:
+        one, other = _sides(
+            model, texts, backward, truncate, (backend, dtype, device, profile),
+            (against, against_dtype, against_device, against_profile or profile), told,
+        )  # fmt: skip
+        found = compared(one, other, told)
     if html_file is not None:
         from refbert.tracing.difference_page import page
 
@@ -98,14 +99,16 @@ Named = tuple[str, str | None, str | None, str | None]
 
 
 def _sides(
-    model: str | None, texts: tuple[str, ...], backward: bool, truncate: bool, mine: Named, theirs: Named
+    model: str | None, texts: tuple[str, ...], backward: bool, truncate: bool, mine: Named, theirs: Named, told: Told
 ) -> tuple[Side, Side]:
     from refbert import checkpoint, registry
     from refbert.tracing.difference import side_of
     from refbert.tracing.setting import synthetic
 
     def labelled(backend: Any, setting: Setting, given: str) -> Side:
-        return side_of(backend, setting, label=f"{given} ({backend.dtype})")
+        label = f"{given} ({backend.dtype})"
+        told(f"{label}: {_described(setting)}", "")
+        return side_of(backend, setting, label=label)
 
     backend = registry.create(mine[0], dtype=mine[1], device=mine[2])
     other: Any = None
@@ -125,7 +128,16 @@ def _sides(
     # transformers has its own weights, unrounded: a backend of half precision is compared with them as they are.
     one = setting.under(mine[3])
     two = one if mine[3] is None else setting.under("hf")
-    return labelled(backend, one, mine[0]), side_of_transformers(witness, two, dtype=hf_dtype)
+    ours = labelled(backend, one, mine[0])
+    told(f"transformers ({hf_dtype}): {_described(two)}", "")
+    return ours, side_of_transformers(witness, two, dtype=hf_dtype)
+
+
+def _described(setting: Setting) -> str:
+    """What a pass is of."""
+    B, S = setting.batch.shape
+    way = "forward and backward" if setting.backward else "forward"
+    return f"{way}, {setting.choices.layers} layers, {B} × {S} tokens"
 
 
 def _of_checkpoint(model: str, texts: tuple[str, ...], backward: bool, truncate: bool) -> Setting:
@@ -153,6 +165,8 @@ def _as_json(found: Difference, html_file: Path | None) -> dict[str, Any]:
     return {
         "verdict": "within" if found.within else "beyond",
         "sides": [side.label for side in found.sides],
+        "compared": len(found.rows),
+        "unlike": found.unlike,
         "different": found.different,
         "wrong": [[wrong(one) for one in side] for side in found.wrong],
         "first_tensor_beyond": None if found.parted is None else found.parted.name,
@@ -164,6 +178,10 @@ def _as_json(found: Difference, html_file: Path | None) -> dict[str, Any]:
 def _show(found: Difference, html_file: Path | None, everything: bool) -> None:
     from refbert.tracing.wording import number, verdict
 
+    for line in verdict(found):
+        say(line)
+    for line in found.different:
+        say(f"asked for differently: {line}")
     table = Table(f"{found.sides[0].label} against {found.sides[1].label}")
     table.add_column("tensor", "name")
     for column in ("distance", "allowed", "ρ"):
@@ -174,24 +192,16 @@ def _show(found: Difference, html_file: Path | None, everything: bool) -> None:
     table.add_column("distance, 1e-17 to 10", "aside")
     for row in found.rows:
         beyond = row.rho > 1 or any(own is not None and own > 1 for own in row.own)
-        if everything or beyond or row is found.parted or _tells(row):
+        if everything or beyond or _tells(row):
             own = ["" if row.own[k] is None else number(row.own[k] or 0.0) for k in judged]
-            cells = [
-                row.name,
-                number(row.distance),
-                number(row.allowed),
-                number(row.rho),
-                *own,
-                _bar(row.distance),
-            ]
-            table.add_row(*cells, style="bold red" if beyond else "")
+            figures = (number(row.distance), number(row.allowed), number(row.rho))
+            table.add_row(row.name, *figures, *own, _bar(row.distance), style="bold red" if beyond else "")
+    print()
     print_table(table)
-    for line in found.different:
-        click.echo(f"asked for differently: {line}")
-    for line in verdict(found):
-        click.echo(line)
+    if len(table.rows) < len(found.rows):
+        say(f"{len(table.rows)} of {len(found.rows)} tensors shown; --all shows every one")
     if html_file is not None:
-        click.echo(f"page: {html_file}")
+        say(f"page: {html_file}")
 
 
 def _tells(row: Row) -> bool:

@@ -74,6 +74,33 @@ def _umask() -> int:
 
 
 @contextlib.contextmanager
+def working() -> Iterator[Callable[[str, str], object]]:
+    """A function that says on stderr what is being done and how far: one moving line on a terminal, elsewhere a line
+    for each new thing."""
+    if not sys.stderr.isatty():
+        said = [""]
+
+        def tell(what: str, _far: str = "") -> None:
+            if what != said[0]:
+                said[0] = what
+                print(f"refbert: {what} …", file=sys.stderr, flush=True)
+
+        yield tell
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def show(what: str, far: str = "") -> None:
+            bar.update(task, description=f"{what} {far}")
+
+        yield show
+
+
+@contextlib.contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], object] | None]:
     """A function that advances a bar on stderr; None where there is no terminal to show one, or too little to do."""
     if total < _LONG or not sys.stderr.isatty():

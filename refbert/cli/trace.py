@@ -16,7 +16,7 @@ from refbert.cli.output import (
     write_arrays,
     write_text,
 )
-from refbert.cli.tables import Table, print_table
+from refbert.cli.tables import Table, print_table, say
 from refbert.errors import InputError
 from refbert.loading import load
 from refbert.models import DEFAULT
@@ -122,13 +122,44 @@ def _as_json(found: Trace, html_file: Path, save: Path | None) -> dict[str, Any]
         "text": found.text, "tokens": found.tokens, "loss": found.run.loss,
         "loss_of": found.about_loss or None,
         "labels": [{"position": s, "token": token} for s, token in found.targets],
+        "masks": [{"position": s, "predictions": _predictions(found, s)} for s in found.masks] if found.lens else [],
         "tensors": tensors, "parameters": parameters, "html": str(html_file), "npz": str(save) if save else None,
     }  # fmt: skip
+
+
+def _predictions(found: Trace, s: int) -> list[dict[str, Any]]:
+    """What the last layer says of a token, the likeliest first."""
+    assert found.lens is not None
+    ids, scores = found.lens.ids[-1, s].tolist(), found.lens.scores[-1, s].tolist()
+    word = found.model.tokenizer.token
+    return [{"token": word(i), "token_id": i, "score": p} for i, p in zip(ids, scores, strict=True)]
+
+
+def _say_guess(found: Trace, s: int) -> None:
+    """What a [MASK] is, and how the first guess comes about from the embeddings through the layers."""
+    if found.lens is None:
+        say(f"{found.tokens[s]} (token {s}): this model has no masked-LM head to say what it is")
+        return
+    guesses = _predictions(found, s)
+    said = ", ".join(f"{one['token']} {_percent(one['score'])}" for one in guesses)
+    label = "".join(f"; the label is {token}" for at, token in found.targets if at == s)
+    say(f"{found.tokens[s]} (token {s}): {said}{label}")
+    embedded, *layers = map(_percent, found.lens.final[:, s])
+    rows = [f"embeddings: {embedded}", *(f"layer {i}: {p}" for i, p in enumerate(layers))]
+    say(f"    {guesses[0]['token']}, layer by layer: {', '.join(rows)}")
+
+
+def _percent(p: float) -> str:
+    return f"{100 * p:.3g}%"
 
 
 def _show(found: Trace, html_file: Path, save: Path | None) -> None:
     from refbert.tracing.summaries import Summary, short
 
+    for at in found.masks:
+        _say_guess(found, at)
+    if found.masks:
+        print()
     gradients = {call.name: call.gradient for call in found.run.backward if call.gradient is not None}
     table = Table(" ".join(found.tokens[:24]) + (" …" if len(found.tokens) > 24 else ""))
     table.add_column("tensor", "name")
@@ -145,7 +176,7 @@ def _show(found: Trace, html_file: Path, save: Path | None) -> None:
     print_table(table)
     if found.about_loss:
         loss = "" if found.run.loss is None else f", {found.run.loss:.6g}"
-        click.echo(f"gradients of {found.about_loss}{loss}")
+        say(f"gradients of {found.about_loss}{loss}")
     if save is not None:
-        click.echo(f"arrays: {save}")
-    click.echo(f"page: {html_file}")
+        say(f"arrays: {save}")
+    say(f"page: {html_file}")

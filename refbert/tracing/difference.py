@@ -13,7 +13,7 @@ compute the same thing (another GELU, another mask, other weights), and the firs
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -30,6 +30,9 @@ from refbert_conformance.arithmetic import Arithmetic
 from refbert_conformance.bounds import Expected
 from refbert_conformance.measure import row_worst
 from refbert_conformance.noise import tolerances
+
+# Told what is being done, and how much of it has been.
+Told = Callable[[str, str], object]
 
 
 @dataclass
@@ -75,13 +78,14 @@ class Difference:
     """rows: every tensor that both sides have, in the order in which they are made.
 
     wrong: for each side, the ops (and fused blocks) beyond their bounds, the first first. different: what the sides
-    are asked to do differently, in words.
+    are asked to do differently, in words. unlike: the tensors that have another shape on the other side, and so no row.
     """
 
     sides: tuple[Side, Side]
     rows: tuple[Row, ...]
     wrong: tuple[tuple[Judgement, ...], tuple[Judgement, ...]]
     different: tuple[str, ...] = field(default=())
+    unlike: tuple[str, ...] = field(default=())
 
     @property
     def parted(self) -> Row | None:
@@ -90,8 +94,8 @@ class Difference:
 
     @property
     def within(self) -> bool:
-        """Whether everything is within its bound."""
-        return self.parted is None and not any(self.wrong)
+        """Whether everything is within its bound, and there is something."""
+        return bool(self.rows) and not self.unlike and self.parted is None and not any(self.wrong)
 
 
 def side_of(backend: Any, setting: Setting, *, label: str | None = None) -> Side:
@@ -102,38 +106,47 @@ def side_of(backend: Any, setting: Setting, *, label: str | None = None) -> Side
     return Side(label or f"{backend.name} ({backend.dtype})", arithmetic, setting, run.arrays(), run, exact)
 
 
-def compared(one: Side, other: Side) -> Difference:
+def compared(one: Side, other: Side, told: Told = lambda *_: None) -> Difference:
     """The two sides, tensor by tensor."""
-    wanted = _wanted(one), _wanted(other)
-    judgements = _judged(one), _judged(other)
-    rows = []
+    wanted = _wanted(one, told), _wanted(other, told)
+    judgements = _judged(one, told), _judged(other, told)
+    rows, unlike = [], []
     for name, direction, op in _order(one, other):
         x, y = one.arrays[name], other.arrays[name]
         if x.shape != y.shape:
+            unlike.append(name)
             continue
         squares = [np.square(side[name].bound) for side in wanted if name in side]
         allowed = np.sqrt(sum(squares, np.zeros(np.shape(y)[:-1])))
         rows.append(_row(name, direction, op, x, y, allowed, judgements))
     wrong = tuple(
-        tuple(j for j in found if j.rho > 1) + tuple(j for j in _blocks(side, expected) if j.rho > 1)
+        tuple(j for j in found if j.rho > 1) + tuple(j for j in _blocks(side, expected, told) if j.rho > 1)
         for side, found, expected in zip((one, other), judgements, wanted, strict=True)
     )
-    return Difference((one, other), tuple(rows), (wrong[0], wrong[1]), one.setting.differs_from(other.setting))
+    different = one.setting.differs_from(other.setting)
+    return Difference((one, other), tuple(rows), (wrong[0], wrong[1]), different, tuple(unlike))
 
 
-def _judged(side: Side) -> list[Judgement]:
-    return [] if side.run is None or side.exact else judged(side.run.calls, side.arithmetic)
-
-
-def _blocks(side: Side, wanted: Mapping[str, Expected]) -> list[Judgement]:
+def _judged(side: Side, told: Told) -> list[Judgement]:
     if side.run is None or side.exact:
         return []
+    calls = side.run.calls
+    return judged(calls, side.arithmetic, lambda k: told(f"{side.label}: ops by themselves", f"{k} of {len(calls)}"))
+
+
+def _blocks(side: Side, wanted: Mapping[str, Expected], told: Told) -> list[Judgement]:
+    if side.run is None or side.exact:
+        return []
+    told(f"{side.label}: fused blocks", "")
     return fused_layers(side.run, side.setting, side.arithmetic) + own_objective(side.run, side.setting, wanted)
 
 
-def _wanted(side: Side) -> dict[str, Expected]:
+def _wanted(side: Side, told: Told) -> dict[str, Expected]:
     """What every tensor should be and may be off by, row by row; nothing for the truth itself."""
-    return {} if side.exact else _tolerated(side.setting, side.arithmetic)
+    if side.exact:
+        return {}
+    told(f"{side.label}: what rounding may do", "")
+    return _tolerated(side.setting, side.arithmetic)
 
 
 @lru_cache(maxsize=2)

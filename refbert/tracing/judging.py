@@ -6,7 +6,7 @@ are the conformance suite's (`refbert_conformance.bounds`): worst cases of the a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,11 +35,19 @@ class Judgement:
     message: str = ""
 
 
-def judged(calls: Iterable[Call], arithmetic: Arithmetic) -> list[Judgement]:
-    """Every op of a pass that has kept its inputs, in the order in which they ran, pullbacks among them."""
+def judged(
+    calls: Iterable[Call], arithmetic: Arithmetic, told: Callable[[int], object] = lambda _: None
+) -> list[Judgement]:
+    """Every op of a pass that has kept its inputs, in the order in which they ran, pullbacks among them.
+
+    ``told`` hears how many have been judged.
+    """
     calls = list(calls)
     makers = {call.name: call for call in calls if not call.sums}
-    found = [one for call in calls for one in _of(call, arithmetic, makers)]
+    found: list[Judgement] = []
+    for k, call in enumerate(calls):
+        told(k)
+        found += _of(call, arithmetic, makers)
     return sorted(found, key=lambda one: one.order)
 
 

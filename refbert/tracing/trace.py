@@ -36,6 +36,11 @@ class Trace:
     about_loss: str
 
     @property
+    def masks(self) -> tuple[int, ...]:
+        """Where a [MASK] stands."""
+        return tuple(s for s, token in enumerate(self.tokens) if token == self.model.tokenizer.mask_token)
+
+    @property
     def hidden_states(self) -> list[Host]:
         """L + 1 arrays [1, S, H], the embeddings' output first."""
         return hidden_states(self.run)

@@ -30,6 +30,8 @@ _RENAMED = {
     "transform.transform_act_fn": "transform.{activation}",
     "pooler.activation": "pooler.tanh",
 }
+# One row for all sequences there, one for each here: the same numbers, but not the same gradients.
+_POSITIONS = "bert.embeddings.position_embeddings"
 
 
 def load_model(directory: Path, heads: tuple[str, ...], *, pooler: bool, dtype: str = "float32") -> Any:
@@ -100,7 +102,7 @@ def side_of_transformers(model: Any, setting: Setting, *, dtype: str = "float32"
         found |= {
             GRADIENT + name: names.shaped(name, x.grad.numpy())
             for name, x in seen.items()
-            if x.retains_grad and x.grad is not None
+            if x.retains_grad and x.grad is not None and name != _POSITIONS
         }
         prefix = "" if hasattr(model, "bert") else "bert."
         found |= {
@@ -128,6 +130,7 @@ class _Names:
     """transformers' modules and shapes as ours."""
 
     def __init__(self, setting: Setting) -> None:
+        self._sequences = setting.batch.shape[0]
         self._activation = setting.choices.activation.partition("_")[0]
         labels = (setting.labels or {}).get("labels")
         masked_lm = "masked_lm" in setting.heads and setting.backward and labels is not None
@@ -148,6 +151,8 @@ class _Names:
 
     def shaped(self, name: str, x: Host) -> Host:
         """The masked-LM head's tensors as the rows that the spec computes."""
+        if name == _POSITIONS:
+            return np.broadcast_to(x, (self._sequences, *x.shape[1:]))
         if not name.startswith("cls.predictions."):
             return x
         rows = x.reshape(-1, x.shape[-1])

@@ -8,12 +8,18 @@ from refbert.tracing.judging import Judgement
 
 def verdict(found: Difference) -> list[str]:
     """What was found, the most telling first."""
+    compared = f"{len(found.rows)} tensors compared"
     if found.within:
-        worst = max((row.rho for row in found.rows), default=0.0)
-        return [
-            f"within the bounds: {len(found.rows)} tensors, the worst row at {number(worst)} of what rounding may do"
-        ]
-    lines = []
+        worst = max(row.rho for row in found.rows)
+        return [f"within the bounds: {compared}, the worst row at {number(worst)} of what rounding may do"]
+    beyond = sum(row.rho > 1 for row in found.rows)
+    lines = [
+        f"beyond the bounds: {compared}, {beyond} beyond their tolerance; operations wrong by themselves: "
+        f"{sum(map(len, found.wrong))}"
+    ]
+    if found.unlike:
+        more = f" ({len(found.unlike) - 1} more)" if len(found.unlike) > 1 else ""
+        lines.append(f"not compared, since its shape differs: {found.unlike[0]}{more}")
     for side, wrong in zip(found.sides, found.wrong, strict=True):
         if wrong:
             more = f" ({len(wrong) - 1} more)" if len(wrong) > 1 else ""
@@ -25,7 +31,7 @@ def verdict(found: Difference) -> list[str]:
             f"distance {number(row.distance)}"
         )
         if not any(found.wrong):
-            why = f" ({'; '.join(found.different)})" if found.different else ""
+            why = ", and are asked for different things" if found.different else ""
             lines.append(f"every operation is right by itself: the sides do not compute the same thing{why}")
     return lines
 

@@ -51,6 +51,6 @@ def on_a_terminal(width, *arguments, cwd=None, env=None):
             break
         out += read
     os.close(ours)
-    errors = process.stderr.read().decode("utf-8")
+    errors = process.communicate()[1].decode("utf-8")
     text = _STYLES.sub("", out.decode("utf-8")).replace("\r\n", "\n")
-    return Shown(process.wait(), text.splitlines(), errors)
+    return Shown(process.returncode, text.splitlines(), errors)

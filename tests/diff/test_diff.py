@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -70,7 +71,8 @@ def test_a_planted_bug_is_found_where_it_was_planted(planted, truth):
     assert (first.op, first.direction, first.name) == PLACES[planted]
     assert first.rho > 1
     assert not found.wrong[1]
-    assert f"planted: first wrong operation: {first.op} ({first.direction}) at {first.name}" in verdict(found)[0]
+    assert f"planted: first wrong operation: {first.op} ({first.direction}) at {first.name}" in verdict(found)[1]
+    assert verdict(found)[0].startswith(f"beyond the bounds: {len(found.rows)} tensors compared, ")
 
 
 @pytest.mark.parametrize("make", [Correct, lambda: registry.create("numpy"), lambda: registry.create("torch")],
@@ -100,7 +102,34 @@ def test_profiles_part_at_the_gelu_though_every_op_is_right(truth):
     assert not any(found.wrong)
     assert found.parted.name == "bert.encoder.layer.0.intermediate.gelu"
     assert "activation: gelu_tanh against gelu_erf" in found.different
-    assert "the sides do not compute the same thing" in verdict(found)[-1]
+    assert verdict(found)[-1].endswith("the sides do not compute the same thing, and are asked for different things")
+
+
+def test_a_tensor_of_another_shape_is_not_left_out_in_silence(truth):
+    other = side_of(ReferenceBackend(), SETTING)
+    arrays = dict(other.arrays) | {"bert.pooler.tanh": other.arrays["bert.pooler.tanh"][:, :-1]}
+    found = compared(replace(other, arrays=arrays), truth)
+    assert found.unlike == ("bert.pooler.tanh",)
+    assert not found.within
+    assert "not compared, since its shape differs: bert.pooler.tanh" in verdict(found)
+
+
+def test_nothing_compared_is_not_within(truth):
+    found = compared(replace(truth, arrays={}), truth)
+    assert not found.rows
+    assert not found.within
+    assert verdict(found)[0].startswith("beyond the bounds: 0 tensors compared")
+
+
+def test_it_tells_what_it_does(truth):
+    said = []
+    one = side_of(registry.create("numpy"), SETTING)
+    compared(one, truth, lambda *what: said.append(what))
+    whats = list(dict.fromkeys(what for what, _ in said))
+    parts = ("what rounding may do", "ops by themselves", "fused blocks")
+    assert whats == [f"numpy (float32): {what}" for what in parts]
+    n = len(one.run.calls)
+    assert [far for what, far in said if "ops" in what] == [f"{k} of {n}" for k in range(n)]
 
 
 def test_the_error_grows_and_is_the_distance(truth):
@@ -140,10 +169,16 @@ class TestTransformers:
         one = side_of(ReferenceBackend(dtype), setting)
         found = compared(one, side_of_transformers(theirs, setting, dtype=dtype))
         assert found.within, verdict(found)
+        assert not found.unlike
         names = {row.name for row in found.rows}
         inside = ("attention.self.probabilities", "attention.self.context", "intermediate.gelu", "output.LayerNorm")
         assert {f"bert.encoder.layer.{i}.{name}" for i in (0, 1) for name in inside} <= names
-        assert {"bert.embeddings.LayerNorm", "bert.pooler.tanh", "cls.predictions.decoder"} <= names
+        assert {
+            "bert.embeddings.position_embeddings",
+            "bert.embeddings.LayerNorm",
+            "bert.pooler.tanh",
+            "cls.predictions.decoder",
+        } <= names
         if backward:
             assert {f"gradient of {name}" for name in one.run.gradients} <= names
             assert "gradient of bert.encoder.layer.0.intermediate.gelu" in names

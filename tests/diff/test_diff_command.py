@@ -49,8 +49,22 @@ def test_trace_writes_a_page_a_table_and_the_arrays(small, tmp_path):
 def test_trace_json(small, tmp_path):
     done = refbert_cli("trace", "--model", small, "--backward", "--label", "sat", "--json", TEXT, cwd=tmp_path)
     found = json.loads(done.stdout)
-    assert set(found) == {"text", "tokens", "loss", "loss_of", "labels", "tensors", "parameters", "html", "npz"}
+    assert set(found) == {
+        "text",
+        "tokens",
+        "loss",
+        "loss_of",
+        "labels",
+        "masks",
+        "tensors",
+        "parameters",
+        "html",
+        "npz",
+    }
     assert found["labels"] == [{"position": 3, "token": "sat"}]
+    (mask,) = found["masks"]
+    assert mask["position"] == 3
+    assert [set(one) for one in mask["predictions"]] == [{"token", "token_id", "score"}] * 5
     assert set(found["tensors"][0]) == {"name", "shape", "rms", "min", "max", "not_finite", "gradient_rms"}
     assert set(found["parameters"][0]) == {"name", "shape", "gradient_norm"}
     assert (tmp_path / found["html"]).is_file()
@@ -95,7 +109,7 @@ def test_bad_input_is_one_line(arguments, message, small, tmp_path):
 def test_diff_without_a_model(tmp_path):
     done = refbert_cli("diff", "--backend", "numpy", "--backward", "--html", "d.html", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "within the bounds" in done.stdout
+    assert done.stdout.startswith("within the bounds: ")
     assert "<svg" in (tmp_path / "d.html").read_text(encoding="utf-8")
 
 
@@ -103,7 +117,10 @@ def test_diff_finds_what_is_wrong_with_a_backend(tmp_path):
     done = refbert_cli("diff", "--backend", "subjects:EpsOutside", "--json", cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     found = json.loads(done.stdout)
-    assert set(found) == {"verdict", "sides", "different", "wrong", "first_tensor_beyond", "tensors", "html"}
+    assert set(found) == {
+        "verdict", "sides", "compared", "unlike", "different", "wrong", "first_tensor_beyond", "tensors", "html",
+    }  # fmt: skip
+    assert found["compared"] == len(found["tensors"])
     assert found["verdict"] == "beyond"
     assert found["wrong"][0][0]["op"] == "layer_norm"
     assert found["wrong"][0][0]["name"] == "bert.embeddings.LayerNorm"
@@ -113,7 +130,8 @@ def test_diff_against_transformers(small, tmp_path):
     done = refbert_cli("diff", "--against", "transformers", "--model", small, "--backward", TEXT, "a dog", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "transformers" in done.stdout
-    assert done.stderr == ""
+    # What is being done, and no word of transformers' own.
+    assert all(line.startswith("refbert: ") and line.endswith(" …") for line in done.stderr.splitlines())
 
 
 def test_diff_of_profiles(small, tmp_path):
