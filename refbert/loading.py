@@ -34,6 +34,7 @@ def load(
 ) -> Model:
     """A model from a local directory or a hub name.
 
+    A sentence-transformers directory is one too: `Model.encode` then makes its vectors.
     ``profile`` defaults to "google" for a TensorFlow checkpoint and to "hf" for the others. ``heads`` defaults to those
     that the checkpoint holds; naming others draws their parameters afresh (from ``seed``, with ``num_labels`` classes)
     and says so in a `RefbertWarning` and in ``model.report``, as it does for weights that have no place. Raises
@@ -46,7 +47,8 @@ def load(
     if not isinstance(backend, str) and (dtype is not None or device is not None):
         raise InputError("dtype= and device= belong to a backend named by a string")
     made: Backend[Any] = registry.create(backend, dtype=dtype, device=device) if isinstance(backend, str) else backend
-    directory = checkpoint.resolve(name, revision=revision)
+    root = checkpoint.locate(name, revision=revision)
+    directory = checkpoint.transformer_directory(root)  # of a sentence-transformers model a part
     config = BertConfig.from_directory(directory)
     stored = checkpoint.read(directory)
     found, has_pooler = checkpoint.heads_in(stored.tensors, config)
@@ -71,7 +73,10 @@ def load(
         backend=made,
         profile=chosen,
         heads=wanted,
-        tokenizer=lambda: Tokenizer.from_directory(directory, profile=chosen, config=config),
+        tokenizer=lambda: Tokenizer.from_directory(
+            directory, profile=chosen, config=config, lower_case_first=checkpoint.lower_cases(root)
+        ),
+        embedder=lambda: checkpoint.read_embedder(root),
         report=LoadReport(
             files=stored.files,
             format=stored.format,

@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,8 @@ import numpy.typing as npt
 from refbert.backend import Backend, host_dtype, missing_ops
 from refbert.batching import Batch
 from refbert.config import BertConfig
-from refbert.errors import InputError, TokenizerError, Unsupported
+from refbert.embedder import DEFAULT, Embedder, embedded
+from refbert.errors import CheckpointError, InputError, RefbertWarning, TokenizerError, Unsupported
 from refbert.labels import read_labels
 from refbert.output import Output
 from refbert.parameters import HEADS, count
@@ -28,9 +31,6 @@ from refbert.spec import heads as head
 from refbert.spec.bert import bert, objective
 from refbert.spec.choices import Choices
 from refbert.spec.encoder import Watch
-from refbert.spec.packed import packed_bert
-from refbert.spec.parts import Scope
-from refbert.spec.pooler import pooler
 
 if TYPE_CHECKING:
     from refbert.tokenization import Encoding, Tokenizer
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 Host = npt.NDArray[Any]
 Text = str | tuple[str, str]
-
-POOLINGS = ("mean", "cls", "max", "pooler")
 
 
 @dataclass(frozen=True)
@@ -75,6 +73,7 @@ class Model:
         profile: Profile = HF,
         heads: Sequence[str] = (),
         tokenizer: Callable[[], Tokenizer] | None = None,
+        embedder: Callable[[], Embedder] = lambda: DEFAULT,
         report: LoadReport | None = None,
     ) -> None:
         missing = missing_ops(backend)
@@ -91,6 +90,7 @@ class Model:
         self.parameters: dict[str, Any] = {name: backend.asarray(x) for name, x in parameters.items()}
         self._make_tokenizer = tokenizer
         self._tokenizer: Tokenizer | None = None
+        self._make_embedder = embedder
 
     def __repr__(self) -> str:
         c = self.config
@@ -194,97 +194,98 @@ class Model:
         x = hidden if name == "token_classification" else pooled
         return host(head.classifier(ops, p, x, self.choices)[0])
 
+    @cached_property
+    def embedder(self) -> Embedder:
+        """How this checkpoint makes vectors of texts; raises `CheckpointError` for a way that refbert does not know."""
+        return self._make_embedder()
+
     def encode(
         self,
         texts: Text | Sequence[Text],
         *,
-        pooling: str = "mean",
-        normalize: bool = True,
+        pooling: str | Sequence[str] | None = None,
+        normalize: bool | None = None,
+        prompt: str | None = None,
         batch_size: int = 32,
-        truncate: bool = False,
+        truncate: bool | None = None,
         max_length: int | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> Host:
-        """One vector per text: [N, H], in input order, for any number of texts (none gives [0, H]).
+        """One vector per text: [N, E], in input order, for any number of texts (none gives [0, E]).
 
-        ``pooling``: "mean" of the last hidden states over all tokens, specials included and padding not (what
-        sentence-transformers calls mean pooling); "max" likewise; "cls" the first token's; "pooler" the pooled vector.
-        ``normalize`` scales each vector to length 1. sentence-transformers cuts texts silently, at max_seq_length of
-        sentence_bert_config.json (256 for all-MiniLM-L6-v2); ``max_length=256, truncate=True`` does the same, and
-        says so in a `RefbertWarning`. Texts are grouped by length, so that little padding is computed.
-        ``progress`` is called with the number of texts done after each group.
+        What is None is as the checkpoint has it. A sentence-transformers directory says all of it (`Model.embedder`),
+        and the vectors are that library's: its prompt, its cut at ``max_seq_length`` (with a `RefbertWarning`), its
+        pooling, its Dense and Normalize modules. Any other checkpoint has the mean of the last hidden states, scaled
+        to length 1, E = H, and a text that is too long raises `InputError`.
+
+        What is given wins. ``pooling``: of `refbert.embedder.POOLINGS`, one, or several to be joined; it takes the
+        place of the checkpoint's, and what follows there still follows. ``normalize``: whether vectors end with
+        length 1. ``prompt``: what is put before each text ("" for nothing). ``truncate``: whether longer texts are
+        cut. ``max_length``: as `batch` has it. Raises `InputError` for what is not there, and `CheckpointError`, by
+        name, for a module that refbert does not compute.
+
+        Texts are grouped by length, so that little padding is computed. ``progress`` is called with the number of
+        texts done after each group.
         """
-        items = _as_list(texts)
-        encodings = self.tokenizer.encode(items, max_length=self.limit(max_length), truncate=truncate) if items else []
+        encodings, skip = self.tokens_to_embed(_as_list(texts), prompt=prompt, truncate=truncate, max_length=max_length)
         return self.encode_tokens(
-            encodings, pooling=pooling, normalize=normalize, batch_size=batch_size, progress=progress
+            encodings, pooling=pooling, normalize=normalize, batch_size=batch_size, skip=skip, progress=progress
         )
+
+    def tokens_to_embed(
+        self,
+        texts: Sequence[Text],
+        *,
+        prompt: str | None = None,
+        truncate: bool | None = None,
+        max_length: int | None = None,
+    ) -> tuple[list[Encoding], int]:
+        """The texts as `encode` reads them, prompt and cut included; how many first tokens are not to be pooled."""
+        how = self.embedder
+        prompt = how.prompt if prompt is None else prompt
+        limit = self.limit(max_length)
+        if max_length is None and how.max_length is not None:
+            limit = min(limit, how.max_length)
+        if not texts:
+            return [], 0
+        skip = 0
+        if prompt:
+            texts = [prompt + text if isinstance(text, str) else (prompt + text[0], text[1]) for text in texts]
+            if not how.include_prompt:
+                skip = min(len(self.tokenizer.library.encode(prompt).ids), limit) - 1  # its [SEP] is not there
+        cut = how.truncate if truncate is None else truncate
+        return self.tokenizer.encode(texts, max_length=limit, truncate=cut), skip
 
     def encode_tokens(
         self,
         encodings: Sequence[Encoding],
         *,
-        pooling: str = "mean",
-        normalize: bool = True,
+        pooling: str | Sequence[str] | None = None,
+        normalize: bool | None = None,
         batch_size: int = 32,
+        skip: int = 0,
         progress: Callable[[int], object] | None = None,
     ) -> Host:
-        """`encode` for texts that are tokenized already. Raises `InputError` for a pooling that is not there."""
-        if pooling not in POOLINGS:
-            raise InputError(f'unknown pooling "{pooling}" (known: {", ".join(POOLINGS)})')
-        if pooling == "pooler" and not self.has_pooler:
+        """`encode` for texts that are tokenized already, the first ``skip`` tokens of each not to be pooled.
+
+        Raises `InputError` for a pooling that is not there, or one whose vectors the checkpoint's modules do not take.
+        """
+        how = self.embedder.told(pooling, normalize)
+        if "pooler" in how.pooling and not self.has_pooler:
             raise InputError('this checkpoint has no pooler: use pooling="mean" or "cls"')
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, not {batch_size}")
-        vectors = np.zeros((len(encodings), self.config.hidden_size), host_dtype(self.backend.dtype))
+        vectors = np.zeros((len(encodings), how.size(self.config.hidden_size)), host_dtype(self.backend.dtype))
         order = np.argsort([-len(e.input_ids) for e in encodings], kind="stable")
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            vectors[rows] = self._pool([encodings[i] for i in rows], pooling)
+            batch = self.tokenizer.pad([encodings[i] for i in rows])
+            self._check(batch)
+            pooled = embedded(self.backend, self.parameters, batch, self.choices, how.pooling, skip=skip)
+            vectors[rows] = how.finish(pooled)
             if progress is not None:
                 progress(len(rows))
-        if normalize:
-            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors
-
-    def _pool(self, encodings: Sequence[Encoding], pooling: str) -> Host:
-        batch = self.tokenizer.pad(encodings)
-        self._check(batch)
-        if hasattr(self.backend, "packed_encoder_layer"):
-            return self._pool_packed(batch, pooling)
-        encoded, _ = bert(
-            self.backend, self.parameters, batch, self.choices, pooled=pooling == "pooler", gradients=False
-        )
-        if pooling == "pooler":
-            return self.backend.to_numpy(encoded.pooled)
-        hidden = self.backend.to_numpy(encoded.hidden)  # [B, S, H]
-        if pooling == "cls":
-            return hidden[:, 0]
-        visible = batch.attention_mask[:, :, None]  # [B, S, 1]
-        if pooling == "max":
-            return np.asarray(np.where(visible, hidden, -np.inf).max(axis=1))
-        mask = batch.attention_mask[:, None].astype(hidden.dtype)  # [B, 1, S]
-        return np.asarray((mask @ hidden)[:, 0] / np.maximum(mask.sum(axis=-1), 1e-9))
-
-    def _pool_packed(self, batch: Batch, pooling: str) -> Host:
-        lengths = batch.lengths
-        seen = batch.attention_mask.astype(bool)
-        hidden: Any = packed_bert(
-            self.backend, self.parameters, batch.input_ids[seen], batch.token_type_ids[seen], lengths, self.choices
-        )
-        starts = np.cumsum(lengths) - lengths  # [B]: where each sequence begins
-        if pooling == "pooler":
-            first, _ = self.backend.gather(hidden, starts)  # [B, H]
-            alone, _ = self.backend.reshape(first, (len(lengths), 1, self.config.hidden_size))
-            pooled, _ = pooler(self.backend, Scope(self.parameters, "bert.pooler."), alone)
-            return self.backend.to_numpy(pooled)
-        rows = self.backend.to_numpy(hidden)  # [N, H]
-        if pooling == "cls":
-            return np.asarray(rows[starts])
-        if pooling == "max":
-            return np.asarray(np.maximum.reduceat(rows, starts, axis=0))
-        sums: Host = np.add.reduceat(rows, starts, axis=0)
-        return np.asarray(sums / lengths[:, None].astype(rows.dtype))
 
     # Backward
 
@@ -370,11 +371,13 @@ class Model:
             overwrite=overwrite,
         )
         if self._tokenizer is not None or self._make_tokenizer is not None:
-            try:
-                tokenizer = self.tokenizer
-            except TokenizerError:
-                return  # the checkpoint came without a vocabulary, so the copy has none either
-            tokenizer.save(Path(directory))
+            with suppress(TokenizerError):  # the checkpoint came without a vocabulary: the copy has none either
+                self.tokenizer.save(Path(directory))
+        try:
+            if self.embedder is not DEFAULT:
+                checkpoint.write_embedder(Path(directory), self.embedder, self.config.hidden_size)
+        except CheckpointError as error:
+            warnings.warn(f"saved without the modules behind it: {error}", RefbertWarning, stacklevel=2)
 
     def _check(self, batch: Batch) -> None:
         if not isinstance(batch, Batch):

@@ -52,7 +52,7 @@ class Filled:
 
 @dataclass(frozen=True)
 class Embedded:
-    """A text's tokens ([CLS] and [SEP] included) and its vector [H]."""
+    """A text's tokens ([CLS], [SEP] and a prompt's included) and its vector [E]."""
 
     text: Text
     tokens: tuple[str, ...]
@@ -123,17 +123,18 @@ def embed(
     model: Model,
     texts: Sequence[Text],
     *,
-    pooling: str = "mean",
-    normalize: bool = True,
+    pooling: str | Sequence[str] | None = None,
+    normalize: bool | None = None,
+    prompt: str | None = None,
     batch_size: int = 32,
-    truncate: bool = False,
+    truncate: bool | None = None,
     max_length: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> list[Embedded]:
     """One vector per text, in input order; see `Model.encode`."""
-    encodings = model.tokenizer.encode(list(texts), max_length=model.limit(max_length), truncate=truncate)
+    encodings, skip = model.tokens_to_embed(list(texts), prompt=prompt, truncate=truncate, max_length=max_length)
     vectors = model.encode_tokens(
-        encodings, pooling=pooling, normalize=normalize, batch_size=batch_size, progress=progress
+        encodings, pooling=pooling, normalize=normalize, batch_size=batch_size, skip=skip, progress=progress
     )
     return [
         Embedded(text=text, tokens=tuple(encoding.tokens), embedding=vector)

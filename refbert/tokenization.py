@@ -38,6 +38,7 @@ from refbert.vocabulary import (
     apply_stated,
     build,
     looks_cased,
+    lower_first,
     read_settings,
     read_vocabulary,
     special_tokens,
@@ -82,12 +83,18 @@ class Tokenizer:
 
     @classmethod
     def from_directory(
-        cls, directory: str | Path, *, profile: Profile = HF, config: BertConfig | None = None
+        cls,
+        directory: str | Path,
+        *,
+        profile: Profile = HF,
+        config: BertConfig | None = None,
+        lower_case_first: bool = False,
     ) -> Tokenizer:
         """Read ``tokenizer.json``, or else ``vocab.txt`` with ``tokenizer_config.json`` if that is there.
 
         ``special_tokens_map.json`` is read too. ``profile`` sets the longest word where the tokenizer is built from
-        ``vocab.txt``. Raises `TokenizerError` if there is neither, if one cannot be read, if a special token is
+        ``vocab.txt``. ``lower_case_first`` lower-cases texts before whatever the files say, as sentence-transformers'
+        do_lower_case does. Raises `TokenizerError` if there is neither, if one cannot be read, if a special token is
         missing, or if the vocabulary has more entries than ``config.vocab_size``.
         """
         directory = Path(directory)
@@ -113,6 +120,8 @@ class Tokenizer:
             raise TokenizerError(
                 f"{directory}: no tokenizer.json and no vocab.txt, so text cannot be read; pass a Batch of input_ids"
             )
+        if lower_case_first:
+            lower_first(inner)
         try:
             made = cls(inner, settings)
         except TokenizerError as error:

@@ -95,6 +95,17 @@ def apply_stated(inner: tokenizers.Tokenizer, settings: Mapping[str, Any]) -> No
             setattr(inner.normalizer, name, value)
 
 
+def lower_first(inner: tokenizers.Tokenizer) -> None:
+    """Lower-case texts before all else, unless that is what the pipeline does already."""
+    from tokenizers.normalizers import Lowercase
+    from tokenizers.normalizers import Sequence as Steps
+
+    found = inner.normalizer
+    steps = [found[i] for i in range(len(found))] if isinstance(found, Steps) else [] if found is None else [found]
+    if not any(isinstance(step, Lowercase) for step in steps):
+        inner.normalizer = Steps([Lowercase(), *steps])
+
+
 def special_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
     """Role -> spelling, from the settings where they say it."""
     return {role: _content(settings.get(f"{role}_token")) or word for role, word in SPECIALS.items()}

@@ -185,6 +185,30 @@ def test_shards_and_a_tensorflow_checkpoint(server, files, look_up):
     assert_bitwise(read(found).tensors, read(GOLDEN).tensors)
 
 
+@pytest.mark.parametrize("below", ["", "0_Transformer/"])
+def test_a_sentence_transformers_model_comes_with_its_modules(server, files, look_up, below):
+    types = [("Transformer", below.strip("/")), ("Pooling", "1_Pooling"), ("Dense", "2_Dense")]
+    modules = [{"type": f"sentence_transformers.models.{name}", "path": path} for name, path in types]
+    server.repositories["some/sentences"] = {f"{below}{name}": data for name, data in files.items()} | {
+        "modules.json": json.dumps(modules).encode(),
+        "config_sentence_transformers.json": b"{}",
+        f"{below}sentence_bert_config.json": b"{}",
+        "1_Pooling/config.json": b"{}",
+        "2_Dense/config.json": b"{}",
+        "2_Dense/pytorch_model.bin": b"",
+        "3_Other/config.json": b"not wanted",
+    }
+    found = Path(look_up("some/sentences", server.url)["path"])
+    assert_bitwise(read(found).tensors, weights())
+    root = found.parent if below else found
+    assert {str(file.relative_to(root)) for file in root.rglob("*") if file.is_file()} == {
+        "modules.json", "config_sentence_transformers.json", "1_Pooling/config.json", "2_Dense/config.json",
+        "2_Dense/pytorch_model.bin", f"{below}sentence_bert_config.json", f"{below}config.json",
+        f"{below}model.safetensors", f"{below}vocab.txt",
+    }  # fmt: skip
+    assert look_up("some/sentences", server.url, HF_HUB_OFFLINE="1")["path"] == str(found)
+
+
 def test_the_token_is_sent(server, files, look_up):
     server.repositories["some/model"] = files
     look_up("some/model", server.url, HF_TOKEN="hf_secret")

@@ -200,10 +200,12 @@ class TestEncode:
             model.encode("a", max_length=513)
 
     def test_too_long(self, model):
-        with pytest.raises(InputError, match="text 2 has 1,002 tokens, the limit is 512"):
+        with pytest.raises(InputError, match="text 2 has 1,002 tokens, the limit is 256"):
+            model.encode(["a", "a " * 1000], truncate=False)
+        with pytest.warns(RefbertWarning, match="cut to 256 tokens: 746 tokens lost"):  # its max_seq_length
             model.encode(["a", "a " * 1000])
         with pytest.warns(RefbertWarning, match="cut to 512 tokens: 490 tokens lost"):
-            model.encode(["a", "a " * 1000], truncate=True)
+            model.encode(["a", "a " * 1000], max_length=512)
 
     def test_progress(self, model):
         done = []

@@ -59,11 +59,11 @@ def write(
         for name in ("model.safetensors", "config.json"):
             if (directory / name).exists() and not overwrite:
                 raise CheckpointError(f"{directory / name}: exists already; choose another directory or overwrite it")
-        _atomically(directory / "model.safetensors", lambda path: _write_weights(path, tensors, tuple(expected)))
-        _atomically(
-            directory / "config.json",
-            lambda path: path.write_text(json.dumps(described.to_dict(), indent=2) + "\n", encoding="utf-8"),
+        atomically(
+            directory / "model.safetensors",
+            lambda path: write_weights(path, {name: tensors[name] for name in expected}),
         )
+        write_json(directory / "config.json", described.to_dict())
     except OSError as error:
         raise CheckpointError(f"{directory}: cannot be written ({error.strerror or error})") from None
 
@@ -77,16 +77,23 @@ def architectures(heads: Collection[str]) -> tuple[str, ...]:
     return tuple(name for head, name in ARCHITECTURES.items() if head in heads)
 
 
-def _write_weights(path: Path, tensors: Mapping[str, Host], order: tuple[str, ...]) -> None:
+def write_weights(path: Path, tensors: Mapping[str, Host]) -> None:
+    """Write a safetensors file of these tensors, in their order."""
     from safetensors.numpy import save_file
 
     # The format is row-major and little-endian; arrays from a TensorFlow checkpoint are transposed views.
-    rows = {name: np.ascontiguousarray(tensors[name], tensors[name].dtype.newbyteorder("<")) for name in order}
+    rows = {name: np.ascontiguousarray(x, x.dtype.newbyteorder("<")) for name, x in tensors.items()}
     # transformers 4 refuses a file that does not say which library's layout it is in.
     save_file(rows, path, metadata={"format": "pt"})
 
 
-def _atomically(path: Path, write_to: Callable[[Path], object]) -> None:
+def write_json(path: Path, value: object) -> None:
+    """Write JSON as people read it, the whole file or none."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def atomically(path: Path, write_to: Callable[[Path], object]) -> None:
     """Write under a temporary name, flush to the disk, and rename, so that nobody ever sees half a file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -11,6 +11,14 @@ import threading
 from pathlib import Path
 
 from refbert.checkpoint.reading import WEIGHTS
+from refbert.checkpoint.sentence_modules import (
+    MODEL_SETTINGS,
+    MODULE_WEIGHTS,
+    MODULES,
+    TRANSFORMER_SETTINGS,
+    read_modules,
+    transformer_directory,
+)
 from refbert.checkpoint.sharded import weight_map
 from refbert.checkpoint.tensorflow_file import data_files
 from refbert.config import CONFIG_FILES
@@ -25,7 +33,7 @@ _OPTIONAL = (
     "vocab.txt",
     "tokenizer_config.json",
     "special_tokens_map.json",
-    "sentence_bert_config.json",
+    "added_tokens.json",
 )
 _WEIGHTS = (*WEIGHTS, "bert_model.ckpt.index")
 
@@ -37,6 +45,11 @@ class _Absent(Exception):
 
 
 def resolve(name: str | Path, *, revision: str | None = None) -> Path:
+    """`locate`, and in it the checkpoint: a sentence-transformers model's Transformer may be further down."""
+    return transformer_directory(locate(name, revision=revision))
+
+
+def locate(name: str | Path, *, revision: str | None = None) -> Path:
     """A local directory as it is or a model that comes with refbert, never touching the network; else a hub name's.
 
     ``name``: a path, a name in `refbert.models` ("small-english"), or a hub name such as
@@ -123,27 +136,44 @@ class _Snapshot:
 
         Raises `_Absent` if the repository is not to be found, `CheckpointError` for anything else that is wrong.
         """
-        config = self._first(CONFIG_FILES)
-        if config is None:
+        top = self._first((*CONFIG_FILES, MODULES))
+        if top is None:
             if not self.online:
                 raise _Absent
             raise CheckpointError(f"{self.repository}: has no config.json and no bert_config.json, so it is not a BERT")
         # From here on the commit is fixed, so that no file can come from a later one.
-        self.revision = config.parent.name
+        root = top.parent
+        self.revision = root.name
         self.pinned = True
-        weights = self._first(_WEIGHTS)
+        below = self._modules(root)
+        if self._first(tuple(below + name for name in CONFIG_FILES)) is None:
+            raise CheckpointError(f"{self.repository}: {below} has no config.json, so it is not a BERT")
+        weights = self._first(tuple(below + name for name in _WEIGHTS))
         if weights is None:
             if not self.online:
                 raise _Absent
             raise CheckpointError(f"{self.repository}: has no weights (looked for {', '.join(_WEIGHTS)})")
         for file in self._further(weights):
-            if self._file(file) is None:
+            if self._file(below + file) is None:
                 if not self.online:
                     raise _Absent
                 raise CheckpointError(f"{self.repository}: {file} is missing, although {weights.name} lists it")
         for file in _OPTIONAL:
-            self._file(file)
-        return config.parent
+            self._file(below + file)
+        return root
+
+    def _modules(self, root: Path) -> str:
+        """Bring the files of sentence-transformers' modules; what the paths of the Transformer's own begin with."""
+        if self._file(MODULES) is None:
+            return ""
+        places = [module.directory.relative_to(root).as_posix() + "/" for module in read_modules(root)]
+        for place in places[1:]:
+            self._file(f"{place}config.json")
+            self._first(tuple(f"{place}{name}" for name in MODULE_WEIGHTS))
+        below = "" if transformer_directory(root) == root else places[0]
+        self._file(MODEL_SETTINGS)
+        self._first(tuple(f"{below}{name}" for name in TRANSFORMER_SETTINGS))
+        return below
 
     def _first(self, files: tuple[str, ...]) -> Path | None:
         return next((path for path in map(self._file, files) if path is not None), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,6 +11,7 @@ from refbert import flops
 from refbert.cli.output import print_json
 from refbert.cli.tables import Table, print_table
 from refbert.config import BertConfig
+from refbert.errors import CheckpointError, InputError
 from refbert.presets import preset_of
 
 LENGTHS = (128, 512)
@@ -37,11 +39,33 @@ def describe(model: str) -> dict[str, Any]:
         return _facts(model, known, (), True, "preset")
     from refbert import checkpoint
 
-    directory = checkpoint.resolve(model)
+    root = checkpoint.locate(model)
+    directory = checkpoint.transformer_directory(root)
     config = BertConfig.from_directory(directory)
     stored = checkpoint.read(directory)
     heads, pooler = checkpoint.heads_in(stored.tensors, config)
-    return _facts(model, config, heads, pooler, stored.format)
+    return _facts(model, config, heads, pooler, stored.format) | {"vectors": _vectors(root, config)}
+
+
+def _vectors(root: Path, config: BertConfig) -> dict[str, Any]:
+    """How vectors of texts are made, or why not."""
+    from refbert import checkpoint
+
+    try:
+        how = checkpoint.read_embedder(root)
+        size = how.size(config.hidden_size)
+    except (CheckpointError, InputError) as error:
+        return {"refused": str(error)}
+    return {
+        "pooling": list(how.pooling),
+        "modules": [str(module) for module in how.modules],
+        "size": size,
+        "longest": min(how.max_length or config.max_position_embeddings, config.max_position_embeddings),
+        "longer": "cut" if how.truncate else "refused",
+        "prompt": how.prompt,
+        "prompts": dict(how.prompts),
+        "include_prompt": how.include_prompt,
+    }
 
 
 def _facts(model: str, config: BertConfig, heads: tuple[str, ...], pooler: bool, kind: str) -> dict[str, Any]:
@@ -76,6 +100,17 @@ def _print(facts: dict[str, Any]) -> None:
     table.add_row("model", facts["model"])
     table.add_row("format", facts["format"])
     table.add_row("heads", ", ".join(facts["heads"]) or "none")
+    vectors = facts.get("vectors", {})
+    if "refused" in vectors:
+        table.add_row("vectors", f"refused: {vectors['refused']}")
+    elif vectors:
+        table.add_row(
+            "vectors", " → ".join([" + ".join(vectors["pooling"]), *vectors["modules"], f"[{vectors['size']}]"])
+        )
+        table.add_row("texts for vectors", f"{vectors['longest']} tokens, longer ones are {vectors['longer']}")
+        if vectors["prompt"]:
+            pooled = "" if vectors["include_prompt"] else ", not pooled"
+            table.add_row("prompt", f"{vectors['prompt']!r}{pooled}")
     for name, value in facts["config"].items():
         if name not in ("id2label", "label2id", "architectures"):
             table.add_row(name, str(value))

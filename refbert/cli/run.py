@@ -14,9 +14,10 @@ from click.core import ParameterSource
 from refbert.cli.answers import answers_of, print_answers
 from refbert.cli.output import print_json, progress, say_default_model, write_arrays
 from refbert.cli.tables import Table, print_table
+from refbert.embedder import POOLINGS, Normalize
 from refbert.errors import InputError, RefbertWarning
 from refbert.loading import load
-from refbert.model import POOLINGS, Model, Text
+from refbert.model import Model, Text
 from refbert.models import DEFAULT
 from refbert.profiles import PROFILES
 from refbert.tasks import TASKS, Embedded, Filled, default_task, embed, fill_mask
@@ -46,11 +47,12 @@ _COMPARABLE = 12
 @click.option("--top-k", default=5, show_default=True, help="How many candidates for each [MASK], label or answer.")
 @click.option("--null-threshold", type=float, help='answer: "no answer" above this margin; default: never.')
 @click.option(
-    "--pooling", type=click.Choice(POOLINGS), default="mean", show_default=True, help="What makes a text's vector."
+    "--pooling", type=click.Choice(POOLINGS), help="What makes a text's vector; default: the checkpoint's, or mean."
 )
-@click.option("--normalize/--no-normalize", default=True, show_default=True, help="Scale vectors to length 1.")
+@click.option("--normalize/--no-normalize", default=None, help="Scale vectors to length 1; default: as the checkpoint.")
+@click.option("--prompt", help="embed: what to put before each text; default: the checkpoint's, or nothing.")
 @click.option("--truncate", is_flag=True, help="Cut texts that are too long, instead of refusing them.")
-@click.option("--max-length", type=int, help="Longest text in tokens; default: the model's positions.")
+@click.option("--max-length", type=int, help="Longest text in tokens; default: the model's.")
 @click.option("--batch-size", default=32, show_default=True, type=click.IntRange(min=1), help="Texts per forward pass.")
 @click.option(
     "--save", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.npz", help="Store the raw arrays."
@@ -67,8 +69,9 @@ def run(
     profile: str | None,
     top_k: int,
     null_threshold: float | None,
-    pooling: str,
-    normalize: bool,
+    pooling: str | None,
+    normalize: bool | None,
+    prompt: str | None,
     truncate: bool,
     max_length: int | None,
     batch_size: int,
@@ -96,6 +99,7 @@ def run(
         if chosen == "fill-mask":
             filled = fill_mask(loaded, items, top_k=top_k, progress=advance, **limits)
         elif chosen == "embed":
+            limits |= {"truncate": truncate or None, "prompt": prompt}
             embedded = embed(loaded, items, pooling=pooling, normalize=normalize, progress=advance, **limits)
         else:
             answers = answers_of(loaded, chosen, items, top_k=top_k, progress=advance, **limits)
@@ -106,7 +110,7 @@ def run(
     elif chosen != "embed":
         print_answers(answers, as_json, top_k=top_k, null_threshold=null_threshold)
     else:
-        _print_embedded(embedded, as_json, normalize)
+        _print_embedded(embedded, as_json)
 
 
 def _read_texts(texts: tuple[str, ...], pair: bool) -> list[Text]:
@@ -136,13 +140,15 @@ def _read_texts(texts: tuple[str, ...], pair: bool) -> list[Text]:
     return pairs
 
 
-def _arrays(
-    model: Model, texts: list[Text], *, batch_size: int, truncate: bool, max_length: int | None
-) -> dict[str, Any]:
+def _arrays(model: Model, texts: list[Text], *, batch_size: int, **how: Any) -> dict[str, Any]:
     """The raw arrays of all texts in one padded batch: [N, S, …], under Hugging Face's output names."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RefbertWarning)  # the task has said what was cut
-        batch = model.batch(texts, truncate=truncate, max_length=max_length)
+        batch = (
+            model.tokenizer.pad(model.tokens_to_embed(texts, **how)[0])
+            if "prompt" in how
+            else model.batch(texts, **how)
+        )
     parts: dict[str, list[Any]] = {}
     for start in range(0, len(texts), batch_size):
         rows = batch.rows(slice(start, start + batch_size))
@@ -202,7 +208,7 @@ def _print_filled(results: list[Filled], as_json: bool) -> None:
         print_table(table)
 
 
-def _print_embedded(results: list[Embedded], as_json: bool, normalized: bool) -> None:
+def _print_embedded(results: list[Embedded], as_json: bool) -> None:
     if as_json:
         for result in results:
             print_json({"text": result.text, "tokens": result.tokens, "embedding": result.embedding})
@@ -211,13 +217,13 @@ def _print_embedded(results: list[Embedded], as_json: bool, normalized: bool) ->
     table.add_column("#", "figure")
     table.add_column("text")
     table.add_column("tokens", "figure")
-    table.add_column(f"embedding (H = {len(results[0].embedding)})", "id")
+    table.add_column(f"embedding (of {len(results[0].embedding)})", "id")
     for number, result in enumerate(results, start=1):
         head = "  ".join(f"{x:+.4f}" for x in result.embedding[:4])
         table.add_row(str(number), _shown(result.text), str(len(result.tokens)), f"{head}  …")
     print_table(table)
-    if normalized and 1 < len(results) <= _COMPARABLE:
-        vectors = np.stack([result.embedding for result in results])
+    if 1 < len(results) <= _COMPARABLE:
+        vectors = Normalize()(np.stack([result.embedding for result in results]))
         similarity = Table("cosine similarity")
         similarity.add_column("", "figure")
         for number in range(1, len(results) + 1):
