@@ -7,7 +7,6 @@ V vocabulary, T segment types, P positions (learned), L layers, N tokens, K clas
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from refbert.errors import ConfigError
+from refbert.files import is_file, read_object, shown
 
 # The files that hold a configuration, in the order in which they are looked for.
 CONFIG_FILES = ("config.json", "bert_config.json")
@@ -26,6 +26,11 @@ _REFUSED = {
     "add_cross_attention": (False,),
     "tie_word_embeddings": (True,),
 }
+
+# Sizes that no BERT has: ids and lengths are 32-bit in most kernels, and a model of so many layers or classes would be
+# nothing but a list of names. A file of a few bytes can say more.
+_MOST = {"num_hidden_layers": 10_000, "num_labels": 1 << 20}
+_MOST_OTHERS = (1 << 31) - 1
 
 
 @dataclass(frozen=True)
@@ -65,11 +70,19 @@ class BertConfig:
             if rate is None and name == "classifier_dropout":
                 continue
             if not _is_number(rate) or not 0 <= rate < 1:
-                raise ConfigError(f"{name} must be a number in [0, 1), not {rate!r}")
+                raise ConfigError(f"{name} must be a number in [0, 1), not {shown(rate)}")
         for name in ("layer_norm_eps", "initializer_range"):
             value = getattr(self, name)
-            if not _is_number(value) or not 0 < value < math.inf:
-                raise ConfigError(f"{name} must be a number above 0, not {value!r}")
+            if not _is_number(value) or not 0 < value < math.inf or (isinstance(value, int) and value > _MOST_OTHERS):
+                raise ConfigError(f"{name} must be a number above 0, not {shown(value)}")
+        for name in ("hidden_act", "problem_type"):
+            text = getattr(self, name)
+            if not isinstance(text, str) and not (text is None and name == "problem_type"):
+                raise ConfigError(f"{name} must be a text, not {shown(text)}")
+        for number, label in self.id2label.items():
+            _whole("id2label's numbers", number, least=0)
+            if not isinstance(label, str) or not _is_unicode(label):
+                raise ConfigError(f"id2label's {number} must be a text, not {shown(label)}")
         _whole("pad_token_id", self.pad_token_id, least=0)
         if self.pad_token_id >= self.vocab_size:
             raise ConfigError(f"pad_token_id {self.pad_token_id} is not in the vocabulary of {self.vocab_size}")
@@ -98,13 +111,15 @@ class BertConfig:
         """
         kind = source.get("model_type", "bert")
         if kind != "bert":
-            raise ConfigError(f'{where}: model_type is "{kind}", refbert implements "bert" only')
+            raise ConfigError(f'{where}: model_type is {_quoted(kind)}, refbert implements "bert" only')
         for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"):
             if source.get(name) is None:
                 raise ConfigError(f'{where}: not a BERT configuration, it has no "{name}"')
         for name, allowed in _REFUSED.items():
             if source.get(name) is not None and source[name] not in allowed:
-                raise ConfigError(f"{where}: {name}={source[name]!r} is not BERT as published (only {allowed[0]!r})")
+                raise ConfigError(
+                    f"{where}: {name}={shown(source[name])} is not BERT as published (only {allowed[0]!r})"
+                )
         known = {f.name for f in dataclasses.fields(cls)}
         values = {name: value for name, value in source.items() if name in known and value is not None}
         if source.get("hidden_act", "gelu") is None:  # Google: None or "" means no activation at all
@@ -112,16 +127,19 @@ class BertConfig:
         labels = source.get("id2label")
         if isinstance(labels, Mapping) and labels:
             try:
-                values["id2label"] = {int(key): str(label) for key, label in labels.items()}
-            except (TypeError, ValueError) as error:
-                raise ConfigError(f"{where}: id2label must be keyed by whole numbers") from error
+                values["id2label"] = {int(key): _label(label) for key, label in labels.items()}
+            except (TypeError, ValueError, OverflowError):
+                raise ConfigError(f"{where}: id2label must be keyed by whole numbers") from None
             values["num_labels"] = len(labels)
+        elif labels is not None and labels != {}:
+            raise ConfigError(f"{where}: id2label must map numbers to names, not {shown(labels)}")
         else:
             values.pop("id2label", None)
         if "architectures" in values:
-            if not isinstance(values["architectures"], list | tuple):
-                raise ConfigError(f"{where}: architectures must be a list, not {values['architectures']!r}")
-            values["architectures"] = tuple(str(name) for name in values["architectures"])
+            named = values["architectures"]
+            if not isinstance(named, list | tuple) or not all(isinstance(name, str) for name in named):
+                raise ConfigError(f"{where}: architectures must be a list of names, not {shown(named)}")
+            values["architectures"] = tuple(named)
         try:
             return cls(**values)
         except ConfigError as error:
@@ -131,16 +149,7 @@ class BertConfig:
     def from_file(cls, path: str | Path) -> BertConfig:
         """Read a configuration file; raises `ConfigError` if it is missing, not JSON, or not a BERT's."""
         path = Path(path)
-        try:
-            source = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ConfigError(f"{path}: no such file") from None
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: not JSON ({error})") from None
-        if not isinstance(source, dict):
-            raise ConfigError(f"{path}: not a BERT configuration (a JSON object is expected)")
+        source = read_object(path, ConfigError)
         if path.name == "bert_config.json":
             source = {"type_vocab_size": 16} | source  # what Google's modeling.py takes where the file is silent
         return cls.from_dict(source, where=str(path))
@@ -149,7 +158,7 @@ class BertConfig:
     def from_directory(cls, directory: str | Path) -> BertConfig:
         """Read ``config.json`` or ``bert_config.json`` in ``directory``; raises `ConfigError` if there is none."""
         for name in CONFIG_FILES:
-            if (Path(directory) / name).is_file():
+            if is_file(Path(directory) / name, ConfigError):
                 return cls.from_file(Path(directory) / name)
         raise ConfigError(f"{directory}: no config.json and no bert_config.json, so this is not a BERT checkpoint")
 
@@ -171,6 +180,26 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair
+        return False
+    return True
+
+
+def _label(value: object) -> object:
+    """A class's name; numbers are names too, what is nothing or has parts is none."""
+    return str(value) if isinstance(value, str | int | float) else value
+
+
+def _quoted(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else shown(value)
+
+
 def _whole(name: str, value: object, *, least: int) -> None:
+    most = _MOST.get(name, _MOST_OTHERS)
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigError(f"{name} must be a whole number of at least {least}, not {value!r}")
+        raise ConfigError(f"{name} must be a whole number of at least {least}, not {shown(value)}")
+    if value > most:
+        raise ConfigError(f"{name} must be at most {most:,}, not {shown(value)}")

@@ -262,7 +262,7 @@ class TestLoad:
         with pytest.raises(ConfigError, match="silu"):
             refbert.load(tmp_path)
         (tmp_path / "config.json").write_text("[1, 2]")
-        with pytest.raises(ConfigError, match="not a BERT"):
+        with pytest.raises(ConfigError, match="a JSON object is expected"):
             refbert.load(tmp_path)
 
     def test_a_backend_object_takes_no_dtype(self, small):
