@@ -218,7 +218,9 @@ def _rows(file: IO[bytes], name: str, column: str | None, report: Progress) -> I
             batches = iter(stream)
         split: Callable[[str], list[str]] | None = None
         for batch in batches:
-            for row in batch.column(batch.schema.get_field_index(chosen)):
+            values = batch.column(batch.schema.get_field_index(chosen))
+            values.validate(full=True)  # offsets that point out of their buffer would be followed
+            for row in values:
                 value = row.as_py()
                 if isinstance(value, str):
                     split = split or _splitter()

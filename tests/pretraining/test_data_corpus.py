@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 
+import numpy as np
 import pytest
 
 from refbert.data import corpus
@@ -113,6 +114,32 @@ def test_one_line_for_what_cannot_be_read(tmp_path):
     stdin.name = "<stdin>"
     with pytest.raises(InputError, match="stdin: no text"):
         read([stdin])
+
+
+@pytest.mark.parametrize("kind", ["file", "stream"])
+@pytest.mark.parametrize("column", ["text", "sentences"])
+@pytest.mark.parametrize("wrong", [2**20, -8, 3])
+def test_offsets_that_point_out_of_their_buffer(tmp_path, kind, column, wrong):
+    """Read as they stand they show what lies in memory beside the file, or crash; the third one runs backwards."""
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import ipc
+
+    words = ["a cat", "a dog sat", "the mat!", "on it"]
+    rows = words if column == "text" else [[word] for word in words]
+    table = arrow.table(
+        {column: arrow.array(rows, arrow.string() if column == "text" else arrow.list_(arrow.string()))}
+    )
+    path = tmp_path / "x.arrow"
+    with (ipc.new_file if kind == "file" else ipc.new_stream)(path, table.schema) as writer:
+        writer.write_table(table)
+    content = path.read_bytes()
+    ends = np.cumsum([0, *map(len, words)], dtype="<i4")  # where each text begins, and the last one ends
+    assert content.count(ends.tobytes()) == 1
+    changed = ends.copy()
+    changed[-2] = wrong
+    path.write_bytes(content.replace(ends.tobytes(), changed.tobytes()))
+    with pytest.raises(InputError, match="x.arrow: cannot be read as Parquet or Arrow"):
+        read(path, "parquet")
 
 
 @pytest.mark.parametrize(("module", "form", "extra"), [("nupunkt", "raw", "raw"), ("pyarrow", "parquet", "arrow")])
