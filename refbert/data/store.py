@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +26,7 @@ import numpy.typing as npt
 from refbert.data.corpus import Documents, Format, Progress, Source, read_sentences, source_name
 from refbert.data.tokens import encode_sentences, tokenizer_fingerprint
 from refbert.errors import InputError
+from refbert.files import is_file, read_object
 from refbert.tokenization import Tokenizer
 
 Array = npt.NDArray[np.int64]
@@ -62,8 +63,10 @@ class Store:
     def open(cls, directory: str | Path) -> Store:
         """Open what `build_store` wrote; raises `InputError` if it is not there or not whole."""
         directory = Path(directory)
+        if not is_file(directory / _HEADER):
+            raise InputError(f"{directory}: no tokenized corpus")
         try:
-            header = json.loads((directory / _HEADER).read_text(encoding="utf-8"))
+            header = read_object(directory / _HEADER)
             if header["version"] != _VERSION:
                 raise InputError(f"{directory}: written by another release of refbert; delete it and build it again")
             with contextlib.ExitStack() as opened:
@@ -71,12 +74,26 @@ class Store:
                 for name, file in zip(_NAMES, files, strict=True):
                     if os.fstat(file.fileno()).st_size != header["bytes"][name]:
                         raise InputError(f"{directory / name}: not as long as it was written; build the store again")
+                if header["bytes"] != _sizes(header):
+                    raise ValueError
                 opened.pop_all()
                 return cls(directory, header, files)
         except OSError as error:
             raise InputError(f"{directory}: no tokenized corpus ({error.strerror})") from None
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{directory / _HEADER}: damaged; delete it and build the store again") from None
+
+    def check(self) -> None:
+        """Read it all; raises `InputError` unless it is, byte by byte, what was written."""
+        digests = []
+        for file in (self._ids, self._sentences, self._documents):
+            file.seek(0)
+            digest = _digest()
+            while block := file.read(_SENTENCES * 64):
+                digest.update(block)
+            digests.append(digest)
+        if _fingerprint(self._dtype, digests) != self.fingerprint:
+            raise InputError(f"{self.directory}: damaged: its files are not what was written")
 
     def document(self, number: int) -> tuple[int, int]:
         """(first, last): the sentences of a document are first … last − 1."""
@@ -172,7 +189,7 @@ class _Writer:
     def __init__(self, tokenizer: Tokenizer, dtype: np.dtype[Any], files: Sequence[IO[bytes]]) -> None:
         self.documents = self.sentences = self.tokens = 0
         self._tokenizer, self._dtype, self._files = tokenizer, dtype, files
-        self._digests = [hashlib.blake2b(digest_size=16) for _ in files]
+        self._digests = [_digest() for _ in files]
         self._waiting: list[str] = []
         self._ends: list[int] = []  # before which of the waiting sentences a document ends
         self._characters = 0
@@ -213,8 +230,7 @@ class _Writer:
         self._waiting, self._ends, self._characters = [], [], 0
 
     def fingerprint(self) -> str:
-        joined = self._dtype.name + "".join(digest.hexdigest() for digest in self._digests)
-        return hashlib.blake2b(joined.encode(), digest_size=16).hexdigest()
+        return _fingerprint(self._dtype, self._digests)
 
     def _end_document(self, last: list[int], sentences: int) -> None:
         if self._begun:
@@ -225,6 +241,22 @@ class _Writer:
         content = array.tobytes()
         self._digests[file].update(content)
         self._files[file].write(content)
+
+
+def _sizes(header: Mapping[str, Any]) -> dict[str, int]:
+    """The bytes of each file that holds what the header counts."""
+    entries = (header["tokens"], header["sentences"] + 1, header["documents"] + 1)
+    each = (np.dtype(header["dtype"]).itemsize, 8, 8)
+    return {name: count * size for name, count, size in zip(_NAMES, entries, each, strict=True)}
+
+
+def _digest() -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=16)
+
+
+def _fingerprint(dtype: np.dtype[Any], digests: Sequence[Any]) -> str:
+    joined = dtype.name + "".join(digest.hexdigest() for digest in digests)
+    return hashlib.blake2b(joined.encode(), digest_size=16).hexdigest()
 
 
 def _close_all(files: Sequence[IO[bytes]]) -> None:
@@ -274,7 +306,7 @@ def _key(
             return None
         try:
             with open(source, "rb") as file:
-                digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
+                digest = hashlib.file_digest(file, _digest)
         except OSError as error:
             raise InputError(f"{source_name(source)}: cannot be read ({error.strerror})") from None
         total.update(digest.digest())

@@ -3,19 +3,24 @@
     DIR/checkpoints/step-00001000/
         model.safetensors  config.json  tokenizer files     what refbert and Hugging Face load
         optimizer.safetensors                               Adam's moments, "m.NAME" and "v.NAME"
-        training.json                                       updates, place in the data, settings, versions
+        training.json                                       updates, place in the data, settings, digests of the files
 
 A checkpoint is written under another name in the same directory, every file of it is forced to the disk, and then it is
 renamed: the name `step-…` stands for a whole checkpoint at every moment. A deletion renames first. Numbers are stored
 in the precision that they are computed in, and read back bit by bit.
+
+Disks lose bits, and copies are cut short: every file is compared with its digest before anything is taken from it. One
+that is damaged is put aside as `damaged-step-…`, and the one before it is gone on from.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +30,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refbert.errors import CheckpointError
+from refbert.errors import CheckpointError, RefbertWarning
+from refbert.files import parse_json
 from refbert.model import Model
 from refbert.training.optimizer import Optimizer
 
@@ -34,9 +40,14 @@ Host = npt.NDArray[Any]
 TRAINING = "training.json"
 MOMENTS = "optimizer.safetensors"
 _NAME = re.compile(r"step-(\d{8,})")
-_VERSION = 1
+_VERSION = 2
 # What begins with this is unfinished or being deleted.
 _PARTIAL = ".partial-"
+_DAMAGED = "damaged-"
+
+
+class Damaged(CheckpointError):
+    """A checkpoint that is not what was written."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +82,12 @@ def save(directory: Path, model: Model, optimizer: Optimizer, state: State, *, k
                 "profile": model.profile.name,
                 "heads": list(model.heads),
                 "pooler": model.has_pooler,
+                "digests": {path.name: digest(path) for path in sorted(partial.iterdir())},
             }
-            (partial / TRAINING).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+            (partial / TRAINING).write_text(json.dumps(sealed(facts), indent=2) + "\n", encoding="utf-8")
     if keep is not None:
         for old in saved(directory)[:-keep]:
-            _delete(old)
+            delete(old)
     return place
 
 
@@ -93,22 +105,97 @@ def updates_of(place: Path) -> int:
 
 
 def read_state(place: Path) -> State:
-    """What the checkpoint says of itself; raises `CheckpointError` if that cannot be read."""
+    """What the checkpoint says of itself; raises `Damaged` if that is not what was written."""
+    facts = _facts(place)
+    return State(facts["updates"], facts["source"], facts["settings"])
+
+
+def check_whole(place: Path) -> None:
+    """Raise `Damaged` unless every file of the checkpoint is, byte by byte, the one that was written."""
+    for name, expected in _facts(place)["digests"].items():
+        try:
+            found = digest(place / name)
+        except FileNotFoundError:
+            raise Damaged(f"{place}: damaged ({name} is not there)") from None
+        except PermissionError as error:
+            raise CheckpointError(f"{place / name}: cannot be read ({error.strerror})") from None
+        except OSError as error:
+            raise Damaged(f"{place}: damaged ({name} cannot be read: {error.strerror})") from None
+        if found != expected:
+            raise Damaged(f"{place}: damaged ({name} is not what was written)")
+
+
+def last_whole(directory: Path) -> Path | None:
+    """The last checkpoint that is whole; later ones, which are not, are put aside with a `RefbertWarning`.
+
+    None if there is no checkpoint. Raises `Damaged`, and touches nothing, if there are some and none is whole.
+    """
+    damaged: list[tuple[Path, str]] = []
+    for place in reversed(saved(directory)):
+        try:
+            check_whole(place)
+        except Damaged as error:
+            damaged.append((place, str(error)))
+            continue
+        for other, reason in damaged:
+            put_aside(other, f"{reason}; going on from {place.name}, the one before")
+        return place
+    if damaged:
+        raise Damaged(f"{damaged[0][1]}, and none before it is whole: delete {directory} to begin again at step 0")
+    return None
+
+
+def put_aside(place: Path, why: str) -> None:
+    """Rename a damaged checkpoint, so that it is neither taken for one nor lost, and warn."""
+    aside = place.with_name(f"{_DAMAGED}{place.name}")
     try:
-        facts = json.loads((place / TRAINING).read_text(encoding="utf-8"))
-        if facts["format"] != _VERSION:
-            raise CheckpointError(f"{place}: written by another release of refbert (format {facts['format']})")
-        return State(facts["updates"], facts["source"], facts["settings"])
+        shutil.rmtree(aside, ignore_errors=True)
+        place.rename(aside)
     except OSError as error:
+        raise CheckpointError(f"{place}: damaged, and cannot be put aside ({error.strerror})") from None
+    warnings.warn(f"{why}; the damaged one is kept as {aside.name}", RefbertWarning, stacklevel=3)
+
+
+def digest(path: Path) -> str:
+    """Of a file's bytes; raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with a digest of what else is in it."""
+    plain = json.loads(json.dumps({name: value for name, value in content.items() if name != "digest"}))
+    text = json.dumps(plain, sort_keys=True)
+    return {**plain, "digest": hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}
+
+
+def is_sealed(content: Any) -> bool:
+    """Whether an object is what `sealed` made of it."""
+    return isinstance(content, dict) and content == sealed(content)
+
+
+def _facts(place: Path) -> dict[str, Any]:
+    try:
+        facts = parse_json((place / TRAINING).read_bytes(), place / TRAINING, Damaged)
+    except PermissionError as error:
         raise CheckpointError(f"{place / TRAINING}: cannot be read ({error.strerror})") from None
-    except (ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{place / TRAINING}: damaged; delete {place} to go on from an earlier one") from None
+    except (OSError, Damaged):
+        raise Damaged(f"{place}: damaged ({TRAINING} cannot be read)") from None
+    if is_sealed(facts) and facts["format"] == _VERSION:
+        return dict(facts)
+    if isinstance(facts, dict) and facts.get("format") != _VERSION and "digest" not in facts:
+        raise CheckpointError(f"{place}: written by another release of refbert")
+    raise Damaged(f"{place}: damaged ({TRAINING} is not what was written)")
 
 
 def restore(place: Path, model: Model, optimizer: Optimizer) -> State:
-    """Weights, moments and count of updates from a checkpoint of the same model; raises `CheckpointError` otherwise."""
+    """Weights, moments and count of updates from a checkpoint of the same model.
+
+    Raises `Damaged` for one that is not what was written, and `CheckpointError` for another model's.
+    """
     from refbert.checkpoint.safetensors_file import read_safetensors
 
+    check_whole(place)
     state = read_state(place)
     weights, moments = read_safetensors(place / "model.safetensors"), read_safetensors(place / MOMENTS)
     if {name: tuple(x.shape) for name, x in weights.items()} != {
@@ -178,8 +265,10 @@ def _written(place: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _delete(place: Path) -> None:
+def delete(place: Path) -> None:
+    """Remove a checkpoint, renamed first, so that half of one never looks whole."""
     doomed = place.with_name(f"{_PARTIAL}{place.name}")
+    shutil.rmtree(doomed, ignore_errors=True)
     place.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
 

@@ -29,15 +29,33 @@ from refbert.data.features import Feature
 from refbert.data.labelled import Labelled, check_labels, label_set, read
 from refbert.errors import CheckpointError, InputError, RefbertWarning
 from refbert.evaluation.tasks import evaluate, main_score, score_names
+from refbert.files import is_file, read_json
 from refbert.model import Model
-from refbert.training.checkpoints import TRAINING, clear_partial, read_state, restore, saved, sync, write_whole
+from refbert.training.checkpoints import (
+    TRAINING,
+    Damaged,
+    check_whole,
+    clear_partial,
+    delete,
+    digest,
+    is_sealed,
+    last_whole,
+    put_aside,
+    read_state,
+    restore,
+    saved,
+    sealed,
+    sync,
+    updates_of,
+    write_whole,
+)
 from refbert.training.finetuning_settings import FREE, Plan, Settings
 from refbert.training.loop import NotFinite, Saving, train
 from refbert.training.metrics import Metrics, Update
 from refbert.training.optimizer import Optimizer
 from refbert.training.page import write_page
 from refbert.training.precision import MixedPrecision
-from refbert.training.run import RunDirectory, agreed, check_checkpoint, versions
+from refbert.training.run import RunDirectory, agreed, check_same, digest_of, versions
 from refbert.training.schedule import learning_rate
 from refbert.training.task_model import begin, features
 
@@ -110,13 +128,21 @@ def finetune(
     metric = settings.metric or main_score(settings.task, labels)
     _check_metric(settings, labels, dev)
     examples = features(settings, data, model)
+    facts = {
+        "config": model.config.to_dict(), "model's profile": model.profile.name,
+        "training data": digest_of(([row.input_ids for row in x.rows], sorted(x.labels.items())) for x in examples),
+        "development data": digest_of([dev]),
+        "base model's weights": digest_of(digest(file) for file in model.report.files),
+    }  # fmt: skip
     with run.owned():
         if resume and run.holds_run():
-            agreed(run.read()["settings"], settings.to_json(), free=FREE, where=run.path)
+            recorded = run.read()
+            agreed(recorded["settings"], settings.to_json(), free=FREE, where=run.path)
+            check_same(recorded["facts"], facts, run.file)
         else:
             refuse_what_is_there(directory)  # again: another may have been here since
             run.prepare()
-            run.begin(settings.to_json(), {
+            run.begin(settings.to_json(), facts, {
                 "kind": "finetuning", "labels": list(labels), "examples": len(data), "features": len(examples),
                 "versions": versions(model.backend),
             })  # fmt: skip
@@ -124,7 +150,7 @@ def finetune(
         tokenizer, ready = model.tokenizer, [model]
         del model  # the first run's alone: it must not stay while the others are trained
         for plan in plans:
-            one = _Run(run, settings, plan, labels, examples, dev, metric, tokenizer)
+            one = _Run(run, settings, plan, facts, labels, examples, dev, metric, tokenizer)
             first = ready.pop() if ready else None
             outcome = one.go(first, on_begin, on_update, on_score, stop, alone=len(plans) == 1)
             del first
@@ -155,6 +181,7 @@ class _Run:
         whole: RunDirectory,
         settings: Settings,
         plan: Plan,
+        facts: Mapping[str, Any],
         labels: Sequence[str],
         examples: Sequence[Feature],
         dev: Labelled | None,
@@ -165,6 +192,8 @@ class _Run:
         self.settings, self.plan, self.labels, self.dev, self.metric = settings, plan, labels, dev, metric
         self.source = Epochs(examples, tokenizer, batch_size=plan.batch_size, seed=plan.seed)
         self.scores = self.place.path / "scores.json"
+        self.decides = {name: value for name, value in settings.to_json().items() if name not in FREE}
+        self.decides |= {**vars(plan), **facts}
 
     def go(
         self,
@@ -177,7 +206,7 @@ class _Run:
         alone: bool,
     ) -> Outcome | None:
         """Run, or go on; None if it was stopped before its end."""
-        told = self._read_scores()
+        told, last = self._where()
         done = self._outcome(told)
         if done is not None:
             return done
@@ -192,19 +221,14 @@ class _Run:
         )  # fmt: skip
         per_epoch = self.source.updates
         steps = per_epoch * plan.epochs
-        decides = {name: value for name, value in settings.to_json().items() if name not in FREE} | vars(plan)
-        clear_partial(self.place.checkpoints)
         narrow = settings.mixed_precision
         precision = None if narrow is None else MixedPrecision(model, narrow)
-        last = self.place.last()
         if last is not None:
-            check_checkpoint(last, decides, self.source.fingerprint)
+            check_same(read_state(last).settings, self.decides, last)
             self.source.restore(restore(last, model, optimizer).source)
         if on_begin is not None:
             on_begin(plan, model, steps, optimizer.updates)
-        saving = Saving(
-            self.place.checkpoints, settings.save_every, settings={**decides, "data": self.source.fingerprint}
-        )
+        saving = Saving(self.place.checkpoints, settings.save_every, settings=self.decides)
         dropout = model.config.hidden_dropout_prob > 0 or model.config.attention_probs_dropout_prob > 0
         dropout |= (model.config.classifier_dropout or 0) > 0
         try:
@@ -249,8 +273,31 @@ class _Run:
         finally:
             metrics.close()
             with suppress(InputError):
-                write_page(self.place.page, self.place.metrics, title=plan.name, settings=decides)
+                write_page(
+                    self.place.page, self.place.metrics, title=plan.name, settings=settings.to_json() | vars(plan)
+                )
         return self._outcome(self._read_scores())
+
+    def _where(self) -> tuple[list[dict[str, Any]], Path | None]:
+        """(the scores so far, the checkpoint to go on from); what is damaged is put aside and made again."""
+        clear_partial(self.place.checkpoints)
+        told = self._read_scores()
+        if self._outcome(told) is not None:
+            return told, None
+        try:
+            last = last_whole(self.place.checkpoints)
+            told = [entry for entry in told if last is not None and entry["updates"] <= updates_of(last)]
+            if told:
+                check_whole(self._best(told))
+        except Damaged as error:
+            for place in saved(self.place.checkpoints):
+                put_aside(place, f"{error}; this run is begun again")
+            return [], None
+        return told, last
+
+    def _best(self, told: Sequence[Mapping[str, Any]]) -> Path:
+        """The checkpoint of the best epoch so far."""
+        return self.place.checkpoints / f"step-{_best_epoch(told, self.metric)['updates']:08d}"
 
     def _rate(self, steps: int, model: Model) -> Callable[[int], float]:
         warmup = int(steps * self.settings.warmup_share)
@@ -269,10 +316,10 @@ class _Run:
 
     def _prune(self, told: Sequence[Mapping[str, Any]]) -> None:
         """Keep the checkpoints of the best epoch so far and of the last update."""
-        best = _best_epoch(told, self.metric)["updates"] if told else None
+        best = self._best(told) if told else None
         for place in saved(self.place.checkpoints)[:-1]:
-            if read_state(place).updates != best:
-                _delete(place)
+            if place != best:
+                delete(place)
 
     def _outcome(self, told: Sequence[Mapping[str, Any]]) -> Outcome | None:
         if told and "failed" in told[-1]:
@@ -283,16 +330,16 @@ class _Run:
         return Outcome(self.plan.name, best["epoch"], best["updates"], best["scores"])
 
     def _read_scores(self) -> list[dict[str, Any]]:
-        try:
-            return list(json.loads(self.scores.read_text(encoding="utf-8")))
-        except FileNotFoundError:
+        if not is_file(self.scores):
             return []
-        except (OSError, ValueError):
-            raise InputError(f"{self.scores}: damaged; delete {self.place.path} to do that run again") from None
+        told = read_json(self.scores)
+        if not isinstance(told, list) or not all(map(is_sealed, told)):
+            raise InputError(f"{self.scores}: damaged; delete {self.place.path} to do that run again")
+        return told
 
     def _write_scores(self, told: Sequence[Mapping[str, Any]]) -> None:
         try:
-            write_whole(self.scores, json.dumps(list(told), indent=1) + "\n")
+            write_whole(self.scores, json.dumps([sealed(entry) for entry in told], indent=1) + "\n")
         except OSError as error:
             raise InputError(f"{self.scores}: cannot be written ({error.strerror}); go on with --resume") from None
 
@@ -323,8 +370,8 @@ def _keep_best(run: RunDirectory, outcomes: Sequence[Outcome], metric: str) -> N
     best = _best(outcomes, metric)
     for outcome in outcomes:
         for place in saved(run.path / "runs" / outcome.name / "checkpoints"):
-            if outcome is not best or read_state(place).updates != outcome.updates:
-                _delete(place)
+            if outcome is not best or updates_of(place) != outcome.updates:
+                delete(place)
 
 
 def _export(run: RunDirectory, outcomes: Sequence[Outcome], best: Outcome) -> None:
@@ -332,12 +379,16 @@ def _export(run: RunDirectory, outcomes: Sequence[Outcome], best: Outcome) -> No
     place = run.path / "runs" / best.name / "checkpoints" / f"step-{best.updates:08d}"
     try:
         if place.is_dir():  # else it has been exported already
+            check_whole(place)
             _copy(place, run.path)
-            _delete(place)
+            delete(place)
         for outcome in outcomes:
             checkpoints = run.path / "runs" / outcome.name / "checkpoints"
             if checkpoints.is_dir():
                 shutil.rmtree(checkpoints)
+    except Damaged as error:
+        again = place.parent.parent
+        raise CheckpointError(f"{error}; delete {again} and go on with --resume to do that run again") from None
     except OSError as error:
         raise CheckpointError(f"{run.path}: cannot be written ({error.strerror}); go on with --resume") from None
 
@@ -351,14 +402,6 @@ def _copy(place: Path, to: Path) -> None:
         sync(part)
         part.replace(to / file.name)
     sync(to)
-
-
-def _delete(place: Path) -> None:
-    """Renamed first, so that half a checkpoint never looks whole."""
-    doomed = place.with_name(f".partial-{place.name}")
-    shutil.rmtree(doomed, ignore_errors=True)
-    place.rename(doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _check_metric(settings: Settings, labels: Sequence[str], dev: Labelled | None) -> None:

@@ -17,6 +17,7 @@ from refbert.data.tables import Columns
 from refbert.errors import InputError, RefbertWarning
 from refbert.evaluation.tasks import Limits
 from refbert.training.run import RunDirectory, agreed
+from refbert.training.typed import check_types
 
 RULES = ("bert_adam", "adamw", "lamb")
 # A.3: "the following range of possible values to work well across all tasks".
@@ -87,6 +88,7 @@ class Settings:
     save_every: int = 500
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("choice_columns", "learning_rates", "batch_sizes", "epochs"):
             values = tuple(dict.fromkeys(getattr(self, name)))
             object.__setattr__(self, name, values)
@@ -155,7 +157,4 @@ def resumed_settings(directory: str | Path, given: Mapping[str, Any]) -> Setting
             RefbertWarning,
             stacklevel=2,
         )
-    try:
-        return Settings(**chosen)
-    except TypeError:
-        raise InputError(f"{run.file}: not of a fine-tuning run of this release of refbert") from None
+    return run.settings(Settings, chosen)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
@@ -16,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refbert.config import BertConfig
-from refbert.errors import ConfigError, InputError
+from refbert.errors import ConfigError, InputError, RefbertWarning
 from refbert.loading import from_config, load
 from refbert.model import Model
 from refbert.presets import PRESETS, preset
 from refbert.profiles import get_profile
 from refbert.spec.choices import Choices
-from refbert.training.checkpoints import restore, sync
+from refbert.training.checkpoints import last_whole, read_state, restore, sync
 from refbert.training.distributed import ALONE, Processes
 from refbert.training.loop import Saving, train
 from refbert.training.metrics import Metrics, Update
@@ -30,7 +31,7 @@ from refbert.training.optimizer import Optimizer
 from refbert.training.page import write_page
 from refbert.training.precision import MixedPrecision
 from refbert.training.pretraining_settings import FREE, Settings
-from refbert.training.run import RunDirectory, agreed, check_checkpoint, versions
+from refbert.training.run import RunDirectory, agreed, check_same, versions
 
 if TYPE_CHECKING:
     from refbert.data import PretrainingSource, Store
@@ -84,6 +85,8 @@ def pretrain(
             stack.enter_context(run.owned())
             if resume and run.holds_run():
                 agreed(run.read()["settings"], settings.to_json(), free=FREE, where=run.path)
+                last_whole(run.checkpoints)
+                _check_data(run, settings, say)
             else:
                 run.prepare()
                 _prepare(run, settings, say)
@@ -96,24 +99,27 @@ def pretrain(
             rule=settings.rule, weight_decay=settings.weight_decay, max_norm=settings.max_norm,
             clip_epsilon=get_profile(settings.profile).clip_epsilon,
         )  # fmt: skip
-        decides = {name: value for name, value in settings.to_json().items() if name not in FREE}
+        facts = {"config": model.config.to_dict(), "tokenized data": source.fingerprint}
+        decides = {name: value for name, value in settings.to_json().items() if name not in FREE} | facts
         narrow = settings.mixed_precision
         precision = None if narrow is None else MixedPrecision(model, narrow)
         last = run.last()
         if last is not None:
-            check_checkpoint(last, decides, source.fingerprint)
+            check_same(read_state(last).settings, decides, last)
             source.restore(restore(last, model, optimizer).source)
         before = optimizer.updates
         processes.check_same("checkpoint", f"{before}")
         if first and not run.holds_run():
-            run.begin(settings.to_json(), {
-                "config": model.config.to_dict(), "data": source.fingerprint, "tokens": store.tokens,
-                "processes": processes.count, "versions": versions(model.backend),
+            run.begin(settings.to_json(), facts, {
+                "kind": "pretraining", "tokens": store.tokens, "processes": processes.count,
+                "versions": versions(model.backend),
             })  # fmt: skip
+        elif first:
+            check_same(run.read()["facts"], facts, run.file)
         log = stack.enter_context(_Log(run, settings, before, on_update)) if first else None
         if on_begin is not None:
             on_begin(model, before)
-        saving = Saving(run.checkpoints, settings.save_every, settings.keep, {**decides, "data": source.fingerprint})
+        saving = Saving(run.checkpoints, settings.save_every, settings.keep, decides)
         done = train(
             model, source, optimizer=optimizer, rate=settings.rate, steps=settings.steps, seed=settings.seed,
             dropout=_drops(model.config), micro_batch=settings.micro_batch, precision=precision, saving=saving,
@@ -159,19 +165,14 @@ class _Log:
 
 def _prepare(run: RunDirectory, settings: Settings, say: Callable[[str], object]) -> None:
     """Tokenizer and tokenized corpus, in the run's directory; raises `InputError` for text that cannot be read."""
-    from refbert.data import build_store, read_sentences, train_wordpiece
+    from refbert.data import read_sentences, train_wordpiece
 
     if not settings.files:
         raise InputError("no text: name at least one file")
-    files = [str(run.stdin) if file == "-" else file for file in settings.files]
-    missing = next((file for file in settings.files if file != "-" and not Path(file).is_file()), None)
-    if missing is not None:
-        raise InputError(f"{missing}: no such file")
+    files, form, how = _text(run, settings)
     _config(settings, None)  # a mistake here should not cost the reading of the text
     if "-" in settings.files:
         _keep_stdin(run.stdin)
-    how: Any = {"documents": settings.documents, "column": settings.column}
-    form: Any = settings.format
     if settings.tokenizer is None and settings.start_from is None:
         told = _reading(f"learning a vocabulary of {settings.vocab_size} pieces", files, say)
         sentences = (s for s in read_sentences(files, form, progress=told, **how) if s is not None)
@@ -187,9 +188,36 @@ def _prepare(run: RunDirectory, settings: Settings, say: Callable[[str], object]
         partial.rename(run.tokenizer)
     except OSError as error:
         raise InputError(f"{run.tokenizer}: cannot be written ({error.strerror})") from None
+    _tokenize(run, settings, tokenizer, say)
+
+
+def _text(run: RunDirectory, settings: Settings) -> tuple[list[str], Any, dict[str, Any]]:
+    """The files, their format, and how documents are told apart; raises `InputError` for a file that is not there."""
+    missing = next((file for file in settings.files if file != "-" and not Path(file).is_file()), None)
+    if missing is not None:
+        raise InputError(f"{missing}: no such file")
+    files = [str(run.stdin) if file == "-" else file for file in settings.files]
+    return files, settings.format, {"documents": settings.documents, "column": settings.column}
+
+
+def _tokenize(run: RunDirectory, settings: Settings, tokenizer: Tokenizer, say: Callable[[str], object]) -> None:
+    from refbert.data import build_store
+
+    files, form, how = _text(run, settings)
     told = _reading("tokenizing the text", files, say)
     with build_store(files, tokenizer, run.data, format=form, progress=told, **how):
         pass
+
+
+def _check_data(run: RunDirectory, settings: Settings, say: Callable[[str], object]) -> None:
+    """Tokenize the text again where what was made of it is damaged; what comes of it is compared later."""
+    try:
+        with _store(run.data) as store:
+            store.check()
+    except InputError as error:
+        warnings.warn(f"{error}; the text is tokenized again", RefbertWarning, stacklevel=3)
+        shutil.rmtree(run.data, ignore_errors=True)
+        _tokenize(run, settings, _tokenizer(run.tokenizer, settings), say)
 
 
 def _reading(what: str, files: Sequence[str], say: Callable[[str], object]) -> Callable[[int], object]:

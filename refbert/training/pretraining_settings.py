@@ -14,6 +14,7 @@ from refbert.errors import InputError, RefbertWarning
 from refbert.profiles import get_profile
 from refbert.training.run import RunDirectory, agreed
 from refbert.training.schedule import learning_rate
+from refbert.training.typed import check_types
 
 if TYPE_CHECKING:
     from refbert.data import Phase
@@ -75,6 +76,7 @@ class Settings:
     keep: int = 3
 
     def __post_init__(self) -> None:
+        check_types(self)
         object.__setattr__(self, "files", tuple(self.files))
         get_profile(self.profile)
         for name in ("steps", "batch_size", "micro_batch", "save_every", "keep", "vocab_size"):
@@ -142,7 +144,4 @@ def resumed_settings(directory: str | Path, given: Mapping[str, Any]) -> Setting
             RefbertWarning,
             stacklevel=2,
         )
-    try:
-        return Settings(**chosen)
-    except TypeError:
-        raise InputError(f"{run.file}: written by another release of refbert") from None
+    return run.settings(Settings, chosen)

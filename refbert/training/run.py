@@ -10,22 +10,27 @@ DIR/model.safetensors, config.json, tokenizer files       the model, once the ru
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from refbert.errors import CheckpointError, InputError, RefbertWarning
-from refbert.training.checkpoints import clear_partial, read_state, saved, updates_of, write_whole
+from refbert.files import read_object, shown
+from refbert.training.checkpoints import clear_partial, saved, updates_of, write_whole
 from refbert.training.ownership import Claim
 
-_VERSION = 1
+_VERSION = 2
+Kind = TypeVar("Kind")
+# How the names of facts that are digests end.
+DIGESTED = (" data", " weights")
 
 
 class RunDirectory:
@@ -52,7 +57,7 @@ class RunDirectory:
         return self.file.is_file()
 
     def last(self) -> Path | None:
-        """The last checkpoint."""
+        """The last checkpoint, whole or not."""
         found = saved(self.checkpoints)
         return found[-1] if found else None
 
@@ -78,24 +83,34 @@ class RunDirectory:
         if there:
             raise InputError(f"{self.path}: holds {', '.join(there)}, but no run.json; name another directory")
 
-    def begin(self, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-        """Write run.json; raises `InputError` if it cannot be written."""
-        content = {"format": _VERSION, "settings": dict(settings), **facts}
+    def begin(self, settings: Mapping[str, Any], facts: Mapping[str, Any], rest: Mapping[str, Any]) -> None:
+        """Write run.json; raises `InputError` if it cannot be written.
+
+        facts: what must be the same when the run goes on, whatever files it is read from (`check_same`).
+        """
+        content = {"format": _VERSION, "settings": dict(settings), "facts": dict(facts), **rest}
         self._write(content)
         self._content = content
         self._marker.unlink(missing_ok=True)
 
     def read(self) -> dict[str, Any]:
         """run.json; raises `InputError` if it cannot be read."""
+        content = read_object(self.file)
+        if content.get("format") != _VERSION:
+            raise InputError(f"{self.file}: damaged, or written by another release of refbert")
+        for name in ("settings", "facts"):
+            if not isinstance(content.get(name), dict):
+                raise InputError(f"{self.file}: damaged ({name} is {shown(content.get(name))})")
+        return content
+
+    def settings(self, kind: type[Kind], values: Mapping[str, Any]) -> Kind:
+        """The settings record ``kind`` of run.json's ``values``; raises `InputError`, with the file, if it is none."""
         try:
-            content = json.loads(self.file.read_text(encoding="utf-8"))
-            if content["format"] != _VERSION or not isinstance(content["settings"], dict):
-                raise InputError(f"{self.file}: written by another release of refbert")
-        except OSError as error:
-            raise InputError(f"{self.file}: cannot be read ({error.strerror})") from None
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise InputError(f"{self.file}: damaged; name another directory") from None
-        return dict(content)
+            return kind(**values)
+        except TypeError:  # a name that is not known, or one that is missing
+            raise InputError(f"{self.file}: of another kind of run, or of another release of refbert") from None
+        except InputError as error:
+            raise InputError(f"{self.file}: {error}") from None
 
     @contextmanager
     def owned(self) -> Iterator[None]:
@@ -187,12 +202,32 @@ def agreed(
     return out
 
 
-def check_checkpoint(place: Path, settings: Mapping[str, Any], fingerprint: str) -> None:
-    """Raise `CheckpointError` unless the checkpoint belongs to these settings and this data."""
-    stored = read_state(place).settings
-    for name, value in {**settings, "data": fingerprint}.items():
-        if name in stored and stored[name] != value:
-            raise CheckpointError(f"{place}: of a run with {name} = {_shown(stored[name])}, not {_shown(value)}")
+def check_same(recorded: Mapping[str, Any], now: Mapping[str, Any], where: Path) -> None:
+    """Raise `CheckpointError` that names the first of ``now`` which ``where`` was not made with.
+
+    A digest is named, and a record's first entry that differs shown.
+    """
+    for name, value in json.loads(json.dumps(now)).items():
+        before = recorded.get(name)
+        if before == value:
+            continue
+        if name.endswith(DIGESTED):
+            raise CheckpointError(
+                f"{where}: not the {name} that this run began with; put that back, or start another run in another "
+                "directory"
+            )
+        if isinstance(value, dict) and isinstance(before, dict):
+            name = next(key for key in {**value, **before} if value.get(key) != before.get(key))
+            value, before = value.get(name), before.get(name)
+        raise CheckpointError(f"{where}: of a run with {name} = {_shown(before)}, not {_shown(value)}")
+
+
+def digest_of(items: Iterable[Any]) -> str:
+    """Of what repr shows of each: texts, numbers, and lists and records of them."""
+    out = hashlib.blake2b(digest_size=16)
+    for item in items:
+        out.update(repr(item).encode(errors="surrogatepass"))
+    return out.hexdigest()
 
 
 def _shown(value: Any) -> str:

@@ -104,7 +104,7 @@ def test_the_run_is_a_function_of_its_settings(whole, text, tmp_path):
     pretraining.pretrain(tmp_path / "other", settings(text, seed=1))
     with pytest.raises(AssertionError):
         same_weights(whole, tmp_path / "other")
-    facts = [RunDirectory(directory).read()["data"] for directory in (whole, tmp_path / "again", tmp_path / "other")]
+    facts = [RunDirectory(directory).read()["facts"] for directory in (whole, tmp_path / "again", tmp_path / "other")]
     assert facts[0] == facts[1] != facts[2]
 
 
