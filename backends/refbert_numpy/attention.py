@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refbert.ops.types import Pullback
+from refbert_numpy.threads import Team, threads
 
 Array = npt.NDArray[Any]
 
@@ -104,28 +105,38 @@ def attention(
     p = np.empty((B, heads, S, S), q.dtype)
     y = np.empty((B, S, H), q.dtype)
     Y = split(y, heads)
-    for b, a in blocks(B, heads, S):
-        P = p[b, a]
-        terms.numerators(b, Q[b, a], K[b, a], P)
-        P /= P.sum(axis=-1, keepdims=True)
-        np.matmul(P if kept is None else _dropped(P, kept[b, a], rate), V[b, a], out=Y[b, a])
+    items = list(blocks(B, heads, S))
+    size = max(1, min(threads(), len(items)))
+
+    def forward(t: int) -> None:
+        for b, a in items[t::size]:
+            P = p[b, a]
+            terms.numerators(b, Q[b, a], K[b, a], P)
+            P /= P.sum(axis=-1, keepdims=True)
+            np.matmul(P if kept is None else _dropped(P, kept[b, a], rate), V[b, a], out=Y[b, a])
+
+    Team(size).run(forward)
 
     def pullback(dy: Array) -> tuple[Array, Array, Array]:
         dq, dk, dv = np.empty((3, B, S, H), p.dtype)
         dY, dQ, dK, dV = (split(x, heads) for x in (dy, dq, dk, dv))
-        buffer = np.empty(scores_buffer_shape(heads, S), p.dtype)
-        for b, a in blocks(B, heads, S):
-            P = p[b, a]
-            ds = buffer[: len(P)]
-            np.matmul((P if kept is None else _dropped(P, kept[b, a], rate)).swapaxes(1, 2), dY[b, a], out=dV[b, a])
-            np.matmul(dY[b, a], V[b, a].swapaxes(1, 2), out=ds)
-            if kept is not None:
-                ds *= kept[b, a]
-                ds /= 1 - rate
-            ds -= np.vecdot(ds, P)[..., None]
-            ds *= P
-            np.matmul(ds, K[b, a], out=dQ[b, a])
-            np.matmul(ds.swapaxes(1, 2), Q[b, a], out=dK[b, a])
+        buffers = np.empty((size, *scores_buffer_shape(heads, S)), p.dtype)
+
+        def backward(t: int) -> None:
+            for b, a in items[t::size]:
+                P = p[b, a]
+                ds = buffers[t, : len(P)]
+                np.matmul((P if kept is None else _dropped(P, kept[b, a], rate)).swapaxes(1, 2), dY[b, a], out=dV[b, a])
+                np.matmul(dY[b, a], V[b, a].swapaxes(1, 2), out=ds)
+                if kept is not None:
+                    ds *= kept[b, a]
+                    ds /= 1 - rate
+                ds -= np.vecdot(ds, P)[..., None]
+                ds *= P
+                np.matmul(ds, K[b, a], out=dQ[b, a])
+                np.matmul(ds.swapaxes(1, 2), Q[b, a], out=dK[b, a])
+
+        Team(size).run(backward)
         dq *= scale
         return dq, dk, dv
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec
 
 import numpy as np
 import numpy.typing as npt
@@ -17,17 +18,35 @@ from refbert_numpy.gelu import gelu_in_place
 from refbert_numpy.layer import Workspace, encoder_layer, packed_encoder_layer
 from refbert_numpy.memory import Recycler
 from refbert_numpy.rows import normalize_in_place, sums_by_id
-from refbert_numpy.threads import product
+from refbert_numpy.threads import alone, product
 from refbert_numpy.updates import gradient_norm, update_in_place
 
 Host = npt.NDArray[Any]
 Out = tuple[Array, Pullback]
+P = ParamSpec("P")
+
+
+def _in_turn(op: Callable[P, Out]) -> Callable[P, Out]:
+    """The op, and its pullback, alone with BLAS's threads (refbert_numpy.threads)."""
+
+    @wraps(op)
+    def run(*args: P.args, **options: P.kwargs) -> Out:
+        with alone(each=False):
+            y, back = op(*args, **options)
+
+        def pullback(dy: Array) -> tuple[Array, ...]:
+            with alone(each=False):
+                return back(dy)
+
+        return y, pullback
+
+    return run
 
 
 class NumpyBackend(ReferenceBackend):
     """float32 (default) or float64, on the CPU, with nothing but NumPy (float64 GELU also needs SciPy).
 
-    Not for use from several threads at once: make one backend for each.
+    Threads that share one take turns where a call uses several cores; see refbert_numpy.threads.
     """
 
     name = "numpy"
@@ -36,7 +55,7 @@ class NumpyBackend(ReferenceBackend):
     def __init__(self, dtype: str | None = None, device: str | None = None) -> None:
         super().__init__(dtype, device)
         self.library = f"NumPy {np.__version__}, {_blas()}"
-        self._work = Workspace(np.dtype(self.dtype))
+        self._idle: list[Workspace] = []
         self._memory = Recycler(self.dtype)
 
     def encoder_layer(
@@ -51,22 +70,31 @@ class NumpyBackend(ReferenceBackend):
         eps: float,
     ) -> Array:
         """A whole layer, without gradients; see refbert_numpy.layer."""
-        return encoder_layer(
-            x,
-            params,
-            self._work,
-            mask=mask,
-            heads=heads,
-            mask_value=mask_value,
-            activation=activation,
-            eps=eps,
-        )
+        with alone(each=False):
+            work = self._workspace()
+            y = encoder_layer(
+                x, params, work, mask=mask, heads=heads, mask_value=mask_value, activation=activation, eps=eps
+            )
+            self._idle.append(work)
+        return y
 
     def packed_encoder_layer(
         self, x: Array, params: Mapping[str, Array], *, lengths: Host, heads: int, activation: str, eps: float
     ) -> Array:
         """A whole layer over sequences end to end, without gradients; see refbert_numpy.layer."""
-        return packed_encoder_layer(x, params, self._work, lengths=lengths, heads=heads, activation=activation, eps=eps)
+        with alone(each=False):
+            work = self._workspace()
+            y = packed_encoder_layer(x, params, work, lengths=lengths, heads=heads, activation=activation, eps=eps)
+            self._idle.append(work)
+        return y
+
+    def _workspace(self) -> Workspace:
+        """One that is this call's alone. Taken within the turn, so that who waits for his holds none; not given back
+        where the call fails, since after an interrupt a thread may still be writing to it."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return Workspace(np.dtype(self.dtype))
 
     def objective(
         self,
@@ -84,10 +112,7 @@ class NumpyBackend(ReferenceBackend):
 
         return objective(self, self._memory, params, batch, labels, heads, c, draws=draws, denominators=denominators)
 
-    @staticmethod
-    def gradient_norm(gradients: Mapping[str, Array]) -> float:
-        """The norm over all gradients, without a copy of them; see refbert_numpy.updates."""
-        return gradient_norm(gradients)
+    gradient_norm = staticmethod(gradient_norm)
 
     def update_in_place(
         self, rule: str, p: Array, g: Array, m: Array, v: Array, *, scale: float, **options: Any
@@ -131,6 +156,7 @@ class NumpyBackend(ReferenceBackend):
         return flat.reshape(*x.shape[:-1], w.shape[0]), pullback
 
     @staticmethod
+    @_in_turn
     def layer_norm(x: Array, gamma: Array, beta: Array, *, eps: float) -> Out:
         """One copy of x, normalised in place; the backward has one temporary of its size."""
         H = x.shape[-1]
@@ -152,6 +178,7 @@ class NumpyBackend(ReferenceBackend):
         return y.reshape(x.shape), pullback
 
     attention = staticmethod(attention)
+    attention_probabilities = staticmethod(_in_turn(ops.attention_probabilities))
 
     @staticmethod
     def gelu(x: Array, *, form: str) -> Out:
@@ -172,6 +199,7 @@ class NumpyBackend(ReferenceBackend):
         return y, pullback
 
     @staticmethod
+    @_in_turn
     def softmax(x: Array) -> Out:
         """In place on one copy."""
         p = x - x.max(axis=-1, keepdims=True)

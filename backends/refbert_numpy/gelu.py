@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refbert_numpy.blocks import blocks
-from refbert_numpy.memory import scratch
+from refbert_numpy.memory import give_back, scratch
 
 Array = npt.NDArray[Any]
 
@@ -63,7 +63,9 @@ def gelu_in_place(x: Array, form: str, bias: Array | None = None, slope: Array |
     parts = blocks(*rows.shape)
     if not parts:
         return
-    work = scratch(2, *rows[parts[0]].shape, dtype=x.dtype)
+    most = 2 * rows[parts[0]].size
+    flat = scratch(most, x.dtype)
+    work = flat[:most].reshape(2, -1, width)
     with np.errstate(over="ignore"):
         for at in parts:
             y = rows[at]
@@ -78,6 +80,7 @@ def gelu_in_place(x: Array, form: str, bias: Array | None = None, slope: Array |
             np.divide(1, t, out=t)  # Φ
             _slope(form, y, s, t, slopes[at])
             y *= t
+    give_back(flat)
 
 
 def _one_and_exp(form: str, x: Array, s: Array, t: Array) -> None:

@@ -42,7 +42,7 @@ MANY = 640  # below, Python's threads share the heads and features: 67, 173, 685
 
 
 class Workspace:
-    """Buffers by name, each as large as it ever had to be. One per backend: not for use from several threads."""
+    """Buffers by name, each as large as it ever had to be; for one call at a time."""
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self._dtype = dtype

@@ -54,6 +54,7 @@ def objective(
     if denominators is None:
         denominators = losses.denominators(wanted, labels, batch.input_ids.shape[1], c)
     _check_ids(p, batch)
+    p = dict(p)  # the caller's may be updated before the pullback is called
     memory.forget()
 
     def forward() -> _Step:
@@ -63,7 +64,11 @@ def objective(
     pending = [step]
 
     def pullback(dloss: Array) -> dict[str, Array]:
-        return (pending.pop() if pending else forward()).backward(dloss)
+        try:
+            step = pending.pop()
+        except IndexError:
+            step = forward()
+        return step.backward(dloss)
 
     return step.loss, step.terms, pullback
 

@@ -3,6 +3,10 @@
 NumPy gives up the interpreter lock inside products and elementwise operations, so threads that each run whole layers on
 their own rows keep all cores busy; BLAS's own threads would only share the products, with a wait after each, and leave
 everything between to one core. In numbers (two cores, bert-base, 8 × 128, forward): 1169 -> 1020 ms.
+
+BLAS has one thread count for the whole process, and the last bits of a product depend on it. So whoever computes with
+several threads, BLAS's own or a team's, does so alone (`alone`): callers in several threads take turns and get the bits
+that each of them gets by itself. With BLAS on one thread to begin with (OPENBLAS_NUM_THREADS=1) nobody waits.
 """
 
 from __future__ import annotations
@@ -12,7 +16,8 @@ import ctypes
 import itertools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
 from queue import SimpleQueue
 from typing import Any
@@ -51,35 +56,64 @@ def _controls() -> tuple[Callable[[], int], Callable[[int], None]] | None:
 
 
 def threads() -> int:
-    """How many threads NumPy's products use (OPENBLAS_NUM_THREADS and OMP_NUM_THREADS count); 1 if nobody can say."""
+    """How many threads NumPy's products use (OPENBLAS_NUM_THREADS and OMP_NUM_THREADS count); 1 if nobody can say.
+
+    While a team computes, that is how many they used before: no caller's share of the work depends on another's.
+    """
     found = _controls()
-    return 1 if found is None else max(1, found[0]())
+    if found is None:
+        return 1
+    while True:
+        changes, before = _turn.changes, _turn.before
+        count = found[0]()
+        if changes == _turn.changes:
+            return max(1, before or count)
 
 
-class _OneThreadEach:
-    """BLAS on one thread while anybody is inside, then as it was: for the whole process, as OpenBLAS has one count."""
+class _Turn:
+    """The process's one turn at computing with several threads; inside, BLAS is on one of them.
+
+    A thread that has it may take it again (a signal's handler that computes, say).
+    """
 
     def __init__(self) -> None:
-        self._inside, self._before = 0, 1
-        self._lock = threading.Lock()
+        self.lock = threading.RLock()
+        self.changes = 0
+        self.before: int | None = None  # BLAS's count, while it is held to one
+        self._depth = 0
 
     def __enter__(self) -> None:
+        self.lock.acquire()
+        self._depth += 1
         found = _controls()
-        with self._lock:
-            self._inside += 1
-            if self._inside == 1 and found is not None:
-                self._before = found[0]()
-                found[1](1)
+        if self._depth == 1 and found is not None:
+            self.before = found[0]()
+            self.changes += 1  # before the count is another: `threads` looks twice
+            found[1](1)
 
     def __exit__(self, *_: object) -> None:
+        if self._depth == 1:
+            self.restore()
+        self._depth -= 1
+        self.lock.release()
+
+    def restore(self) -> None:
+        """BLAS's count as it was."""
         found = _controls()
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0 and found is not None:
-                found[1](self._before)
+        if self.before is not None and found is not None:
+            found[1](self.before)
+            self.changes += 1
+            self.before = None
 
 
-_one_thread_each = _OneThreadEach()
+_turn = _Turn()
+
+
+def alone(*, each: bool) -> AbstractContextManager[object]:
+    """Inside, no other thread computes with several threads; ``each``: BLAS on one thread, for a team's members."""
+    if threads() == 1:
+        return nullcontext()
+    return _turn if each else _turn.lock
 
 
 def shares(n: int, size: int) -> list[slice]:
@@ -111,7 +145,7 @@ def product(x: Array, w: Array) -> Array:
     y = np.empty((len(x), w.shape[1]), x.dtype)
     size = min(threads(), x.size * w.shape[1] // SHARE)
     if size < 2:
-        with _one_thread_each:
+        with alone(each=True):
             np.matmul(x, w, out=y)
         return y
     columns = shares(w.shape[1], size)
@@ -144,7 +178,8 @@ class Team:
     def run(self, work: Callable[[int], None]) -> None:
         """Call work(t) for every t, each in a copy of the caller's context (NumPy's errstate is part of it)."""
         if self.size == 1:
-            work(0)
+            with alone(each=False):
+                work(0)
             return
 
         def guarded(t: int) -> BaseException | None:
@@ -157,9 +192,9 @@ class Team:
                 return error
             return None
 
-        with _one_at_a_time, _one_thread_each:
+        with alone(each=True), _lent(self.size - 1) as workers:
             done: SimpleQueue[BaseException | None] = SimpleQueue()
-            for t, tasks in enumerate(_workers(self.size - 1), 1):
+            for t, tasks in enumerate(workers, 1):
                 tasks.put((contextvars.copy_context(), guarded, t, done))
             errors = [error for error in (guarded(0), *(done.get() for _ in range(1, self.size))) if error is not None]
         if errors:
@@ -179,25 +214,49 @@ class Team:
             raise threading.BrokenBarrierError
 
 
-_Tasks = SimpleQueue[tuple[contextvars.Context, Callable[[int], Any], int, SimpleQueue[Any]]]
-_one_at_a_time = threading.Lock()  # two teams could each wait for a thread that the other has
-_others: list[_Tasks] = []  # one thread's tasks each: as many threads as any team ever needed
+_Task = tuple[contextvars.Context, Callable[[int], Any], int, SimpleQueue[Any]]
+_Tasks = SimpleQueue[_Task | None]
+_idle: list[_Tasks] = []  # the tasks of one thread each that has nothing to do
 
 
-def _workers(count: int) -> list[_Tasks]:
-    while len(_others) < count:
-        tasks: _Tasks = SimpleQueue()
-        threading.Thread(target=_serve, args=(tasks,), name=f"refbert-numpy-{len(_others)}", daemon=True).start()
-        _others.append(tasks)
-    return _others[:count]
+@contextmanager
+def _lent(count: int) -> Iterator[list[_Tasks]]:
+    """Threads that are the caller's alone: two teams could each wait for a thread that the other has."""
+    workers = [_taken() for _ in range(count)]
+    try:
+        yield workers
+    except BaseException:  # an interrupt: they may still be at work
+        for tasks in workers:
+            tasks.put(None)
+        raise
+    _idle.extend(reversed(workers))
+
+
+def _taken() -> _Tasks:
+    with suppress(IndexError):
+        return _idle.pop()
+    tasks: _Tasks = SimpleQueue()
+    threading.Thread(target=_serve, args=(tasks,), name=f"refbert-numpy-{next(_numbers)}", daemon=True).start()
+    return tasks
+
+
+_numbers = itertools.count()
 
 
 def _serve(tasks: _Tasks) -> None:
-    while True:
-        context, work, t, done = tasks.get()
+    while (task := tasks.get()) is not None:
+        context, work, t, done = task
         done.put(context.run(work, t))
-        del context, work, done  # and with them the caller's arrays, for as long as there is nothing to do
+        del task, context, work, done  # and with them the caller's arrays, for as long as there is nothing to do
+
+
+def _after_fork() -> None:
+    """In the child: threads do not survive a fork, and who had the turn may have been another one."""
+    global _turn
+    _idle.clear()
+    _turn.restore()
+    _turn = _Turn()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_others.clear)  # threads do not survive a fork
+    os.register_at_fork(after_in_child=_after_fork)

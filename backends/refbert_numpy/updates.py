@@ -24,9 +24,10 @@ _ELEMENTWISE = ("bert_adam", "adamw")
 def gradient_norm(gradients: Mapping[str, Array]) -> float:
     """√ of the sum of all squares, added up block by block, over blocks in double precision."""
     total = 0.0
-    for g in gradients.values():
-        flat = g.reshape(-1)
-        total += sum(float(np.vecdot(part, part)) for part in _blocks(flat))
+    with threads.alone(each=False):
+        for g in gradients.values():
+            flat = g.reshape(-1)
+            total += sum(float(np.vecdot(part, part)) for part in _blocks(flat))
     return math.sqrt(total)
 
 

@@ -67,7 +67,10 @@ def objective(
 
     def pullback(dloss: Tensor) -> dict[str, Tensor]:
         # The graph goes with its use, activation by activation; a second call, which is rare, makes it again.
-        y = graphs.pop() if graphs else run()[0]
+        try:
+            y = graphs.pop()
+        except IndexError:
+            y = run()[0]
         gradients = torch.autograd.grad(y, list(leaves.values()), dloss, allow_unused=True)
         return {name: g for name, g in zip(leaves, gradients, strict=True) if g is not None}
 

@@ -79,6 +79,7 @@ def _recomputed(
 
     Where ops have no pullbacks but one graph for all, it is the graph that must forget: ``recomputed`` of such ops.
     """
+    p = dict(p)  # as they are now: an update may come before the pullback
     in_graph = getattr(ops, "recomputed", None)
     if in_graph is not None:
         made: tuple[A, BlockPullback[A]] = in_graph(

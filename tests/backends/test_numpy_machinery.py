@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
+import sys
 import threading
+import time
 import warnings
 
 import numpy as np
@@ -55,16 +59,54 @@ def test_memory_begins_with_a_cache_line(size, dtype):
 
 
 def test_scratch_is_a_threads_own_and_used_again():
-    first = memory.scratch(3, 4, dtype="float32")
-    assert first.shape == (3, 4)
-    assert memory.scratch(12, dtype="float32").ctypes.data == first.ctypes.data
-    assert not np.shares_memory(memory.scratch(3, 4, dtype="float64"), first)
-    assert memory.scratch(100, dtype="float32").shape == (100,)
-    others = []
-    thread = threading.Thread(target=lambda: others.append(memory.scratch(12, dtype="float32")))
+    single, double = np.dtype("float32"), np.dtype("float64")
+    first = memory.scratch(12, single)
+    assert first.size >= 12
+    assert not np.shares_memory(memory.scratch(12, single), first)  # an interrupt that computes
+    memory.give_back(first)
+    assert memory.scratch(7, single) is first
+    memory.give_back(first)
+    assert memory.scratch(12, double).dtype == double
+    found = []
+    thread = threading.Thread(target=lambda: found.append(memory.scratch(7, single)))
     thread.start()
     thread.join()
-    assert not np.shares_memory(others[0], memory.scratch(100, dtype="float32"))
+    assert not np.shares_memory(found[0], first)
+    assert len(memory.scratch(len(first) + 1, single)) > len(first)
+
+
+def test_a_call_within_a_call_has_a_workspace_of_its_own():
+    backend = registry.create("numpy")
+    first, second = backend._workspace(), backend._workspace()
+    assert first is not second
+    p = {"attention.self.query.bias": np.zeros(4)}
+    with pytest.raises(KeyError):  # what an interrupt would leave to a thread that is still writing
+        backend.packed_encoder_layer(np.ones((2, 4)), p, lengths=np.array([2]), heads=2, activation="relu", eps=1e-5)
+    assert not backend._idle
+
+
+def test_no_two_threads_get_the_same_memory():
+    recycler, wrong = Recycler("float32"), []
+
+    def work(t):
+        for i in range(3000):
+            array = recycler.take(50 + i % 3)
+            array.fill(t)
+            mine = [array, recycler.take(50)]
+            mine[1].fill(t)
+            wrong.extend(x for x in mine if not (x == t).all())
+
+    everyone = [threading.Thread(target=work, args=(t,)) for t in range(4)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for one in everyone:
+            one.start()
+        for one in everyone:
+            one.join(60)
+    finally:
+        sys.setswitchinterval(interval)
+    assert not wrong
 
 
 def test_every_thread_works_and_waits_for_the_others():
@@ -106,8 +148,8 @@ def blas(monkeypatch):
 
 def test_blas_has_one_thread_meanwhile_and_its_own_again_afterwards(blas):
     inside = []
-    threads.Team(2).run(lambda t: inside.append(threads.threads()))
-    assert inside == [1, 1]
+    threads.Team(2).run(lambda t: inside.append((blas[0], threads.threads())))
+    assert inside == [(1, 4), (1, 4)]  # how much work a thread gets does not depend on who else is at work
     assert blas == [4]
 
 
@@ -137,11 +179,82 @@ def test_teams_of_several_callers_take_turns():
 
 
 def test_blas_keeps_one_thread_until_the_last_caller_leaves(blas):
-    with threads._one_thread_each:
-        with threads._one_thread_each:
+    with threads.alone(each=True):
+        with threads.alone(each=True), threads.alone(each=False):
             pass
         assert blas == [1]
     assert blas == [4]
+
+
+@pytest.mark.parametrize("each", [True, False])
+@pytest.mark.parametrize("count", [1, 4])
+def test_with_several_threads_one_caller_computes_at_a_time(blas, each, count):
+    blas[0] = count
+    entered, leave = threading.Event(), threading.Event()
+
+    def other():
+        with threads.alone(each=each):
+            entered.set()
+
+    thread = threading.Thread(target=other)
+    with threads.alone(each=False):
+        thread.start()
+        assert entered.wait(0.2) is (count == 1)
+    assert entered.wait(30)
+    leave.set()
+    thread.join(30)
+    assert blas == [count]
+
+
+def test_an_interrupt_may_compute_with_a_team_of_its_own(blas):
+    """As a signal's handler does that runs in the midst of the caller's own part."""
+    found = []
+
+    def work(t):
+        team.sync()
+        if t == 0:
+            inner = threads.Team(2)
+            inner.run(lambda t: (inner.sync(), found.append(t)))
+        team.sync()
+
+    team = threads.Team(2)
+    caller = threading.Thread(target=team.run, args=(work,), daemon=True)
+    caller.start()
+    caller.join(30)
+    assert not caller.is_alive()
+    assert sorted(found) == [0, 1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_forked_child_computes_though_another_thread_had_the_turn(blas):
+    entered, leave = threading.Event(), threading.Event()
+
+    def holder():
+        with threads.alone(each=True):
+            entered.set()
+            leave.wait(30)
+
+    thread = threading.Thread(target=holder)
+    thread.start()
+    entered.wait(30)
+    child = os.fork()
+    if child == 0:
+        inside = []
+        threads.Team(2).run(lambda t: inside.append(blas[0]))
+        os._exit(0 if inside == [1, 1] and blas == [4] else 1)
+    for _ in range(300):
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+        time.sleep(0.1)
+    else:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        status = -1
+    leave.set()
+    thread.join(30)
+    assert status == 0
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
@@ -149,7 +262,7 @@ def test_blas_keeps_one_thread_until_the_last_caller_leaves(blas):
 @pytest.mark.parametrize("shape", [(0, 4, 3), (1, 4, 7), (5, 4, 2), (5, 0, 3), (6, 4, 0)])
 def test_a_product_is_the_product_and_blas_shares_none_of_it(monkeypatch, blas, size, share, shape):
     monkeypatch.setattr(threads, "SHARE", share)
-    monkeypatch.setattr(threads, "threads", lambda: size)
+    blas[0] = size
     N, rows, columns = shape
     rng = np.random.default_rng(0)
     x, w = rng.integers(-9, 9, (N, rows)).astype(float), rng.integers(-9, 9, (columns, rows)).astype(float)
@@ -161,7 +274,7 @@ def test_a_product_is_the_product_and_blas_shares_none_of_it(monkeypatch, blas, 
     assert y.shape == (N, columns)
     assert 1 <= len(inside) <= size
     assert set(inside) == {1}
-    assert blas == [4]
+    assert blas == [size]
 
 
 def test_without_control_of_blas_there_is_one_thread(monkeypatch):

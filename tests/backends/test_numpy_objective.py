@@ -140,7 +140,7 @@ def test_steps_after_the_second_need_no_new_memory():
     def blocks():
         backend.objective(weights, batch, labels, HEADS, c)[2](np.float32(1))
         gc.collect()
-        return {block.ctypes.data for block in backend._memory._free}
+        return {block.ctypes.data for block in backend._memory._free.values()}
 
     blocks()
     assert blocks() == blocks()
