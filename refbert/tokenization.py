@@ -66,8 +66,8 @@ class Encoding:
 class Tokenizer:
     """A BERT tokenizer; ``settings`` are those of the checkpoint's ``tokenizer_config.json``.
 
-    Raises `TokenizerError` if the vocabulary lacks [UNK], [SEP], [PAD] or [CLS]. Use one tokenizer from one thread at a
-    time: cutting texts switches the library's truncation on while it lasts.
+    Raises `TokenizerError` if the vocabulary lacks [UNK], [SEP], [PAD] or [CLS]. Nothing changes once it is made, so
+    several threads may use one.
     """
 
     def __init__(self, inner: tokenizers.Tokenizer, settings: Mapping[str, Any] | None = None) -> None:
@@ -198,7 +198,10 @@ class Tokenizer:
 
     @property
     def library(self) -> tokenizers.Tokenizer:
-        """The `tokenizers` object underneath: for character offsets and for words that are split already."""
+        """The `tokenizers` object underneath: for character offsets and for words that are split already.
+
+        Its settings are every thread's: leave them as they are.
+        """
         return self._inner
 
     def token(self, token_id: int) -> str:
@@ -253,16 +256,27 @@ class Tokenizer:
         ]
 
     def _cut(self, items: list[Text], encoded: list[Any], long: list[int], max_length: int) -> list[Any]:
-        for i in long:
-            sides = 1 if isinstance(items[i], str) else 2
-            needed = self._inner.num_special_tokens_to_add(sides == 2) + sides  # a token of each side must stay
+        # The library's own truncation is a setting of the tokenizer: meanwhile other threads' texts would be cut, too.
+        sides = {i: [text] if isinstance(text := items[i], str) else [*text] for i in long}
+        for i, each in sides.items():
+            needed = self._inner.num_special_tokens_to_add(len(each) == 2) + len(each)  # a token of each side must stay
             if max_length < needed:
                 raise InputError(f"text {i + 1} cannot be cut to {max_length} tokens: at least {needed} are needed")
-        self._inner.enable_truncation(max_length, strategy="longest_first")
-        try:
-            shorter = self._inner.encode_batch([items[i] for i in long])
-        finally:
-            self._inner.no_truncation()
+        parts = iter(
+            self._inner.encode_batch([side for each in sides.values() for side in each], add_special_tokens=False)
+        )
+        shorter = []
+        for each in sides.values():
+            first, second = next(parts), next(parts) if len(each) == 2 else None
+            room = max_length - self._inner.num_special_tokens_to_add(second is not None)
+            if second is None:
+                first.truncate(room)
+            else:
+                least = min(len(first.ids), len(second.ids), room // 2)
+                first_is_longer = len(first.ids) > len(second.ids)
+                first.truncate(room - least if first_is_longer else least)
+                second.truncate(least if first_is_longer else room - least)
+            shorter.append(self._inner.post_process(first, second))
         lost = sum(len(encoded[i].ids) for i in long) - sum(len(e.ids) for e in shorter)
         warnings.warn(
             f"{_count(len(long), 'text')} cut to {max_length} tokens: {lost:,} tokens lost (first: text {long[0] + 1})",

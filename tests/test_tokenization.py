@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import warnings
 
@@ -124,6 +125,46 @@ class TestTooLong:
             cut = TOKENIZER.encode([("the cat", "a a a a a a a a")], max_length=7, truncate=True)[0]
         assert cut.tokens == ("[CLS]", "the", "cat", "[SEP]", "a", "a", "[SEP]")
         assert cut.token_type_ids == (0, 0, 0, 0, 1, 1, 1)
+
+    @pytest.mark.parametrize("lengths", [(1, 9), (9, 1), (4, 4), (5, 5), (4, 5), (5, 4), (3, 30), (30, 29)])
+    @pytest.mark.parametrize("limit", [5, 6, 7, 8, 10])
+    def test_what_stays_is_what_the_library_keeps(self, lengths, limit):
+        def text(n):
+            return " ".join(["a", "cat", "sat", "the"][i % 4] for i in range(n))
+
+        pair = (text(lengths[0]), text(lengths[1]))
+        library = Tokenizer.from_vocabulary(PIECES).library
+        library.enable_truncation(limit, strategy="longest_first")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            cut = TOKENIZER.encode([pair, text(1), pair[0] + " cat" * 9], max_length=limit, truncate=True)
+        for ours, given in zip(cut, (pair, text(1), pair[0] + " cat" * 9), strict=True):
+            theirs = library.encode(*([given] if isinstance(given, str) else given))
+            for name, value in (("ids", "input_ids"), ("type_ids", "token_type_ids"), ("tokens", "tokens"),
+                                ("special_tokens_mask", "special_tokens_mask")):  # fmt: skip
+                assert list(getattr(ours, value)) == getattr(theirs, name)
+
+    def test_one_thread_cuts_nothing_of_anothers(self):
+        text, lengths = "a cat sat. " * 40, []
+
+        def cut():
+            for _ in range(150):
+                TOKENIZER.encode([text], max_length=9, truncate=True)
+
+        def whole():
+            for _ in range(150):
+                lengths.append(len(TOKENIZER.encode([text], max_length=512)[0].input_ids))
+                lengths.append(len(TOKENIZER.encode([text, "a cat"], max_length=512)[0].input_ids))
+
+        everyone = [threading.Thread(target=work) for work in (cut, whole, cut, whole)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for one in everyone:
+                one.start()
+            for one in everyone:
+                one.join(60)
+        assert set(lengths) == {162}
+        assert len(lengths) == 600
 
     def test_no_side_is_cut_away(self):
         with pytest.raises(InputError, match="text 1 cannot be cut to 4 tokens: at least 5 are needed"):
