@@ -6,6 +6,12 @@ refbert.load         a checkpoint, ready to run on any backend
 refbert.registry     the backends that are installed
 """
 
+import sys
+
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
+    # python -m refbert: Python has put the current directory before its own, and a json.py may lie there.
+    del sys.path[0]
+
 from refbert.batching import Batch
 from refbert.config import BertConfig
 from refbert.errors import RefbertError, RefbertWarning

@@ -57,7 +57,8 @@ def backend_class(name: str) -> Any:
     try:
         return getattr(module, attribute)
     except AttributeError as error:
-        raise UnknownBackend(f'backend "{name}": {path} has no "{attribute}"') from error
+        place = getattr(module, "__file__", None) or "built into Python"
+        raise UnknownBackend(f'backend "{name}": {path} has no "{attribute}" ({place})') from error
 
 
 def _installed() -> dict[str, str]:
@@ -87,8 +88,8 @@ def create(name: str, *, dtype: str | None = None, device: str | None = None) ->
 
 
 def _import(module: str, *, here: bool) -> ModuleType:
-    """Import a module, with ``here`` also from the current directory, as ``python -m`` does: the ``refbert`` command
-    does not have that on its path, and a backend is tried out before it is installed."""
+    """Import a module, with ``here`` also from the current directory, since a backend is tried out before it is
+    installed. It comes last: a file there that is called like a module of Python's or of a library is not meant."""
     if here and "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     return importlib.import_module(module)

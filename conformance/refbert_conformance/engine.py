@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.errors import HypothesisException
 
-from refbert_conformance.measure import Failure, Record, Unsupported, Worst
+from refbert_conformance.measure import Failure, Record, Unsupported, Worst, words
 from refbert_conformance.pools import few_shapes
 from refbert_conformance.properties import Property
 from refbert_conformance.subject import Subject
@@ -89,7 +89,7 @@ def attempt(property: Property, subject: Subject, example: Any, record: Record) 
     except (Unsupported, KeyboardInterrupt):
         raise
     except BaseException as error:  # noqa: BLE001  (whatever a plugin raises is its own)
-        return f"raised {type(error).__name__}: {' '.join(str(error).split())[:300]}", None
+        return f"raised {words(error)}", None
     return "", None
 
 

@@ -42,6 +42,14 @@ class Failure(Exception):
         self.worst = worst
 
 
+def words(error: BaseException) -> str:
+    """An exception's kind and text, however its author has made it."""
+    try:
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    except Exception:  # noqa: BLE001
+        return type(error).__name__
+
+
 class Unsupported(Exception):
     """The backend does not offer what the property is about."""
 

@@ -9,17 +9,22 @@ from typing import Any
 
 from refbert.backend import REQUIRED
 from refbert_conformance.properties import Property
+from refbert_conformance.shapes import OUTCOMES
 from refbert_conformance.supervisor import Run
 
 FORMAT = "refbert-conformance/1"
-OUTCOMES = ("passed", "failed", "unsupported", "unavailable")
+# By verdict; the worst of several is the first here.
+STATUS = {"not conformant": 1, "inconclusive": 3, "conformant": 0}
 
 
 def assemble(
     run: Run, properties: Sequence[Property], waived: Mapping[str, str], *, profile: str, seed: int, only: str | None,
-    model: str | None, seconds: float,
+    model: str | None, seconds: float, not_judged: Sequence[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
-    """The report. A waived property must fail: one that passes is turned into a failure, which nothing waives."""
+    """The report. ``not_judged``: dtypes that the backend offers too.
+
+    A waived property must fail: one that passes is turned into a failure, which nothing waives.
+    """
     rows = []
     for p in properties:
         row = dict(run.results[p.id])
@@ -32,18 +37,24 @@ def assemble(
         rows.append(where | row | {"waived": reason if row["outcome"] == "failed" else None})
     counts = Counter("waived" if row["waived"] else row["outcome"] for row in rows)
     lacks = set(REQUIRED) - set(run.offers)  # optional methods may be left out, required ones not
-    conformant = counts["failed"] == 0 and counts["passed"] > 0 and not any(lacks & set(p.needs) for p in properties)
+    if counts["failed"] or any(lacks & set(p.needs) for p in properties):
+        verdict = "not conformant"
+    elif counts["inconclusive"]:
+        verdict = "inconclusive"
+    else:
+        verdict = "conformant" if counts["passed"] else "not conformant"
     return {
         "format": FORMAT,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "backend": run.backend,
+        "not_judged": list(not_judged),
         "versions": run.versions,
         "profile": profile,
         "seed": seed,
         "only": only,
         "model": model,
         "seconds": round(seconds, 2),
-        "verdict": "conformant" if conformant else "not conformant",
+        "verdict": verdict,
         "score": round(counts["passed"] / len(rows), 4) if rows else 0.0,
         "counts": {name: counts[name] for name in (*OUTCOMES, "waived")},
         "properties": rows,

@@ -52,12 +52,18 @@ def write(
 
 def _head(property: Property, subject: Subject, job: Mapping[str, Any], message: str) -> str:
     library = getattr(subject.backend, "library", "")
-    says = message.replace("\\", "\\\\").replace('"""', "'''")
-    return (
-        f'"""{property.id} on {job["given"]} ({library}, {subject.dtype}):\n{says}\n\n{property.says}\n'
-        'Exits with 1 as long as it fails.\n"""\n\nimport sys\n\nimport numpy as np\n\n'
-        f"sys.path.insert(0, {os.getcwd()!r})  # where the backend's module was found\n"
-    )
+    lines = (f"{property.id} on {job['given']} ({library}, {subject.dtype}):", message, "", property.says)
+    said = "\n".join(map(_quoted, lines))
+    text = f'"""{said}\nExits with 1 as long as it fails.\n"""\n\nimport sys\n\nimport numpy as np\n\n'
+    if ":" in job["given"]:
+        text += f"sys.path.append({os.getcwd()!r})  # where the backend's module may be\n"
+    return text
+
+
+def _quoted(line: str) -> str:
+    """A line of others' words as it can stand in a docstring."""
+    line = line.replace("\\", "\\\\").replace('"""', "'''")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
 
 
 def _direct(property: Property, subject: Subject, job: Mapping[str, Any], case: OpCase, message: str) -> str:

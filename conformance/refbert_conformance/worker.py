@@ -1,29 +1,73 @@
 """The process in which a backend is tried: it may crash, hang or fill the screen without taking the verdict with it.
 
-Started by `supervisor` as ``python -m refbert_conformance.worker JOB``; JOB is JSON. Events leave as JSON lines on what
-was stdout; everything that the backend prints, from C as well, goes to stderr, which the supervisor reads and mostly
-drops.
+Started by `process.Worker`. Two processes: the *keeper* runs nothing of the backend's; it is the parent that a backend
+sees, and may kill; it adopts what the backend leaves behind, and says how its child ended. That child, the *worker*,
+makes the backend and answers requests, one property each, until they end. Requests come on what was stdin, events leave
+as JSON lines on what was stdout; everything that the backend prints, from C as well, goes to stderr, which the
+supervisor reads and mostly drops.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import sys
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 Send = Callable[..., None]
+LOST = 117  # the exit status of a worker whose backend has closed what its events are sent over
+_SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36  # of Linux's prctl
 
 
 def main() -> None:
-    """Try the properties of the job one after the other."""
+    """Keep a worker for the job in the command line."""
     job = json.loads(sys.argv[1])
-    send = _private_channel()
-    sys.path.insert(0, job["cwd"])
+    # If the supervisor is killed, nothing of this shall go on.
+    _prctl(_SET_PDEATHSIG, signal.SIGKILL)
+    _prctl(_SET_CHILD_SUBREAPER, 1)
+    worker = os.fork()
+    if worker:
+        _keep(worker, job["status"])
+        return
+    os.close(job["status"])
+    _prctl(_SET_PDEATHSIG, signal.SIGKILL)
+    serve(job)
+
+
+def _prctl(option: int, value: int) -> None:
+    """Where there is no such thing, `process` finds processes by other means, or not at all."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def _keep(worker: int, status: int) -> None:
+    """Outlive the worker and whatever it has started, whoever sends which signal; say how the worker ended."""
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGCONT}:
+        with contextlib.suppress(OSError, ValueError):
+            signal.signal(number, signal.SIG_IGN)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):  # or the pipes would stay open when the worker has gone
+        os.dup2(nothing, fd)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            ended, how = os.waitpid(-1, 0)
+            if ended == worker:
+                os.write(status, str(os.waitstatus_to_exitcode(how)).encode())
+
+
+def serve(job: dict[str, Any]) -> None:
+    """Make the backend, then try one property for every request."""
+    import warnings
+
+    send, requests = _private_ends()
     warnings.simplefilter("ignore")
     from refbert.errors import RefbertError
+    from refbert_conformance.measure import words
     from refbert_conformance.subject import Subject
 
     try:
@@ -32,7 +76,7 @@ def main() -> None:
         send(event="unavailable", message=str(error))
         return
     except Exception as error:  # noqa: BLE001  (a plugin's constructor may raise anything)
-        send(event="unavailable", message=f'backend "{job["given"]}": {type(error).__name__}: {error}')
+        send(event="unavailable", message=f'backend "{job["given"]}": {words(error)}')
         return
     from refbert.backend import OPTIONAL, REQUIRED
 
@@ -40,10 +84,11 @@ def main() -> None:
     send(event="ready", backend=described(subject), versions=versions(), offers=offers)
 
     from refbert_conformance import engine
-    from refbert_conformance.properties import selected
+    from refbert_conformance.properties import all_properties
 
-    for property in selected(job["ids"], job["model"]):
-        send(event="start", id=property.id)
+    properties = {p.id: p for p in all_properties(job["model"])}
+    for request in requests:
+        property = properties[request["id"]]
         result = engine.run(
             property, subject, profile=job["profile"], seed_number=job["seed"],
             trying=lambda example: send(event="try", example=repr(example)[:2000]),
@@ -52,20 +97,41 @@ def main() -> None:
         if result.outcome == "failed" and job["explain"]:
             from refbert_conformance.explain import explain
 
-            send(event="detail", id=property.id, failure=explain(result, subject, job))
-    send(event="done")
+            found = explain(result, subject, job)
+            send(event="detail", id=property.id, message=found.pop("message"), failure=found)
+        send(event="over", id=property.id)
 
 
-def _private_channel() -> Send:
-    """A function that sends one event; from now on whatever else is written to stdout lands on stderr."""
-    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+def _private_ends() -> tuple[Send, Iterator[dict[str, Any]]]:
+    """A function that sends one event, and the requests; from now on stdin is empty, and whatever else is written to
+    stdout lands on stderr."""
+    channel, incoming, owner = os.dup(1), os.dup(0), os.getpid()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
     os.dup2(2, 1)
+    pipe = os.fstat(channel).st_ino
 
     def send(**event: Any) -> None:
-        channel.write(json.dumps(event, default=str) + "\n")
-        channel.flush()
+        with contextlib.suppress(OSError):
+            if os.fstat(channel).st_ino == pipe:
+                write(event)
+                return
+        os._exit(LOST)
 
-    return send
+    def write(event: Any) -> None:
+        if os.getpid() != owner:  # a backend has forked, and this is its child, come back from the backend's code
+            os.write(channel, b'{"event": "forked"}\n')
+            os._exit(0)
+        left = json.dumps(event, default=str, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+        while left:
+            left = left[os.write(channel, left) :]
+
+    def requests() -> Iterator[dict[str, Any]]:
+        with os.fdopen(incoming, "rb") as lines:
+            for line in lines:
+                yield json.loads(line)
+
+    return send, requests()
 
 
 def described(subject: Any) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import sys
 import time
@@ -53,7 +52,8 @@ def conform(
 ) -> int:  # fmt: skip
     """Hold a backend to refbert.ops: contract, every op and gradient, blocks, models, training.
 
-    Exit status: 0 conformant, 1 not conformant, 2 bad usage or the backend is unavailable.
+    Exit status: 0 conformant, 1 not conformant, 2 bad usage or the backend is unavailable, 3 inconclusive: nothing
+    failed, but something gave no answer in time, which may be the machine's doing.
     """
     _require_hypothesis()
     number = _seed(seed)
@@ -81,7 +81,7 @@ def conform(
         waiving.read(waivers, [p.id for p in matching(None, model)], dtype or "")  # errors before the work
     job = {
         "given": backend, "dtype": dtype, "device": device, "profile": profile, "seed": number, "model": model,
-        "cwd": os.getcwd(), "scripts": str(scripts), "explain": True,
+        "scripts": str(scripts), "explain": True,
     }  # fmt: skip
     started = time.perf_counter()
     with _Progress(len(properties)) as progress:
@@ -100,14 +100,15 @@ def conform(
         model=model,
         seconds=time.perf_counter() - started,
     )
-    _show(result)
+    # The files first: whoever reads what is shown may not read it to its end.
     if json_file is not None:
         write_text(json_file, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     if html_file is not None:
         from refbert_conformance.scoreboard import page
 
         write_text(html_file, page([result]))
-    return 0 if result["verdict"] == "conformant" else 1
+    _show(result)
+    return reports.STATUS[result["verdict"]]
 
 
 def _require_hypothesis() -> None:
@@ -169,14 +170,16 @@ def _show(result: dict[str, Any]) -> None:
     title = f"{backend['given']} ({backend['library']}, {backend['dtype']}, {backend['device']}{few})"
     table = Table(f"{title}, profile {result['profile']}, seed {result['seed']}")
     table.add_column("level", "id")
-    for name in ("passed", "failed", "unsupported", "unavailable", "waived", "examples", "worst ρ", "seconds"):
+    outcomes = ("passed", "failed", *(["inconclusive"] if result["counts"]["inconclusive"] else []), "unsupported",
+                "unavailable")  # fmt: skip
+    for name in (*outcomes, "waived", "examples", "worst ρ", "seconds"):
         table.add_column(name, "figure")
     for level in LEVELS:
         here = [row for row in rows if row["level"] == level]
         if not here:
             continue
         count = {name: sum((row["outcome"] == name) and not row["waived"] for row in here) for name in
-                 ("passed", "failed", "unsupported", "unavailable")}  # fmt: skip
+                 outcomes}  # fmt: skip
         worst = max((float(row["rho"]) for row in here if row["rho"] is not None), default=None)
         table.add_row(
             level, *(str(n or NOTHING) for n in count.values()),
@@ -188,6 +191,8 @@ def _show(result: dict[str, Any]) -> None:
     for row in rows:
         if row["outcome"] == "failed":
             _show_failure(row)
+        elif row["outcome"] == "inconclusive":
+            click.echo(f"INCONCLUSIVE  {row['id']}: {row['says']}\n    {row['message']}")
     absent = [row for row in rows if row["outcome"] == "unsupported"]
     if absent:
         click.echo("unsupported: " + ", ".join(sorted({f"{row['op']} ({row['message']})" for row in absent})))

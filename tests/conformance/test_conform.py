@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from refbert_conformance.scoreboard import read
+
 HERE = Path(__file__).parent
 
 
@@ -79,7 +81,6 @@ def test_a_failure_says_what_is_needed_to_act_on_it(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("Hangs", "hung: no answer within the limit of 3 seconds"),
         ("Crashes", "crashed the interpreter (SIGABRT)"),
         ("Exits", "ended the interpreter with status 3"),
         ("Prints", "printed more than the limit of 64 MiB"),
@@ -102,12 +103,59 @@ def test_a_broken_plugin_gets_its_verdict_and_the_run_goes_on(name, message, tmp
     assert all(row["outcome"] == "passed" for row in others), [r["id"] for r in others if r["outcome"] != "passed"]
 
 
+def test_no_answer_in_time_is_inconclusive_and_a_status_of_its_own(tmp_path):
+    report, page = tmp_path / "r.json", tmp_path / "r.html"
+    arguments = ["--only", "forward/relu/accuracy", "--timeout", "1", "--json", report, "--html", page]
+    done = conform("--backend", "subjects:Hangs", *arguments, cwd=tmp_path)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "INCONCLUSIVE  forward/relu/accuracy" in done.stdout
+    assert "inconclusive: 0 of 1 properties" in done.stdout
+    data = json.loads(report.read_text(encoding="utf-8"))
+    assert data["verdict"] == "inconclusive"
+    assert data["counts"] == {
+        "passed": 0, "failed": 0, "inconclusive": 1, "unsupported": 0, "unavailable": 0, "waived": 0
+    }  # fmt: skip
+    assert read(report) == data
+    assert "1 inconclusive" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("command", [["-m", "refbert"], [str(Path(sys.executable).with_name("refbert"))]])
+def test_nothing_but_a_named_module_is_looked_for_in_the_current_directory(command, tmp_path):
+    for name in ("json", "numpy", "scipy", "ctypes", "hypothesis", "rich", "subprocess", "selectors"):
+        (tmp_path / f"{name}.py").write_text("import os\nos.mkdir('ran')\nraise SystemExit('ran')\n", encoding="utf-8")
+    backend = "from refbert.reference import ReferenceBackend as Mine\n"
+    (tmp_path / "mine.py").write_text(backend, encoding="utf-8")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    for backend in ("numpy", "mine:Mine"):
+        done = subprocess.run(
+            [sys.executable, *command, "conform", "--backend", backend, "--only", "forward/relu", "--profile", "quick"],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_script_is_a_program_of_ours_whatever_the_backend_is_called(tmp_path):
+    report = tmp_path / "r.json"
+    done = conform("--backend", "hostile:Named", "--only", "forward/relu/accuracy", "--json", report, cwd=tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "\x1b" not in done.stdout
+    script = json.loads(report.read_text(encoding="utf-8"))["properties"][0]["failure"]["script"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
+    again = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 1
+    assert "got" in again.stdout
+    assert not (tmp_path / "owned").exists()
+
+
 def test_memory_has_a_limit():
     from refbert_conformance.supervisor import Limits, supervise
 
     job = {
         "given": "subjects:Hoards", "dtype": None, "device": None, "profile": "quick", "seed": 0, "model": None,
-        "cwd": str(HERE), "scripts": "x", "explain": False,
+        "scripts": "x", "explain": False,
     }  # fmt: skip
     run = supervise(job, ["forward/relu/accuracy", "forward/tanh/accuracy"], Limits(memory=2 << 30))
     assert "used more memory than the limit of 2.0 GiB" in run.results["forward/relu/accuracy"]["message"]

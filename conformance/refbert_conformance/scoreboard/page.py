@@ -19,6 +19,7 @@ from refbert_conformance.scoreboard.trend import trend
 _MEANING = {
     "passed": "held on every example",
     "failed": "did not hold: a case, and a script that reproduces it",
+    "inconclusive": "no answer in time, twice, without computing that long: the backend waits, or the machine was busy",
     "unsupported": "the backend does not offer it, or its dtype cannot judge it",
     "unavailable": "could not be tried here",
     "waived": "fails, as expected by the adopter's file of waivers, for the reason given there",
@@ -113,7 +114,7 @@ def _legend() -> Html:
             "distance in ULPs, decides: where terms cancel, many ULPs may be rounding.",
         ),
         tag(
-            "p", "The score is the share of properties that passed of all that were asked for; waived, unsupported and "
-            "unavailable ones lower it. Entries without a finite bound are not judged; their share is given.",
+            "p", "The score is the share of properties that passed of all that were asked for; all others lower it. "
+            "Entries without a finite bound are not judged; their share is given.",
         ), class_="how",
     )  # fmt: skip

@@ -27,6 +27,7 @@ _SHAPES = (
 # Outcomes differ in colour, in sign and in word.
 _SIGNS = {
     "passed": "M-4.5.5L-1.5 3.5L4.5-3.5", "failed": "M-3.5-3.5L3.5 3.5M3.5-3.5L-3.5 3.5", "unsupported": "M-4 0H4",
+    "inconclusive": "M-4.5 1.5C-3-3-1.5-2.5 0 0S3 3 4.5-1.5",
     "unavailable": "M-2.6-2.2C-2.6-5.6 2.8-5.4 2.6-2.2C2.5-.6 0-.4 0 1.6M0 4V4.6", "waived": "M-3 5V-4.5H4L2-2L4 .5H-3",
 }  # fmt: skip
 

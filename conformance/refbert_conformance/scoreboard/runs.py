@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from refbert_conformance.properties import LEVELS
-from refbert_conformance.report import OUTCOMES
+from refbert_conformance.shapes import OUTCOMES
 
 Report = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -55,6 +55,11 @@ def identity(report: Report) -> tuple[str, ...]:
 def state_of(row: Row) -> str:
     """The outcome, or that it is waived."""
     return "waived" if row["waived"] else str(row["outcome"])
+
+
+def counts_of(report: Report) -> Mapping[str, int]:
+    """How many properties are in each state; early reports know nothing of some, and have none in them."""
+    return Counter(report["counts"])
 
 
 @dataclass(frozen=True)

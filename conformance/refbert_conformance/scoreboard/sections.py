@@ -15,19 +15,20 @@ from refbert_conformance.scoreboard.html import Html, join, soft, table_of, tag
 from refbert_conformance.scoreboard.labels import heading, named, outcome, rho_text, who
 from refbert_conformance.scoreboard.numbers import date, duration, percent, plural, real, show
 from refbert_conformance.scoreboard.pictures import axis, plot, shares, ulps
-from refbert_conformance.scoreboard.runs import STATES, Line, Row, Run, state_of
+from refbert_conformance.scoreboard.runs import STATES, Line, Row, Run, counts_of, state_of
 
 
 def card(run: Run) -> Html:
     """One run: what it was, its verdict, its score."""
     report, backend = run.report, run.report["backend"]
-    good = report["verdict"] == "conformant"
-    verdict = outcome("passed" if good else "failed", report["verdict"])
-    counts = report["counts"]
+    state = {"not conformant": "failed", "inconclusive": "inconclusive"}.get(report["verdict"], "passed")
+    verdict = outcome(state, report["verdict"])
+    counts = counts_of(report)
     share = f"{counts['passed']} of {sum(counts[state] for state in STATES)}"
     facts = [
         ("library", backend.get("library")), ("dtype", backend.get("dtype")), ("device", backend.get("device")),
-        ("arithmetic", _arithmetic(backend.get("arithmetic"))), ("profile", report["profile"]),
+        ("arithmetic", _arithmetic(backend.get("arithmetic"))),
+        ("dtypes not judged", ", ".join(report.get("not_judged") or ())), ("profile", report["profile"]),
         ("seed", report["seed"]), ("only", report["only"]), ("model", report["model"]),
         ("time", duration(report["seconds"])), ("run", date(report["created"])),
         ("versions", join((f"{name}\u00a0{version}" for name, version in report["versions"].items()), ", ")),

@@ -10,7 +10,7 @@ from refbert_conformance.scoreboard.html import Html, join, soft, table_of, tag
 from refbert_conformance.scoreboard.labels import link_to, outcome, rho_text, who
 from refbert_conformance.scoreboard.numbers import date, duration, moment, percent, real, show
 from refbert_conformance.scoreboard.pictures import shares
-from refbert_conformance.scoreboard.runs import STATES, Line, Report, Row, Run, identity, runs_of, state_of
+from refbert_conformance.scoreboard.runs import STATES, Line, Report, Row, Run, counts_of, identity, runs_of, state_of
 
 _GROWN = 2.0  # ρ has changed if it has more than doubled
 
@@ -99,7 +99,7 @@ def _software(report: Report) -> str:
 def _history(run: Run, past: Sequence[Report]) -> Html:
     body = []
     for report in (*past, run.report):
-        counts = report["counts"]
+        counts = counts_of(report)
         body.append(
             tag(
                 "tr", tag("th", date(report["created"]), scope="row"), tag("td", shares(counts)),
