@@ -29,7 +29,7 @@ import numpy as np
 
 from refbert.batching import Batch
 from refbert.config import BertConfig
-from refbert.errors import InputError, RefbertWarning, TokenizerError
+from refbert.errors import CheckpointError, InputError, RefbertWarning, TokenizerError
 from refbert.profiles import HF, Profile
 from refbert.vocabulary import (
     FILE_ONLY,
@@ -43,6 +43,7 @@ from refbert.vocabulary import (
     read_vocabulary,
     special_tokens,
 )
+from refbert.writing import write_whole
 
 if TYPE_CHECKING:
     import tokenizers
@@ -320,13 +321,12 @@ class Tokenizer:
         """Write tokenizer.json, vocab.txt and tokenizer_config.json: the same tokenizer for Hugging Face.
 
         transformers' BertTokenizer is built from the settings, so it is named only where that gives this tokenizer;
-        otherwise (other longest word, other normalizer) the class is the one that reads tokenizer.json as it is.
+        otherwise (other longest word, other normalizer) the class is the one that reads tokenizer.json as it is. Each
+        file is there whole or as it was before. Raises `CheckpointError` if it cannot be written.
         """
         directory = Path(directory)
-        self._inner.save(str(directory / "tokenizer.json"))
         vocabulary = self._inner.get_vocab(with_added_tokens=True)
         pieces = dict.fromkeys(range(self.vocab_size), "") | {i: piece for piece, i in vocabulary.items()}
-        (directory / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces.values()), encoding="utf-8")
         file = json.loads(self._inner.to_str())
         normalizer = file["normalizer"] or {}
         plain = (
@@ -343,8 +343,12 @@ class Tokenizer:
         }
         if "model_max_length" in self.settings:
             settings["model_max_length"] = self.settings["model_max_length"]
-        text = json.dumps(settings, indent=2, ensure_ascii=False)
-        (directory / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
+        try:
+            write_whole(directory / "tokenizer.json", self._inner.to_str(pretty=True))
+            write_whole(directory / "vocab.txt", "".join(f"{piece}\n" for piece in pieces.values()))
+            write_whole(directory / "tokenizer_config.json", json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise CheckpointError(f"{directory}: cannot be written ({error.strerror or error})") from None
 
 
 def _check(number: int, text: object) -> Text:

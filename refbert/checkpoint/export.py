@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from refbert.checkpoint.matching import ARCHITECTURES
 from refbert.config import BertConfig
 from refbert.errors import CheckpointError
 from refbert.parameters import shapes
+from refbert.writing import whole, write_whole
 
 Host = npt.NDArray[Any]
 
@@ -59,10 +59,8 @@ def write(
         for name in ("model.safetensors", "config.json"):
             if (directory / name).exists() and not overwrite:
                 raise CheckpointError(f"{directory / name}: exists already; choose another directory or overwrite it")
-        atomically(
-            directory / "model.safetensors",
-            lambda path: write_weights(path, {name: tensors[name] for name in expected}),
-        )
+        with whole(directory / "model.safetensors") as part:
+            write_weights(part, {name: tensors[name] for name in expected})
         write_json(directory / "config.json", described.to_dict())
     except OSError as error:
         raise CheckpointError(f"{directory}: cannot be written ({error.strerror or error})") from None
@@ -89,17 +87,4 @@ def write_weights(path: Path, tensors: Mapping[str, Host]) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Write JSON as people read it, the whole file or none."""
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
-
-
-def atomically(path: Path, write_to: Callable[[Path], object]) -> None:
-    """Write under a temporary name, flush to the disk, and rename, so that nobody ever sees half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write_to(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

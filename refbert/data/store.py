@@ -28,6 +28,7 @@ from refbert.data.tokens import encode_sentences, tokenizer_fingerprint
 from refbert.errors import InputError
 from refbert.files import is_file, read_object
 from refbert.tokenization import Tokenizer
+from refbert.writing import sync
 
 Array = npt.NDArray[np.int64]
 
@@ -39,6 +40,10 @@ _VERSION = 1
 _HEADER = "store.json"
 _NAMES = ("ids.bin", "sentences.bin", "documents.bin")
 _SENTENCES, _CHARACTERS = 4096, 2**16  # how much is tokenized at a time, whichever comes first
+
+
+class _Damaged(InputError):
+    """A header that is no JSON object."""
 
 
 class Store:
@@ -66,7 +71,7 @@ class Store:
         if not is_file(directory / _HEADER):
             raise InputError(f"{directory}: no tokenized corpus")
         try:
-            header = read_object(directory / _HEADER)
+            header = read_object(directory / _HEADER, _Damaged)
             if header["version"] != _VERSION:
                 raise InputError(f"{directory}: written by another release of refbert; delete it and build it again")
             with contextlib.ExitStack() as opened:
@@ -80,7 +85,7 @@ class Store:
                 return cls(directory, header, files)
         except OSError as error:
             raise InputError(f"{directory}: no tokenized corpus ({error.strerror})") from None
-        except (ValueError, KeyError, TypeError):
+        except (_Damaged, ValueError, KeyError, TypeError):
             raise InputError(f"{directory / _HEADER}: damaged; delete it and build the store again") from None
 
     def check(self) -> None:
@@ -272,26 +277,16 @@ def _put_in_place(directory: Path, header: dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     (directory / _HEADER).unlink(missing_ok=True)
-    _sync(directory)
+    sync(directory)
     for name in _NAMES:
         os.replace(_part(directory, name), directory / name)
-    _sync(directory)
+    sync(directory)
     os.replace(_part(directory, _HEADER), directory / _HEADER)
-    _sync(directory)
+    sync(directory)
 
 
 def _part(directory: Path, name: str) -> Path:
     return directory / f"{name}.part"
-
-
-def _sync(directory: Path) -> None:
-    """A rename lasts once its directory has reached the disk; Windows has no such call and needs none."""
-    if os.name == "posix":
-        handle = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _key(

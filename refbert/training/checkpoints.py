@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import warnings
@@ -34,6 +33,7 @@ from refbert.errors import CheckpointError, RefbertWarning
 from refbert.files import parse_json
 from refbert.model import Model
 from refbert.training.optimizer import Optimizer
+from refbert.writing import sync
 
 Host = npt.NDArray[Any]
 
@@ -82,7 +82,7 @@ def save(directory: Path, model: Model, optimizer: Optimizer, state: State, *, k
                 "profile": model.profile.name,
                 "heads": list(model.heads),
                 "pooler": model.has_pooler,
-                "digests": {path.name: digest(path) for path in sorted(partial.iterdir())},
+                "digests": {path.relative_to(partial).as_posix(): digest(path) for path in _files(partial)},
             }
             (partial / TRAINING).write_text(json.dumps(sealed(facts), indent=2) + "\n", encoding="utf-8")
     if keep is not None:
@@ -160,6 +160,10 @@ def digest(path: Path) -> str:
     """Of a file's bytes; raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _files(directory: Path) -> list[Path]:
+    return [path for path in sorted(directory.rglob("*")) if path.is_file()]
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -251,7 +255,7 @@ def _written(place: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         yield partial
-        for path in sorted(partial.iterdir()):
+        for path in _files(partial):
             sync(path)
         sync(partial)
         partial.rename(place)
@@ -271,26 +275,3 @@ def delete(place: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
     place.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """A file that is there whole or as it was before; raises OSError."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        sync(part)
-        part.replace(path)
-        sync(path.parent)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def sync(path: Path) -> None:
-    """Force a file or a directory to the disk. Windows has no such call for directories and needs none."""
-    if path.is_dir() and os.name != "posix":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

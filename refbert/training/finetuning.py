@@ -45,9 +45,7 @@ from refbert.training.checkpoints import (
     restore,
     saved,
     sealed,
-    sync,
     updates_of,
-    write_whole,
 )
 from refbert.training.finetuning_settings import FREE, Plan, Settings
 from refbert.training.loop import NotFinite, Saving, train
@@ -58,6 +56,7 @@ from refbert.training.precision import MixedPrecision
 from refbert.training.run import RunDirectory, agreed, check_same, digest_of, versions
 from refbert.training.schedule import learning_rate
 from refbert.training.task_model import begin, features
+from refbert.writing import whole, write_whole
 
 # By name; None for one that is not defined, such as the correlation with a constant.
 Scores = Mapping[str, float | None]
@@ -397,11 +396,8 @@ def _copy(place: Path, to: Path) -> None:
     """The model files of a checkpoint; the weights last, because with them the directory holds a model."""
     others = [path for path in place.iterdir() if path.suffix in (".json", ".txt") and path.name != TRAINING]
     for file in [*sorted(others), place / "model.safetensors"]:
-        part = to / f".{file.name}.part"
-        shutil.copyfile(file, part)
-        sync(part)
-        part.replace(to / file.name)
-    sync(to)
+        with whole(to / file.name) as part:
+            shutil.copyfile(file, part)
 
 
 def _check_metric(settings: Settings, labels: Sequence[str], dev: Labelled | None) -> None:

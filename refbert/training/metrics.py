@@ -7,13 +7,13 @@ step, and with it a last line that a killed process left half written.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from refbert.errors import InputError
+from refbert.writing import whole
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,7 @@ def _cut(path: Path, first: int) -> None:
     """Leave the lines of the steps before ``first``."""
     if not path.is_file():
         return
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            for entry in read_metrics(path):
-                if entry["step"] < first:
-                    file.write(json.dumps(entry) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(path) as part, part.open("w", encoding="utf-8") as file:
+        for entry in read_metrics(path):
+            if entry["step"] < first:
+                file.write(json.dumps(entry) + "\n")

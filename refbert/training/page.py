@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from refbert.errors import InputError
-from refbert.training.checkpoints import write_whole
 from refbert.training.metrics import read_metrics
+from refbert.writing import write_whole
 
 _BINS = 300
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 720, 220, 64, 28

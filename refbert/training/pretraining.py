@@ -23,7 +23,7 @@ from refbert.model import Model
 from refbert.presets import PRESETS, preset
 from refbert.profiles import get_profile
 from refbert.spec.choices import Choices
-from refbert.training.checkpoints import last_whole, read_state, restore, sync
+from refbert.training.checkpoints import last_whole, read_state, restore
 from refbert.training.distributed import ALONE, Processes
 from refbert.training.loop import Saving, train
 from refbert.training.metrics import Metrics, Update
@@ -32,6 +32,7 @@ from refbert.training.page import write_page
 from refbert.training.precision import MixedPrecision
 from refbert.training.pretraining_settings import FREE, Settings
 from refbert.training.run import RunDirectory, agreed, check_same, versions
+from refbert.writing import sync
 
 if TYPE_CHECKING:
     from refbert.data import PretrainingSource, Store

@@ -24,8 +24,9 @@ import numpy as np
 
 from refbert.errors import CheckpointError, InputError, RefbertWarning
 from refbert.files import read_object, shown
-from refbert.training.checkpoints import clear_partial, saved, updates_of, write_whole
+from refbert.training.checkpoints import clear_partial, saved, updates_of
 from refbert.training.ownership import Claim
+from refbert.writing import clear_unfinished, write_whole
 
 _VERSION = 2
 Kind = TypeVar("Kind")
@@ -125,6 +126,8 @@ class RunDirectory:
                 self._content = self.read()
                 self._marker.unlink(missing_ok=True)
                 clear_partial(self.checkpoints)
+            for file in (self.file, self.metrics, self.page):
+                clear_unfinished(file)
             yield
             self.check()
         finally:

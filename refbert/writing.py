@@ -1,0 +1,93 @@
+"""A file is there whole, or as it was before: the one way in which refbert writes what somebody keeps.
+
+It is written under another name in the same directory, forced to the disk, and renamed. A process that is killed leaves
+that other file. While a process lives it holds a lock on the one that it writes; so the next to write there can tell
+what nobody will finish, and removes that: files of exactly this form of name, on which nobody has a lock.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+# Eight hexadecimal digits follow. Nobody else names files so.
+_MARK = ".refbert-part-"
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """The path to write to; what is there then takes the place of ``path``, or goes away if the block raises.
+
+    A link is followed. What is no file (a device, a pipe) is written to directly. Raises OSError.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    clear_unfinished(path)
+    part = path.with_name(f".{_short(path.name)}{_MARK}{os.urandom(4).hex()}")
+    handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        _is_free(handle)
+        yield part
+        sync(part)
+        part.replace(path)
+        sync(path.parent)
+    finally:
+        os.close(handle)
+        part.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """The text as UTF-8, in a file that is there whole or as it was before; raises OSError."""
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def clear_unfinished(path: Path) -> None:
+    """Remove what processes that were killed while they wrote ``path`` have left beside it."""
+    start = f".{_short(path.name)}{_MARK}"
+    with suppress(OSError):
+        for name in os.listdir(path.parent):
+            left = path.parent / name
+            if name.startswith(start) and len(name) == len(start) + 8 and left.is_file() and not left.is_symlink():
+                with suppress(OSError):  # another has removed it, or is writing it on a system without locks
+                    handle = os.open(left, os.O_RDWR)
+                    try:
+                        if _is_free(handle):
+                            left.unlink()
+                    finally:
+                        os.close(handle)
+
+
+def sync(path: Path) -> None:
+    """Force a file or a directory to the disk. Windows has no such call for directories and needs none."""
+    if path.is_dir() and os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _short(name: str) -> str:
+    """So that a name of any length that the system takes can have the mark at its end."""
+    return name if len(os.fsencode(name)) < 200 else f"{name[:40]}-{zlib.crc32(os.fsencode(name)):08x}"
+
+
+def _is_free(handle: int) -> bool:
+    """Whether nobody had a lock on an open file; this process has it then, until it closes it."""
+    if sys.platform == "win32":
+        return True  # a file that is open cannot be removed there
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
