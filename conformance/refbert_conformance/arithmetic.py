@@ -23,8 +23,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from refbert.backend import UNIT_ROUNDOFF
 from refbert.errors import BackendError
+
+Host = npt.NDArray[Any]
 
 # name -> (unit roundoff, exponent of the smallest normal number, exponent just above the largest)
 FORMATS: Mapping[str, tuple[float, int, int]] = {
@@ -44,7 +49,8 @@ class Arithmetic:
 
     u: stored results. u_step: steps inside an op. u_accumulation: sums. u_matmul: operands of matrix products (0: not
     rounded). underflow: the η of stored results, and underflow_step that of steps inside an op. largest, largest_step:
-    where overflow begins. nondeterministic: ops whose bits may change.
+    where overflow begins. nondeterministic: ops whose bits may change. probable: errors are sizes of independent random
+    numbers, instead of bounds that add up (see `noise`).
     """
 
     dtype: str
@@ -58,6 +64,7 @@ class Arithmetic:
     largest_step: float
     flush_to_zero: bool
     nondeterministic: frozenset[str]
+    probable: bool = False
 
     @classmethod
     def of(cls, dtype: str, declared: Mapping[str, Any] | None = None) -> Arithmetic:
@@ -92,6 +99,25 @@ class Arithmetic:
     def low(self) -> bool:
         """Whether this is low precision, which certifies arithmetic but cannot tell eps 1e-12 from rounding."""
         return self.u > UNIT_ROUNDOFF["float32"]
+
+    def gamma(self, n: Any, u: float) -> Any:
+        """How far n roundings of one number may take it: γ_n; probably no further than √n u (Higham & Mary 2019)."""
+        if self.probable:
+            return np.sqrt(n) * u
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(n * u < 1, n * u / (1 - n * u), np.inf)
+
+    def joined(self, *errors: Any) -> Any:
+        """How far a sum of numbers that are off by so much may be off; probably by the root of their squares."""
+        return np.sqrt(sum(e * e for e in errors)) if self.probable else sum(errors)
+
+    def added(self, errors: Host, **how: Any) -> Any:
+        """`joined` along an axis, as NumPy's sum."""
+        return np.sqrt((errors * errors).sum(**how)) if self.probable else errors.sum(**how)
+
+    def products(self, x: Host, z: Host) -> Host:
+        """`joined` over the terms of a matrix product of an error with a factor."""
+        return np.sqrt((x * x) @ (z * z)) if self.probable else x @ z
 
     def described(self) -> dict[str, Any]:
         """For reports."""

@@ -14,10 +14,23 @@ from typing import Any
 import numpy as np
 
 from refbert.batching import Batch
+from refbert.spec.encoder import encoder_layer
+from refbert_conformance.bounds import Expected
+from refbert_conformance.divergence import judge_ops
 from refbert_conformance.inputs import rounded
-from refbert_conformance.measure import Failure, Record, Worst, row_described, row_worst, same_bits
-from refbert_conformance.models import ACTIVATIONS, ModelRecipe, inference, layer, model_recipes, on, training
-from refbert_conformance.noise import tolerances
+from refbert_conformance.measure import Failure, Record, Worst, row_described, row_failure, row_worst, same_bits
+from refbert_conformance.models import (
+    ACTIVATIONS,
+    ModelRecipe,
+    Repeated,
+    inference,
+    large_layers,
+    layer,
+    model_recipes,
+    on,
+    training,
+)
+from refbert_conformance.noise import FEW, tolerances
 from refbert_conformance.properties import Property
 from refbert_conformance.subject import Host, Subject
 
@@ -39,10 +52,16 @@ def properties() -> list[Property]:
         Property(
             "blocks", "encoder_layer", "composed", "A layer of the backend's ops, and its gradients, are the truth's.",
             check=_composed, draw=lambda s: model_recipes(layers=1, task="masked_lm"), needs=SPEC, cost=2.5,
+            larger=lambda s: (ModelRecipe(21, "masked_lm", 1, B=2, S=131, D=64, F=300, mask="holes", rate=0.1),),
         ),
         Property(
             "blocks", "encoder_layer", "fused", "The backend's own layer is the spec's composition of the truth.",
             check=_fused, corpus=lambda s: _FUSED, cost=2, **fused,
+        ),
+        Property(
+            "blocks", "encoder_layer", "fused: real sizes", "So it is at the sizes of models.",
+            check=_fused_large, needs=fused["needs"], cost=15, draw=lambda s: large_layers(task="masked_lm", **plain),
+            corpus=lambda s: LARGE_LAYERS[:2], larger=lambda s: LARGE_LAYERS[2:], largest=lambda s: LARGEST_LAYERS,
         ),
         Property(
             "blocks", "encoder_layer", "fused: calls", "It repeats bit for bit, and changes no input or old result.",
@@ -73,6 +92,7 @@ def properties() -> list[Property]:
         Property(
             "models", "training", "accuracy", "Loss and every gradient, dropout included, are the truth's.",
             check=_training, draw=lambda s: model_recipes(), corpus=lambda s: MODELS, needs=SPEC, cost=2.5,
+            larger=lambda s: (ModelRecipe(1, B=3, S=131, D=64, F=200, V=515, mask="ragged", rate=0.1),),
         ),
         Property(
             "models", "training", "repeatable", REPEATABLE,
@@ -130,11 +150,13 @@ MODELS = (
 
 
 def compare(
-    subject: Subject, run: Callable[[Any], Mapping[str, Host]], got: Mapping[str, Host], record: Record
+    subject: Subject, run: Callable[[Any], Mapping[str, Host]], got: Mapping[str, Host], record: Record, **how: Any
 ) -> None:
-    """Every row of everything; raises `Failure` for the worst."""
+    """Every row of everything; raises `Failure` for the worst. how: `tolerances`' ``samples``, and ``times`` as much as
+    these may be off."""
     worst: Worst | None = None
-    wanted = tolerances(run, subject.arithmetic)
+    times = how.pop("times", 1.0)
+    wanted = [Expected(want.name, want.y, times * want.bound) for want in tolerances(run, subject.arithmetic, **how)]
     if set(got) != {one.name for one in wanted}:
         names = {one.name for one in wanted}
         raise Failure(f"missing: {sorted(names - set(got))}, not asked for: {sorted(set(got) - names)}")
@@ -148,9 +170,53 @@ def compare(
             raise Failure(row_described(worst), worst)
 
 
+# One axis or two as in BERT-base and BERT-large, and rows beyond what a thread, a tile and a cache take.
+LARGE_LAYERS = (
+    Repeated(ModelRecipe(0, "masked_lm", 1, B=2, S=67, A=2, D=64, F=256, mask="ragged", scale=0.05), 3),
+    Repeated(ModelRecipe(1, "masked_lm", 1, B=1, S=13, A=12, D=64, F=3072, mask="ragged", scale=0.04), 1),
+    Repeated(ModelRecipe(4, "masked_lm", 1, B=1, S=19, A=12, D=64, F=3072, mask="holes", scale=0.04), 35),
+    Repeated(ModelRecipe(5, "masked_lm", 1, B=1, S=11, A=16, D=64, F=4096, mask="all", scale=0.03), 7),
+    Repeated(ModelRecipe(8, "masked_lm", 1, B=2, S=259, A=2, D=64, F=300, mask="ragged", scale=0.05), 2),
+    Repeated(ModelRecipe(9, "masked_lm", 1, B=1, S=515, A=1, D=64, F=128, mask="ragged", scale=0.05), 2),
+    Repeated(ModelRecipe(12, "masked_lm", 1, B=2, S=129, A=2, D=64, F=512, mask="none", mask_value=-10000.0), 3),
+    Repeated(ModelRecipe(13, "masked_lm", 1, B=3, S=9, A=4, D=16, F=128, mask="ragged", activation="gelu_tanh"), 43),
+    Repeated(ModelRecipe(16, "masked_lm", 1, B=1, S=128, A=4, D=64, F=1024, mask="all", scale=0.05), 8),
+    Repeated(ModelRecipe(17, "masked_lm", 1, B=1, S=40, A=12, D=64, F=768, mask="ragged", activation="relu"), 2),
+)
+LARGEST_LAYERS = (
+    Repeated(ModelRecipe(0, "masked_lm", 1, B=1, S=128, A=12, D=64, F=3072, mask="ragged", scale=0.04), 8),
+    Repeated(ModelRecipe(1, "masked_lm", 1, B=1, S=131, A=16, D=64, F=4096, mask="holes", scale=0.03), 5),
+    Repeated(ModelRecipe(4, "masked_lm", 1, B=1, S=512, A=12, D=64, F=3072, mask="ragged", scale=0.04), 2),
+    Repeated(ModelRecipe(5, "masked_lm", 1, B=2, S=16, A=12, D=64, F=3072, mask="ragged", scale=0.04), 17),
+)
+
+
+def composed_layer(backend: Any, x: Host, local: Mapping[str, Host], options: Mapping[str, Any]) -> Any:
+    """What `encoder_layer` of a backend computes: the spec's, on its ops."""
+    c = replace(
+        ModelRecipe(0).choices, heads=options["heads"], activation=options["activation"],
+        layer_norm_eps=options["eps"], mask_value=options["mask_value"],
+    )  # fmt: skip
+    return encoder_layer(backend, on(backend, local), backend.asarray(x), options["mask"], c)[0]
+
+
+def _fused_large(subject: Subject, example: Repeated, record: Record) -> None:
+    x, local, options = _fused_inputs(subject, example.recipe)
+    run = lambda b: {"y": b.to_numpy(composed_layer(b, x, local, options))}  # noqa: E731
+    (want,) = tolerances(run, subject.arithmetic, samples=FEW)
+    every, mask = example.tiled(x), example.tiled(options["mask"])
+    call, params = subject.op("encoder_layer"), on(subject.backend, local)
+    device = subject.device(every)
+    y = call(device, params, **{**options, "mask": mask})
+    call(subject.device(every[::-1]), params, **{**options, "mask": mask[::-1]})
+    if not np.array_equal(subject.host(device), every):
+        raise Failure("encoder_layer wrote into x")
+    due = Expected("y", example.tiled(want.y), example.tiled(want.bound))
+    row_failure(subject.host(y, every.shape, "y"), due, record)
+
+
 def _composed(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
-    run = layer(recipe, subject.dtype, fused=False)
-    compare(subject, run, run(subject.backend), record)
+    judge_ops(subject, layer(recipe, subject.dtype, fused=False), record)
 
 
 def _fused(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
@@ -167,7 +233,7 @@ def layer_parameters(recipe: ModelRecipe, dtype: str) -> dict[str, Host]:
 
 def _fused_inputs(subject: Subject, recipe: ModelRecipe) -> tuple[Host, dict[str, Host], dict[str, Any]]:
     local = layer_parameters(recipe, subject.dtype)
-    x = rounded(recipe.rng(6).standard_normal((recipe.B, recipe.S, recipe.A * recipe.D)), subject.dtype)
+    x = rounded(recipe.spread * recipe.rng(6).standard_normal((recipe.B, recipe.S, recipe.A * recipe.D)), subject.dtype)
     c = recipe.choices
     options = {
         "mask": recipe.batch().attention_mask, "heads": c.heads, "mask_value": c.mask_value, "activation": c.activation,
@@ -291,8 +357,7 @@ def _fused_padding(subject: Subject, recipe: ModelRecipe, record: Record) -> Non
 
 
 def _inference(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
-    run = inference(recipe, subject.dtype)
-    compare(subject, run, run(subject.backend), record)
+    judge_ops(subject, inference(recipe, subject.dtype), record)
 
 
 def _padding(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
@@ -325,8 +390,7 @@ class With:
 
 
 def _training(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
-    run = training(possible(recipe), subject.dtype)
-    compare(subject, run, run(subject.backend), record)
+    judge_ops(subject, training(possible(recipe), subject.dtype), record)
 
 
 def possible(recipe: ModelRecipe) -> ModelRecipe:

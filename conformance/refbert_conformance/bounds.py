@@ -72,32 +72,46 @@ def expected(
     op: str, arrays: Sequence[Host], options: Options, arithmetic: Arithmetic, dy: Host | None = None
 ) -> list[Expected]:
     """The op's result (and with ``dy`` the cotangents of its arrays): truth and bound, for inputs in float64."""
-    function = getattr(ops, op)
+    y, pullback = expecting(op, arrays, options, arithmetic)
+    return [y] if dy is None else [y, *pullback(dy)]
+
+
+def expecting(
+    op: str, arrays: Sequence[Host], options: Options, arithmetic: Arithmetic
+) -> tuple[Expected, Callable[[Host], list[Expected]]]:
+    """`expected` in the shape of an op: the result's truth and bound, and those of the cotangents for a dy."""
+    function: Callable[..., Any] = getattr(ops, op)
+    tracked = [Tracked(a, arithmetic=arithmetic) for a in arrays]
     with np.errstate(all="ignore"):
         y, back = function(*arrays, **options)
-        truth = [y] if dy is None else [y, *back(dy)]
+        y_tracked, back_tracked = (y, back) if op in COPIES else function(*tracked, **options)
+
+    def bounded(dy: Host | None, truth: list[Host]) -> list[Expected]:
+        """Of the result, and with dy of the cotangents too."""
         if op in COPIES:
             bounds = [np.zeros_like(t) for t in truth]
         else:
-            tracked = [Tracked(a, arithmetic=arithmetic) for a in arrays]
-            y_tracked, back_tracked = function(*tracked, **options)
-            results = [y_tracked]
-            if dy is not None:
-                results += back_tracked(Tracked(dy, arithmetic=arithmetic))
+            results = [y_tracked, *(back_tracked(Tracked(dy, arithmetic=arithmetic)) if dy is not None else ())]
             bounds = [r.error for r in results]
             if op in _OTHER_FORMULAS:
                 extra = _OTHER_FORMULAS[op](arrays, options, arithmetic, dy, results)
                 bounds = [b + e for b, e in zip(bounds, extra, strict=True)]
             if op == "gelu":
                 bounds = [_saturated(arrays[0], t, b, arithmetic) for t, b in zip(truth, bounds, strict=True)]
-            if op in LOOKUPS:
-                bounds[0] = np.zeros_like(truth[0])
-    names = ["y", *(f"d{name}" for name in ARRAYS[op])]
-    exact = [op in COPIES or (op in LOOKUPS and i == 0) for i in range(len(truth))]
-    return [
-        Expected(name, t, b if same else settled(t, b, arithmetic))
-        for name, t, b, same in zip(names, truth, bounds, exact, strict=False)
-    ]
+        names = ("y", *(f"d{name}" for name in ARRAYS[op]))
+        exact = [op in COPIES or (op in LOOKUPS and i == 0) for i in range(len(truth))]
+        return [
+            Expected(name, t, np.zeros_like(t) if same else settled(t, b, arithmetic))
+            for name, t, b, same in zip(names, truth, bounds, exact, strict=False)
+        ]
+
+    def pullback(dy: Host) -> list[Expected]:
+        with np.errstate(all="ignore"):
+            return bounded(dy, [y, *back(dy)])[1:]
+
+    with np.errstate(all="ignore"):
+        (of_y,) = bounded(None, [y])
+    return of_y, pullback
 
 
 def settled(y: Host, bound: Host, arithmetic: Arithmetic) -> Host:
@@ -118,11 +132,11 @@ def updated(op: str, arrays: Sequence[Host], options: Options, arithmetic: Arith
         bounds = [r.error for r in results]
         p, g, m, _ = (abs(a) for a in arrays)
         # m ← g + β₁(m − g) is the same number in one multiplication: its difference is rounded once.
-        slack = gamma(2, arithmetic.u_step) * (g + m)
+        slack = arithmetic.gamma(2, arithmetic.u_step) * (g + m)
         bounds[1] = bounds[1] + slack * (1 - options["beta1"])
         # p(1 − lr λ) − lr m̂/(√v̂ + ε): the first factor is rounded before the difference; where the two parts nearly
         # cancel that is more than the rounding of the result.
-        bounds[0] = bounds[0] + gamma(2, arithmetic.u_step) * p
+        bounds[0] = bounds[0] + arithmetic.gamma(2, arithmetic.u_step) * p
     return [
         Expected(name, np.asarray(t), settled(np.asarray(t), b, arithmetic))
         for name, t, b in zip(("p", "m", "v"), truth, bounds, strict=True)
@@ -139,7 +153,7 @@ def clipped(gradients: Mapping[str, Host], options: Options, arithmetic: Arithme
     truth, norm = ops.clip_by_global_norm(gradients, **options)
     N = sum(g.size for g in gradients.values())
     u = max(arithmetic.u_accumulation, arithmetic.u_step)
-    relative = gamma(N + FUNCTION + 4, u)
+    relative = arithmetic.gamma(N + FUNCTION + 4, u)
     out = [Expected(name, t, settled(t, abs(t) * relative, arithmetic)) for name, t in truth.items()]
     n = np.asarray(norm)
     return [*out, Expected("norm", n, settled(n, abs(n) * relative, arithmetic))]
@@ -152,7 +166,7 @@ def _none(results: Sequence[Tracked]) -> list[Any]:
 def _linear(arrays: Sequence[Host], options: Options, a: Arithmetic, dy: Host | None, results: Any) -> list[Any]:
     """b may come first: K more additions then round partial sums that hold it. γ_{K+1}(u_acc)|b|."""
     x, _, b = arrays
-    return [gamma(x.shape[-1] + 1, a.u_accumulation) * abs(b), *_none(results[1:])]
+    return [a.gamma(x.shape[-1] + 1, a.u_accumulation) * abs(b), *_none(results[1:])]
 
 
 def _gelu(arrays: Sequence[Host], options: Options, a: Arithmetic, dy: Host | None, results: Any) -> list[Any]:
@@ -172,7 +186,7 @@ def _gelu(arrays: Sequence[Host], options: Options, a: Arithmetic, dy: Host | No
 def _saturated(x: Host, y: Host, bound: Host, a: Arithmetic) -> Host:
     """From |x| = 40 on, GELU is x or 0 and its slope 1 or 0 in every dtype (e^{−x²/2} is below 10⁻³⁴⁷). On the way x²
     or x³ may overflow to ∞; exp, erf and tanh of it are exact, so that is no excuse."""
-    return np.where(abs(x) >= 40, gamma(2, a.u_step) * abs(y), bound)
+    return np.where(abs(x) >= 40, a.gamma(2, a.u_step) * abs(y), bound)
 
 
 # u = √(2/π)(x + 0.044715x³) is 24.6 at |x| = 8, where 1 − tanh u = 2e^{−2u} = 8·10⁻²²: tanh u is ±1 in every dtype, and
@@ -191,7 +205,7 @@ def _cross_entropy(arrays: Sequence[Host], options: Options, a: Arithmetic, dy: 
     rows, c = rows[used], labels[used]
     m = rows.max(axis=-1)
     lse = m + np.log(np.exp(rows - m[:, None]).sum(axis=-1))
-    per_row = gamma(2, a.u_step) * (abs(m) + abs(rows[np.arange(len(c)), c]) + 2 * abs(lse))
+    per_row = a.gamma(2, a.u_step) * (abs(m) + abs(rows[np.arange(len(c)), c]) + 2 * abs(lse))
     scale = 1 / abs(options["denominator"])
     out: list[Any] = [per_row.sum() * scale]
     if dy is not None:  # p = e^{z − lse}: the exponent is off by as much
@@ -218,15 +232,16 @@ def _attention(arrays: Sequence[Host], options: Options, a: Arithmetic, dy: Host
     weight = p if keep is None else p * keep.astype(bool) / (1 - options["rate"])
     S, D = q.shape[1], q.shape[-1] // heads
     size = _merge(weight @ split_heads(abs(v), heads))
-    out: list[Any] = [gamma(S, a.u_step) * size]
+    out: list[Any] = [a.gamma(S, a.u_step) * size]
     if dy is None:
         return out
     E_y = results[0].error + out[0] + a.u * abs(results[0].value)
-    dot = split_heads(abs(dy) * (E_y + gamma(D, a.u_accumulation) * abs(results[0].value)), heads)
-    dt = dot.sum(axis=-1, keepdims=True)  # [B, A, S, 1]
+    of_y = a.added(split_heads(abs(dy) * E_y, heads), axis=-1, keepdims=True)
+    dot = split_heads(abs(dy * results[0].value), heads).sum(axis=-1, keepdims=True)
+    dt = a.joined(of_y, a.gamma(D, a.u_accumulation) * dot)  # [B, A, S, 1]
     ds = p * dt / math.sqrt(D)  # [B, A, S, S]
-    dq = _merge(ds @ split_heads(abs(k), heads))
-    dk = _merge(ds.swapaxes(-1, -2) @ split_heads(abs(q), heads))
+    dq = _merge(a.products(ds, split_heads(abs(k), heads)))
+    dk = _merge(a.products(ds.swapaxes(-1, -2), split_heads(abs(q), heads)))
     return [*out, dq, dk, 0.0]
 
 

@@ -44,6 +44,15 @@ class Recipe:
     seed: int
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def axes(self) -> Mapping[str, int]:
+        """What may be shrunk, by name."""
+        return self.sizes
+
+    def resized(self, **axes: int) -> Recipe:
+        """The same with other sizes."""
+        return replace(self, sizes={**self.sizes, **axes})
+
     def build(self, dtype: str) -> OpCase:
         """The arrays themselves."""
         return BUILDERS[self.op](self, dtype)

@@ -1,8 +1,8 @@
-"""Where a model goes wrong first: every op of the spec, checked on the very inputs that the backend gave it.
+"""Where a model goes wrong first: every op of the spec, judged on the very inputs that the backend gave it.
 
-`Lockstep` runs the spec on pairs, the backend's array beside the truth's. Each op is judged by itself (its own inputs,
-taken from the backend, through the truth, within its bound), so that an early error does not blame the ops after it;
-and the distance of the two ways is kept, place by place, to show how the error grows.
+`Lockstep` runs the spec on the backend. Each op is judged by itself (its own inputs, as the backend made them, through
+the truth, within its bound), so that an early error does not blame the ops after it, and no error hides in a bound for
+the whole. Where it shall show how the error grows, it carries the truth's own way along.
 """
 
 from __future__ import annotations
@@ -16,42 +16,58 @@ import numpy as np
 from refbert import ops
 from refbert.backend import Host
 from refbert.reference import ReferenceBackend
-from refbert_conformance.bounds import ARRAYS, expected
-from refbert_conformance.measure import Failure, Record, as_number, row_failure
-from refbert_conformance.noise import _POSITIONAL, tolerances
+from refbert_conformance.bounds import ARRAYS, expecting
+from refbert_conformance.measure import Failure, Record, as_number, row_failure, same_bits
+from refbert_conformance.noise import POSITIONAL, tolerances
 from refbert_conformance.subject import Subject, backward, forward
 
 
-class Pair:
-    """The backend's array and the truth's."""
+class Made:
+    """A backend's array, its numbers as they were when it was made, and what the truth has there (None: not asked)."""
 
-    def __init__(self, device: Any, truth: Host) -> None:
-        self.device, self.truth = device, truth
+    def __init__(self, device: Any, host: Host, truth: Host | None = None) -> None:
+        self.device, self.host, self.truth = device, host, truth
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of both."""
-        return tuple(self.truth.shape)
+        """Its shape."""
+        return tuple(self.host.shape)
 
 
 class Lockstep:
-    """A backend of pairs. first: the first op beyond its bound. growth: place -> relative distance of the two ways."""
+    """A backend that judges another. failure: the first op beyond its bound, and ``first`` where that is, for reports.
+    growth: place -> relative distance from the truth, with ``growing``.
+    """
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, record: Record | None = None, *, growing: bool = False) -> None:
         self.subject = subject
+        self.record = record or Record(subject.arithmetic)
+        self.growing = growing
+        self.failure: Failure | None = None
         self.first: dict[str, Any] | None = None
         self.growth: dict[str, float] = {}
         self.name = "lockstep"
         if subject.has("encoder_layer"):
             self.encoder_layer = self._encoder_layer
 
-    def asarray(self, x: Host) -> Pair:
-        """Both ways."""
-        return Pair(self.subject.device(x), np.asarray(x, np.float64))
+    def asarray(self, x: Host) -> Made:
+        """On the backend."""
+        return self.made(self.subject.device(x), np.asarray(x, np.float64) if self.growing else None)
 
-    def to_numpy(self, x: Pair) -> Host:
-        """The backend's."""
+    def to_numpy(self, x: Made) -> Host:
+        """The backend's numbers."""
+        self.unchanged(x)
         return self.subject.host(x.device)
+
+    def made(self, device: Any, truth: Host | None) -> Made:
+        """With its numbers copied: a backend that uses memory again changes them later."""
+        return Made(device, np.array(self.subject.host(device)), truth)
+
+    def unchanged(self, *arrays: Made) -> None:
+        """Note the first that is no longer what it was when it was made."""
+        for x in arrays:
+            if not same_bits(self.subject.host(x.device), x.host):
+                self.wrong("memory", "", Failure("an earlier result has been changed since it was made"))
 
     def __getattr__(self, op: str) -> Callable[..., Any]:
         if op not in ARRAYS:
@@ -59,73 +75,101 @@ class Lockstep:
 
         def call(*arguments: Any, **options: Any) -> Any:
             names = ARRAYS[op]
-            pairs = arguments[: len(names)]
+            given = arguments[: len(names)]
             if len(arguments) > len(names):
-                options |= {_POSITIONAL[op]: arguments[len(names)]}
-            where = place()
-            y, back = forward(self.subject, op, [p.device for p in pairs], options)
-            truth, truth_back = getattr(ops, op)(*(p.truth for p in pairs), **options)
-            inputs = [self.host(p) for p in pairs]
-            result = Pair(y, np.asarray(truth))
-            self.judge(op, where, "forward", [y], lambda: expected(op, inputs, options, self.subject.arithmetic)[:1])
-            self.grown(where, result)
+                options |= {POSITIONAL[op]: arguments[len(names)]}
+            self.unchanged(*given)
+            y, back = forward(self.subject, op, [x.device for x in given], options)
+            truth, truth_back = (
+                getattr(ops, op)(*(x.truth for x in given), **options) if self.growing else (None, _nothing)
+            )
+            inputs = [np.asarray(x.host, np.float64) for x in given]
+            want, want_back = expecting(op, inputs, options, self.subject.arithmetic)
+            self.judge(op, "forward", [y], lambda: [want])
+            result = self.made(y, truth)
+            self.grown(result)
 
-            def pullback(dy: Pair) -> tuple[Pair, ...]:
-                where = place()
+            def pullback(dy: Made) -> tuple[Made, ...]:
+                self.unchanged(*given, dy)
                 got = backward(back, dy.device, len(names))
-                given = self.host(dy)
-                self.judge(
-                    op, where, "backward", got,
-                    lambda: expected(op, inputs, options, self.subject.arithmetic, given)[1:],
-                )  # fmt: skip
-                return tuple(Pair(g, np.asarray(t)) for g, t in zip(got, truth_back(dy.truth), strict=True))
+                cotangent = np.asarray(dy.host, np.float64)
+                self.judge(op, "backward", got, lambda: want_back(cotangent))
+                truths = truth_back(dy.truth) or [None] * len(got)
+                return tuple(self.made(g, t) for g, t in zip(got, truths, strict=True))
 
             return result, pullback
 
         return call
 
-    def host(self, pair: Pair) -> Host:
-        """The backend's numbers, exactly."""
-        return np.asarray(self.subject.host(pair.device), np.float64)
-
-    def judge(self, op: str, where: str, direction: str, got: Any, want: Callable[[], Any]) -> None:
+    def judge(self, op: str, direction: str, got: Any, want: Callable[[], Any]) -> None:
         """Note the first that is beyond its bound."""
-        if self.first is not None:
-            return
-        record = Record(self.subject.arithmetic)
-        try:
+
+        def check() -> None:
             for one, expectation in zip(got, want(), strict=True):
-                record.compare(self.subject.host(one, expectation.y.shape, expectation.name), expectation)
+                self.record.compare(self.subject.host(one, expectation.y.shape, expectation.name), expectation)
+
+        self.note(op, direction, check)
+
+    def note(self, op: str, direction: str, check: Callable[[], None]) -> None:
+        """Nothing but the first failure counts: what comes after it has been given wrong numbers."""
+        if self.failure is not None:
+            return
+        try:
+            check()
         except Failure as failure:
-            rho = as_number(failure.worst.rho if failure.worst is not None else None)
-            self.first = {"where": where, "op": op, "direction": direction, "rho": rho, "message": str(failure)}
+            self.wrong(op, direction, failure)
 
-    def grown(self, where: str, pair: Pair) -> None:
-        """How far apart the two ways are at a place: its last op counts."""
+    def wrong(self, op: str, direction: str, found: Failure) -> None:
+        """Keep a failure, if it is the first, and where the spec is."""
+        if self.failure is None:
+            where = place()
+            rho = as_number(found.worst.rho if found.worst is not None else None)
+            self.first = {"where": where, "op": op, "direction": direction, "rho": rho, "message": str(found)}
+            self.failure = Failure(f"{where}: {' '.join(x for x in (op, direction) if x)}: {found}", found.worst)
+
+    def grown(self, x: Made) -> None:
+        """How far the backend is from the truth at this place: its last op counts."""
+        if x.truth is None:
+            return
         with np.errstate(all="ignore"):
-            size = float(np.linalg.norm(pair.truth)) or 1.0
-            self.growth[where] = float(np.linalg.norm(self.host(pair) - pair.truth)) / size
+            size = float(np.linalg.norm(x.truth)) or 1.0
+            self.growth[place()] = float(np.linalg.norm(x.host - x.truth)) / size
 
-    def _encoder_layer(self, x: Pair, params: Mapping[str, Pair], **options: Any) -> Pair:
-        where = place()
+    def _encoder_layer(self, x: Made, params: Mapping[str, Made], **options: Any) -> Made:
         names = list(params)
+        self.unchanged(x, *(params[n] for n in names))
         y = self.subject.op("encoder_layer")(x.device, {n: params[n].device for n in names}, **options)
-        inputs, weights = self.host(x), {n: self.host(params[n]) for n in names}
-        result = Pair(y, _layer(ReferenceBackend(), x.truth, {n: params[n].truth for n in names}, options))
-        if self.first is None:
+        inputs = np.asarray(x.host, np.float64)
+        weights = {n: np.asarray(params[n].host, np.float64) for n in names}
+        truth = None
+        if self.growing:
+            truth = _layer(ReferenceBackend(), x.truth, {n: params[n].truth for n in names}, options)
+
+        def check() -> None:
             (want,) = tolerances(lambda b: {"y": _layer(b, inputs, weights, options)}, self.subject.arithmetic)
-            try:
-                row_failure(self.subject.host(y, want.y.shape, "y"), want)
-            except Failure as failure:
-                self.first = {
-                    "where": where, "op": "encoder_layer", "direction": "forward",
-                    "rho": as_number(failure.worst.rho if failure.worst else None), "message": str(failure),
-                }  # fmt: skip
-        self.grown(where, result)
+            row_failure(self.subject.host(y, want.y.shape, "y"), want, self.record)
+
+        self.note("encoder_layer", "forward", check)
+        result = self.made(y, truth)
+        self.grown(result)
         return result
 
 
-def _layer(backend: Any, x: Host, params: Mapping[str, Host], options: Mapping[str, Any]) -> Host:
+def judge_ops(subject: Subject, run: Callable[[Any], Mapping[str, Host]], record: Record) -> Mapping[str, Host]:
+    """What ``run(backend)`` returns; raises `Failure` for its first op that is beyond its bound."""
+    lockstep = Lockstep(subject, record)
+    with np.errstate(all="ignore"):
+        found = run(lockstep)
+    if lockstep.failure is not None:
+        raise lockstep.failure
+    return found
+
+
+def _nothing(dy: Host | None) -> None:
+    """The pullback of what is not carried along."""
+
+
+def _layer(backend: Any, x: Any, params: Mapping[str, Any], options: Mapping[str, Any]) -> Host:
     from refbert.spec.choices import Choices
     from refbert.spec.encoder import encoder_layer
 

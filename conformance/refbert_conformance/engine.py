@@ -120,14 +120,15 @@ def _search(
             raise _Failed(message)
 
     fixed: _Failed | None = None
-    for example in property.corpus(subject) if property.corpus is not None else ():
+    always = property.always(subject, profile)
+    for example in always:
         try:
             tried(example)
         except _Failed as error:
             fixed = error
             break
     if property.draw is None:
-        if property.corpus is None:
+        if not always:
             tried(None)
         if fixed is not None:
             raise fixed

@@ -17,7 +17,8 @@ from refbert_conformance.engine import Result, attempt
 from refbert_conformance.inputs import rounded
 from refbert_conformance.measure import Record, as_number
 from refbert_conformance.minimise import large, minimised, shortened
-from refbert_conformance.models import ModelRecipe, inference, layer, training
+from refbert_conformance.models import ModelRecipe, Repeated, inference, layer, training
+from refbert_conformance.real_sizes import Large
 from refbert_conformance.subject import Host, Subject, backward, forward
 
 # A mutant explains a failure if it is this much nearer to the backend than the truth is.
@@ -31,12 +32,16 @@ def explain(result: Result, subject: Subject, job: Mapping[str, Any]) -> dict[st
     property, example = result.property, result.example
     message, worst = result.message, result.worst
     found: dict[str, Any] = {}
+
+    def fails(one: Any) -> bool:
+        return bool(attempt(property, subject, one, Record(subject.arithmetic))[0])
+
+    if isinstance(example, Large | ModelRecipe | Repeated):
+        with contextlib.suppress(Exception):
+            example = shortened(example, fails)
+            message, worst = attempt(property, subject, example, Record(subject.arithmetic))
     if isinstance(example, Recipe):
         with contextlib.suppress(Exception):
-
-            def fails(one: Any) -> bool:
-                return bool(attempt(property, subject, one, Record(subject.arithmetic))[0])
-
             if large(example.build(subject.dtype)):
                 example = shortened(example, fails)
             case = example.build(subject.dtype)
@@ -134,7 +139,7 @@ def diverging(result: Result, subject: Subject) -> dict[str, Any]:
         return {}
     from refbert_conformance.divergence import Lockstep
 
-    lockstep = Lockstep(subject)
+    lockstep = Lockstep(subject, growing=True)
     if result.property.level == "blocks":
         layer(recipe, subject.dtype, fused="fused" in result.property.name)(lockstep)
     elif result.property.op == "inference":

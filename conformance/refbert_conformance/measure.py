@@ -134,10 +134,14 @@ def row_described(worst: Worst) -> str:
     )
 
 
-def row_failure(got: Host, want: Expected) -> None:
+def row_failure(got: Host, want: Expected, record: Record | None = None) -> None:
     """Raise `Failure` if a row is beyond its tolerance."""
-    worst = row_worst(got, want)
-    if worst is not None and worst.rho > 1:
+    worst = row_worst(got, want, record)
+    if worst is None:
+        return
+    if record is not None:
+        record.rho = max(record.rho or 0.0, worst.rho)
+    if worst.rho > 1:
         raise Failure(row_described(worst), worst)
 
 

@@ -7,13 +7,13 @@ Zeller & Hildebrandt 2002, with single entries as the smallest step).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from refbert_conformance.cases import OpCase, Recipe
+from refbert_conformance.cases import OpCase
 from refbert_conformance.inputs import rounded
 from refbert_conformance.subject import Host
 
@@ -21,18 +21,31 @@ SECONDS = 3.0
 _ENTRIES = 400
 
 
-def shortened(recipe: Recipe, fails: Callable[[Recipe], bool]) -> Recipe:
-    """The recipe with every size as small as it goes, one after the other, by bisection (a fault that begins at a
+class Sized(Protocol):
+    """An example whose sizes may be changed."""
+
+    @property
+    def axes(self) -> Mapping[str, int]:
+        """The sizes, by name."""
+
+    def resized(self, **axes: int) -> Any:
+        """The same with other sizes."""
+
+
+Example = TypeVar("Example", bound=Sized)
+
+
+def shortened(example: Example, fails: Callable[[Example], bool]) -> Example:
+    """The example with every size as small as it goes, one after the other, by bisection (a fault that begins at a
     size fails from there on)."""
     until = time.perf_counter() + SECONDS
-    for letter, size in recipe.sizes.items():
+    for letter, size in example.axes.items():
         passes, failing = 0, size
         while failing - passes > 1 and time.perf_counter() < until:
-            middle = (passes + failing) // 2
-            candidate = replace(recipe, sizes={**recipe.sizes, letter: middle})
-            passes, failing = (passes, middle) if fails(candidate) else (middle, failing)
-        recipe = replace(recipe, sizes={**recipe.sizes, letter: failing})
-    return recipe
+            middle = 1 if passes == 0 and failing == size else (passes + failing) // 2
+            passes, failing = (passes, middle) if fails(example.resized(**{letter: middle})) else (middle, failing)
+        example = example.resized(**{letter: failing})
+    return example
 
 
 def large(case: OpCase) -> bool:

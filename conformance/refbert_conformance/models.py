@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,7 @@ class ModelRecipe:
     mask_value: float = -math.inf
     rate: float = 0.0
     scale: float = 0.5
+    spread: float = 1.0
     off: str = ""
     step: int = 0
     part: bool = False
@@ -120,12 +121,18 @@ class ModelRecipe:
         return np.random.default_rng((self.seed, salt))
 
     def parameters(self, dtype: str) -> dict[str, Host]:
-        """Weights exact in the dtype; γ around 1, biases as large as weights."""
+        """Weights exact in the dtype; γ around 1, biases as large as weights.
+
+        ``spread`` multiplies all but the matrices of products: with 0.003, variances in LayerNorm are about 1e-5, so
+        that an ε of that size counts.
+        """
         rng = self.rng(1)
-        return {
-            name: rounded(("LayerNorm.weight" in name) + self.scale * rng.standard_normal(shape), dtype)
-            for name, shape in shapes(self.config, self.heads, pooler=True).items()
-        }
+        found = {}
+        for name, shape in shapes(self.config, self.heads, pooler=True).items():
+            product = len(shape) == 2 and "embeddings" not in name
+            w = ("LayerNorm.weight" in name) + self.scale * rng.standard_normal(shape)
+            found[name] = rounded(w if product else self.spread * w, dtype)
+        return found
 
     def batch(self) -> Batch:
         """Ids with repeats, several segments, and a mask."""
@@ -171,6 +178,63 @@ class ModelRecipe:
         each = next(n for n in (3, 2, 1) if B % n == 0)  # the batch's rows are the choices of one or more questions
         return {"labels": rng.integers(0, each, B // each)}
 
+    @property
+    def axes(self) -> dict[str, int]:
+        """What may be shrunk, by name."""
+        return {name: getattr(self, name) for name in ("layers", "B", "S", "A", "D", "F", "V")}
+
+    def resized(self, **axes: int) -> ModelRecipe:
+        """The same with other sizes."""
+        return replace(self, **axes)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A large batch: ``copies`` times the sequences of a recipe, one after the other. What is due is known from one."""
+
+    recipe: ModelRecipe
+    copies: int
+
+    @property
+    def seed(self) -> int:
+        """The recipe's."""
+        return self.recipe.seed
+
+    @property
+    def axes(self) -> dict[str, int]:
+        """What may be shrunk, by name."""
+        return {"copies": self.copies, **self.recipe.axes}
+
+    def resized(self, copies: int | None = None, **axes: int) -> Repeated:
+        """The same with other sizes."""
+        return Repeated(self.recipe.resized(**axes), copies or self.copies)
+
+    def tiled(self, x: Host) -> Host:
+        """A host array of the recipe's batch, as often as the batch has it."""
+        return np.tile(x, (self.copies, *(1,) * (x.ndim - 1)))
+
+
+# What a layer costs the truth is 2 B S (4 H² + 2 H F + 2 S H) operations; a drawn one may have so many.
+_OPERATIONS = 2**26
+
+
+def large_layers(**fixed: Any) -> st.SearchStrategy[Repeated]:
+    """Layers as wide and batches as long as in published models; of what is wide and long at once, one sequence in
+    copies."""
+    recipes = model_recipes(
+        layers=1, B=st.integers(1, 2), S=st.one_of(st.integers(10, 150), st.sampled_from([128, 129, 257, 300])),
+        A=st.sampled_from([2, 1, 3, 4, 8, 12]), D=st.sampled_from([64, 32, 48]), scale=0.04,
+        F=st.sampled_from([512, 256, 128, 313, 1024, 3072]), part=False, **fixed,
+    )  # fmt: skip
+    return st.builds(_affordable, recipes, st.integers(1, 40))
+
+
+def _affordable(recipe: ModelRecipe, copies: int) -> Repeated:
+    H = recipe.A * recipe.D
+    rows = _OPERATIONS // (2 * (4 * H * H + 2 * H * recipe.F + 2 * recipe.S * H))
+    recipe = replace(recipe, B=max(1, min(recipe.B, rows // recipe.S)), S=max(1, min(recipe.S, rows)))
+    return Repeated(recipe, max(1, min(copies, 2**19 // (recipe.B * recipe.S * max(H, recipe.F)))))
+
 
 def model_recipes(**fixed: Any) -> st.SearchStrategy[ModelRecipe]:
     """Whole configurations, all sizes small and unequal."""
@@ -190,6 +254,7 @@ def model_recipes(**fixed: Any) -> st.SearchStrategy[ModelRecipe]:
         "mask_value": st.sampled_from([-math.inf, -10000.0]),
         "rate": st.sampled_from([0.0, 0.3, 0.1]),
         "scale": st.sampled_from([0.5, 0.1, 1.5]),
+        "spread": st.sampled_from([1.0, 0.003]),
         "off": st.sampled_from(OFF),
         "step": st.sampled_from([0, 1, 1000]),
         "part": st.booleans(),
@@ -249,7 +314,7 @@ def layer(recipe: ModelRecipe, dtype: str, *, fused: bool) -> Callable[[Any], di
     shape = (recipe.B, recipe.S, recipe.A * recipe.D)
     # Inputs of every size, down to where ε is all that is left of the variance.
     size = (1.0, 1.0, 1e-3, 30.0)[recipe.seed % 4]
-    x = rounded(size * rng.standard_normal(shape), dtype)
+    x = rounded(size * recipe.spread * rng.standard_normal(shape), dtype)
     dy = rounded(rng.standard_normal(shape), dtype)
     mask, c = recipe.batch().attention_mask, recipe.choices
     prefix = "bert.encoder.layer.0."

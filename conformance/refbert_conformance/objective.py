@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 
 from refbert.batching import Batch
 from refbert_conformance.blocks import (
@@ -25,7 +26,8 @@ from refbert_conformance.blocks import (
     repeat,
 )
 from refbert_conformance.measure import Failure, Record, same_bits
-from refbert_conformance.models import OFF, ModelRecipe, model_recipes, on, training
+from refbert_conformance.models import OFF, ModelRecipe, Repeated, large_layers, model_recipes, on, training
+from refbert_conformance.noise import FEW
 from refbert_conformance.properties import Property
 from refbert_conformance.subject import Host, Subject
 
@@ -39,12 +41,18 @@ def properties() -> list[Property]:
             check=_objective, corpus=lambda s: _OWN, cost=2.5, **own,
         ),
         Property(
+            "models", "objective", "real sizes", "So they are at the sizes of models.",
+            check=_large, needs=own["needs"], cost=30,
+            draw=lambda s: large_layers(rate=0.0, mask_value=-math.inf, V=st.integers(3, 600)),
+            corpus=lambda s: _LARGE[:1], larger=lambda s: _LARGE[1:], largest=lambda s: _LARGEST,
+        ),
+        Property(
             "models", "objective", "repeatable", REPEATABLE,
             check=_own_repeatable, cost=2.5, **own,
         ),
         Property(
             "models", "objective", "options", "Each option counts in every call, whatever was asked before.",
-            check=_own_options, corpus=lambda s: CHANGING, cost=20, **own,
+            check=_own_options, corpus=lambda s: CHANGING, cost=40, **own,
         ),
         Property(
             "models", "objective", "calls", "A call changes no weight, batch or label, and no earlier gradient.",
@@ -52,7 +60,7 @@ def properties() -> list[Property]:
         ),
         Property(
             "models", "objective", "each argument", "Each weight, id and label counts where all others are the same.",
-            check=_own_each, corpus=lambda s: MODELS[1:4], cost=20, **own,
+            check=_own_each, corpus=lambda s: MODELS[1:4], cost=40, **own,
         ),
     ]  # fmt: skip
 
@@ -75,6 +83,39 @@ _OWN = (
     # More tokens, predictions, words and features than one block.
     ModelRecipe(12, "masked_lm", 1, B=2, S=70, A=1, D=64, F=72, V=150, mask="all", scale=0.1),
 )  # fmt: skip
+
+
+# With dropout, a batch as it is; without, a small one in copies, whose mean losses and gradients are the same.
+_LARGE = (
+    ModelRecipe(0, "pretraining", 1, B=2, S=71, D=64, F=96, V=150, rate=0.1, scale=0.1),
+    ModelRecipe(1, "pretraining", 1, B=3, S=131, D=64, F=300, V=515, rate=0.1, scale=0.05, mask="holes"),
+    ModelRecipe(4, "masked_lm", 1, B=1, S=260, A=1, D=64, F=130, V=70, rate=0.3, scale=0.1),
+    ModelRecipe(5, "answers", 1, B=2, S=200, A=2, D=32, F=100, V=50, rate=0.1, scale=0.1),
+    Repeated(ModelRecipe(8, "pretraining", 1, B=1, S=17, A=12, D=64, F=3072, V=300, scale=0.04), 39),
+    Repeated(ModelRecipe(9, "masked_lm", 1, B=1, S=12, A=2, D=32, F=64, V=30_522, scale=0.1), 3),
+    Repeated(ModelRecipe(12, "tags", 1, B=3, S=43, A=4, D=32, F=256, V=300, scale=0.1), 9),
+    Repeated(ModelRecipe(14, "classes", 2, B=2, S=9, A=2, D=16, F=64, V=300, scale=0.2), 70),
+)
+_LARGEST = (
+    ModelRecipe(0, "pretraining", 1, B=2, S=131, A=12, D=64, F=3072, V=1000, rate=0.1, scale=0.04),
+    ModelRecipe(1, "pretraining", 2, B=3, S=259, A=4, D=64, F=1024, V=2000, rate=0.1, scale=0.05),
+    ModelRecipe(4, "masked_lm", 1, B=2, S=512, A=2, D=64, F=256, V=515, rate=0.1, scale=0.05),
+    Repeated(ModelRecipe(5, "pretraining", 1, B=1, S=33, A=16, D=64, F=4096, V=300, scale=0.03), 5),
+    Repeated(ModelRecipe(8, "pretraining", 1, B=2, S=64, A=4, D=64, F=1024, V=30_522, scale=0.05), 4),
+)
+
+
+def _large(subject: Subject, example: ModelRecipe | Repeated, record: Record) -> None:
+    """In copies, sums have so many times more terms for means of the same size: √copies times as much rounding."""
+    recipe = possible(example.recipe if isinstance(example, Repeated) else example)
+    due, big, copies = training(recipe, subject.dtype), training(recipe, subject.dtype, own=True), 1
+    if isinstance(example, Repeated):
+        copies, batch = example.copies, recipe.batch()
+        every = Batch(*(example.tiled(x) for x in (batch.input_ids, batch.token_type_ids, batch.attention_mask)))
+        labels = {name: example.tiled(x) for name, x in recipe.labels().items()}
+        tiled = With(recipe, batch=lambda: every, labels=lambda: labels)
+        big = training(tiled, subject.dtype, own=True)  # type: ignore[arg-type]
+    compare(subject, due, big(subject.backend), record, samples=FEW, times=math.sqrt(copies))
 
 
 def _objective(subject: Subject, recipe: ModelRecipe, record: Record) -> None:

@@ -10,10 +10,12 @@ import numpy as np
 
 from refbert.spec.packed import packed_layer
 from refbert.spec.parts import Scope
-from refbert_conformance.blocks import SPEC, check_calls, compare, each_weight, layer_parameters
+from refbert_conformance.blocks import LARGEST_LAYERS, SPEC, check_calls, compare, each_weight, layer_parameters
+from refbert_conformance.bounds import Expected
 from refbert_conformance.inputs import rounded
-from refbert_conformance.measure import Failure, Record, same_bits
-from refbert_conformance.models import ACTIVATIONS, ModelRecipe, model_recipes, on
+from refbert_conformance.measure import Failure, Record, row_failure, same_bits
+from refbert_conformance.models import ACTIVATIONS, ModelRecipe, Repeated, large_layers, model_recipes, on
+from refbert_conformance.noise import FEW, tolerances
 from refbert_conformance.properties import Property
 from refbert_conformance.subject import Host, Subject
 
@@ -28,6 +30,11 @@ def properties() -> list[Property]:
         Property(
             "blocks", "packed_encoder_layer", "accuracy", "Each sequence is what the spec makes of it by itself.",
             check=_accurate, corpus=lambda s: _CASES, cost=2, **common,
+        ),
+        Property(
+            "blocks", "packed_encoder_layer", "real sizes", "So it is at the sizes of models, and for many sequences.",
+            check=_large, needs=common["needs"], cost=15, draw=lambda s: large_layers(task="masked_lm", rate=0.0),
+            corpus=lambda s: _LARGE[:1], larger=lambda s: _LARGE[1:], largest=lambda s: LARGEST_LAYERS,
         ),
         Property(
             "blocks", "packed_encoder_layer", "calls", "It repeats bit for bit, and changes no input or old result.",
@@ -57,6 +64,35 @@ _CASES = (
 )
 
 
+_LARGE = (
+    Repeated(ModelRecipe(0, "masked_lm", 1, B=3, S=150, A=2, D=64, F=256, scale=0.05), 3),
+    Repeated(ModelRecipe(1, "masked_lm", 1, B=1, S=29, A=12, D=64, F=3072, scale=0.04), 28),
+    Repeated(ModelRecipe(4, "masked_lm", 1, B=3, S=9, A=4, D=16, F=128, activation="gelu_tanh"), 43),
+    Repeated(ModelRecipe(5, "masked_lm", 1, B=2, S=515, A=1, D=64, F=128, scale=0.05), 2),
+    Repeated(ModelRecipe(8, "masked_lm", 1, B=4, S=70, A=4, D=64, F=512, scale=0.05, eps=1e-5), 5),
+    Repeated(ModelRecipe(9, "masked_lm", 1, B=1, S=13, A=16, D=64, F=4096, scale=0.03), 6),
+)
+
+
+def _large(subject: Subject, example: Repeated, record: Record) -> None:
+    """The longest is as long as it may be; then come the copies, each sequence as it is by itself."""
+    recipe = example.recipe
+    lengths = np.append(recipe.S, lengths_of(recipe)[1:])
+    x, local, options = _inputs(recipe, subject.dtype, lengths)
+    wanted = tolerances(_run(recipe, subject.dtype, lengths), subject.arithmetic, samples=FEW)
+    params = on(subject.backend, local)
+    every, many = example.tiled(x), np.tile(lengths, example.copies)
+    call, device = subject.op("packed_encoder_layer"), subject.device(every)
+    y = call(device, params, lengths=many, **options)
+    call(subject.device(every[::-1]), params, lengths=many[::-1].copy(), **options)
+    if not np.array_equal(subject.host(device), every):
+        raise Failure("packed_encoder_layer wrote into x")
+    got = subject.host(y, every.shape, "y")
+    for b, part in enumerate(np.split(got, np.cumsum(many)[:-1])):
+        want = wanted[b % len(lengths)]
+        row_failure(part, Expected(f"sequence {b}", want.y, want.bound), record)
+
+
 def lengths_of(recipe: ModelRecipe, seed: int = 0) -> Host:
     """[B] from 1 to S, in no order."""
     return np.asarray(recipe.rng(20 + seed).integers(1, recipe.S + 1, max(1, recipe.B)))
@@ -66,7 +102,7 @@ def _inputs(recipe: ModelRecipe, dtype: str, lengths: Host) -> tuple[Host, dict[
     """x [N, H], the layer's parameters, and the options but for the lengths."""
     local = layer_parameters(recipe, dtype)
     size = (1.0, 1.0, 1e-3, 30.0)[recipe.seed % 4]
-    x = rounded(size * recipe.rng(6).standard_normal((int(lengths.sum()), recipe.A * recipe.D)), dtype)
+    x = rounded(size * recipe.spread * recipe.rng(6).standard_normal((int(lengths.sum()), recipe.A * recipe.D)), dtype)
     c = recipe.choices
     return x, local, {"heads": c.heads, "activation": c.activation, "eps": c.layer_norm_eps}
 

@@ -17,7 +17,8 @@ from refbert.model import Model
 from refbert.spec.bert import bert
 from refbert.spec.encoder import Watch
 from refbert.spec.heads import masked_lm
-from refbert_conformance.blocks import SPEC, compare
+from refbert_conformance.blocks import SPEC
+from refbert_conformance.divergence import judge_ops
 from refbert_conformance.inputs import rounded
 from refbert_conformance.measure import Record
 from refbert_conformance.models import on
@@ -101,11 +102,9 @@ def _backward(model: Model, batch: Batch, dtype: str) -> Callable[[Any], dict[st
 
 def _accuracy(name: str, subject: Subject, chosen: tuple[int, ...], record: Record) -> None:
     model = _loaded(name)
-    run = _forward(model, _batch(model, chosen), subject.dtype)
-    compare(subject, run, run(subject.backend), record)
+    judge_ops(subject, _forward(model, _batch(model, chosen), subject.dtype), record)
 
 
 def _gradients(name: str, subject: Subject, chosen: tuple[int, ...], record: Record) -> None:
     model = _loaded(name)
-    run = _backward(model, _batch(model, chosen[:1]), subject.dtype)
-    compare(subject, run, run(subject.backend), record)
+    judge_ops(subject, _backward(model, _batch(model, chosen[:1]), subject.dtype), record)

@@ -32,7 +32,8 @@ class Property:
 
     level, op, name: its place; together they are its id. says: what holds, in one sentence. needs: the contract's
     methods without which it is unsupported. draw: from a subject, the strategy of its examples (None: it has exactly
-    one). corpus: examples that always run. check(subject, example, record): raises `Failure`.
+    one). corpus: examples that always run, and ``larger`` ones from the default profile on, ``largest`` in a
+    thorough one. check(subject, example, record): raises `Failure`.
     show: an example as text, for people. cost: how many times as long as an ordinary example one of these takes.
     ``low=False``: needs float32 or float64 to be judged. exact: nothing is measured, only equality.
     """
@@ -44,6 +45,8 @@ class Property:
     check: Callable[[Subject, Any, Record], None]
     draw: Callable[[Subject], SearchStrategy[Any]] | None = None
     corpus: Callable[[Subject], tuple[Any, ...]] | None = None
+    larger: Callable[[Subject], tuple[Any, ...]] | None = None
+    largest: Callable[[Subject], tuple[Any, ...]] | None = None
     needs: tuple[str, ...] = ()
     cost: float = 1.0
     low: bool = True
@@ -53,6 +56,12 @@ class Property:
     def id(self) -> str:
         """level/op/name."""
         return f"{self.level}/{self.op}/{self.name}"
+
+    def always(self, subject: Subject, profile: str) -> tuple[Any, ...]:
+        """The examples that run at a profile, whatever Hypothesis draws; () if there are none."""
+        reached = tuple(EXAMPLES).index(profile) + 1
+        found = (self.corpus, self.larger, self.largest)[:reached]
+        return tuple(example for some in found if some is not None for example in some(subject))
 
     def examples(self, profile: str) -> int:
         """How many examples Hypothesis draws at a profile."""
@@ -68,6 +77,7 @@ def all_properties(model: str | None = None) -> tuple[Property, ...]:
         objective,
         packed,
         pretrained,
+        real_sizes,
         symmetries,
         training_steps,
         update_contract,
@@ -75,7 +85,17 @@ def all_properties(model: str | None = None) -> tuple[Property, ...]:
 
     found = [
         p
-        for module in (contract, numerics, symmetries, blocks, packed, objective, training_steps, update_contract)
+        for module in (
+            contract,
+            numerics,
+            real_sizes,
+            symmetries,
+            blocks,
+            packed,
+            objective,
+            training_steps,
+            update_contract,
+        )
         for p in module.properties()
     ]
     if model is not None:

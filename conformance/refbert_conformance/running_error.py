@@ -50,9 +50,13 @@ class Tracked(NDArrayOperatorsMixin):
     def __init__(self, value: Any, error: Any = None, *, arithmetic: Arithmetic) -> None:
         self.value: Host = np.asarray(value, np.float64)
         error = np.zeros_like(self.value) if error is None else np.asarray(error, np.float64)
-        error = np.where(np.isnan(error), np.inf, error)  # ∞ · 0 and ∞ − ∞: nothing can be said
-        # −∞ stands for "masked" and is exact.
-        self.error: Host = np.broadcast_to(np.where(np.isinf(self.value), 0, error), self.value.shape).copy()
+        unknown = np.isnan(error)  # ∞ · 0 and ∞ − ∞: nothing can be said
+        if unknown.any():
+            error = np.where(unknown, np.inf, error)
+        exact = np.isinf(self.value)  # −∞ stands for "masked"
+        if exact.any():
+            error = np.where(exact, 0, error)
+        self.error: Host = error if error.shape == self.value.shape else np.broadcast_to(error, self.shape).copy()
         self.arithmetic = arithmetic
 
     @property
@@ -85,7 +89,7 @@ class Tracked(NDArrayOperatorsMixin):
 
     def arranged(self, f: Callable[[Host], Host]) -> Tracked:
         """The same rearrangement of value and error: nothing is rounded."""
-        return self.like(f(self.value), f(self.error))
+        return self.like(f(self.value), f(self.error).copy())
 
     def like(self, value: Any, error: Any = None) -> Tracked:
         """Another number in the same arithmetic."""
@@ -130,11 +134,12 @@ class Tracked(NDArrayOperatorsMixin):
     def sum(self, axis: Any = None, keepdims: bool = False) -> Tracked:
         """As NumPy's, in any order."""
         axes = tuple(range(self.ndim)) if axis is None else np.atleast_1d(axis)
-        n = math.prod(self.shape[a] for a in axes)
-        total = self.value.sum(axis=axis, keepdims=keepdims)
-        g = gamma(n, self.arithmetic.u_accumulation)
-        error = (self.error + g * (abs(self.value) + self.error)).sum(axis=axis, keepdims=keepdims)
-        return self.stored(total, error + (n * self.arithmetic.underflow_step if self.arithmetic.flush_to_zero else 0))
+        a, how = self.arithmetic, {"axis": axis, "keepdims": keepdims}
+        n = math.prod(self.shape[i] for i in axes)
+        total, size = self.value.sum(**how), abs(self.value) + self.error
+        terms = np.count_nonzero(size, **how)  # to add 0 rounds nothing
+        error = a.joined(a.added(self.error, **how), a.gamma(terms, a.u_accumulation) * size.sum(**how))
+        return self.stored(total, error + (n * a.underflow_step if a.flush_to_zero else 0))
 
     def mean(self, axis: Any, keepdims: bool = False) -> Tracked:
         """As NumPy's."""
@@ -152,17 +157,17 @@ class Tracked(NDArrayOperatorsMixin):
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         if method == "at" and ufunc is np.add:
             target, index, values = inputs
+            a, moved = self.arithmetic, abs(values.value) + values.error
             count, size = np.zeros(target.shape), np.zeros(target.shape)
-            np.add.at(count, index, np.ones(values.shape))
-            np.add.at(size, index, abs(values.value) + values.error)
+            np.add.at(count, index, moved > 0)
+            np.add.at(size, index, moved)
             np.add.at(target.value, index, values.value)
-            np.add.at(target.error, index, values.error)
+            squares = 2 if a.probable else 1
+            errors = target.error**squares
+            np.add.at(errors, index, values.error**squares)
             # Scattered additions go through the table, which is stored: no wider accumulation is to be had.
-            u = max(self.arithmetic.u_accumulation, self.arithmetic.u_step)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                target.error += (
-                    np.where(count > 1, np.where(count * u < 1, count * u / (1 - count * u), np.inf), 0) * size
-                )
+            rounding = np.where(count > 1, a.gamma(count, max(a.u_accumulation, a.u_step)), 0)
+            target.error[...] = a.joined(errors ** (1 / squares), rounding * size)
             return None
         options.pop("out", None)  # of x -= z: Python binds x to what comes back
         rule = getattr(self, f"_{ufunc.__name__}", None)
@@ -181,35 +186,44 @@ class Tracked(NDArrayOperatorsMixin):
             return self.like(np.where(condition, x.value, z.value), np.where(condition, x.error, z.error))
         return NotImplemented
 
-    def stored(self, value: Host, error: Any, roundings: int = STEP) -> Tracked:
+    def stored(self, value: Host, error: Any, function: bool = False) -> Tracked:
         """A step's result: its roundings on top of the error that came in; ∞ where it may overflow."""
         a = self.arithmetic
         size = np.where(np.isinf(value), 0, abs(value)) + error
-        error = error + gamma(roundings, a.u_step) * size + np.where(size == 0, 0, roundings * a.underflow_step)
+        # A function's error is one number, and may be the same one everywhere: never √FUNCTION u.
+        roundings, relative = (FUNCTION, gamma(FUNCTION, a.u_step)) if function else (STEP, a.gamma(STEP, a.u_step))
+        error = a.joined(error, relative * size, np.where(size == 0, 0, roundings * a.underflow_step))
         return self.like(value, np.where(size > a.largest_step, np.inf, error))
 
     def _add(self, x: Tracked, z: Tracked) -> Tracked:
-        return self.stored(x.value + z.value, x.error + z.error)
+        return self.stored(x.value + z.value, self.arithmetic.joined(x.error, z.error))
 
     def _subtract(self, x: Tracked, z: Tracked) -> Tracked:
-        return self.stored(x.value - z.value, x.error + z.error)
+        return self.stored(x.value - z.value, self.arithmetic.joined(x.error, z.error))
 
     def _multiply(self, x: Tracked, z: Tracked) -> Tracked:
-        error = abs(x.value) * z.error + abs(z.value) * x.error + x.error * z.error
+        error = self.arithmetic.joined(abs(x.value) * z.error, abs(z.value) * x.error, x.error * z.error)
         return self.stored(x.value * z.value, error)
 
     def _divide(self, x: Tracked, z: Tracked) -> Tracked:
         value = x.value / z.value
         room = abs(z.value) - z.error
-        return self.stored(value, np.where(room > 0, (x.error + abs(value) * z.error) / room, np.inf))
+        return self.stored(
+            value, np.where(room > 0, self.arithmetic.joined(x.error, abs(value) * z.error) / room, np.inf)
+        )
 
     def _matmul(self, x: Tracked, z: Tracked) -> Tracked:
-        a, K = self.arithmetic, x.shape[-1]
+        a = self.arithmetic
         X, Z = abs(x.value) + x.error, abs(z.value) + z.error
-        rounding = gamma(K, a.u_accumulation) + 2 * a.u_matmul + a.u_matmul**2
-        error = x.error @ Z + abs(x.value) @ z.error + rounding * (X @ Z)
-        touched = (X > 0).astype(float) @ (Z > 0).astype(float)  # how many products are not 0: those may underflow
-        return self.stored(x.value @ z.value, error + touched * a.underflow_step)
+        touched = (X > 0).astype(float) @ (Z > 0).astype(float)  # how many products are not 0: others round nothing
+        parts = [a.gamma(touched, a.u_accumulation) * (X @ Z), touched * a.underflow_step]
+        if a.u_matmul:
+            parts.append((2 * a.u_matmul + a.u_matmul**2) * a.products(X, Z))
+        if x.error.any():
+            parts.append(a.products(x.error, Z))
+        if z.error.any():
+            parts.append(a.products(abs(x.value), z.error))
+        return self.stored(x.value @ z.value, a.joined(*parts))
 
     def _negative(self, x: Tracked) -> Tracked:
         return self.like(-x.value, x.error)
@@ -222,31 +236,31 @@ class Tracked(NDArrayOperatorsMixin):
 
     def _exp(self, x: Tracked) -> Tracked:
         value = np.exp(x.value)
-        return self.stored(value, value * np.expm1(x.error), FUNCTION)
+        return self.stored(value, value * np.expm1(x.error), function=True)
 
     def _log(self, x: Tracked) -> Tracked:
         error = np.where(x.error < x.value, -np.log1p(-x.error / x.value), np.inf)
-        return self.stored(np.log(x.value), error, FUNCTION)
+        return self.stored(np.log(x.value), error, function=True)
 
     def _sqrt(self, x: Tracked) -> Tracked:
         value = np.sqrt(x.value)
         below = value + np.sqrt(np.maximum(x.value - x.error, 0))
         error = np.where(below > 0, x.error / below, np.sqrt(x.error))
-        return self.stored(value, np.where(x.error == 0, 0, error), FUNCTION)
+        return self.stored(value, np.where(x.error == 0, 0, error), function=True)
 
     def _tanh(self, x: Tracked) -> Tracked:
         steepest = 1 - np.tanh(np.maximum(abs(x.value) - x.error, 0)) ** 2
-        return self.stored(np.tanh(x.value), steepest * x.error, FUNCTION)
+        return self.stored(np.tanh(x.value), steepest * x.error, function=True)
 
     def _erfc(self, x: Tracked) -> Tracked:
         from scipy.special import erfc
 
         steepest = 2 / math.sqrt(math.pi) * np.exp(-(np.maximum(abs(x.value) - x.error, 0) ** 2))
-        return self.stored(erfc(x.value), steepest * x.error, FUNCTION)
+        return self.stored(erfc(x.value), steepest * x.error, function=True)
 
     def _logaddexp(self, x: Tracked, z: Tracked) -> Tracked:
         """log s with s = e⁰ + e^z, of refbert.ops.gelu: s is off by a relative u + FUNCTION u e^z/s; e^z/s = σ(z)."""
         value = np.logaddexp(x.value, z.value)
         slope = 1 / (1 + np.exp(-(z.value + z.error)))  # σ, largest at z + e
         u = self.arithmetic.u_step
-        return self.stored(value, slope * (z.error + gamma(FUNCTION, u)) + gamma(1, u), FUNCTION)
+        return self.stored(value, slope * (z.error + gamma(FUNCTION, u)) + gamma(1, u), function=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import mpmath
 import numpy as np
@@ -150,5 +151,31 @@ def test_noise_has_the_size_of_the_bounds():
         return {"y": backend.to_numpy(backend.add(backend.asarray(x), backend.asarray(x))[0])}
 
     (want,) = tolerances(run, F32)
-    E = bounds.expected("add", (x, x), {}, F32)[0].bound
+    E = bounds.expected("add", (x, x), {}, replace(F32, probable=True))[0].bound
     assert float(want.bound[0]) == pytest.approx(7.5 * math.sqrt((E**2).sum() / 3), rel=0.15)
+
+
+@pytest.mark.parametrize("op", sorted(BUILDERS))
+def test_probable_errors_are_of_the_size_that_float32_has(op):
+    """Their root mean square over an output lies above what NumPy's float32 commits, and within 300 times of it; an
+    op that rounds nothing has none. The worst case lies above both."""
+    probable = replace(F32, probable=True)
+    for recipe in corpus(op):
+        if set(recipe.regimes) != {"normal"} or max(recipe.sizes.values(), default=0) > 5000:
+            continue
+        case = recipe.build("float32")
+        if 0 in (a.size for a in case.arrays):
+            continue
+        narrow = [a.astype(np.float32) for a in case.arrays]
+        y, back = getattr(ops, op)(*narrow, **case.options)
+        got = [y, *back(case.dy.astype(np.float32))]
+        sure = bounds.expected(op, case.arrays, case.options, F32, case.dy)
+        likely = bounds.expected(op, case.arrays, case.options, probable, case.dy)
+        for one, worst, some in zip(got, sure, likely, strict=True):
+            finite = np.isfinite(worst.bound)
+            assert (some.bound[finite] <= worst.bound[finite] * (1 + 1e-9)).all(), (recipe, some.name)
+            rms = np.sqrt(np.mean((one - some.y)[finite] ** 2)) if finite.any() else 0.0
+            allowed = np.sqrt(np.mean(some.bound[finite] ** 2)) if finite.any() else 0.0
+            assert rms <= allowed, (recipe, some.name)
+            if one.size >= 64 and rms:
+                assert allowed <= 300 * rms, (recipe, some.name, allowed / rms)
