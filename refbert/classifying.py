@@ -6,7 +6,7 @@ Devlin et al. 2019 §4.1 (classification), §4.4 (choices), §3.1 (next sentence
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ import numpy.typing as npt
 from refbert import ops
 from refbert.config import BertConfig
 from refbert.data.features import by_length
+from refbert.embedder import sigmoid
 from refbert.errors import InputError
-from refbert.labels import is_regression
+from refbert.labels import is_multi_label, is_regression
 from refbert.model import Model, Text
 
 # Index 0 of the head's logits: the second text follows the first (the paper's names).
@@ -24,20 +25,33 @@ NEXT_SENTENCE = ("IsNext", "NotNext")
 
 
 @dataclass(frozen=True)
+class Score:
+    """A label's name, its number among the classifier's outputs, and its probability."""
+
+    label: str
+    number: int
+    score: float
+
+
+@dataclass(frozen=True)
 class Classified:
-    """A text, the likeliest label, and every label's probability, the likeliest first."""
+    """A text, the likeliest label, and every label's probability, the likeliest first.
+
+    labels: of a model with several labels a text, those of more than one half, by number; None of any other model.
+    """
 
     text: Text
     label: str
-    scores: dict[str, float]
+    scores: tuple[Score, ...]
+    labels: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Estimated:
-    """A text and the number that a regression model gives it."""
+    """A text and the numbers that a regression model gives it, mostly one."""
 
     text: Text
-    value: float
+    values: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -50,8 +64,15 @@ class Chosen:
 
 
 def label_names(config: BertConfig) -> tuple[str, ...]:
-    """The labels in order of their numbers; LABEL_0, … where the checkpoint names none."""
-    return tuple(config.id2label.get(i, f"LABEL_{i}") for i in range(config.num_labels))
+    """The labels in order of their numbers; LABEL_0, … where the checkpoint names none.
+
+    Raises `InputError` where its numbers are not those of the classifier's outputs, which count from 0.
+    """
+    names, K = config.id2label, config.num_labels
+    if names and set(names) != set(range(K)):
+        given = ", ".join(map(str, sorted(names)[:8])) + ("" if len(names) <= 8 else ", …")
+        raise InputError(f"the configuration's id2label has numbers {given}; the classifier's outputs are 0 to {K - 1}")
+    return tuple(names.get(i, f"LABEL_{i}") for i in range(K))
 
 
 def classify(
@@ -63,12 +84,20 @@ def classify(
     max_length: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> list[Classified]:
-    """The label of every text or pair, in input order; raises `InputError` without a classifier of texts."""
+    """The label of every text or pair, in input order; raises `InputError` without a classifier of texts.
+
+    Where a text may have several labels (``problem_type``), each has a probability of its own, σ(logit).
+    """
     require(model, "sequence_classification", "classify")
     if is_regression(model.config):
         raise InputError("this model gives numbers, not classes (problem_type is regression)")
+    names = label_names(model.config)
     logits = _logits(model, "sequence_classification", texts, batch_size, truncate, max_length, progress)
-    return _classified(texts, logits, label_names(model.config))
+    if is_multi_label(model.config):
+        found = _classified(texts, sigmoid(logits), names)
+        return [replace(one, labels=tuple(s.label for s in sorted(one.scores, key=lambda s: s.number) if s.score > 0.5))
+                for one in found]  # fmt: skip
+    return _classified(texts, ops.softmax(logits)[0], names)
 
 
 def regress(
@@ -80,12 +109,12 @@ def regress(
     max_length: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> list[Estimated]:
-    """The number of every text or pair; raises `InputError` for a model that was not trained on numbers."""
+    """The numbers of every text or pair; raises `InputError` for a model that was not trained on numbers."""
     require(model, "sequence_classification", "regress")
-    if not is_regression(model.config) or model.config.num_labels != 1:
+    if not is_regression(model.config):
         raise InputError("this model gives classes, not a number")
     logits = _logits(model, "sequence_classification", texts, batch_size, truncate, max_length, progress)
-    return [Estimated(text, float(row[0])) for text, row in zip(texts, logits, strict=True)]
+    return [Estimated(text, tuple(map(float, row))) for text, row in zip(texts, logits, strict=True)]
 
 
 def next_sentence(
@@ -102,7 +131,7 @@ def next_sentence(
     if any(isinstance(pair, str) for pair in pairs):
         raise InputError("next-sentence compares two texts: pass pairs (--pair)")
     logits = _logits(model, "next_sentence", pairs, batch_size, truncate, max_length, progress)
-    return _classified(pairs, logits, NEXT_SENTENCE)
+    return _classified(pairs, ops.softmax(logits)[0], NEXT_SENTENCE)
 
 
 def choose(
@@ -153,9 +182,11 @@ def _logits(
     return np.array(rows, dtype=np.float64).reshape(len(encodings), -1)
 
 
-def _classified(texts: Sequence[Text], logits: npt.NDArray[np.float64], names: Sequence[str]) -> list[Classified]:
+def _classified(
+    texts: Sequence[Text], probabilities: npt.NDArray[np.floating[Any]], names: Sequence[str]
+) -> list[Classified]:
     out = []
-    for text, row in zip(texts, ops.softmax(logits)[0], strict=True):
-        order = np.argsort(-row, kind="stable")
-        out.append(Classified(text, names[order[0]], {names[k]: float(row[k]) for k in order}))
+    for text, row in zip(texts, probabilities, strict=True):
+        scores = tuple(Score(names[k], int(k), float(row[k])) for k in np.argsort(-row, kind="stable"))
+        out.append(Classified(text, scores[0].label, scores))
     return out

@@ -33,6 +33,10 @@ _MOST = {"num_hidden_layers": 10_000, "num_labels": 1 << 20}
 _MOST_OTHERS = (1 << 31) - 1
 
 
+# What Hugging Face knows; where nothing is said, one label is a number and several are classes.
+_PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
+
+
 @dataclass(frozen=True)
 class BertConfig:
     """Sizes and rates of a BERT, under Hugging Face's names (Google's are the same where both exist).
@@ -79,6 +83,8 @@ class BertConfig:
             text = getattr(self, name)
             if not isinstance(text, str) and not (text is None and name == "problem_type"):
                 raise ConfigError(f"{name} must be a text, not {shown(text)}")
+        if self.problem_type not in (None, *_PROBLEM_TYPES):
+            raise ConfigError(f"problem_type {shown(self.problem_type)} is none of {', '.join(_PROBLEM_TYPES)}")
         for number, label in self.id2label.items():
             _whole("id2label's numbers", number, least=0)
             if not isinstance(label, str) or not _is_unicode(label):

@@ -22,6 +22,11 @@ def is_regression(config: BertConfig) -> bool:
     return config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1)
 
 
+def is_multi_label(config: BertConfig) -> bool:
+    """Whether a sequence may have several classes, each with a probability of its own, or none."""
+    return config.problem_type == "multi_label_classification"
+
+
 def read_labels(labels: object, batch: Batch, heads: tuple[str, ...], config: BertConfig) -> dict[str, Host]:
     """The label arrays by Hugging Face's names (`refbert.spec.bert.LABELS`), checked against batch and sizes.
 
@@ -53,8 +58,8 @@ def read_labels(labels: object, batch: Batch, heads: tuple[str, ...], config: Be
 def _read(name: str, value: object, head: str, batch: Batch, config: BertConfig) -> Host:
     array = np.asarray(value)
     B, S = batch.input_ids.shape
-    if head == "sequence_classification" and config.problem_type == "multi_label_classification":
-        raise InputError("multi-label classification is not one of the paper's tasks and not implemented")
+    if head == "sequence_classification" and is_multi_label(config):
+        return _several(name, array, (B, config.num_labels))
     if head == "sequence_classification" and is_regression(config):
         if array.shape == (B,) and config.num_labels == 1:
             array = array.reshape(B, 1)
@@ -83,6 +88,21 @@ def _read(name: str, value: object, head: str, batch: Batch, config: BertConfig)
             where = tuple(int(i) for i in np.argwhere(wrong)[0])
             raise InputError(f"{name}[{', '.join(map(str, where))}] is {array[where]}: "
                              f"must be {IGNORE} (ignored) or in [0, {limit})")  # fmt: skip
+    return array.astype(np.int64)
+
+
+def _several(name: str, array: Host, shape: tuple[int, int]) -> Host:
+    """Which classes a sequence has, in any kind of number: [B, K] of 0, 1 and IGNORE."""
+    if shape[1] == 1 and array.shape == shape[:1]:
+        array = array.reshape(shape)
+    _expect(name, array, shape)
+    if not (np.issubdtype(array.dtype, np.number) or array.dtype == np.bool_):
+        raise InputError(f"{name} must be numbers, not {array.dtype}")
+    wrong = ~np.isin(array, (0, 1, IGNORE))
+    if wrong.any():
+        where = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise InputError(f"{name}[{where[0]}, {where[1]}] is {array[where]}: of several labels each is 0 or 1 "
+                         f"({IGNORE}: ignored)")  # fmt: skip
     return array.astype(np.int64)
 
 

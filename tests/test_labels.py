@@ -66,8 +66,31 @@ def test_a_span_outside_the_window_is_legal():
     assert out["start_positions"].tolist() == [9, 0, -1, 2]
 
 
-def test_multi_label_is_refused_by_name():
-    with pytest.raises(InputError, match="multi-label"):
-        read(
-            [[0, 1, 0]] * 4, "sequence_classification", config=CONFIG.replace(problem_type="multi_label_classification")
-        )
+SEVERAL = CONFIG.replace(problem_type="multi_label_classification")
+
+
+@pytest.mark.parametrize("dtype", [int, float, bool])
+def test_several_labels_a_sequence(dtype):
+    given = np.array([[0, 1, 0], [1, 1, 1], [0, 0, 0], [1, 0, 0]], dtype)
+    out = read(given, "sequence_classification", config=SEVERAL)["labels"]
+    assert out.dtype == np.int64
+    assert out.tolist() == given.tolist()
+    ignored = read([[0, 1, -100]] * 4, "sequence_classification", config=SEVERAL)["labels"]
+    assert ignored[0].tolist() == [0, 1, -100]
+    alone = SEVERAL.replace(num_labels=1)
+    assert read([0, 1, 0, 1], "sequence_classification", config=alone)["labels"].tolist() == [[0], [1], [0], [1]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 1, 2, 1], r"has shape \(4,\), expected \(4, 3\)"),
+        ([[0, 1, 2]] * 4, r"labels\[0, 2\] is 2: of several labels each is 0 or 1"),
+        ([[0, 1, 0.5]] * 4, r"labels\[0, 2\] is 0.5"),
+        ([[0, 1, np.nan]] * 4, "is nan"),
+        ([["a", "b", "c"]] * 4, "must be numbers"),
+    ],
+)
+def test_several_labels_that_are_none(labels, message):
+    with pytest.raises(InputError, match=message):
+        read(labels, "sequence_classification", config=SEVERAL)

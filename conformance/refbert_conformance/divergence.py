@@ -187,7 +187,8 @@ _BLOCKS = {
     "feed_forward": "feed-forward", "pooler": "pooler", "masked_lm": "masked-LM head",
     "next_sentence": "next-sentence head",
     "classifier": "classifier", "question_answering": "answer head", "masked_lm_loss": "masked-LM loss",
-    "mean_loss": "loss", "regression_loss": "loss", "choice_loss": "loss", "span_loss": "span loss",
+    "mean_loss": "loss", "regression_loss": "loss", "multi_label_loss": "loss", "choice_loss": "loss",
+    "span_loss": "span loss",
 }  # fmt: skip
 
 

@@ -36,6 +36,7 @@ TASKS: Mapping[str, tuple[str, ...]] = {
     "tags": ("token_classification",),
     "classes": ("sequence_classification",),
     "numbers": ("sequence_classification",),
+    "several": ("sequence_classification",),
     "choices": ("multiple_choice",),
 }
 _PAIRED = ("pretraining", "reversed")
@@ -173,6 +174,8 @@ class ModelRecipe:
             return {"labels": np.where(rng.random((B, S)) < 0.7, rng.integers(0, K, (B, S)), ops.IGNORE)}
         if self.task == "classes":
             return {"labels": np.where(rng.random(B) < 0.8, rng.integers(0, K, B), ops.IGNORE)}
+        if self.task == "several":
+            return {"labels": np.where(rng.random((B, K)) < 0.9, rng.integers(0, 2, (B, K)), ops.IGNORE)}
         if self.task == "numbers":
             return {"labels": rounded(rng.standard_normal((B, K)), "float16")}
         each = next(n for n in (3, 2, 1) if B % n == 0)  # the batch's rows are the choices of one or more questions

@@ -51,10 +51,10 @@ def print_answers(answers: Answers, as_json: bool, *, top_k: int, null_threshold
 
 def _as_json(one: Any, top_k: int, null_threshold: float | None) -> dict[str, Any]:
     if isinstance(one, Estimated):
-        return {"text": one.text, "value": one.value}
+        return {"text": one.text, "value": one.values[0] if len(one.values) == 1 else list(one.values)}
     if isinstance(one, Classified):
-        best = [{"label": label, "score": score} for label, score in list(one.scores.items())[:top_k]]
-        return {"text": one.text, "label": one.label, "scores": best}
+        several = {} if one.labels is None else {"labels": list(one.labels)}
+        return {"text": one.text, "label": one.label, **several, "scores": [vars(s) for s in one.scores[:top_k]]}
     if isinstance(one, TaggedText):
         words = zip(one.tagged.words, one.tagged.tags, one.tagged.scores, strict=True)
         return {
@@ -79,9 +79,9 @@ def _asked(one: Any) -> str:
 
 def _rows(one: Any, top_k: int, null_threshold: float | None) -> list[tuple[str, str]]:
     if isinstance(one, Estimated):
-        return [("", f"{one.value:.4f}")]
+        return [("", f"{value:.4f}") for value in one.values]
     if isinstance(one, Classified):
-        return [(label, f"{score:.4f}") for label, score in list(one.scores.items())[:top_k]]
+        return [(s.label, f"{s.score:.4f}") for s in one.scores[:top_k]]
     if isinstance(one, TaggedText):
         return [(entity.text, entity.type) for entity in one.entities] or [("(no entity)", "")]
     none = [("(no answer)", "")] if one.text(null_threshold) == "" else []

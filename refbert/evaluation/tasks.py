@@ -109,7 +109,9 @@ def evaluate(
         return Evaluation(right, [{"prediction": c.choice, "scores": c.scores} for c in chosen])
     texts = [example.text for example in data.texts]
     if task == "regress":
-        given = [e.value for e in regress(model, texts, **how)]
+        if model.config.num_labels != 1:
+            raise InputError(f"this model gives {model.config.num_labels} numbers a text; only one can be scored")
+        given = [e.values[0] for e in regress(model, texts, **how)]
         wanted = [float(example.label) for example in data.texts]
         scores = {
             "pearson": numbers.pearson(wanted, given),
@@ -126,7 +128,7 @@ def evaluate(
     }
     if len(names) == 2:
         scores["f1"] = classes.f1(labels, predicted, names[1])
-    return Evaluation(scores, [{"prediction": c.label, "score": c.scores[c.label]} for c in found])
+    return Evaluation(scores, [{"prediction": c.label, "score": c.scores[0].score} for c in found])
 
 
 def _tags(model: Model, data: Labelled, names: Sequence[str], how: Mapping[str, Any]) -> Evaluation:

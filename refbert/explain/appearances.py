@@ -124,10 +124,12 @@ def _runs(activation: str) -> Iterator[Callable[[], object]]:
     batch = Batch(ids, attention_mask=ids != 0)
     tagged = np.where(ids > 3, 1, -100)
     regression = replace(config, num_labels=1, problem_type="regression")
+    several = replace(config, problem_type="multi_label_classification")
     cases: list[tuple[Any, tuple[str, ...], dict[str, Any]]] = [
         (config, ("masked_lm", "next_sentence"), {"labels": tagged, "next_sentence_label": np.array([0, 1])}),
         (config, ("sequence_classification",), {"labels": np.array([2, 0])}),
         (regression, ("sequence_classification",), {"labels": np.array([0.5, 1.5])}),
+        (several, ("sequence_classification",), {"labels": np.array([[1, 0, 1], [0, 0, 0]])}),
         (config, ("token_classification",), {"labels": tagged}),
         (config, ("question_answering",), {"start_positions": np.array([1, 0]), "end_positions": np.array([2, 1])}),
         (config, ("multiple_choice",), {"labels": np.array([1])}),

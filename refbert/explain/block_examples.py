@@ -140,6 +140,15 @@ def regression_loss() -> Example:
     )  # fmt: skip
 
 
+def multi_label_loss() -> Example:
+    """One text with the first of two labels."""
+    logits = np.log(np.array([[3.0, 1]]))
+    return Example(
+        {"ops": OPS, "logits": logits, "labels": np.array([[1, 0]]), "denominator": 2.0}, (_LOSS,), ("loss",),
+        note="½ (−ln ¾ − ln ½).",
+    )  # fmt: skip
+
+
 def choice_loss() -> Example:
     """One question with three choices."""
     scores = np.log(np.array([[1.0], [2], [5]]))

@@ -168,7 +168,8 @@ def objective(
 LABELS: Mapping[str, tuple[str, ...]] = {
     "masked_lm": ("labels",),  # [B, S], IGNORE where nothing is to be predicted
     "next_sentence": ("next_sentence_label",),  # [B], 0: B follows A, 1: random
-    "sequence_classification": ("labels",),  # [B] classes, or [B] / [B, K] numbers for regression
+    # [B] classes; [B, K] of 0 and 1 where a sequence may have several; [B, K] floats for regression
+    "sequence_classification": ("labels",),
     "token_classification": ("labels",),  # [B, S]
     "question_answering": ("start_positions", "end_positions"),  # [B] each
     "multiple_choice": ("labels",),  # [B/C] for a batch of B rows
@@ -218,6 +219,8 @@ def head_loss(
         logits, head_back = head.classifier(ops, p, pooled, c, draws)
         if np.issubdtype(labels["labels"].dtype, np.floating):
             loss, loss_back = losses.regression_loss(ops, logits, labels["labels"], divide_by[name])
+        elif labels["labels"].ndim == 2:
+            loss, loss_back = losses.multi_label_loss(ops, logits, labels["labels"], divide_by[name])
         else:
             loss, loss_back = losses.mean_loss(ops, logits, labels["labels"], divide_by[name])
 

@@ -35,7 +35,8 @@ def denominators(heads: Collection[str], labels: Mapping[str, Host], S: int, c: 
 
     masked_lm: the labelled positions (Google adds 1e-5). question_answering has two sums and so two entries,
     "question_answering.start" and "question_answering.end", each twice the sequences that count, since the loss is
-    half the sum of both. sequence_classification on numbers: all entries. The others: the labels that count.
+    half the sum of both. sequence_classification on numbers: all entries. The others: the labels that count, which
+    for several labels a sequence are entries of [B, K].
     """
     out: dict[str, float] = {}
     for name in heads:
@@ -92,6 +93,30 @@ def regression_loss(ops: Backend[A], logits: A, targets: Host, denominator: floa
         Backward: mean_squared_error's, dx_nk = dloss · 2 (x_nk − t_nk)/M.
     """
     return ops.mean_squared_error(logits, targets, denominator=denominator)
+
+
+def multi_label_loss(ops: Backend[A], logits: A, labels: Host, denominator: float) -> Loss[A]:
+    """Mean over all entries, each a yes or no of its own with probability σ(x) = 1/(1 + e⁻ˣ); logits, labels [B, K].
+
+    Shapes   logits [B, K], labels [B, K] of 0, 1 and IGNORE  ->  loss, a scalar (shape [])
+
+        z_bk = (0, x_bk),     loss = 1/M Σ_bk (lse(z_bk) − z_{bk,t_bk})         M the labelled of the B·K
+
+        σ(x) is the softmax's second number for (0, x). So this is binary cross-entropy,
+        1/M Σ_bk (−t ln σ(x) − (1 − t) ln(1 − σ(x))), and overflows nowhere.
+
+        Backward: cross_entropy's for z, of which the second number goes on: dx_bk = dloss/M (σ(x_bk) − t_bk).
+    """
+    column, column_back = ops.reshape(logits, (labels.size, 1))
+    beside_zero = ops.asarray(np.array([[0.0], [1.0]])), ops.asarray(np.zeros(2))
+    pairs, pairs_back = ops.linear(column, *beside_zero)  # [B·K, 2]
+    loss, loss_back = ops.cross_entropy(pairs, labels.reshape(-1), denominator=denominator)
+
+    def pullback(dloss: A) -> tuple[A]:
+        (dpairs,) = loss_back(dloss)
+        return (column_back(pairs_back(dpairs)[0])[0],)
+
+    return loss, pullback
 
 
 def choice_loss(ops: Backend[A], scores: A, labels: Host, choices: int, denominator: float) -> Loss[A]:

@@ -108,6 +108,9 @@ def entropy(z, labels, M):
     "dz_nj = dloss/M (p_nj − δ_{j,c_n}) with p = softmax(z); 0 in rows that do not count.",
     "loss = 1/M Σ_nk (x_nk − t_nk)²         M = B·K",
     "dx_nk = dloss · 2 (x_nk − t_nk)/M",
+    "z_bk = (0, x_bk),     loss = 1/M Σ_bk (lse(z_bk) − z_{bk,t_bk})         M the labelled of the B·K",
+    "1/M Σ_bk (−t ln σ(x) − (1 − t) ln(1 − σ(x)))",
+    "dx_bk = dloss/M (σ(x_bk) − t_bk)",
 )
 def plain_losses(rng):
     z, d = rng.standard_normal((4, 3)), np.array(1.3)
@@ -131,6 +134,14 @@ def plain_losses(rng):
     loss, pullback = losses.regression_loss(OPS, z, t, M)
     agree(loss, sum((z[n, k] - t[n, k]) ** 2 for n in range(4) for k in range(3)) / M)
     agree(pullback(d)[0], [[d * 2 * (z[n, k] - t[n, k]) / M for k in range(3)] for n in range(4)])
+    t = np.array([[1, 0, 0], [0, 1, 1], [1, IGNORE, 0], [0, 0, 0]])
+    M = losses.denominators(["sequence_classification"], {"labels": t}, 4, PLAIN)["sequence_classification"]
+    agree(M, 4 * 3 - 1)
+    loss, pullback = losses.multi_label_loss(OPS, z, t, M)
+    sigma, counted = 1 / (1 + np.exp(-z)), t != IGNORE
+    agree(loss, (np.where(t == 1, -np.log(sigma), -np.log(1 - sigma)) * counted).sum() / M)
+    agree(loss, np.real(entropy([[0, x] for x in z.reshape(-1).tolist()], t.reshape(-1), M)))
+    agree(pullback(d)[0], d / M * (sigma - t) * counted)
 
 
 @shown(

@@ -193,6 +193,7 @@ def test_appearances_are_the_papers():
     assert {k: (v.forward, v.backward) for k, v in linear.items()} == {
         "self_attention": (4, 0), "feed_forward": (2, 0), "pooler": (1, 0), "masked_lm": (2, 0),
         "next_sentence": (1, 0), "classifier": (1, 0), "question_answering": (1, 0),
+            "multi_label_loss": (1, 0),
     }  # fmt: skip
     assert set(paths("layer_norm")) == {"embeddings", "self_attention", "feed_forward", "masked_lm"}
     assert (paths("add")["self_attention"].forward, paths("add")["self_attention"].backward) == (1, 3)

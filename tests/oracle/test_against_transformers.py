@@ -113,6 +113,21 @@ def test_regression(num_labels, backend):
     assert_gradients_agree(gradients, their_gradients, LIMIT)
 
 
+@pytest.mark.parametrize("backend", ["reference", "torch", "numpy"])
+@pytest.mark.parametrize("num_labels", [1, 5])
+def test_several_labels_a_sequence(num_labels, backend):
+    heads = ("sequence_classification",)
+    theirs, config, weights = random_model(heads, num_labels=num_labels)
+    theirs.config.problem_type = "multi_label_classification"
+    config = config.replace(problem_type="multi_label_classification")
+    batch = random_batch(4, 11)
+    labels = np.random.default_rng(3).integers(0, 2, (4, num_labels))
+    their_loss, _, their_gradients = run(theirs, batch, {"labels": labels.astype(np.float64)}, heads)
+    loss, gradients = ours_from(config, weights, heads, backend).loss_and_gradients(batch, labels)
+    assert abs(loss - their_loss) <= LIMIT * their_loss
+    assert_gradients_agree(gradients, their_gradients, LIMIT)
+
+
 def test_poolerless_models_say_so(models):
     for heads in POOLERLESS:
         _, config, weights = models[heads]
