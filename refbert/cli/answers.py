@@ -54,7 +54,11 @@ def _as_json(one: Any, top_k: int, null_threshold: float | None) -> dict[str, An
         return {"text": one.text, "value": one.values[0] if len(one.values) == 1 else list(one.values)}
     if isinstance(one, Classified):
         several = {} if one.labels is None else {"labels": list(one.labels)}
-        return {"text": one.text, "label": one.label, **several, "scores": [vars(s) for s in one.scores[:top_k]]}
+        shared = len({s.label for s in one.scores}) < len(one.scores)
+        scores = [
+            {"label": s.label, **({"number": s.number} if shared else {}), "score": s.score} for s in one.scores[:top_k]
+        ]
+        return {"text": one.text, "label": one.label, **several, "scores": scores}
     if isinstance(one, TaggedText):
         words = zip(one.tagged.words, one.tagged.tags, one.tagged.scores, strict=True)
         return {
