@@ -3,13 +3,13 @@
 Source   Vaswani et al. 2017 §3.1 ("a stack of N identical layers"); Devlin et al. 2019 §3 (L = 12 or 24).
 Shapes   x [B, S, H], mask [B, S]  ->  y [B, S, H]
 
-    h_0 = x,   h_l = FFN_l(SelfAttention_l(h_{l−1})),   y = h_L
+    h_0 = x,   h_{i+1} = FFN_i(SelfAttention_i(h_i)),   i = 0 … L − 1,   y = h_L
 
     Backward: the layers' pullbacks in reverse. Without gradients the pullbacks are dropped as soon as they are made,
     and with them every activation of the layer.
 
     With gradient checkpointing (Chen et al. 2016 §4.1, a segment being a layer) the same happens on the way up of a
-    training step: of layer l only h_{l−1} stays, and its pullback first runs the layer again. The operations and
+    training step: of layer i only h_i stays, and its pullback first runs the layer again. The operations and
     dropout's masks are the same, so the gradients are too, to the last bit where a backend's operations repeat.
 """
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from refbert import __version__
 from refbert.tracing.difference import Difference, Row
-from refbert.tracing.names import layer_of
+from refbert.tracing.names import NUMBERING, layer_of
 from refbert.tracing.page import document, text_of
 from refbert.tracing.passes import GRADIENT
 from refbert.tracing.wording import number, verdict
@@ -36,7 +36,7 @@ def page(found: Difference) -> str:
         '</main><footer class="small dim"><p>distance: ‖x − y‖/‖y‖ over the whole tensor. allowed: what rounding may '
         "do to it on its way, on the same scale. ρ: the worst row's error in such tolerances; above 1 it is not "
         "rounding. op by itself: the op's error on its own inputs against refbert.ops, in its derived bound; above 1 "
-        f"the op is wrong. refbert {text_of(__version__)}.</p></footer>"
+        f"the op is wrong. {NUMBERING} refbert {text_of(__version__)}.</p></footer>"
     )
     return document("refbert diff", "".join(parts))
 
@@ -87,15 +87,15 @@ def _plot(rows: Sequence[Row]) -> str:
 
 def _ticks(rows: Sequence[Row], x: object) -> str:
     assert callable(x)
-    ticks, last = "", ""
+    ticks = ""
+    last: int | str | None = None
     for i, row in enumerate(rows):
         here = layer_of(row.name.removeprefix(GRADIENT))
         if here != last:
             last = here
-            short = here.removeprefix("layer ")
             ticks += (
                 f'<line class="grid" x1="{x(i):.1f}" x2="{x(i):.1f}" y1="8" y2="{_HEIGHT - _BOTTOM}"/>'
-                f'<text x="{x(i):.1f}" y="{_HEIGHT - 18}">{text_of(short)}</text>'
+                f'<text x="{x(i):.1f}" y="{_HEIGHT - 18}">{here}</text>'
             )
     return ticks
 

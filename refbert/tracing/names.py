@@ -17,6 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+# How layers and heads are counted, here and wherever refbert speaks of one.
+NUMBERING = "Layers and heads are numbered from 0, as in the parameters' names: layer 0 is encoder.layer.0."
+
 # Projections whose parameters stand directly under the head's name: they are a place of their own.
 _HEADS = ("cls.seq_relationship", "classifier", "qa_outputs")
 _LOSSES = ("cross_entropy", "mean_squared_error")
@@ -64,10 +67,10 @@ def joined(place: str, name: str) -> str:
     return f"{place}.{name}" if place else name
 
 
-def layer_of(name: str) -> str:
-    """ "embeddings", "layer 1" (the first, whose parameters are ``encoder.layer.0``), … or "heads"."""
+def layer_of(name: str) -> int | str:
+    """The layer's number (see `NUMBERING`), "embeddings" or "heads"."""
     if name.startswith("bert.embeddings."):
         return "embeddings"
     if name.startswith("bert.encoder.layer."):
-        return f"layer {int(name.split('.')[3]) + 1}"
+        return int(name.split(".")[3])
     return "heads"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -14,29 +13,30 @@ import numpy as np
 from refbert import __version__
 from refbert.plain import plain
 from refbert.tracing.maps import encode, habits
+from refbert.tracing.names import NUMBERING, layer_of
 from refbert.tracing.passes import probabilities_of
 from refbert.tracing.summaries import QUANTILES, Summary, by_token, distribution, short
 from refbert.tracing.trace import Trace
 
-_LAYER = re.compile(r"bert\.encoder\.layer\.(\d+)\.")
+_SCRIPTS = ("selection.js", "sentence.js", "attention.js", "sections.js", "start.js")
 
 
 def page(traced: Trace) -> str:
     """The whole page."""
-    return document(
-        "refbert trace", _body(traced), scripts=("attention.js", "sections.js", "start.js"), data=data(traced)
-    )
+    return document("refbert trace", _body(traced), scripts=_SCRIPTS, data=data(traced))
 
 
 def data(traced: Trace) -> dict[str, Any]:
     """What the script reads; the fields are those that ``assets/*.js`` use."""
     run, layers = traced.run, traced.run.choices.layers
-    tensors = [_described(name, op, x, gradient, len(traced.tokens), layers) for name, op, x, gradient in _rows(traced)]
+    tensors = [_described(name, op, x, gradient, len(traced.tokens)) for name, op, x, gradient in _rows(traced)]
     maps = encode(traced.attentions) if layers else None
     return {
         "tokens": traced.tokens,
         "special": traced.special,
         "segments": traced.segments,
+        "masks": traced.masks,
+        "opens": traced.masks[0] if traced.masks else traced.special.index(0) if 0 in traced.special else 0,
         "layers": layers,
         "heads": run.choices.heads,
         "loss": run.loss,
@@ -62,14 +62,12 @@ def _rows(traced: Trace) -> list[tuple[str, str, Any, Any]]:
     return found
 
 
-def _described(name: str, op: str, x: Any, gradient: Any, S: int, layers: int) -> dict[str, Any]:
+def _described(name: str, op: str, x: Any, gradient: Any, S: int) -> dict[str, Any]:
     said = Summary.of(x)
-    at = _LAYER.match(name)
-    layer = int(at[1]) + 1 if at else 0 if name.startswith("bert.embeddings.") else layers + 1
     found = {
-        "name": name, "op": op, "layer": layer, "shape": said.shape, "rms": short(said.rms), "min": short(said.min),
-        "max": short(said.max), "mean": short(said.mean), "bad": said.bad, "tokens": by_token(x, S),
-        **distribution(x),
+        "name": name, "op": op, "layer": layer_of(name), "shape": said.shape, "rms": short(said.rms),
+        "min": short(said.min), "max": short(said.max), "mean": short(said.mean), "bad": said.bad,
+        "tokens": by_token(x, S), **distribution(x),
     }  # fmt: skip
     if gradient is not None:
         found["gradient"] = {"rms": short(Summary.of(gradient).rms), "tokens": by_token(gradient, S)}
@@ -109,20 +107,24 @@ def _body(traced: Trace) -> str:
         "backend": f"{model.backend.name} ({model.backend.dtype}, {model.backend.device}; {model.backend.library})",
     }  # fmt: skip
     listed = "".join(f"<li>{text_of(name)} <b>{text_of(str(value))}</b></li>" for name, value in facts.items())
-    sections = [("attention", "Attention")] if run.choices.layers else []
+    sections = [("sentence", "Sentence")]
     sections += [("predictions", "Predictions")] if traced.lens is not None else []
+    sections += [("attention", "Attention")] if run.choices.layers else []
     sections += [("activations", "Activations")]
     sections += [("gradients", "Gradients")] if run.gradients else []
     links = "".join(f'<a href="#{id}">{title}</a>' for id, title in sections)
     loss = "" if run.loss is None else f" The loss is {run.loss:.5g}."
-    lead = f"<p>{text_of(text if len(text) < 400 else text[:400] + ' …')}</p><ul class='facts'>{listed}</ul>"
+    lead = f"<p>{text_of(text if len(text) < 400 else text[:400] + ' …')}</p>"
     parts = {name: _section(name) for name, _ in sections}
+    facts_and_numbers = f"<ul class='facts small'>{listed}</ul><p class='small dim'>{NUMBERING}</p>"
+    parts["sentence"] = parts["sentence"].replace("@@facts@@", facts_and_numbers)
     if "gradients" in parts:
         parts["gradients"] = parts["gradients"].replace("@@loss@@", text_of(f"Of {traced.about_loss}.{loss}"))
     return (
         f'<header><h1>refbert trace</h1>{lead}<nav class="sections" aria-label="sections">{links}</nav></header>'
         '<p id="old" class="bad" hidden>This browser has no DecompressionStream (Chrome 80, Firefox 113, Safari 16.4 '
-        f"have it), so nothing can be shown.</p><main>{''.join(parts.values())}</main>"
+        "have it), so nothing can be shown.</p><main><div id='selected' class='selected' role='group' "
+        f"aria-label='selected'></div>{''.join(parts.values())}</main>"
         f'<footer class="small dim">refbert {text_of(__version__)}. Every tensor as an array: '
         "<code>refbert trace … --save FILE.npz</code>.</footer><div id='selftest' hidden></div>"
     )

@@ -210,7 +210,7 @@ def feed_forward_(rng):
     agree(got["output.dense.bias"], do.sum(axis=0))
 
 
-@shown("encoder", "h_0 = x,   h_l = FFN_l(SelfAttention_l(h_{l−1})),   y = h_L")
+@shown("encoder", "h_0 = x,   h_{i+1} = FFN_i(SelfAttention_i(h_i)),   i = 0 … L − 1,   y = h_L")
 def encoder_(rng):
     H, F, mask = HEADS * D, 5, np.array([[1, 1, 1]])
     sizes = {"attention.self.query": (H, H), "attention.self.key": (H, H), "attention.self.value": (H, H),

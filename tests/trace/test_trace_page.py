@@ -108,6 +108,14 @@ def test_a_model_that_overflows_has_a_page(tmp_path):
     assert found["loss"] == "nan"
 
 
+def test_it_opens_on_the_first_mask_or_else_on_the_first_word(model, traced):
+    assert (data(traced)["masks"], data(traced)["opens"]) == ((3,), 3)
+    masked = trace(model, "the cat sat on a mat.", masked=[6, 2])
+    assert (data(masked)["masks"], data(masked)["opens"]) == ((2, 6), 2)
+    plain = trace(model, "a dog")
+    assert (data(plain)["masks"], data(plain)["opens"]) == ((), 1)
+
+
 def test_the_numbers_on_the_page_are_the_traces(traced):
     found = data(traced)
     rows = {row["name"]: row for row in found["tensors"]}
@@ -196,9 +204,90 @@ def test_in_a_browser_at_512_tokens(long_trace, tmp_path, width):
     assert tried(tmp_path, page(long_trace), width)["problems"] == []
 
 
+CHOSEN = "JSON.stringify(selection)"
+PRESSED = "document.querySelector('#heads [aria-pressed=true]').dataset.at"
+
+
+@pytest.mark.slow
+@needs_chromium
+@pytest.mark.parametrize("width", WIDTHS)
+def test_it_opens_on_the_mask_and_keeps_one_selection_in_the_address(traced, tmp_path, width):
+    file = tmp_path / "page.html"
+    file.write_text(page(traced), encoding="utf-8")
+    word = traced.model.tokenizer.token
+
+    def shown():
+        """(token, layer, head) as every section has it."""
+        said = json.loads(browser.evaluate(CHOSEN))
+        s, layer, head = said["token"], said["layer"], said["head"]
+        browser.wait(f"document.getElementById('chosen').textContent === 'Layer {layer}, head {head}'")
+        assert browser.evaluate("document.getElementById('said').textContent").startswith(
+            f"Token {s}, “{traced.tokens[s]}”"
+        )
+        for strip in ("words", "strip", "sizes", "reach"):
+            on = f"[...document.querySelectorAll('#{strip} .on')].map((e) => Number(e.dataset.i))"
+            assert browser.evaluate(on) == [s], strip
+        assert browser.evaluate(
+            "[...document.querySelectorAll('#lens td.at')].map((e) => e.dataset.s + ' ' + e.dataset.r)"
+        ) == [f"{s} {layer + 1}"]
+        assert browser.evaluate("document.querySelector('#climb tbody .on').textContent").startswith(f"layer {layer}")
+        assert browser.evaluate("document.querySelector('#groups [aria-pressed=true]').textContent") == f"{layer}"
+        assert browser.evaluate("document.querySelector('#overview th.at').textContent") == f"{layer}"
+        assert browser.evaluate(PRESSED) == f"{layer},{head}"
+        name = browser.evaluate("document.querySelector('#tensor code').textContent")
+        assert name.startswith(f"bert.encoder.layer.{layer}.")
+        assert browser.too_wide() == []
+        return s, layer, head
+
+    def moved(script):
+        before = browser.evaluate("location.hash")
+        browser.evaluate(script)
+        browser.wait(f"location.hash !== {json.dumps(before)}")
+        browser.wait("JSON.stringify(read()) === JSON.stringify(selection)")
+
+    with Browser(tmp_path / "profile") as browser:
+        browser.open(file.as_uri(), width)
+        browser.wait("document.getElementById('chosen').textContent.trim()")
+        assert shown() == (3, 1, 0)  # the [MASK], the last layer
+        assert browser.evaluate("location.hash") == ""
+        guess = word(int(traced.lens.ids[-1][3, 0]))
+        assert browser.evaluate("document.querySelector('#words .on b').textContent") == guess
+        first = browser.evaluate("document.querySelector('#climb tbody tr').textContent")
+        assert first.startswith(f"layer 1{100 * traced.lens.final[-1, 3]:.0f}")
+        box = "document.getElementById('words').getBoundingClientRect()"
+        assert browser.evaluate(f"{box}.bottom < innerHeight"), "the sentence is on the first screen"
+
+        browser.click("#words button[data-i='1']")
+        assert shown() == (1, 1, 0)
+        browser.click("#lens td[data-s='5'][data-r='1']")
+        assert shown() == (5, 0, 0)
+        browser.click("#heads [data-at='0,2']")
+        assert shown() == (5, 0, 2)
+        browser.click("#layer-more")
+        assert shown() == (5, 1, 2)
+        address = browser.evaluate("location.href")
+        assert address.endswith("#token=5&layer=1&head=2")
+
+        moved("history.back()")
+        assert shown() == (5, 0, 2)
+        moved("history.go(-3)")
+        assert shown() == (3, 1, 0)
+        moved("history.go(4)")
+        assert shown() == (5, 1, 2)
+        browser.click("nav.sections a[href='#attention']")
+        assert browser.evaluate("location.href") == address
+
+        browser.open(address, width)  # a link, a reload
+        browser.wait("document.getElementById('chosen').textContent.trim()")
+        assert shown() == (5, 1, 2)
+        browser.open(f"{file.as_uri()}#token=99&layer=2&head=<b>", width)  # what is not there is as at first
+        browser.wait("document.getElementById('chosen').textContent.trim()")
+        assert shown() == (3, 1, 0)
+        assert browser.complaints == []
+
+
 @pytest.mark.slow
 @needs_chromium
 def test_the_browser_test_can_fail(traced, tmp_path):
-    text = page(traced).replace("show(state.token ?? 0);", "")
-    text = text.replace('chip.classList.toggle("on", j === token);', "")
+    text = page(traced).replace('chip.classList.toggle("on", j === i);', "")
     assert "a hovered token is shown" in tried(tmp_path, text, 1280)["problems"]
