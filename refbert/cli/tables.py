@@ -174,7 +174,7 @@ def shortened(name: str, width: int) -> str:
     before, space, rest = tried[-1].rpartition(" ")
     while rest and _width(before + space + rest) > width - 1:
         rest = rest[1:]
-    return f"{before}{space}…{rest.removeprefix('…')}"
+    return f"{before}{space}…{rest.lstrip('….')}"
 
 
 def _parts_left(name: str) -> list[str]:

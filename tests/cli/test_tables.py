@@ -86,6 +86,30 @@ def test_a_column_without_anything_goes_before_figures_do(width, monkeypatch, ca
         assert re.search(rf"(?<!\S){re.escape(word)}(?!\S)", text)
 
 
+def test_asides_go_before_columns_without_anything(monkeypatch, capsys):
+    table = Table()
+    for heading, kind in (("level", "id"), ("failed", "figure"), ("where", "aside")):
+        table.add_column(heading, kind)
+    table.add_row("forward", "·", "a long way off")
+    at = {width: shown(table, width, monkeypatch, capsys)[0] for width in (40, 20, 10)}
+    assert "failed" in at[40]
+    assert "where" in at[40]
+    assert "failed" in at[20]
+    assert "where" not in at[20]
+    assert at[10] == "level"
+
+
+def test_names_that_would_become_one_are_not_shortened(monkeypatch, capsys):
+    table = Table()
+    table.add_column("tensor", "name")
+    table.add_column("rms", "figure")
+    names = [f"bert.{middle}.some_rather_long_part.weight" for middle in ("first", "second")]
+    for name in names:
+        table.add_row(name, "1.234")
+    lines = shown(table, 40, monkeypatch, capsys)
+    assert [line for line in lines if line in names] == names  # records
+
+
 @pytest.mark.parametrize("width", [100, 40, 12, None])
 def test_what_others_say_is_shown_as_it_is_and_whole(width, monkeypatch, capsys):
     said = 'pip install "x[gpu]", see [/docs] :key: 今日は晴れです'
