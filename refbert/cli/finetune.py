@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from refbert.cli.progress import TrainingProgress
-from refbert.cli.signals import Stopping
+from refbert.cli.signals import Interrupted, Stopping
 from refbert.cli.tables import Table, print_table
 from refbert.errors import InputError
 from refbert.profiles import PROFILES
@@ -111,7 +111,10 @@ def finetune(output: Path, resume: bool, paper_grid: bool, **options: Any) -> in
     plans = settings.plans()
     shown: list[TrainingProgress] = []
 
+    stopping = Stopping()
+
     def begin(plan: Any, model: Any, steps: int, done: int) -> None:
+        stopping.be_patient()
         _close(shown)
         number = f" ({plans.index(plan) + 1} of {len(plans)})" if len(plans) > 1 else ""
         print(f"{plan.name}{number}: {model!r}, {model.num_parameters:,} parameters", file=sys.stderr)
@@ -122,11 +125,16 @@ def finetune(output: Path, resume: bool, paper_grid: bool, **options: Any) -> in
             print(f"{plan.name}, epoch {epoch}: {_line(scores)}", file=sys.stderr, flush=True)
 
     try:
-        with Stopping() as stopping:
+        with stopping:
             result = finetuning.finetune(
                 output, settings, resume=resume, on_begin=begin, on_update=lambda update: shown[-1].add(update),
                 on_score=score, stop=stopping,
             )  # fmt: skip
+    except Interrupted:
+        kept = f"go on with: refbert finetune --output {output} --resume"
+        if not RunDirectory(output).holds_run():
+            kept = "nothing was written; start again with the same command"
+        stopping.leave(f"{output}: stopped before the first update; {kept}")
     except NotFinite as error:
         print(f"refbert: {error}", file=sys.stderr)
         return 1
@@ -134,7 +142,7 @@ def finetune(output: Path, resume: bool, paper_grid: bool, **options: Any) -> in
         _close(shown)
     if result.best is None:
         print(f"{output}: stopped and saved; go on with: refbert finetune --output {output} --resume")
-        return 128 + (stopping.signal or 2)
+        return stopping.status
     if len(result.outcomes) > 1:
         _print_runs(result)
     best = result.best

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from refbert.cli.progress import TrainingProgress
-from refbert.cli.signals import Stopping
+from refbert.cli.signals import Interrupted, Stopping
 from refbert.errors import InputError
 from refbert.profiles import PROFILES
 
@@ -112,17 +112,25 @@ def pretrain(files: tuple[str, ...], output: Path, resume: bool, **options: Any)
         settings = Settings(**{**options, "files": tuple(paths)})
     shown: list[TrainingProgress] = []
 
+    stopping = Stopping()
+
     def begin(model: Any, done: int) -> None:
+        stopping.be_patient()
         if first:
             print(f"{model!r}, {model.num_parameters:,} parameters; {output} at step {done:,}", file=sys.stderr)
             shown.append(TrainingProgress(settings.steps, done))
 
     try:
-        with processes(settings.device or "cpu") as together, Stopping() as stopping:
+        with processes(settings.device or "cpu") as together, stopping:
             result = pretraining.pretrain(
                 output, settings, resume=resume, processes=together, device=local_device(settings.device),
                 on_begin=begin, on_update=lambda update: shown[0].add(update), stop=stopping, say=_say,
             )  # fmt: skip
+    except Interrupted:
+        kept = f"go on with: refbert pretrain --output {output} --resume"
+        if not RunDirectory(output).holds_run():
+            kept = "nothing of it is kept; start again with the same command"
+        stopping.leave(f"{output}: stopped before the first update; {kept}" if first else None)
     except NotFinite as error:
         print(f"refbert: {error}", file=sys.stderr)
         return 1
@@ -136,7 +144,7 @@ def pretrain(files: tuple[str, ...], output: Path, resume: bool, **options: Any)
     if first:
         print(f"{output}: stopped and saved at step {result.updates:,} of {result.steps:,}; go on with: "
               f"refbert pretrain --output {output} --resume")  # fmt: skip
-    return 128 + (stopping.signal or 2)
+    return stopping.status
 
 
 def _is_given(name: str) -> bool:

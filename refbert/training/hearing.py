@@ -1,0 +1,30 @@
+"""Long work in compiled code, which no signal reaches: done in a thread, so that the main one hears what comes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def in_a_thread(compute: Callable[[], T]) -> T:
+    """What ``compute`` returns or raises; it must change nothing outside memory, since a signal abandons it."""
+    if threading.current_thread() is not threading.main_thread():
+        return compute()
+    came: list[Any] = []
+
+    def work() -> None:
+        try:
+            came.extend((True, compute()))
+        except BaseException as error:  # noqa: BLE001, raised again where it belongs
+            came.extend((False, error))
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join()
+    well, value = came
+    if not well:
+        raise value
+    return value  # type: ignore[no-any-return]
