@@ -30,13 +30,16 @@ import numpy as np
 from refbert.batching import Batch
 from refbert.config import BertConfig
 from refbert.errors import CheckpointError, InputError, RefbertWarning, TokenizerError
+from refbert.files import is_file
 from refbert.profiles import HF, Profile
+from refbert.tokenizer_file import check_ids, library_call, read_tokenizer
 from refbert.vocabulary import (
     FILE_ONLY,
     NORMALIZER,
     SPECIALS,
     apply_stated,
     build,
+    check_settings,
     looks_cased,
     lower_first,
     read_settings,
@@ -102,18 +105,13 @@ class Tokenizer:
         settings = read_settings(directory / "special_tokens_map.json") | read_settings(
             directory / "tokenizer_config.json"
         )
-        if (directory / "tokenizer.json").is_file():
-            import tokenizers
-
-            try:
-                inner = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
-            except Exception as error:  # noqa: BLE001 (the library raises nothing more specific)
-                raise TokenizerError(f"{directory / 'tokenizer.json'}: cannot be read ({error})") from None
+        if is_file(directory / "tokenizer.json", TokenizerError):
+            inner = read_tokenizer(directory / "tokenizer.json")
             apply_stated(inner, settings)
             source = directory / "tokenizer.json"
-        elif (directory / "vocab.txt").is_file():
+        elif is_file(directory / "vocab.txt", TokenizerError):
             vocabulary = read_vocabulary(directory / "vocab.txt")
-            if not (directory / "tokenizer_config.json").is_file():
+            if not is_file(directory / "tokenizer_config.json", TokenizerError):
                 settings.setdefault("do_lower_case", not looks_cased(vocabulary))
             inner = build(vocabulary, settings, profile)
             source = directory / "vocab.txt"
@@ -125,12 +123,12 @@ class Tokenizer:
             lower_first(inner)
         try:
             made = cls(inner, settings)
+            if config is not None and made._exceeds(config.vocab_size):
+                raise TokenizerError(
+                    f"the vocabulary has {made.vocab_size} entries, the model {config.vocab_size} embeddings"
+                )
         except TokenizerError as error:
             raise TokenizerError(f"{source}: {error}") from None
-        if config is not None and made._exceeds(config.vocab_size):
-            raise TokenizerError(
-                f"{source}: the vocabulary has {made.vocab_size} entries, the model {config.vocab_size} embeddings"
-            )
         return made
 
     @classmethod
@@ -141,17 +139,22 @@ class Tokenizer:
 
         ``settings`` are ``tokenizer_config.json``'s: do_lower_case (default: true, as Hugging Face's), strip_accents
         (default: as do_lower_case), tokenize_chinese_chars (default: true), and the special tokens. ``profile`` sets
-        the longest word that is not [UNK]. Raises `TokenizerError` if a special token is missing.
+        the longest word that is not [UNK]. Raises `TokenizerError` if a special token is missing or a setting is of the
+        wrong type.
         """
+        check_settings(settings or {}, "settings")
         return cls(build(vocabulary, settings or {}, profile), settings)
 
     # Vocabulary
 
     @cached_property
     def vocab_size(self) -> int:
-        """The highest id plus one, added tokens included: how many rows the word embeddings need."""
+        """The highest id plus one, added tokens included: how many rows the word embeddings need.
+
+        Raises `TokenizerError` for an id that is out of all proportion to the number of entries.
+        """
         # Ids may have gaps (a vocab.txt that repeats a line), so the highest counts, not how many there are.
-        return 1 + max(self._inner.get_vocab(with_added_tokens=True).values())
+        return check_ids(self._inner.get_vocab(with_added_tokens=True))
 
     def _exceeds(self, embeddings: int) -> bool:
         """Whether there are ids from ``embeddings`` on: `vocab_size` takes 20 ms, a tenth of a first embedding.
@@ -215,7 +218,8 @@ class Tokenizer:
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Ids back to text, without special tokens; casing and spacing are lost where the vocabulary lost them."""
-        return str(self._inner.decode([int(i) for i in token_ids]))
+        with library_call("the tokens cannot be read back"):
+            return str(self._inner.decode([int(i) for i in token_ids]))
 
     # Text
 
@@ -230,7 +234,8 @@ class Tokenizer:
         if isinstance(texts, str) or not isinstance(texts, Iterable):
             raise InputError(f"a list of texts is expected, not {type(texts).__name__}")
         items = [_check(number, text) for number, text in enumerate(texts)]
-        encoded = self._inner.encode_batch(items)
+        with library_call("the texts cannot be tokenized"):
+            encoded = self._inner.encode_batch(items)
         for number, (item, e) in enumerate(zip(items, encoded, strict=True)):
             sides = {0} if isinstance(item, str) else {0, 1}
             if not sides <= set(e.sequence_ids):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import string
 import warnings
 from collections.abc import Collection, Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refbert.errors import RefbertWarning, TokenizerError
+from refbert.files import is_file, read_object, read_text, shown
 from refbert.profiles import Profile
 
 if TYPE_CHECKING:
@@ -29,27 +29,33 @@ NORMALIZER = {
 FILE_ONLY = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
+_LONGEST_FILE = 1 << 26  # bytes; the largest vocabularies of word pieces have some 2 MB
+
+
 def read_vocabulary(path: Path) -> list[str]:
     """``vocab.txt``: one piece a line, the line's number (from 0) its id. Raises `TokenizerError` if it cannot be read.
 
     Of a repeated piece the last line counts, as in Google's and Hugging Face's code; a `RefbertWarning` says so.
     """
-    try:
-        # Not splitlines(): the Chinese vocabulary has U+2028, a line separator, as a piece.
-        pieces = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TokenizerError(f"{path}: cannot be read ({error})") from None
+    # Not splitlines(): the Chinese vocabulary has U+2028, a line separator, as a piece.
+    text = read_text(path, TokenizerError, most=_LONGEST_FILE)
+    pieces = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     while pieces and not pieces[-1]:
         pieces.pop()
     seen: dict[str, int] = {}
+    repeated: list[tuple[int, int]] = []
     for number, piece in enumerate(pieces):
         if piece and piece in seen:
-            warnings.warn(
-                f"{path}: lines {seen[piece] + 1} and {number + 1} are both {piece!r}; the later one counts",
-                RefbertWarning,
-                stacklevel=2,
-            )
+            repeated.append((seen[piece], number))
         seen[piece] = number
+    if repeated:
+        first, second = repeated[0]
+        others = f" (and {len(repeated) - 1:,} more such)" if repeated[1:] else ""
+        warnings.warn(
+            f"{path}: lines {first + 1} and {second + 1} are both {pieces[first]!r}; the later one counts{others}",
+            RefbertWarning,
+            stacklevel=2,
+        )
     return pieces
 
 
@@ -113,15 +119,29 @@ def special_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
 
 def read_settings(path: Path) -> dict[str, Any]:
     """A JSON object, or nothing where there is no file; raises `TokenizerError` for anything else."""
-    if not path.is_file():
+    if not is_file(path, TokenizerError):
         return {}
-    try:
-        source = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TokenizerError(f"{path}: cannot be read ({error})") from None
-    if not isinstance(source, dict):
-        raise TokenizerError(f"{path}: a JSON object is expected")
-    return source
+    settings = read_object(path, TokenizerError)
+    check_settings(settings, path)
+    return settings
+
+
+def check_settings(settings: Mapping[str, Any], where: object) -> None:
+    """Raise `TokenizerError` for a setting of the wrong type, among those that are used."""
+    for name in NORMALIZER:
+        value = settings.get(name)
+        if not isinstance(value, bool) and not (value is None and (name == "strip_accents" or name not in settings)):
+            raise TokenizerError(f"{where}: {name} must be true or false, not {shown(value)}")
+    for role in SPECIALS:
+        value = settings.get(f"{role}_token")
+        if value is not None and not _content(value):
+            raise TokenizerError(f"{where}: {role}_token must be a text, not {shown(value)}")
+    length = settings.get("model_max_length")
+    if length is not None and (isinstance(length, bool) or not isinstance(length, int | float) or length < 1):
+        raise TokenizerError(f"{where}: model_max_length must be a number of at least 1, not {shown(length)}")
+    kind = settings.get("tokenizer_class")
+    if not isinstance(kind, str | None):
+        raise TokenizerError(f"{where}: tokenizer_class must be a name, not {shown(kind)}")
 
 
 def _content(token: object) -> str | None:

@@ -40,7 +40,7 @@ def assert_one_line(error):
     # Memory that ran out, or time, is no refusal.
     cause = error
     while cause is not None:
-        assert not isinstance(cause, MemoryError | TimeoutError | RecursionError), repr(cause)
+        assert not isinstance(cause, MemoryError | TimeoutError), repr(cause)
         cause = cause.__cause__ or cause.__context__
 
 

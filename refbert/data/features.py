@@ -20,6 +20,7 @@ from refbert.batching import Batch
 from refbert.errors import InputError, RefbertWarning
 from refbert.ops.cross_entropy import IGNORE
 from refbert.tokenization import Encoding, Tokenizer
+from refbert.tokenizer_file import library_call
 
 # Google's max_query_length: questions are cut to that many tokens.
 MAX_QUESTION = 64
@@ -77,7 +78,8 @@ def encode_words(tokenizer: Tokenizer, sentences: Sequence[Sequence[str]], *, ma
     """
     if max_length < 3:
         raise InputError(f"{max_length} tokens are too few for [CLS], a word and [SEP]")
-    encoded = tokenizer.library.encode_batch([list(words) for words in sentences], is_pretokenized=True)
+    with library_call("the sentences cannot be tokenized"):
+        encoded = tokenizer.library.encode_batch([list(words) for words in sentences], is_pretokenized=True)
     out: list[Words] = []
     cut = lost = lost_words = 0
     for words, e in zip(sentences, encoded, strict=True):
@@ -142,9 +144,10 @@ def windows(
     if doc_stride < 1:
         raise InputError(f"doc_stride must be 1 or more, not {doc_stride}")
     library = tokenizer.library
-    questions = library.encode_batch([question for question, _ in pairs], add_special_tokens=False)
     distinct = list(dict.fromkeys(passage for _, passage in pairs))
-    passages = dict(zip(distinct, library.encode_batch(distinct, add_special_tokens=False), strict=True))
+    with library_call("the questions and passages cannot be tokenized"):
+        questions = library.encode_batch([question for question, _ in pairs], add_special_tokens=False)
+        passages = dict(zip(distinct, library.encode_batch(distinct, add_special_tokens=False), strict=True))
     specials = (tokenizer.cls_id, tokenizer.sep_id)
     cls, sep = tokenizer.tokens(specials)
     out: list[Window] = []
