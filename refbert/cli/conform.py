@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from refbert.cli.output import require_directories, write_text
-from refbert.cli.tables import NOTHING, Table, print_table
+from refbert.cli.tables import NOTHING, Table, print_table, say
 from refbert.errors import InputError, Unsupported
 
 PROFILES = ("quick", "default", "thorough")
@@ -192,29 +192,28 @@ def _show(result: dict[str, Any]) -> None:
         if row["outcome"] == "failed":
             _show_failure(row)
         elif row["outcome"] == "inconclusive":
-            click.echo(f"INCONCLUSIVE  {row['id']}: {row['says']}\n    {row['message']}")
+            say(f"INCONCLUSIVE  {row['id']}: {row['says']}")
+            say(f"    {row['message']}")
     absent = [row for row in rows if row["outcome"] == "unsupported"]
     if absent:
-        click.echo("unsupported: " + ", ".join(sorted({f"{row['op']} ({row['message']})" for row in absent})))
-    click.echo(
-        f"{result['verdict']}: {result['counts']['passed']} of {len(rows)} properties in {result['seconds']:.1f} s"
-    )
+        say("unsupported: " + ", ".join(sorted({f"{row['op']} ({row['message']})" for row in absent})))
+    say(f"{result['verdict']}: {result['counts']['passed']} of {len(rows)} properties in {result['seconds']:.1f} s")
 
 
 def _show_failure(row: dict[str, Any]) -> None:
     word = f"waived ({row['waived']})" if row["waived"] else "FAILED"
-    click.echo(f"{word}  {row['id']}: {row['says']}")
-    click.echo(f"    {row['message']}")
+    say(f"{word}  {row['id']}: {row['says']}")
+    say(f"    {row['message']}")
     failure = row["failure"] or {}
     for line in str(failure.get("case") or "").splitlines():
-        click.echo(f"    | {line}")
+        click.echo(f"    | {line}")  # an array: its own lines
     if failure.get("first_divergence"):
         first = failure["first_divergence"]
-        click.echo(
+        say(
             f"    first diverging operation: {first['op']} ({first['direction']}) "
             f"in {first['where']}, ρ = {first['rho']}"
         )
     if failure.get("looks_like"):
-        click.echo(f"    behaves like: {failure['looks_like']}")
+        say(f"    behaves like: {failure['looks_like']}")
     if failure.get("script"):
         click.echo(f"    reproduce: python {failure['script']}")

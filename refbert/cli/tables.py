@@ -98,8 +98,9 @@ def say(line: str) -> None:
     import textwrap
 
     room = columns()
+    deeper = " " * (4 + len(line) - len(line.lstrip()))
     folded = textwrap.wrap(
-        line, room, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+        line, room, subsequent_indent=deeper, break_long_words=False, break_on_hyphens=False
     ) if room else [line]  # fmt: skip
     print("\n".join(folded or [""]))
 

@@ -131,6 +131,7 @@ def test_conform_loses_no_figure(failed, report, monkeypatch, capsys):
     assert sum(wide.values()) > 8
     for width in NARROW:
         lines = shown(width)
+        assert fits(lines, width)
         assert not wide - figures(lines), width
         assert not [line for line in lines if line.endswith("…")]
         assert any(line.startswith(found["verdict"]) for line in lines)
@@ -181,6 +182,22 @@ def test_trace_on_a_real_terminal_says_first_what_the_mask_is(width, small, tmp_
     best = ", ".join(f"{p.token} {100 * p.score:.3g}%" for p in filled.masks[0].predictions)
     assert said.startswith(f"[MASK] (token 3): {best} ")
     assert fits(done.lines, width)
+
+
+@pytest.mark.parametrize("width", [80, 40])
+def test_conform_on_a_real_terminal(width, tmp_path):
+    file = tmp_path / "report.json"
+    done = on_a_terminal(
+        width, "conform", "--profile", "quick", "--only", "forward/gelu/*", "--json", file, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.errors
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert fits(done.lines, width)
+    assert f"conformant: {found['counts']['passed']} of {len(found['properties'])} properties" in done.words()
+    here = figures(done.lines)
+    worst = max(row["rho"] for row in found["properties"] if row["rho"] is not None)
+    for figure in (str(sum(row["examples"] for row in found["properties"])), f"{worst:.2g}"):
+        assert here[figure], figure
 
 
 def test_diff_says_what_it_does_while_it_does_it(tmp_path):
