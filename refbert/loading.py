@@ -63,11 +63,14 @@ def load(
         shown = ", ".join(body[:5]) + (f" and {len(body) - 5} more" if len(body) > 5 else "")
         raise CheckpointError(f"{stored.files[0]}: the encoder's {shown} missing; this is not a whole BERT checkpoint")
     drawn = {name: expected[name] for name in matched.missing}
+    asked = "classifier." if num_labels is not None else None  # its size is the caller's wish, not the file's
+    checkpoint.check_drawn({n: shape for n, shape in drawn.items() if asked is None or not n.startswith(asked)},
+                           stored.tensors)  # fmt: skip
     parameters = matched.parameters | initialize(drawn, config, seed=seed, profile=chosen)
     for what, names in (("drawn afresh, not in the checkpoint", matched.missing), ("not used", matched.unused)):
         if names:
             warnings.warn(f"{stored.files[0].name}: {what}: {', '.join(names)}", RefbertWarning, stacklevel=2)
-    return Model(
+    model = Model(
         config,
         {name: parameters[name] for name in expected},
         backend=made,
@@ -85,6 +88,8 @@ def load(
             ignored=stored.ignored,
         ),
     )
+    model.mapped_files = checkpoint.watch(stored.files, matched.parameters, model.parameters, made.to_numpy)
+    return model
 
 
 def from_config(

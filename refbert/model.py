@@ -33,6 +33,7 @@ from refbert.spec.choices import Choices
 from refbert.spec.encoder import Watch
 
 if TYPE_CHECKING:
+    from refbert.checkpoint.mapped import MappedFiles
     from refbert.tokenization import Encoding, Tokenizer
     from refbert.training.optimizer import Optimizer
 
@@ -62,6 +63,8 @@ class Model:
     parameters: name -> the backend's array; names and shapes are `refbert.parameters.shapes`'.
     gradient_checkpointing: whether each layer keeps only its input for the backward and is then run again: the same
     gradients in less memory and more time. It may be set at any time.
+    mapped_files: the checkpoint's files where the parameters are views of them (`refbert.load`), else None: a call
+    raises `CheckpointError` once one of them has been written to.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class Model:
         self.report = report or LoadReport()
         self.choices = Choices.of(config, profile)
         self.gradient_checkpointing = False
+        self.mapped_files: MappedFiles | None = None
         self.parameters: dict[str, Any] = {name: backend.asarray(x) for name, x in parameters.items()}
         self._make_tokenizer = tokenizer
         self._tokenizer: Tokenizer | None = None
@@ -351,6 +355,7 @@ class Model:
 
     def state_dict(self) -> dict[str, Host]:
         """Every parameter as a NumPy array."""
+        self._check_files()
         return {name: self.backend.to_numpy(x) for name, x in self.parameters.items()}
 
     def save(self, directory: str | Path, *, overwrite: bool = False) -> None:
@@ -379,7 +384,12 @@ class Model:
         except CheckpointError as error:
             warnings.warn(f"saved without the modules behind it: {error}", RefbertWarning, stacklevel=2)
 
+    def _check_files(self) -> None:
+        if self.mapped_files is not None:
+            self.mapped_files.check()
+
     def _check(self, batch: Batch) -> None:
+        self._check_files()
         if not isinstance(batch, Batch):
             raise InputError(f"expected a refbert.Batch (see model.batch), not {type(batch).__name__}")
         batch.check(self.config)

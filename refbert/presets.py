@@ -6,8 +6,8 @@ Source   google-research/bert's README (the releases and their vocabularies, and
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from refbert.config import BertConfig
 from refbert.errors import ConfigError
@@ -57,7 +57,7 @@ PRESETS: Mapping[str, BertConfig] = {
 
 def preset_of(model: str) -> BertConfig | None:
     """The preset that a command's MODEL means; None where it is a path that exists, or another name."""
-    return None if Path(model).exists() else PRESETS.get(model.rsplit("/", 1)[-1])
+    return None if os.path.exists(model) else PRESETS.get(model.rsplit("/", 1)[-1])
 
 
 def preset(name: str) -> BertConfig:

@@ -18,9 +18,11 @@ from pathlib import Path
 
 import pytest
 from checkpoint_files import GOLDEN, TINY, assert_bitwise, weights
+from hostile import refused
 
 from refbert.checkpoint import hub, read, resolve, write
-from refbert.errors import CheckpointError
+from refbert.errors import CheckpointError, RefbertWarning
+from refbert.models import shipped
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -308,3 +310,31 @@ def test_a_path_object_is_a_path(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="file: a file; name the directory"):
         resolve(tmp_path / "file")
+
+
+# Names and paths
+
+
+def test_a_directory_of_a_shipped_models_name_does_not_take_its_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small-english").mkdir()
+    with pytest.warns(RefbertWarning, match=r"say \./small-english for the directory"):
+        assert resolve("small-english") == shipped("small-english")
+    for path in ("./small-english", "small-english/", str(tmp_path / "small-english"), Path("small-english")):
+        assert resolve(path).absolute() == tmp_path / "small-english"
+
+
+def test_another_directory_comes_before_the_hub(tmp_path, monkeypatch):
+    """As in transformers."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bert-base-uncased").mkdir()
+    assert resolve("bert-base-uncased") == Path("bert-base-uncased")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["~nobody-of-this-name/x", "a" * 300, "a/" + "b" * 300, "nul\0byte", "half\ud800pair", "x" * 5000, "../" * 2000],
+)
+def test_names_that_no_file_has(name):
+    refused(CheckpointError, ".", resolve, name)
+    refused(CheckpointError, ".", resolve, Path(name))

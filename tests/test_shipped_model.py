@@ -43,9 +43,12 @@ def test_run_without_a_model(tmp_path):
     assert "states" in line
 
 
-def test_a_folder_of_that_name_comes_first(tmp_path):
+def test_a_folder_of_that_name_does_not_take_its_place(tmp_path):
     (tmp_path / models.DEFAULT).mkdir()
     done = cli("run", "--model", models.DEFAULT, "a [MASK].", cwd=tmp_path)
+    assert done.returncode == 0
+    assert f"say ./{models.DEFAULT} for the directory" in done.stderr
+    done = cli("run", "--model", f"./{models.DEFAULT}", "a [MASK].", cwd=tmp_path)
     assert done.returncode == 2
     assert "config" in done.stderr
 

@@ -2,17 +2,20 @@
 
 names               the table of names: Hugging Face's (ours), its older ones, Google's TensorFlow 1 variables
 safetensors_file    model.safetensors, memory-mapped
-pytorch_file        pytorch_model.bin, without PyTorch and without running what is in the file
+pytorch_file        pytorch_model.bin, without PyTorch and without running what is in the file (pickled)
 tensorflow_file     bert_model.ckpt.index and .data, checked with crc32c
 reading             a directory -> Checkpoint; matching: Checkpoint -> the parameters that a model expects
-mapped              a look at every weight that does not keep the file in memory
+mapped              mapped files: a look at every weight that keeps nothing in memory, and whether they have changed
+budget              what a file may make of itself, by its own length
 hub                 a name on the Hugging Face hub -> a local directory
 sentence_modules    sentence-transformers' modules -> how a text's vector is made, and where the checkpoint is
 export              a directory that Hugging Face transformers loads to the same outputs
 """
 
+from refbert.checkpoint.budget import check_drawn
 from refbert.checkpoint.export import write
 from refbert.checkpoint.hub import locate, resolve
+from refbert.checkpoint.mapped import watch
 from refbert.checkpoint.matching import Matched, heads_in, match
 from refbert.checkpoint.reading import Checkpoint, read
 from refbert.checkpoint.sentence_modules import lower_cases, read_embedder, transformer_directory, write_embedder
@@ -20,6 +23,7 @@ from refbert.checkpoint.sentence_modules import lower_cases, read_embedder, tran
 __all__ = [
     "Checkpoint",
     "Matched",
+    "check_drawn",
     "heads_in",
     "locate",
     "lower_cases",
@@ -28,6 +32,7 @@ __all__ = [
     "read_embedder",
     "resolve",
     "transformer_directory",
+    "watch",
     "write",
     "write_embedder",
 ]

@@ -8,9 +8,14 @@ far within it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
 
 from refbert.errors import CheckpointError
+
+Host = npt.NDArray[Any]
 
 # A tensor is stored once; a tied one has two names, and bfloat16 is widened to twice its size.
 TENSORS = 4
@@ -53,3 +58,14 @@ def check_shape(name: str, shape: Sequence[int]) -> None:
         raise OverBudget(f"damaged: {name} has {len(shape):,} dimensions")
     if any(n < 0 for n in shape) or math.prod(n or 1 for n in shape) > _ELEMENTS:
         raise OverBudget(f"damaged: {name} has an impossible shape")
+
+
+# Bytes that a checkpoint of any size may have drawn beside it: a head on a model for a test.
+_LEAST = 1 << 26
+
+
+def check_drawn(shapes: Mapping[str, Sequence[int]], stored: Mapping[str, Host]) -> None:
+    """Raise `OverBudget` for parameters to be drawn afresh that are out of proportion to those that are stored."""
+    budget = Budget(max(_LEAST, sum(tensor.nbytes for tensor in stored.values())), times=PARTS)
+    for name, shape in shapes.items():
+        budget.tensor(name, shape, 4)

@@ -6,8 +6,10 @@ seconds to find out that there is no network; a short probe finds out first, and
 
 from __future__ import annotations
 
+import os
 import re
 import threading
+import warnings
 from pathlib import Path
 
 from refbert.checkpoint.reading import WEIGHTS
@@ -22,7 +24,8 @@ from refbert.checkpoint.sentence_modules import (
 from refbert.checkpoint.sharded import weight_map
 from refbert.checkpoint.tensorflow_file import data_files
 from refbert.config import CONFIG_FILES
-from refbert.errors import CheckpointError
+from refbert.errors import CheckpointError, RefbertWarning
+from refbert.files import expanded, is_directory, is_file
 from refbert.models import shipped
 
 PROBE_SECONDS = 3.0
@@ -50,24 +53,33 @@ def resolve(name: str | Path, *, revision: str | None = None) -> Path:
 
 
 def locate(name: str | Path, *, revision: str | None = None) -> Path:
-    """A local directory as it is or a model that comes with refbert, never touching the network; else a hub name's.
+    """A model that comes with refbert or a local directory, never touching the network; else a hub name's.
 
-    ``name``: a path, a name in `refbert.models` ("small-english"), or a hub name such as
-    "google-bert/bert-base-uncased" ("bert-base-uncased" is the same), which is downloaded into the hub's cache.
+    ``name``: a name in `refbert.models` ("small-english"; a directory that is called so is "./small-english", or any
+    `Path`), a directory, or a hub name such as "google-bert/bert-base-uncased" ("bert-base-uncased" is the same), which
+    is downloaded into the hub's cache unless there is a directory of that name.
     ``revision``: a branch, tag or commit on the hub; a local directory has none. Raises `CheckpointError` for a path
     that is not a directory, a name that the hub does not have or does not give out, and a hub that cannot be reached
     when the cache does not hold the model.
     """
     if name == "":
         raise CheckpointError("no model named: a directory or a hub name is expected")
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise CheckpointError(f"{name}: a file; name the directory that holds the checkpoint and its configuration")
-    own = shipped(name)
+    own = None if isinstance(name, Path) else shipped(name)
     if own is not None:
+        # Whoever names it means the one in the package, wherever the command is given.
+        if os.path.isdir(name):
+            warnings.warn(
+                f"{name} is the model that comes with refbert, not the directory of that name here; say ./{name} for "
+                "the directory",
+                RefbertWarning,
+                stacklevel=3,
+            )
         return own
+    path = expanded(name, CheckpointError)
+    if is_directory(path, CheckpointError):
+        return path
+    if is_file(path, CheckpointError):
+        raise CheckpointError(f"{name}: a file; name the directory that holds the checkpoint and its configuration")
     if isinstance(name, Path) or not _NAME.fullmatch(name):
         raise CheckpointError(f"{name}: no such directory")
     # The hub redirects the names from before there were owners; the cache may know either.

@@ -6,15 +6,15 @@ rows. So the tensor is looked at in blocks, and each block's pages are let go; w
 the system's cache. For all-MiniLM-L6-v2 that is a peak of 96 MB instead of 142.
 
 What is written to a mapped file later shows in the weights, and where the file is cut short the process dies (SIGBUS).
-Neither can be prevented, but `Watch` notices what has happened before the weights are used again. A file that takes
-the other's place, by a rename, which is how refbert writes, does no harm: the mapping keeps the old one.
+Neither can be prevented, but `MappedFiles` notices what has happened before the weights are used again. A file that
+takes the other's place, by a rename, which is how refbert writes, does no harm: the mapping keeps the old one.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,8 @@ def map_file(path: Path) -> npt.NDArray[np.uint8]:
         return np.asarray(np.memmap(path, dtype=np.uint8, mode="c"))
 
 
-class Watch:
-    """Files that weights are views of, as they are now."""
+class MappedFiles:
+    """Files that weights are views of, as they are now; several threads may `check` one."""
 
     def __init__(self, files: Iterable[Path]) -> None:
         self._seen = {file: _stamp(file) for file in files}
@@ -52,6 +52,17 @@ class Watch:
                     f"{file}: changed since the model was loaded, and the weights are views of it: load it again (to "
                     "change a checkpoint that is in use, write another file and rename it over this one)"
                 )
+
+
+def watch(
+    files: Iterable[Path], stored: Mapping[str, Host], used: Mapping[str, Any], to_numpy: Callable[[Any], Host]
+) -> MappedFiles | None:
+    """The the files if the arrays in use are views of them; None if the backend made copies of ``stored``."""
+    mapped = [name for name, tensor in stored.items() if mapping_of(tensor) is not None]
+    if not mapped:
+        return None
+    smallest = min(mapped, key=lambda name: stored[name].nbytes)  # to_numpy may be a copy from a device
+    return MappedFiles(files) if np.may_share_memory(to_numpy(used[smallest]), stored[smallest]) else None
 
 
 def _stamp(file: Path) -> tuple[int, ...]:

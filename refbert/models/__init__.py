@@ -11,8 +11,8 @@ from pathlib import Path
 DEFAULT = "small-english"
 
 
-def shipped(name: str | Path) -> Path | None:
+def shipped(name: str) -> Path | None:
     """The folder of the model of that name, or None if none of that name comes with refbert."""
     here = Path(__file__).parent
     names = {folder.name for folder in here.iterdir() if (folder / "config.json").is_file()}
-    return here / name if str(name) in names else None
+    return here / name if name in names else None
