@@ -34,6 +34,14 @@ class InputError(RefbertError):
     """Text, ids, labels or batches that the model cannot take."""
 
 
+class TextError(InputError):
+    """One of several texts that the model cannot take: the one of that ``number``, from 0; the others may be fine."""
+
+    def __init__(self, number: int, why: str, what: str = "text") -> None:
+        super().__init__(f"{what} {number + 1} {why}")
+        self.number, self.why = number, why
+
+
 class ConfigError(RefbertError):
     """A configuration that is not a BERT configuration, or not one that refbert implements."""
 

@@ -79,11 +79,18 @@ def _mode(path: str | Path, error: Kind) -> int:
 
 def read_bytes(path: str | Path, error: Kind = InputError, *, most: int | None = None) -> bytes:
     """The whole file; raises ``error`` if it cannot be read or has more than ``most`` bytes."""
-    with reading(path, error), open(path, "rb") as file:
+    with reading(path, error), open(path, "rb", opener=_without_waiting) as file:
         content = file.read() if most is None else file.read(most + 1)
     if most is not None and len(content) > most:
         raise error(f"{path}: more than {most:,} bytes, too long for what it should be")
     return content
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a pipe that somebody writes to, as a shell's <(…); of one that nobody does, nothing is read."""
+    handle = os.open(path, flags | os.O_NONBLOCK)
+    os.set_blocking(handle, True)
+    return handle
 
 
 def read_text(path: str | Path, error: Kind = InputError, *, most: int | None = None) -> str:

@@ -52,7 +52,7 @@ def backend_class(name: str) -> Any:
         raise BackendUnavailable(f'backend "{name}" is unavailable: {_one_line(error)}') from error
     except ImportError as error:
         raise BackendUnavailable(f'backend "{name}" is unavailable: {_one_line(error)}') from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BackendError(f'backend "{name}": importing {path} failed: {_one_line(error)}') from error
     try:
         return getattr(module, attribute)
@@ -71,8 +71,8 @@ def _installed() -> dict[str, str]:
 def create(name: str, *, dtype: str | None = None, device: str | None = None) -> Backend[Any]:
     """The backend of that name, ready to compute in ``dtype`` on ``device`` (``None``: its own defaults).
 
-    Raises `UnknownBackend`, `BackendUnavailable` (library or device missing; the message says how to get it) or
-    `Unsupported` (a dtype or device that it does not offer).
+    Raises `UnknownBackend`, `BackendUnavailable` (library or device missing; the message says how to get it),
+    `Unsupported` (a dtype or device that it does not offer) or `BackendError` (what is named makes no backend).
     """
     cls = backend_class(name)
     offered = tuple(getattr(cls, "dtypes", ()))
@@ -84,6 +84,16 @@ def create(name: str, *, dtype: str | None = None, device: str | None = None) ->
         raise
     except (ImportError, OSError, RuntimeError) as error:
         raise BackendUnavailable(f'backend "{name}" is unavailable: {_one_line(error)}') from error
+    except (Exception, SystemExit) as error:
+        raise BackendError(
+            f'backend "{name}": {name if ":" in name else cls}(dtype=…, device=…) makes no backend '
+            f"({type(error).__name__}: {_one_line(error)})"
+        ) from error
+    is_one = isinstance(getattr(backend, "dtype", None), str)
+    if not is_one or not all(callable(getattr(backend, method, None)) for method in ("asarray", "to_numpy")):
+        raise BackendError(
+            f'backend "{name}" makes {type(backend).__name__}, no backend: without a dtype, asarray or to_numpy'
+        )
     return backend
 
 

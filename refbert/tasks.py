@@ -66,9 +66,13 @@ def default_task(model: Model, texts: Sequence[Text]) -> str:
             return task
     if "masked_lm" not in model.heads:
         return "embed"
+    return "fill-mask" if has_mask(model, texts) else "embed"
+
+
+def has_mask(model: Model, texts: Sequence[Text]) -> bool:
+    """Whether some text spells out [MASK]."""
     mask = model.tokenizer.mask_token
-    pieces = [piece for text in texts for piece in ((text,) if isinstance(text, str) else text)]
-    return "fill-mask" if any(mask in piece for piece in pieces) else "embed"
+    return any(mask in side for text in texts for side in ((text,) if isinstance(text, str) else text))
 
 
 def fill_mask(
@@ -79,12 +83,13 @@ def fill_mask(
     batch_size: int = 32,
     truncate: bool = False,
     max_length: int | None = None,
+    need_mask: bool = True,
     progress: Callable[[int], object] | None = None,
 ) -> list[Filled]:
     """The ``top_k`` likeliest tokens for every [MASK] of every text, in input order.
 
     Scores are probabilities over the whole vocabulary. A text without a [MASK] gets no masks; raises `InputError` if
-    none of the texts has one, or if the model has no masked-LM head.
+    none of the texts has one (unless ``need_mask`` is false), or if the model has no masked-LM head.
     """
     if "masked_lm" not in model.heads:
         raise InputError(f"fill-mask needs a masked-LM head; this model has: {', '.join(model.heads) or 'no head'}")
@@ -114,7 +119,7 @@ def fill_mask(
             out.append(Filled(text=texts[start + i], tokens=tuple(encoding.tokens), masks=masks))
         if progress is not None:
             progress(len(chunk))
-    if out and not any(filled.masks for filled in out):
+    if need_mask and out and not any(filled.masks for filled in out):
         raise InputError(f"no text has a {tokenizer.mask_token} to fill")
     return out
 

@@ -29,7 +29,7 @@ import numpy as np
 
 from refbert.batching import Batch
 from refbert.config import BertConfig
-from refbert.errors import CheckpointError, InputError, RefbertWarning, TokenizerError
+from refbert.errors import CheckpointError, InputError, RefbertWarning, TextError, TokenizerError
 from refbert.files import is_file
 from refbert.profiles import HF, Profile
 from refbert.tokenizer_file import check_ids, library_call, read_tokenizer
@@ -239,14 +239,15 @@ class Tokenizer:
         for number, (item, e) in enumerate(zip(items, encoded, strict=True)):
             sides = {0} if isinstance(item, str) else {0, 1}
             if not sides <= set(e.sequence_ids):
-                raise InputError(f"text {number + 1} is empty")
+                raise TextError(number, "is empty")
         long = [i for i, e in enumerate(encoded) if len(e.ids) > max_length]
         if long:
             if not truncate:
                 i = long[0]
-                raise InputError(
-                    f"text {i + 1} has {len(encoded[i].ids):,} tokens, the limit is {max_length}: shorten it, or "
-                    "have it cut (truncate=True, --truncate)"
+                raise TextError(
+                    i,
+                    f"has {len(encoded[i].ids):,} tokens, the limit is {max_length}: shorten it, or have it cut "
+                    "(truncate=True, --truncate)",
                 )
             encoded = self._cut(items, encoded, long, max_length)
         unknown = [i for i, e in enumerate(encoded) if self._nothing_known(e)]
@@ -364,7 +365,7 @@ def _check(number: int, text: object) -> Text:
         try:
             side.encode()
         except UnicodeEncodeError as error:
-            raise InputError(f"text {number + 1} is not Unicode text: half a surrogate pair at {error.start}") from None
+            raise TextError(number, f"is not Unicode text: half a surrogate pair at {error.start}") from None
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 

@@ -17,16 +17,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from refbert import files
 from refbert.errors import InputError
 
 
 def read(path: Path, ids: Sequence[str], dtype: str) -> Mapping[str, str]:
     """id -> reason, for the dtype; raises `InputError` for a file that is not as described above."""
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        data = tomllib.loads(files.read_text(path))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not TOML ({error})") from None
     entries = data.get("waiver")
     if not isinstance(entries, list) or set(data) != {"waiver"}:

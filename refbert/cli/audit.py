@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from refbert.cli.output import print_json, progress, require_directories, write_text
+from refbert.cli.output import print_json, progress, require_writable, write_text
 from refbert.cli.tables import Table, print_table, say
 from refbert.config import BertConfig
 from refbert.errors import InputError
@@ -63,7 +63,7 @@ def audit(
         for one in chosen:
             click.echo(f"{one.id:36} {one.expects + _mark(one):19} {one.says}")
         return 0
-    require_directories(html_file)
+    require_writable(html_file)
     if model is not None:
         if not Path(model).is_dir():
             raise InputError(f"{model}: no such directory")

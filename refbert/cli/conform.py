@@ -12,8 +12,9 @@ from typing import Any
 
 import click
 
-from refbert.cli.output import require_directories, write_text
+from refbert.cli.output import require_writable, write_text
 from refbert.cli.tables import NOTHING, Table, print_table, say
+from refbert.cli.terminal import console
 from refbert.errors import InputError, Unsupported
 
 PROFILES = ("quick", "default", "thorough")
@@ -76,7 +77,7 @@ def conform(
         for p in properties:
             click.echo(f"{p.id:55} {p.says}")
         return 0
-    require_directories(json_file, html_file)
+    require_writable(json_file, html_file)
     if waivers is not None:
         waiving.read(waivers, [p.id for p in matching(None, model)], dtype or "")  # errors before the work
     job = {
@@ -136,11 +137,10 @@ class _Progress:
 
     def __enter__(self) -> _Progress:
         if sys.stderr.isatty():
-            from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
             columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bar = Progress(*columns, console=console(stderr=True), transient=True)
             self._bar.start()
             self._task = self._bar.add_task("starting", total=self._total)
         return self

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from refbert.cli.output import print_json, require_directories, say_default_model, working, write_text
+from refbert.cli.output import print_json, require_writable, say_default_model, working, write_text
 from refbert.cli.tables import Table, print_table, say
 from refbert.errors import InputError
 from refbert.models import DEFAULT
@@ -66,7 +66,7 @@ def diff(
 
     Exit status: 0 within the bounds, 1 beyond them, 2 bad usage or something unavailable.
     """
-    require_directories(html_file)
+    require_writable(html_file)
     if backend == _TRANSFORMERS:
         raise InputError("--backend is a backend; transformers is for --against")
     if against == _TRANSFORMERS and against_device is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from refbert.cli.output import print_json, progress, write_text
+from refbert.cli.output import print_json, progress, require_writable, write_text
 from refbert.cli.tables import Table, print_table
 from refbert.errors import InputError
 from refbert.loading import load
@@ -59,6 +59,7 @@ def evaluate(file: str, model: str | None, task: str | None, as_json: bool, **op
 
     if model is None:
         raise InputError("no model: name a fine-tuned model's directory or hub name with --model (or REFBERT_MODEL)")
+    require_writable(options["predictions"])
     trained = _trained_with(Path(model))
     for name in _AS_TRAINED:
         source = click.get_current_context().get_parameter_source(name)

@@ -8,6 +8,7 @@ import sys
 import click
 
 from refbert.cli.output import print_json
+from refbert.cli.terminal import console
 from refbert.errors import InputError
 
 
@@ -56,10 +57,9 @@ def _show(text: str) -> None:
     if not sys.stdout.isatty():
         click.echo(text, nl=False)
         return
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False, soft_wrap=True)
+    out = console(highlight=False, soft_wrap=True)
     for line in text.rstrip("\n").split("\n"):
         heading = bool(line) and not line.startswith(" ")
-        console.print(Text(line, style="bold" if heading else ""))
+        out.print(Text(line, style="bold" if heading else ""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from refbert.cli.terminal import console
 from refbert.errors import InputError
 from refbert.plain import plain
 from refbert.writing import whole
@@ -29,17 +31,29 @@ def say_default_model(model: str) -> None:
     print(f"refbert: no --model named, so it is {model}, which comes with refbert", file=sys.stderr)
 
 
-def require_directories(*files: Path | None) -> None:
-    """Raise `InputError`, before any work is done, for a file whose directory is not there."""
+def require_writable(*files: Path | None) -> None:
+    """Raise `InputError`, before any work is done, for a file that could not be written after it."""
     for file in files:
-        if file is not None and not file.resolve().parent.is_dir():
-            raise InputError(f"{file}: the directory to write in does not exist")
+        if file is None:
+            continue
+        try:
+            target = file.resolve()
+            if not target.parent.is_dir():
+                raise InputError(f"{file}: the directory to write in does not exist")
+            if target.is_char_device():  # such as /dev/null
+                continue
+            if target.exists() and not target.is_file():
+                raise InputError(f"{file}: not a regular file; name another to write")
+        except (OSError, RuntimeError, ValueError) as error:  # links in a circle are a RuntimeError, NUL a ValueError
+            raise InputError(f"{file}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
+        if not os.access(target.parent, os.W_OK):
+            raise InputError(f"{file}: the directory to write in is not yours to write in")
 
 
 def write_text(path: Path, text: str) -> None:
     """A whole file or none; raises `InputError` where that cannot be."""
     with _whole(path) as file:
-        file.write(text.encode("utf-8"))
+        file.write(text.encode("utf-8", "backslashreplace"))  # half a surrogate pair
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
@@ -50,6 +64,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _whole(path: Path) -> Iterator[IO[bytes]]:
+    require_writable(path)
     try:
         with whole(path) as part, part.open("wb") as file:
             yield file
@@ -71,11 +86,10 @@ def working() -> Iterator[Callable[[str, str], object]]:
 
         yield tell
         return
-    from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
 
         def show(what: str, far: str = "") -> None:
@@ -85,15 +99,17 @@ def working() -> Iterator[Callable[[str, str], object]]:
 
 
 @contextlib.contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], object] | None]:
-    """A function that advances a bar on stderr; None where there is no terminal to show one, or too little to do."""
-    if total < _LONG or not sys.stderr.isatty():
+def progress(what: str, total: int | None) -> Iterator[Callable[[int], object] | None]:
+    """A function that advances a bar on stderr; None where there is no terminal to show one, or too little to do.
+
+    ``total`` is None for a stream: what comes of it goes to stdout meanwhile, and a bar would be in its way there.
+    """
+    if not sys.stderr.isatty() or (sys.stdout.isatty() if total is None else total < _LONG):
         yield None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.advance(task, done)

@@ -6,6 +6,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from refbert.cli.terminal import console
+
 if TYPE_CHECKING:
     from refbert.training.metrics import Update
 
@@ -25,11 +27,10 @@ class TrainingProgress:
         self._shown = 0.0
         self._bar: Any = None
         if sys.stderr.isatty():
-            from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
             columns = (TextColumn("step"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[facts]}"))
-            self._bar = Progress(*columns, console=Console(stderr=True))
+            self._bar = Progress(*columns, console=console(stderr=True))
             self._bar.start()
             self._task = self._bar.add_task("step", total=steps, completed=done, facts="")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
+from collections.abc import Iterable, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,17 @@ import click
 import numpy as np
 from click.core import ParameterSource
 
-from refbert.cli.answers import answers_of, print_answers
-from refbert.cli.output import print_json, progress, say_default_model, write_arrays
-from refbert.cli.tables import Table, print_table
-from refbert.embedder import POOLINGS, Normalize
+from refbert.cli.answers import answers_of
+from refbert.cli.output import progress, require_writable, say_default_model, write_arrays
+from refbert.cli.results import Printer
+from refbert.cli.texts import Outcome, from_arguments, from_stdin, outcomes
+from refbert.embedder import POOLINGS
 from refbert.errors import InputError, RefbertWarning
 from refbert.loading import load
 from refbert.model import Model, Text
 from refbert.models import DEFAULT
 from refbert.profiles import PROFILES
-from refbert.tasks import TASKS, Embedded, Filled, default_task, embed, fill_mask
-
-# More texts than this make a similarity table that nobody reads.
-_COMPARABLE = 12
+from refbert.tasks import TASKS, default_task, embed, fill_mask, has_mask
 
 
 @click.command()
@@ -77,8 +76,10 @@ def run(
     batch_size: int,
     save: Path | None,
     as_json: bool,
-) -> None:
+) -> int:
     """Run a BERT on TEXTs, or on the lines of stdin.
+
+    A text that cannot be read or is refused leaves the others alone; the exit status is 2 then.
 
     \b
     refbert run "A cat is a kind of [MASK]."
@@ -87,57 +88,52 @@ def run(
     refbert run --model DIR --pair "a question" "a passage"
     refbert run --model DIR --task next-sentence --pair "a sentence" "another"
     """
-    items = _read_texts(texts, pair)
+    given = from_arguments(texts, pair) if texts else from_stdin(pair)
+    # What the default task is chosen by: all texts, or of stdin, which may have no end, a batch.
+    first = list(given if texts or save is not None else islice(given, batch_size))
     if click.get_current_context().get_parameter_source("model") is ParameterSource.DEFAULT:
         say_default_model(model)
-    if save is not None:
-        save = _writable(save)
+    require_writable(save)
     loaded = load(model, backend=backend, dtype=dtype, device=device, profile=profile)
-    chosen = task or default_task(loaded, items)
+    known = [item.text for item in first if item.text is not None]
+    chosen = task or default_task(loaded, known)
+    if chosen == "fill-mask" and texts and not has_mask(loaded, known):
+        raise InputError(_no_mask(loaded))
     limits: dict[str, Any] = {"batch_size": batch_size, "truncate": truncate, "max_length": max_length}
-    with progress(chosen, len(items)) as advance:
-        if chosen == "fill-mask":
-            filled = fill_mask(loaded, items, top_k=top_k, progress=advance, **limits)
-        elif chosen == "embed":
-            limits |= {"truncate": truncate or None, "prompt": prompt}
-            embedded = embed(loaded, items, pooling=pooling, normalize=normalize, progress=advance, **limits)
-        else:
-            answers = answers_of(loaded, chosen, items, top_k=top_k, progress=advance, **limits)
-    if save is not None:
-        write_arrays(save, _arrays(loaded, items, **limits))
-    if chosen == "fill-mask":
-        _print_filled(filled, as_json)
-    elif chosen != "embed":
-        print_answers(answers, as_json, top_k=top_k, null_threshold=null_threshold)
-    else:
-        _print_embedded(embedded, as_json)
+    printer = Printer(as_json, top_k=top_k, null_threshold=null_threshold)
+    with progress(chosen, len(first) if texts else None) as advance:
+
+        def predict(some: list[Text]) -> Sequence[Any]:
+            how = limits | {"progress": advance}
+            if chosen == "fill-mask":
+                return fill_mask(loaded, some, top_k=top_k, need_mask=False, **how)
+            if chosen == "embed":
+                how |= {"truncate": truncate or None, "prompt": prompt}
+                return embed(loaded, some, pooling=pooling, normalize=normalize, **how)
+            return answers_of(loaded, chosen, some, top_k=top_k, **how)
+
+        every = outcomes(chain(first, given), predict, batch_size)
+        if save is not None:  # one file of them all: nothing is written or shown unless they all are good
+            every = iter([_all_good(every)])
+            write_arrays(save, _arrays(loaded, known, **limits))
+        for batch in every:
+            printer.add(batch)
+    printer.close()
+    if chosen == "fill-mask" and printer.shown and not printer.masks:
+        raise InputError(_no_mask(loaded))
+    return 2 if printer.refused else 0
 
 
-def _read_texts(texts: tuple[str, ...], pair: bool) -> list[Text]:
-    """The arguments, or stdin's lines; two by two with ``pair``."""
-    if texts:
-        if not pair:
-            return list(texts)
-        if len(texts) % 2:
-            raise InputError(f"--pair takes texts two by two, got {len(texts)}")
-        return list(zip(texts[::2], texts[1::2], strict=True))
-    if sys.stdin is None or sys.stdin.isatty():
-        raise InputError("no text: pass TEXT arguments, or lines on stdin")
-    try:
-        lines = sys.stdin.buffer.read().decode("utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"stdin is not UTF-8 (byte {error.start})") from None
-    if not lines:
-        raise InputError("no text: stdin is empty; pass TEXT arguments, or lines on stdin")
-    if not pair:
-        return list(lines)
-    pairs: list[Text] = []
-    for number, line in enumerate(lines, start=1):
-        parts = line.split("\t")
-        if len(parts) != 2:
-            raise InputError(f"line {number} of stdin: --pair needs two texts separated by one tab")
-        pairs.append((parts[0], parts[1]))
-    return pairs
+def _no_mask(model: Model) -> str:
+    return f"no text has a {model.tokenizer.mask_token} to fill"
+
+
+def _all_good(every: Iterable[list[Outcome]]) -> list[Outcome]:
+    kept = [one for batch in every for one in batch]
+    for one in kept:
+        if one.wrong:
+            raise InputError(f"{one.given.where} {one.wrong}")
+    return kept
 
 
 def _arrays(model: Model, texts: list[Text], *, batch_size: int, **how: Any) -> dict[str, Any]:
@@ -165,69 +161,3 @@ def _arrays(model: Model, texts: list[Text], *, batch_size: int, **how: Any) -> 
         "token_type_ids": batch.token_type_ids,
         "attention_mask": batch.attention_mask,
     } | {name: np.concatenate(arrays) for name, arrays in parts.items()}
-
-
-def _writable(path: Path) -> Path:
-    """Where to save, links followed; raises `InputError` before any work is done for a place that cannot be."""
-    target = path.resolve()
-    if not target.parent.is_dir():
-        raise InputError(f"{path}: the directory to save in does not exist")
-    if target.exists() and not target.is_file():
-        raise InputError(f"{path}: not a regular file; name another to save in")
-    return target
-
-
-def _shown(text: Text) -> str:
-    return text if isinstance(text, str) else "  |  ".join(text)
-
-
-def _print_filled(results: list[Filled], as_json: bool) -> None:
-    if as_json:
-        for result in results:
-            print_json(
-                {
-                    "text": result.text,
-                    "tokens": result.tokens,
-                    "masks": [
-                        {"position": mask.position, "predictions": [vars(p) for p in mask.predictions]}
-                        for mask in result.masks
-                    ],
-                }
-            )
-        return
-    for result in results:
-        table = Table(_shown(result.text))
-        table.add_column("position", "figure")
-        table.add_column("token")
-        table.add_column("probability", "figure")
-        for mask in result.masks:
-            for rank, prediction in enumerate(mask.predictions):
-                table.add_row(str(mask.position) if rank == 0 else "", prediction.token, f"{prediction.score:.4f}")
-        if not result.masks:
-            table.add_row("", "(no mask)", "")
-        print_table(table)
-
-
-def _print_embedded(results: list[Embedded], as_json: bool) -> None:
-    if as_json:
-        for result in results:
-            print_json({"text": result.text, "tokens": result.tokens, "embedding": result.embedding})
-        return
-    table = Table()
-    table.add_column("#", "figure")
-    table.add_column("text")
-    table.add_column("tokens", "figure")
-    table.add_column(f"embedding (of {len(results[0].embedding)})", "id")
-    for number, result in enumerate(results, start=1):
-        head = "  ".join(f"{x:+.4f}" for x in result.embedding[:4])
-        table.add_row(str(number), _shown(result.text), str(len(result.tokens)), f"{head}  …")
-    print_table(table)
-    if 1 < len(results) <= _COMPARABLE:
-        vectors = Normalize()(np.stack([result.embedding for result in results]))
-        similarity = Table("cosine similarity")
-        similarity.add_column("", "figure")
-        for number in range(1, len(results) + 1):
-            similarity.add_column(str(number), "figure")
-        for number, row in enumerate(vectors @ vectors.T, start=1):
-            similarity.add_row(str(number), *(f"{x:.3f}" for x in row))
-        print_table(similarity)

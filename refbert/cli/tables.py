@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from refbert.cli.terminal import console, visible
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
@@ -50,13 +52,13 @@ class Table:
 
     def add_column(self, heading: str, kind: Kind = "text") -> None:
         """One more column."""
-        self.columns.append(Column(heading, kind))
+        self.columns.append(Column(visible(heading), kind))
 
     def add_row(self, *cells: Cell, style: str = "") -> None:
         """One more row, with a cell for every column."""
         if len(cells) != len(self.columns):
             raise ValueError(f"{len(cells)} cells for {len(self.columns)} columns")
-        self.rows.append((cells, style))
+        self.rows.append((tuple(visible(cell) if isinstance(cell, str) else cell for cell in cells), style))
 
     def cells(self, j: int) -> list[str]:
         """The texts of a column."""
@@ -77,20 +79,19 @@ def print_table(table: Table) -> None:
 
     Cells, titles and headings are shown as they are: what stands in brackets is no markup, and :cat: no picture.
     """
-    from rich.console import Console
     from rich.text import Text
 
     room = columns()
     widths = fitted(table, room)
     wide = room or max(_PIPE, _total(widths or {}), _width(table.title or ""))
-    console = Console(width=wide, highlight=False, markup=False, emoji=False)
+    out = console(width=wide, highlight=False, markup=False, emoji=False)
     if table.title:
-        console.print(Text(table.title, "bold" if table.bold else "italic", overflow="fold"))
+        out.print(Text(visible(table.title), "bold" if table.bold else "italic", overflow="fold"))
     if widths is None:
-        _print_records(table, console)
+        _print_records(table, out)
     else:
-        _print_columns(table, widths, console)
-    console.print()
+        _print_columns(table, widths, out)
+    out.print()
 
 
 def say(line: str) -> None:

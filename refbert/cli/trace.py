@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from refbert.cli.output import (
     print_json,
-    require_directories,
+    require_writable,
     say_default_model,
     write_arrays,
     write_text,
@@ -82,7 +82,7 @@ def trace(
         )  # fmt: skip
     if labels and not backward:
         raise InputError("--label is for the loss: add --backward")
-    require_directories(html_file, save)
+    require_writable(html_file, save)
     if click.get_current_context().get_parameter_source("model") is ParameterSource.DEFAULT:
         say_default_model(model)
     from refbert.tracing import trace as traced

@@ -17,7 +17,7 @@ import numpy as np
 
 from refbert.backend import Host
 from refbert.batching import Batch
-from refbert.errors import InputError, RefbertWarning
+from refbert.errors import InputError, RefbertWarning, TextError
 from refbert.ops.cross_entropy import IGNORE
 from refbert.tokenization import Encoding, Tokenizer
 from refbert.tokenizer_file import library_call
@@ -156,12 +156,12 @@ def windows(
         context = passages[passage]
         for what, e in (("question", question), ("passage", context)):
             if not e.ids:
-                raise InputError(f"{what} {number + 1} is empty")
+                raise TextError(number, "is empty" if what == "question" else "has an empty passage", "question")
         asked = min(len(question.ids), MAX_QUESTION)
         long += asked < len(question.ids)
         room = max_length - asked - 3
         if room < 1:
-            raise InputError(f"{max_length} tokens have no room for a passage behind question {number + 1} ({asked})")
+            raise TextError(number, f"({asked} tokens) leaves no room for a passage in {max_length}", "question")
         spans = _spans(len(context.ids), room, doc_stride)
         central = _most_central(len(context.ids), spans)
         for index, (start, stop) in enumerate(spans):

@@ -256,7 +256,7 @@ def _given_tokenizer(settings: Settings) -> Tokenizer:
     from refbert import checkpoint
     from refbert.tokenization import Tokenizer
 
-    where = settings.tokenizer or settings.start_from
+    where = settings.start_from if settings.tokenizer is None else settings.tokenizer
     assert where is not None
     return Tokenizer.from_directory(checkpoint.resolve(where), profile=get_profile(settings.profile))
 

@@ -250,7 +250,7 @@ class TestBadInput:
         fails(refbert_cli("run", "--model", small, "--pair", "a"), "two by two")
 
     def test_a_line_without_a_tab_for_pairs(self, small):
-        fails(refbert_cli("run", "--model", small, "--pair", stdin="a\tb\nc\n"), "line 2")
+        fails(refbert_cli("run", "--model", small, "--pair", stdin="c\n"), "line 1 of stdin")
 
     def test_an_unknown_option(self):
         fails(refbert_cli("run", "--modle", "x", "a"), "--modle", "--help")
@@ -275,4 +275,112 @@ def test_closing_the_pipe_early_is_no_error(small):
     command = f'"{sys.executable}" -m refbert run --model "{small}" --json $(yes cat | head -n 3000) | head -n 1'
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == 0
-    assert "Traceback" not in done.stderr
+    assert done.stderr == ""
+
+
+class TestStreams:
+    """One text never takes the others with it, and none waits for the last."""
+
+    LINES = "the cat\n\na cat sat\n\xa0\n" + "cat " * 100 + "\na [MASK] sat\n"
+
+    @pytest.mark.parametrize("batch_size", [1, 2, 32])
+    @pytest.mark.parametrize("task", ["embed", "fill-mask"])
+    def test_an_error_in_one_line_does_not_lose_the_others(self, small, task, batch_size):
+        command = ("run", "--model", small, "--task", task, "--json", "--batch-size", batch_size)
+        done = refbert_cli(*command, stdin=self.LINES)
+        assert done.returncode == 2
+        out = [json.loads(line) for line in done.stdout.splitlines()]
+        assert [one["text"] for one in out] == self.LINES.split("\n")[:-1]
+        assert [one.get("error", "")[:8] for one in out] == ["", "is empty", "", "is empty", "has 102 ", ""]
+        said = done.stderr.splitlines()
+        assert [line.split(" of stdin ")[0] for line in said] == [f"refbert: line {n}" for n in (2, 4, 5)]
+        good = [line for line, one in zip(done.stdout.splitlines(), out, strict=True) if "error" not in one]
+        texts = [one["text"] for one in out if "error" not in one]
+        alone = refbert_cli(*command, *texts)
+        assert [set(json.loads(line)) for line in good] == [set(json.loads(line)) for line in alone.stdout.splitlines()]
+
+    def test_arguments_too(self, small):
+        done = refbert_cli("run", "--model", small, "--json", "", "a cat")
+        assert done.returncode == 2
+        assert ["error" in json.loads(line) for line in done.stdout.splitlines()] == [True, False]
+        assert done.stderr == "refbert: text 1 is empty\n"
+
+    def test_a_table_shows_the_others(self, small):
+        done = refbert_cli("run", "--model", small, "--task", "embed", stdin="a cat\n\nthe cat\n")
+        assert done.returncode == 2
+        assert "a cat" in done.stdout
+        assert "the cat" in done.stdout
+        assert done.stderr == "refbert: line 2 of stdin is empty\n"
+
+    def test_lines_that_are_no_text(self, small):
+        lines = b"\xef\xbb\xbfa cat\r\ncaf\xe9\n" + b"x" * (1 << 22) + b"xx\nthe cat"
+        done = subprocess.run(
+            [sys.executable, "-m", "refbert", "run", "--model", str(small), "--json"], input=lines, capture_output=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 2
+        out = [json.loads(line) for line in done.stdout.splitlines()]
+        assert [one["text"] for one in out] == ["a cat", None, None, "the cat"]
+        assert [one.get("error", "") for one in out][1:3] == ["is not UTF-8 (byte 3)", "is longer than 4,194,304 bytes"]
+
+    @pytest.mark.parametrize("inside", ["\u2028", "\u2029", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\r"])
+    def test_lines_end_at_line_feeds_alone(self, small, inside):
+        text = f"a cat{inside}sat"
+        done = refbert_cli("run", "--model", small, "--json", stdin=f"{text}\nthe cat\n")
+        assert [json.loads(line)["text"] for line in done.stdout.split("\n")[:-1]] == [text, "the cat"]
+
+    def test_each_batch_is_shown_when_it_is_done(self, small):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "refbert", "run", "--model", str(small), "--json", "--batch-size", "2"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        for text in (b"a cat\n", b"the cat\n"):
+            process.stdin.write(text)
+        process.stdin.flush()  # and not closed: more may come
+        assert [json.loads(process.stdout.readline())["text"] for _ in range(2)] == ["a cat", "the cat"]
+        process.stdin.write(b"cat sat\n")
+        process.stdin.close()
+        assert json.loads(process.stdout.readline())["text"] == "cat sat"
+        assert process.wait() == 0
+        process.stdout.close()
+
+    def test_memory_does_not_grow_with_the_texts(self, small, tmp_path):
+        command = "import sys, resource; from refbert.cli import main\ntry: main(sys.argv[1:])\n" \
+                  "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"  # fmt: skip
+        peaks = []
+        for count in (200, 20_000):
+            with open(tmp_path / "x", "w", encoding="utf-8") as file:
+                file.writelines(f"the cat sat {'on the mat ' * (i % 3)}\n" for i in range(count))
+            with open(tmp_path / "x", "rb") as file:
+                done = subprocess.run(
+                    [sys.executable, "-c", command, "run", "--model", str(small), "--task", "fill-mask", "--json"],
+                    stdin=file, capture_output=True, check=False,
+                )  # fmt: skip
+            assert done.stdout.count(b"\n") == count
+            peaks.append(int(done.stderr.split()[-1]))
+        # Every object that was held would be a kilobyte: twenty megabytes, and the texts as much again.
+        assert peaks[1] - peaks[0] < 8_000
+
+    def test_a_warning_names_the_line_and_is_said_once(self, small):
+        lines = "a cat\n" * 3 + "日本\n" * 5
+        done = refbert_cli("run", "--model", small, "--json", "--batch-size", 2, stdin=lines)
+        assert done.returncode == 0
+        first, again = done.stderr.splitlines()
+        assert "(first: line 4 of stdin)" in first
+        assert "so it was in 2 more batches" in again
+
+    def test_no_mask_in_a_stream(self, small):
+        done = refbert_cli("run", "--model", small, "--task", "fill-mask", "--json", stdin="a cat\n" * 3)
+        assert done.returncode == 2
+        assert done.stdout.count("\n") == 3
+        assert "no text has a [MASK]" in done.stderr
+
+    def test_many_refused_texts_are_counted(self, small):
+        done = refbert_cli("run", "--model", small, "--json", stdin="\n" * 25)
+        assert len(done.stderr.splitlines()) == 11
+        assert done.stderr.endswith("refbert: 25 texts in all were refused\n")
+
+    def test_all_or_nothing_where_arrays_are_saved(self, small, tmp_path):
+        done = refbert_cli("run", "--model", small, "--save", tmp_path / "x.npz", stdin="a cat\n" * 40 + "\n")
+        fails(done, "line 41 of stdin is empty")
+        assert not (tmp_path / "x.npz").exists()

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from refbert import files
 from refbert.errors import InputError
 from refbert_conformance.report import FORMAT
 from refbert_conformance.scoreboard.runs import STATES, counts_of, state_of
@@ -16,9 +17,7 @@ from refbert_conformance.shapes import BACKEND, RESULT, Wrong, check, check_fail
 def read(path: Path) -> dict[str, Any]:
     """A report of ``refbert conform --json``; raises `InputError` for a file that is missing or anything else."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        data = json.loads(files.read_text(path))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error}); {_AGAIN}") from None
     if not isinstance(data, dict) or not str(data.get("format")).startswith(_FAMILY):
