@@ -20,6 +20,9 @@ from refbert.data.features import Window, by_length, windows
 from refbert.errors import InputError
 from refbert.model import Model
 
+# Of Google's run_squad.py: answers that are kept, tokens of the longest, from window to window, and of a window.
+N_BEST, MAX_ANSWER, DOC_STRIDE, WINDOW = 20, 30, 128, 384
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -50,9 +53,9 @@ def answer(
     model: Model,
     pairs: Sequence[Any],
     *,
-    n_best: int = 20,
-    max_answer: int = 30,
-    doc_stride: int = 128,
+    n_best: int = N_BEST,
+    max_answer: int = MAX_ANSWER,
+    doc_stride: int = DOC_STRIDE,
     batch_size: int = 32,
     max_length: int | None = None,
     progress: Callable[[int], object] | None = None,
@@ -89,7 +92,7 @@ def answer(
 def window_length(positions: int, asked: int | None) -> int:
     """Tokens of a window: what was asked, or the usual 384; raises `InputError` beyond the model's positions."""
     if asked is None:
-        return min(384, positions)
+        return min(WINDOW, positions)
     if not 0 < asked <= positions:
         raise InputError(f"max_length must be between 1 and the model's {positions} positions, not {asked}")
     return asked

@@ -42,7 +42,7 @@ NAVIGATION: dict[str, tuple[str, ...]] = {
         "debugging-a-backend.md", "performance.md", "seeded-bugs.md",
     ),
     "Operations": ("ops/*",),
-    "About": ("audit.md", "architecture.md", "changelog.md"),
+    "About": ("audit.md", "audit-mutations.md", "architecture.md", "changelog.md"),
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ sources    the documents, as what each is counted, and where it is read
 registry   claims, found in refbert/audit/claims: one small function each
 running    all of it run, with what it came to
 shared     small models, corpora and counters that several claims use, made once a run
+printed    the papers' tables, and formulas that BERT does not use, copied out
 pages      the same as one HTML page          documentation   the table of docs/audit.md
 
 A claim is a function in a file of `refbert.audit.claims`, registered by the decorator; nothing else has to know of it:

@@ -10,8 +10,9 @@ import functools
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,8 @@ from refbert.randomness import Dropout
 from refbert.reference import ReferenceBackend
 from refbert.tokenization import Tokenizer
 from refbert.training.finetuning_settings import PAPER_GRID, Settings
+from refbert.training.optimizer import Optimizer
+from refbert.training.pretraining_settings import Settings as PretrainingSettings
 
 Host = npt.NDArray[Any]
 P = ParamSpec("P")
@@ -55,11 +58,23 @@ def clear() -> None:
 
 SIZES = BertConfig(
     vocab_size=67, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=56,
-    max_position_embeddings=48, num_labels=5, layer_norm_eps=1e-12,
+    max_position_embeddings=48, num_labels=5,
 )  # fmt: skip
 BERT = "bert-base-uncased"
 LARGE = "bert-large-uncased"
 PRETRAINING = ("masked_lm", "next_sentence")
+# A pretraining run of the paper's length, all else as it is when nothing is said; its examples and its optimizer.
+RUN = PretrainingSettings(files=("corpus.txt",), steps=1_000_000)
+
+
+def examples_of_a_run(**changes: Any) -> Pretraining:
+    """What decides a run's examples."""
+    return replace(RUN.data(), **changes)
+
+
+def optimizer_of_a_run(**changes: Any) -> Optimizer:
+    """A run's optimizer before the first update."""
+    return replace(RUN.new_optimizer(), m={}, v={}, **changes)
 
 
 def model(
@@ -259,7 +274,7 @@ def corpus() -> Store:
 @shared
 def pretraining_rows(masking: str = "budget", S: int = 128, batches: int = 30) -> dict[str, Host]:
     """Batches of the corpus as pretraining sees them, one under the other: ids, labels, lengths, special, next."""
-    settings = Pretraining(masking="budget" if masking == "budget" else "independent")
+    settings = examples_of_a_run(masking=masking)
     source = PretrainingSource(corpus(), tokenizer(), seed=1, phases=(Phase(batches, S, 64),), settings=settings)
     made = [source.next(step) for step in range(batches)]
     ids = np.concatenate([b.input_ids for b, _ in made])
@@ -275,36 +290,46 @@ def pretraining_rows(masking: str = "budget", S: int = 128, batches: int = 30) -
 
 
 class Coins(Draws):
-    """Draws that record their uniform numbers: of a document, the first decides about a short sequence."""
+    """Draws that record how often a uniform number was asked for, and whether the next was a shorter length."""
 
     def __init__(self, *key: object) -> None:
         super().__init__(*key)
-        self.tossed: list[float] = []
+        self.tossed = 0
+        self.shorter = False
         self._rest = generator("rest", *key)
 
     def uniform(self) -> float:
         """As `Draws.uniform`."""
-        self.tossed.append(super().uniform())
-        return self.tossed[-1]
+        self.tossed += 1
+        return super().uniform()
 
     def between(self, low: int, high: int) -> int:
-        """As `Draws.between`, not recorded."""
+        """As `Draws.between`, not recorded; one asked for before a second coin is a target length."""
+        self.shorter |= self.tossed == 1 and low == 2
         return int(self._rest.integers(low, high + 1))
 
 
+class Packed(NamedTuple):
+    """Examples of documents. shorter: of each document, whether it was packed into a shorter length. coins: tossed."""
+
+    examples: list[Example]
+    shorter: list[bool]
+    coins: int
+
+
 @shared
-def pairs(S: int = 128, rounds: int = 3) -> tuple[list[Example], list[float], list[float]]:
-    """Of all documents of the corpus: the examples, each document's first draw, and the coins tossed after it."""
+def pairs(S: int = 128, rounds: int = 3) -> Packed:
+    """All documents of the corpus, packed as a run packs them; a chunk of two sentences or more tosses a coin."""
     found: list[Example] = []
-    first: list[float] = []
-    coins: list[float] = []
+    shorter: list[bool] = []
+    coins = 0
     for number in range(rounds):
         for document in range(corpus().documents):
             draws = Coins("pairs", number, document)
-            found += examples(corpus(), document, S, Pretraining(), draws)
-            first.append(draws.tossed[0])
-            coins += draws.tossed[1:]
-    return found, first, coins
+            found += examples(corpus(), document, S, examples_of_a_run(), draws)
+            shorter.append(draws.shorter)
+            coins += draws.tossed - 1  # the first is about the length
+    return Packed(found, shorter, coins)
 
 
 def spread(share: float, n: int) -> float:

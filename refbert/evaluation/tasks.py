@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from refbert.answering import answer
+from refbert.answering import DOC_STRIDE, MAX_ANSWER, N_BEST, answer
 from refbert.classifying import choose, classify, label_names, regress
 from refbert.data.labelled import Labelled, check_labels
 from refbert.errors import InputError
@@ -27,9 +27,9 @@ class Limits:
 
     max_length: int | None = None
     batch_size: int = 32
-    doc_stride: int = 128
-    n_best: int = 20
-    max_answer: int = 30
+    doc_stride: int = DOC_STRIDE
+    n_best: int = N_BEST
+    max_answer: int = MAX_ANSWER
     null_threshold: float | None = None
 
 

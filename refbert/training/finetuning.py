@@ -52,11 +52,9 @@ from refbert.training.finetuning_settings import FREE, Plan, Settings
 from refbert.training.hearing import in_a_thread
 from refbert.training.loop import NotFinite, Saving, train
 from refbert.training.metrics import Metrics, Update
-from refbert.training.optimizer import Optimizer
 from refbert.training.page import write_page
 from refbert.training.precision import MixedPrecision
 from refbert.training.run import RunDirectory, agreed, check_same, digest_of, versions
-from refbert.training.schedule import learning_rate
 from refbert.training.task_model import begin, features
 from refbert.writing import whole, write_whole
 
@@ -216,10 +214,7 @@ class _Run:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RefbertWarning)  # said of the first run
                 model = begin(settings, self.labels, seed=plan.seed)
-        optimizer = Optimizer(
-            rule=settings.optimizer or ("adamw" if model.profile.bias_correction else "bert_adam"),
-            weight_decay=settings.weight_decay, max_norm=settings.max_norm, clip_epsilon=model.profile.clip_epsilon,
-        )  # fmt: skip
+        optimizer = settings.new_optimizer(model.profile)
         per_epoch = self.source.updates
         steps = per_epoch * plan.epochs
         narrow = settings.mixed_precision
@@ -301,10 +296,7 @@ class _Run:
         return self.place.checkpoints / f"step-{_best_epoch(told, self.metric)['updates']:08d}"
 
     def _rate(self, steps: int, model: Model) -> Callable[[int], float]:
-        warmup = int(steps * self.settings.warmup_share)
-        return lambda step: learning_rate(
-            step, peak=self.plan.learning_rate, warmup=warmup, total=steps, from_zero=model.profile.schedule_from_zero
-        )
+        return lambda step: self.settings.rate(step, self.plan, steps=steps, profile=model.profile)
 
     def _score(self, model: Model, *, warn: bool) -> dict[str, float | None]:
         if self.dev is None:

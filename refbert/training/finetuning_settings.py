@@ -12,11 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from refbert.answering import DOC_STRIDE
 from refbert.data.labelled import TASKS
 from refbert.data.tables import Columns
 from refbert.errors import InputError, RefbertWarning
 from refbert.evaluation.tasks import Limits
+from refbert.profiles import Profile
+from refbert.training.optimizer import Optimizer
 from refbert.training.run import RunDirectory, agreed
+from refbert.training.schedule import learning_rate
 from refbert.training.typed import check_types
 
 RULES = ("bert_adam", "adamw", "lamb")
@@ -76,7 +80,7 @@ class Settings:
     max_norm: float = 1.0
     dropout: float | None = None
     max_length: int | None = None
-    doc_stride: int = 128
+    doc_stride: int = DOC_STRIDE
     seed: int = 0
     profile: str | None = None
     backend: str = "numpy"
@@ -129,6 +133,20 @@ class Settings:
         """The runs, in order."""
         grid = itertools.product(self.learning_rates, self.batch_sizes, self.epochs, range(self.restarts))
         return [Plan(rate, batch, epochs, self.seed + restart) for rate, batch, epochs, restart in grid]
+
+    def rate(self, step: int, plan: Plan, *, steps: int, profile: Profile) -> float:
+        """The learning rate of an update (from 0) of a run of that many."""
+        warmup = int(steps * self.warmup_share)
+        return learning_rate(
+            step, peak=plan.learning_rate, warmup=warmup, total=steps, from_zero=profile.schedule_from_zero
+        )
+
+    def new_optimizer(self, profile: Profile) -> Optimizer:
+        """The optimizer before the first update."""
+        rule = self.optimizer or ("adamw" if profile.bias_correction else "bert_adam")
+        return Optimizer(
+            rule=rule, weight_decay=self.weight_decay, max_norm=self.max_norm, clip_epsilon=profile.clip_epsilon
+        )
 
     def limits(self) -> Limits:
         """How texts are read when the development set is scored."""

@@ -28,7 +28,6 @@ from refbert.training.distributed import ALONE, Processes
 from refbert.training.hearing import in_a_thread
 from refbert.training.loop import Saving, train
 from refbert.training.metrics import Metrics, Update
-from refbert.training.optimizer import Optimizer
 from refbert.training.page import write_page
 from refbert.training.precision import MixedPrecision
 from refbert.training.pretraining_settings import FREE, Settings
@@ -97,10 +96,7 @@ def pretrain(
         store = stack.enter_context(_store(run.data))
         source = _source(store, tokenizer, settings)
         model = _model(settings, tokenizer, device or settings.device)
-        optimizer = Optimizer(
-            rule=settings.rule, weight_decay=settings.weight_decay, max_norm=settings.max_norm,
-            clip_epsilon=get_profile(settings.profile).clip_epsilon,
-        )  # fmt: skip
+        optimizer = settings.new_optimizer()
         facts = {"config": model.config.to_dict(), "tokenized data": source.fingerprint}
         decides = {name: value for name, value in settings.to_json().items() if name not in FREE} | facts
         narrow = settings.mixed_precision
@@ -274,18 +270,9 @@ def _store(directory: Path) -> Store:
 
 
 def _source(store: Store, tokenizer: Tokenizer, settings: Settings) -> PretrainingSource:
-    from refbert.data import Pretraining, PretrainingSource
+    from refbert.data import PretrainingSource
 
-    examples: Any = settings.examples
-    chosen = Pretraining(
-        profile=examples,
-        rate=settings.mask_rate,
-        whole_word=settings.whole_word,
-        next_sentence=settings.next_sentence,
-        short_sequence_probability=settings.short_sequence_probability,
-        dupe_factor=settings.dupe_factor,
-    )
-    return PretrainingSource(store, tokenizer, seed=settings.seed, phases=settings.phases(), settings=chosen)
+    return PretrainingSource(store, tokenizer, seed=settings.seed, phases=settings.phases(), settings=settings.data())
 
 
 def _config(settings: Settings, vocab_size: int | None) -> BertConfig:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from refbert.errors import InputError, RefbertWarning
 from refbert.profiles import get_profile
+from refbert.training.optimizer import Optimizer
 from refbert.training.run import RunDirectory, agreed
 from refbert.training.schedule import learning_rate
 from refbert.training.typed import check_types
 
 if TYPE_CHECKING:
-    from refbert.data import Phase
+    from refbert.data import Phase, Pretraining
 
 RULES = ("bert_adam", "adamw", "lamb")
 
@@ -116,6 +117,25 @@ class Settings:
 
         short, long = (Phase(1, length, self.batch_size) for length in (self.short_length, self.long_length))
         return paper_phases(self.steps, short=short, long=long)
+
+    def data(self) -> Pretraining:
+        """What decides the examples."""
+        from refbert.data import Pretraining
+
+        profile: Any = self.examples
+        return Pretraining(
+            profile=profile,
+            rate=self.mask_rate,
+            whole_word=self.whole_word,
+            next_sentence=self.next_sentence,
+            short_sequence_probability=self.short_sequence_probability,
+            dupe_factor=self.dupe_factor,
+        )
+
+    def new_optimizer(self) -> Optimizer:
+        """The optimizer before the first update."""
+        epsilon = get_profile(self.profile).clip_epsilon
+        return Optimizer(rule=self.rule, weight_decay=self.weight_decay, max_norm=self.max_norm, clip_epsilon=epsilon)
 
     def to_json(self) -> dict[str, Any]:
         """As run.json holds them."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from refbert import ops
 from refbert.audit.findings import Finding, Value, agrees, deviates, needs, wrong
+from refbert.audit.printed import article_positions, sinusoids
 from refbert.audit.registry import claim
 from refbert.audit.shared import (
     BERT,
@@ -113,18 +114,20 @@ def attention_multi_head() -> Finding:
     says="Q = W_Q·X, and then QKᵀ.",
 )  # fmt: skip
 def attention_order() -> Finding:
-    """For X [n, d], tokens in rows, the product W X does not exist; X W does, and QKᵀ then is [n, n]."""
+    """Five words of eight features: W X wants a word in a column, and QKᵀ is then [8, 8], one row a feature.
+
+    refbert's attention has a row for each word; its scores are those of Q = X W.
+    """
     rng = np.random.default_rng(0)
-    X, W = rng.standard_normal((5, 8)), rng.standard_normal((8, 8))
-    try:
-        W @ X
-        exists = True
-    except ValueError:
-        exists = False
-    q = X @ W
+    X, W_Q, W_K = rng.standard_normal((5, 8)), *rng.standard_normal((2, 8, 8))
+    q, k = (ops.linear(X[None], W.T, np.zeros(8))[0] for W in (W_Q, W_K))
+    p, _ = ops.attention_probabilities(q, k, mask=np.ones((1, 5)), heads=1, mask_value=-math.inf)
+    by_hand = np.exp(X @ W_Q @ (X @ W_K).T / math.sqrt(8))
+    by_hand /= by_hand.sum(-1, keepdims=True)
+    columns = W_Q @ X.T @ (W_K @ X.T).T
     return wrong(
-        Value("W X exists for X [5, 8], W [8, 8]", exists, False, claimed=True),
-        Value("shape of QKᵀ with Q = X W", (q @ q.T).shape, [5, 5]),
+        Value("shape of the scores of 5 words", p.shape[2:], [5, 5], claimed=columns.shape),
+        Value("from the softmax of X W_Q (X W_K)ᵀ", np.abs(p[0, 0] - by_hand).max(), 0.0, within=1e-13),
     )
 
 
@@ -158,11 +161,8 @@ def positions_sinusoidal() -> Finding:
     )  # fmt: skip
 
 
-def residual(exponent: np.ndarray, odd: np.ndarray) -> float:
+def residual(table: np.ndarray) -> float:
     """How far PE(p + 5) is from the best linear map of PE(p), p = 0 … 99; 0 for the formula of Vaswani et al."""
-    position = np.arange(105.0)[:, None]
-    angle = position / 10_000**exponent
-    table = np.where(odd, np.cos(angle), np.sin(angle))
     a, b = table[:100], table[5:]
     fit, *_ = np.linalg.lstsq(a, b, rcond=None)
     return float(np.abs(a @ fit - b).max())
@@ -173,13 +173,15 @@ def residual(exponent: np.ndarray, odd: np.ndarray) -> float:
     says="PE(p, j) = sin or cos of p/10000^{2j/d}, j the index in the vector.",
 )  # fmt: skip
 def positions_formula() -> Finding:
-    """With d = 8: the exponent runs up to 1.75 instead of 0.75, and shifts are no longer linear maps."""
-    j = np.arange(8)
-    written, meant = 2 * j / 8, 2 * (j // 2) / 8
+    """With d = 8: the slowest feature has exponent 1.75 instead of 0.75, and shifts are no longer linear maps."""
+    positions = np.arange(105.0)
+    written, meant = article_positions(positions, 8), sinusoids(positions, 8)
+    # The last feature is cos(p/10000^x); at p = 1 its angle gives x.
+    exponents = [-math.log10(math.acos(table[1, -1])) / 4 for table in (written, meant)]
     return wrong(
-        Value("largest exponent", written.max(), 1.75, claimed=meant.max()),
-        Value("residual as written is over 0.01", residual(written, j % 2 == 1) > 0.01, True, claimed=False),
-        Value("residual of the formula of Vaswani et al.", residual(meant, j % 2 == 1), 0.0, within=1e-12),
+        Value("largest exponent", exponents[0], 1.75, within=1e-3, claimed=exponents[1]),
+        Value("residual as written is over 0.01", residual(written) > 0.01, True, claimed=False),
+        Value("residual of the formula of Vaswani et al.", residual(meant), 0.0, within=1e-12),
     )
 
 
@@ -189,10 +191,7 @@ def positions_formula() -> Finding:
 )  # fmt: skip
 def positions_first() -> Finding:
     """Its own formula at position 0: sin 0 = 0, cos 0 = 1."""
-    j = np.arange(3)
-    angle = 0 / 10_000 ** (2 * j / 3)
-    first = np.where(j % 2 == 1, np.cos(angle), np.sin(angle))
-    return wrong(Value("PE(0), d = 3", first, [0, 1, 0], claimed=[0, 0, 0]))
+    return wrong(Value("PE(0), d = 3", article_positions(np.zeros(1), 3)[0], [0, 1, 0], claimed=[0, 0, 0]))
 
 
 @claim(

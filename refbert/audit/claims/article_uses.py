@@ -12,6 +12,7 @@ from refbert.audit.registry import claim
 from refbert.audit.shared import (
     BERT,
     PRETRAINING,
+    RUN,
     SIZES,
     batch,
     finetuning,
@@ -230,15 +231,12 @@ def later_albert() -> Finding:
 )  # fmt: skip
 def later_optimizers() -> Finding:
     """BERT's own run has a schedule; LAMB (1904.00962) followed in 2019: its step has length lr·‖p‖ at any scale."""
-    from refbert.training.pretraining_settings import Settings
-
-    run = Settings(files=("x",), steps=1_000_000)
     p, zero = np.array([3.0, 4.0]), np.zeros(2)
     options = {"lr": 0.1, "beta1": 0.9, "beta2": 0.999, "eps": 1e-12, "weight_decay": 0.0, "step": 1}
     lengths = [float(np.linalg.norm(ops.lamb(p, g * np.array([1.0, 2.0]), zero, zero, **options)[0] - p))  # type: ignore[arg-type]
                for g in (1e-3, 1e3)]  # fmt: skip
     return deviates(
-        Value("BERT's rate is constant", run.rate(5_000) == run.rate(500_001), False, claimed=True),
+        Value("BERT's rate is constant", RUN.rate(5_000) == RUN.rate(500_001), False, claimed=True),
         Value("LAMB's step for gradients of 1e-3 and 1e3", lengths, [0.5, 0.5], within=1e-6),
         article="future work", paper="warmup and linear decay", refbert="has LAMB as well",
     )  # fmt: skip

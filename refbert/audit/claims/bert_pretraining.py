@@ -13,6 +13,7 @@ from refbert.audit.shared import (
     SIZES,
     batch,
     corpus,
+    examples_of_a_run,
     masked_labels,
     model,
     next_sentence_labels,
@@ -23,11 +24,12 @@ from refbert.audit.shared import (
     texts,
     tokenizer,
 )
+from refbert.batching import Batch
 from refbert.data.draws import Draws
 from refbert.data.pairs import IS_NEXT, RANDOM_NEXT, examples
-from refbert.data.settings import Pretraining
 from refbert.loading import from_config
 from refbert.ops.cross_entropy import IGNORE, cross_entropy
+from refbert.ops.mask_tokens import mask_tokens
 from refbert.reference import ReferenceBackend
 
 
@@ -103,12 +105,13 @@ def masking_random_words() -> Finding:
     says="A chosen token that stays as it is has to be predicted all the same.",
 )  # fmt: skip
 def masking_unchanged_predicted() -> Finding:
-    """Every chosen position has the original token as its label, whatever the input shows there."""
+    """Labels where the input still shows the token: a tenth of all, or targets would be missing."""
     seen = pretraining_rows()
     chosen = seen["labels"] != IGNORE
-    same = chosen & (seen["ids"] == seen["labels"])
+    same, n = chosen & (seen["ids"] == seen["labels"]), int(chosen.sum())
     return agrees(
-        Value("unchanged and labelled positions exist", bool(same.any()), True),
+        Value("labelled as they stand, of all labelled", same.sum() / n, 0.1, within=spread(0.1, n)),
+        Value("labelled in full sequences of 128", _full(seen), [19]),
         Value("positions not chosen that changed", int((seen["ids"] != seen["original"])[~chosen].sum()), 0),
     )
 
@@ -150,13 +153,25 @@ def masking_only_masked() -> Finding:
     says="Masking keeps a bidirectional model from seeing the word that it is to predict.",
 )  # fmt: skip
 def masking_hides() -> Finding:
-    """Two texts that differ in a masked word alone are the same input, so they get the same prediction."""
-    one = model(("masked_lm",))
-    first, second = batch(), batch()
-    second.input_ids[:, 4] = (second.input_ids[:, 4] + 1) % SIZES.vocab_size
-    open_ = np.abs(one(first).logits["masked_lm"] - one(second).logits["masked_lm"])[:, 4].max()
-    first.input_ids[:, 4] = second.input_ids[:, 4] = 5
-    hidden = np.abs(one(first).logits["masked_lm"] - one(second).logits["masked_lm"]).max()
+    """Two texts that differ in one word, with it and with it masked: predictions at its place.
+
+    The masking is the training's, with draws that choose that word and put [MASK] in its place.
+    """
+    one, rows = model(("masked_lm",)), batch()
+    here = np.zeros(rows.shape, dtype=bool)
+    here[:, 4] = True
+
+    def apart(masked: bool) -> float:
+        found = []
+        for step in (0, 1):
+            ids = np.where(here, (rows.input_ids + step) % SIZES.vocab_size, rows.input_ids)
+            if masked:
+                none = np.zeros(ids.shape)
+                ids, _ = mask_tokens(ids, ~here, select=none, action=none, random_ids=ids, rate=1.0, mask_id=5)
+            found.append(one(Batch(ids, rows.token_type_ids, rows.attention_mask)).logits["masked_lm"])
+        return float(np.abs(found[0] - found[1])[:, 4].max())
+
+    open_, hidden = apart(masked=False), apart(masked=True)
     return agrees(
         Value("the word moves its own prediction where it is seen", bool(open_ > 1e-6), True),
         Value("and moves nothing where it is masked", hidden, 0.0),
@@ -169,13 +184,14 @@ def masking_hides() -> Finding:
 )  # fmt: skip
 def nsp_half() -> Finding:
     """Random pairs among some 7,000: more than half, because a chunk of one sentence has no next one to take."""
-    found, _, coins = pairs()
-    tossed = np.mean(np.array(coins) < 0.5)
+    packed = pairs()
+    random = sum(e.label == RANDOM_NEXT for e in packed.examples)
+    alone = len(packed.examples) - packed.coins  # chunks of one sentence, which toss none
     lonely = store(texts(60, sentences=(1, 1), tokens=(5, 45)), "lonely")
-    forced = [e.label for d in range(60) for e in examples(lonely, d, 128, Pretraining(), Draws(d))]
+    forced = [e.label for d in range(60) for e in examples(lonely, d, 128, examples_of_a_run(), Draws(d))]
     return deviates(
-        Value("random, where a coin decides", tossed, 0.5, within=spread(0.5, len(coins))),
-        Value("random, in all", np.mean([e.label == RANDOM_NEXT for e in found]), 0.566, within=0.02, claimed=0.5),
+        Value("random, where a coin decides", (random - alone) / packed.coins, 0.5, within=spread(0.5, packed.coins)),
+        Value("random, in all", random / len(packed.examples), 0.566, within=0.02, claimed=0.5),
         Value("random, in documents of one sentence", np.mean(forced), 1.0, claimed=0.5),
         paper="50%", google="more: chunks of one sentence are random whatever the coin says",
         hf="no data code for next sentences",
@@ -188,7 +204,7 @@ def nsp_half() -> Finding:
 )  # fmt: skip
 def nsp_follows() -> Finding:
     """Where each part lies in the corpus; tokens cut at the ends of a long pair are the only gap there may be."""
-    found, _, _ = pairs()
+    found = pairs().examples
     following = [e for e in found if e.label == IS_NEXT]
     whole = [e for e in following if (e.a_stop - e.a_start) + (e.b_stop - e.b_start) < 125]
     return agrees(
@@ -203,7 +219,7 @@ def nsp_follows() -> Finding:
 )  # fmt: skip
 def nsp_random_document() -> Finding:
     """The documents that random parts were taken from: nearly all of the corpus serves, the own one almost never."""
-    found, _, _ = pairs()
+    found = pairs().examples
     starts = [int(corpus().boundaries(*corpus().document(d))[0]) for d in range(corpus().documents)]
     drawn = [e for e in found if e.label == RANDOM_NEXT]
     home = np.searchsorted(starts, [e.a_start for e in drawn], "right")

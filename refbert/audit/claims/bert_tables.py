@@ -5,33 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from refbert.audit.findings import Finding, Value, agrees, needs, wrong
+from refbert.audit.printed import (
+    BASE_MNLI_TABLE_5,
+    BASE_SST_TABLE_5,
+    TABLE_1,
+    TABLE_6_SCORES,
+    TABLE_7_BASE_DEV,
+    TABLE_8,
+)
 from refbert.audit.registry import claim
 from refbert.parameters import count
 from refbert.presets import TABLE_6, preset
-
-# Table 1: MNLI-m, MNLI-mm, QQP, QNLI, SST-2, CoLA, STS-B, MRPC, RTE, and the average that is printed.
-TABLE_1 = {
-    "Pre-OpenAI SOTA": (80.6, 80.1, 66.1, 82.3, 93.2, 35.0, 81.0, 86.0, 61.7, 74.0),
-    "BiLSTM+ELMo+Attn": (76.4, 76.1, 64.8, 79.8, 90.4, 36.0, 73.3, 84.9, 56.8, 71.0),
-    "OpenAI GPT": (82.1, 81.4, 70.3, 87.4, 91.3, 45.4, 80.0, 82.3, 56.0, 75.1),
-    "BERT base": (84.6, 83.4, 71.2, 90.5, 93.5, 52.1, 85.8, 88.9, 66.4, 79.6),
-    "BERT large": (86.7, 85.9, 72.1, 92.7, 94.9, 60.5, 86.5, 89.3, 70.1, 82.1),
-}
-# Table 6, in the order of `refbert.presets.TABLE_6`: perplexity, MNLI-m, MRPC, SST-2.
-TABLE_6_SCORES = (
-    (5.84, 77.9, 79.8, 88.4), (5.24, 80.6, 82.2, 90.7), (4.68, 81.9, 84.8, 91.3),
-    (3.99, 84.4, 86.7, 92.9), (3.54, 85.7, 86.9, 93.3), (3.23, 86.6, 87.8, 93.7),
-)  # fmt: skip
-# Table 8: % [MASK], % unchanged, % random; MNLI, NER fine-tuned, NER from features.
-TABLE_8 = (
-    (80, 10, 10, 84.2, 95.4, 94.9), (100, 0, 0, 84.3, 94.9, 94.0), (80, 0, 20, 84.1, 95.2, 94.6),
-    (80, 20, 0, 84.4, 95.2, 94.7), (0, 20, 80, 83.7, 94.8, 94.6), (0, 0, 100, 83.6, 94.9, 94.6),
-)  # fmt: skip
-BASE_SST_TABLE_5, BASE_MNLI_TABLE_5 = 92.7, 84.4
-TABLE_7_BASE_DEV = {
-    "fine-tuned": 96.4, "embeddings": 91.0, "second-to-last": 95.6, "last": 94.9, "weighted sum of last four": 95.9,
-    "concatenated last four": 96.1, "weighted sum of all": 95.5,
-}  # fmt: skip
 
 
 def average(row: str) -> float:

@@ -179,4 +179,4 @@ def memory_activations() -> Finding:
 
     estimate = flops.activation_bytes(config.replace(num_hidden_layers=2), S, dtype="float64")
     ratio = (held(4) - held(2)) / estimate
-    return agrees(Value("held / estimate", ratio, 1.0, within=0.5))
+    return agrees(Value("held / estimate", ratio, 1.0, within=0.1))

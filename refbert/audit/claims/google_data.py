@@ -11,9 +11,10 @@ from refbert.audit.shared import (
     SIZES,
     Coins,
     corpus,
+    examples_of_a_run,
+    finetuning,
     model,
     pairs,
-    pretraining_rows,
     spread,
     store,
     texts,
@@ -23,7 +24,6 @@ from refbert.data.draws import Draws
 from refbert.data.features import answer_features, windows
 from refbert.data.masking import mask_batch
 from refbert.data.pairs import examples
-from refbert.data.settings import Pretraining
 from refbert.data.tokens import continues
 from refbert.ops.cross_entropy import IGNORE
 
@@ -38,7 +38,7 @@ def masked(lengths: list[int], **settings: object) -> tuple[np.ndarray, np.ndarr
     end = np.array(lengths)[:, None]
     special = (np.arange(S) == 0) | (np.arange(S) >= end - 1)
     ids[special] = tokenizer().sep_id
-    chosen = Pretraining(**settings)  # type: ignore[arg-type]
+    chosen = examples_of_a_run(**settings)
     _, labels = mask_batch(
         ids, special, np.array(lengths), rng.random((B, 3, S)), chosen, mask_id=tokenizer().mask_id, continues=goes_on
     )
@@ -64,13 +64,23 @@ def masking_count() -> Finding:
     says="The random word is drawn from the whole vocabulary, special tokens too.",
 )  # fmt: skip
 def masking_vocabulary() -> Finding:
-    """Random replacements in 1,920 sequences that are [PAD], [UNK], [CLS] or [SEP]: 4 of V are expected."""
-    seen = pretraining_rows()
-    chosen = seen["labels"] != IGNORE
-    now = seen["ids"][chosen]
-    random = now[(now != tokenizer().mask_id) & (now != seen["labels"][chosen])]
-    share = 4 / (tokenizer().vocab_size - 2)
-    return agrees(Value("share that is special", (random < 4).mean(), share, within=spread(share, len(random))))
+    """Random replacements of one word, 40,000 times, under a vocabulary of 50 pieces: how often each occurs.
+
+    A replacement by the word itself or by [MASK] cannot be told from what is kept or masked.
+    """
+    V, mask_id, word = 50, 4, 7
+    ids = np.full((400, 100), word)
+    settings = examples_of_a_run(masking="independent", rate=1.0)
+    draws = np.random.default_rng(1).random((400, 3, 100))
+    none = np.zeros(ids.shape, dtype=bool)
+    made, _ = mask_batch(ids, none, np.full(400, 100), draws, settings, mask_id=mask_id, continues=np.zeros(V, bool))
+    n = ids.size
+    occurs = np.bincount(made[(made != word) & (made != mask_id)], minlength=V) / n
+    others = np.delete(occurs, [mask_id, word])
+    return agrees(
+        Value("[PAD], [UNK], [CLS] and [SEP], of all tokens", occurs[:4].sum(), 0.4 / V, within=spread(0.4 / V, n)),
+        Value("each other piece", others, [0.1 / V] * (V - 2), within=spread(0.1 / V, n)),
+    )
 
 
 @claim(
@@ -94,17 +104,16 @@ def masking_whole_word() -> Finding:
     says="A tenth of the documents is packed into shorter sequences.",
 )  # fmt: skip
 def instances_short() -> Finding:
-    """Documents of the corpus whose first draw says so; and whether they are the ones with short examples."""
-    _, first, _ = pairs()
+    """Documents of the corpus for which a shorter length is drawn; and whether they give more examples."""
+    drawn = pairs().shorter
     short = []
     for document in range(corpus().documents):
         draws = Coins("short", document)
-        found = examples(corpus(), document, 512, Pretraining(), draws)
-        sizes = [e.a_stop - e.a_start + e.b_stop - e.b_start for e in found]
-        short.append((draws.tossed[0] < 0.1, len(found), max(sizes)))
-    more = np.mean([n for is_short, n, _ in short if is_short]) > 2 * np.mean([n for s, n, _ in short if not s])
+        found = examples(corpus(), document, 512, examples_of_a_run(), draws)
+        short.append((draws.shorter, len(found)))
+    more = np.mean([n for is_short, n in short if is_short]) > 2 * np.mean([n for s, n in short if not s])
     return agrees(
-        Value("share", float(np.mean(np.array(first) < 0.1)), 0.1, within=spread(0.1, len(first))),
+        Value("share", np.mean(drawn), 0.1, within=spread(0.1, len(drawn))),
         Value("they give more than twice the examples", bool(more), True),
     )
 
@@ -127,7 +136,7 @@ def instances_ten_tries() -> Finding:
 
     two = store([["w0 w0"], ["w1 w1 w1"]], "two")
     draws = Stubborn("always")
-    (only,) = examples(two, 0, 32, Pretraining(short_sequence_probability=0.0), draws)
+    (only,) = examples(two, 0, 32, examples_of_a_run(short_sequence_probability=0.0), draws)
     return agrees(
         Value("times", draws.asked, 10),
         Value("B is the document itself", [only.b_start, only.b_stop], [only.a_start, only.a_stop]),
@@ -145,7 +154,7 @@ def instances_put_back() -> Finding:
     for d in range(60):
         bounds = short.boundaries(*short.document(d))
         place = int(bounds[0])
-        for e in examples(short, d, 512, Pretraining(short_sequence_probability=0.0), Draws("put back", d)):
+        for e in examples(short, d, 512, examples_of_a_run(short_sequence_probability=0.0), Draws("put back", d)):
             lost += e.a_start - place
             place = e.a_stop if e.label else e.b_stop
         lost += int(bounds[-1]) - place
@@ -159,7 +168,7 @@ def instances_put_back() -> Finding:
 def instances_truncation() -> Finding:
     """Pairs of 100 + 100 tokens for 125 places: lengths left, and the share that is lost in front."""
     long = store([[" ".join(["w1"] * 100)] * 2] * 400, "long")
-    settings = Pretraining(short_sequence_probability=0.0)
+    settings = examples_of_a_run(short_sequence_probability=0.0)
     sizes, front = set(), 0
     following = 0
     for d in range(400):
@@ -181,7 +190,7 @@ def instances_truncation() -> Finding:
 )  # fmt: skip
 def instances_static() -> Finding:
     """Versions of the corpus in 20 rounds: ten, which repeat, unless the profile is dynamic."""
-    found = [len({Pretraining(profile=p).version(r) for r in range(20)}) for p in ("google", "dynamic")]
+    found = [len({examples_of_a_run(profile=p).version(r) for r in range(20)}) for p in ("google", "dynamic")]
     return deviates(
         Value("versions in 20 rounds, google and dynamic", found, [10, 20], claimed=[20, 20]),
         paper="does not say", google="ten versions of the masks, written to files", hf="drawn anew for every batch",
@@ -194,17 +203,16 @@ def instances_static() -> Finding:
 )  # fmt: skip
 def squad_windows() -> Finding:
     """A question of 100 words on a passage of 700, read with the defaults, and an answering run."""
-    from inspect import signature
-
     passage, question = (" ".join(f"w{i % 400}" for i in range(n)) for n in (700, 100))
-    length, stride = window_length(512, None), signature(answer).parameters["doc_stride"].default
-    found = windows(tokenizer(), [(question, passage)], max_length=length, doc_stride=stride)
+    limits = finetuning(task="answer").limits()
+    length = window_length(512, limits.max_length)
+    found = windows(tokenizer(), [(question, passage)], max_length=length, doc_stride=limits.doc_stride)
     starts = [w.offsets[0][0] for w in found]
     places = [passage[:start].count(" ") for start in starts]
     one = model(("question_answering",), config=SIZES.replace(vocab_size=tokenizer().vocab_size,
                 max_position_embeddings=512))  # fmt: skip
     one.tokenizer = tokenizer()
-    (given,) = answer(one, [("w1", passage)])
+    (given,) = answer(one, [("w1", passage)], n_best=limits.n_best, max_answer=limits.max_answer)
     return agrees(
         Value("longest window", max(len(w.encoding.input_ids) for w in found), 384),
         Value("starts, in tokens", places[:3], [0, 128, 256]),

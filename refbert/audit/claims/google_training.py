@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,16 @@ from refbert.audit.findings import Finding, Value, agrees, deviates
 from refbert.audit.registry import claim
 from refbert.audit.shared import (
     PRETRAINING,
+    RUN,
     SIZES,
     finetuning,
     model,
+    optimizer_of_a_run,
 )
 from refbert.parameters import shapes
+from refbert.profiles import GOOGLE
 from refbert.reference import ReferenceBackend
-from refbert.training.optimizer import Optimizer
-from refbert.training.pretraining_settings import Settings
-from refbert.training.schedule import learning_rate
 
-RUN = Settings(files=("corpus.txt",), steps=1_000_000)
 ADAM: dict[str, Any] = {"beta1": 0.9, "beta2": 0.999, "weight_decay": 0.0}
 
 
@@ -41,6 +41,7 @@ def adam_bias_correction() -> Finding:
         b, other_m, other_v = ops.adamw(p, g, other_m, other_v, lr=1.0, eps=0.0, step=t, **ADAM)
         ratio.append(float(a[0] / b[0]))
     return deviates(
+        Value("a run's update", RUN.rule, "bert_adam", by="refbert, profile google"),
         Value("at t = 1", ratio[0], math.sqrt(10), within=1e-9, claimed=1.0),
         Value("largest", max(ratio), 6.57, within=5e-3, claimed=1.0),
         Value("at t", int(np.argmax(ratio)) + 1, 12),
@@ -55,7 +56,7 @@ def adam_bias_correction() -> Finding:
 )  # fmt: skip
 def adam_epsilon() -> Finding:
     """A gradient so small that √v = ε: outside the root the step is m/2ε, inside it would be m/√(ε² + ε)."""
-    optimizer = Optimizer(weight_decay=0.0, max_norm=None)
+    optimizer = optimizer_of_a_run(weight_decay=0.0, max_norm=None)
     g = np.array([1e-6 / math.sqrt(0.001)])
     new, _ = optimizer.step(ReferenceBackend(), {"w": np.zeros(1)}, {"w": g}, lr=1.0)
     return agrees(Value("step / (m/2ε)", float(-new["w"][0] / (0.1 * g[0] / 2e-6)), 1.0, within=1e-9))
@@ -69,7 +70,7 @@ def adam_exclusions() -> Finding:
     """One update without gradients of all parameters of a pretraining model: which of them move."""
     one = model(PRETRAINING)
     zeros = {name: np.zeros(x.shape) for name, x in one.parameters.items()}
-    new, _ = Optimizer().step(one.backend, one.parameters, zeros, lr=0.1)
+    new, _ = optimizer_of_a_run().step(one.backend, one.parameters, zeros, lr=0.1)
     moved = {name for name in new if not np.array_equal(new[name], one.parameters[name])}
     tables = {name for name in moved if "embeddings.weight" in name}
     fixed = [n for n in shapes(SIZES, PRETRAINING) if n not in moved and not ("LayerNorm" in n or n.endswith("bias"))]
@@ -87,7 +88,11 @@ def adam_exclusions() -> Finding:
 def adam_own_test() -> Finding:
     """Google's own test, in float64: the mean of (target − w)², its gradient −2/3 (target − w)."""
     target = np.array([0.4, 0.2, -0.5])
-    w, backend, optimizer = np.array([0.1, -0.2, -0.1]), ReferenceBackend(), Optimizer(weight_decay=0.0, max_norm=None)
+    w, backend, optimizer = (
+        np.array([0.1, -0.2, -0.1]),
+        ReferenceBackend(),
+        optimizer_of_a_run(weight_decay=0.0, max_norm=None),
+    )
     seen = []
     for _ in range(100):
         new, _ = optimizer.step(backend, {"w": w}, {"w": -2 / 3 * (target - w)}, lr=0.2)
@@ -108,7 +113,7 @@ def clip() -> Finding:
     """Two gradients of joint norm 10, and two of joint norm 0.5: what arrives in the first moments, m = 0.1 g."""
     arrived = []
     for a, b in ((6.0, 8.0), (0.3, 0.4)):
-        optimizer = Optimizer()
+        optimizer = optimizer_of_a_run()
         weights = {"a": np.zeros(1), "b": np.zeros(1)}
         _, norm = optimizer.step(ReferenceBackend(), weights, {"a": np.array([a]), "b": np.array([b])}, lr=0.1)
         arrived.append([norm, *(10 * float(optimizer.m[name][0]) for name in weights)])
@@ -124,7 +129,7 @@ def clip() -> Finding:
 )  # fmt: skip
 def schedule_jump() -> Finding:
     """Rates around the end of the warmup in both profiles: Google counts the decay from step 0, so it jumps by w/T."""
-    hf = Settings(files=("x",), steps=1_000_000, profile="hf")
+    hf = replace(RUN, profile="hf")
     jump = [1e4 * (s.rate(10_000) - s.rate(9_999)) for s in (RUN, hf)]
     return deviates(
         Value("rate of step 10,000", RUN.rate(10_000), 9.9e-5, within=1e-18, claimed=1e-4,
@@ -141,7 +146,7 @@ def schedule_jump() -> Finding:
 )  # fmt: skip
 def schedule_first() -> Finding:
     """The first update of a run, its rate from the schedule."""
-    optimizer, w = Optimizer(max_norm=None), {"w": np.array([0.5])}
+    optimizer, w = optimizer_of_a_run(max_norm=None), {"w": np.array([0.5])}
     new, _ = optimizer.step(ReferenceBackend(), w, {"w": np.array([2.0])}, lr=RUN.rate(0))
     return agrees(
         Value("rate", RUN.rate(0), 0.0),
@@ -155,8 +160,11 @@ def schedule_first() -> Finding:
     says="Fine-tuning warms up over the first 10% of its steps, which the paper does not mention.",
 )  # fmt: skip
 def finetune_warmup() -> Finding:
-    """The share that a fine-tuning run takes by default, and where the rate of 1,000 steps with it is highest."""
-    share = finetuning().warmup_share
-    options: dict[str, Any] = {"peak": 5e-5, "warmup": int(1000 * share), "total": 1000, "from_zero": True}
-    rates = [learning_rate(step, **options) for step in range(1000)]
-    return agrees(Value("share", share, 0.1), Value("steps up to the highest rate", int(np.argmax(rates)) + 1, 100))
+    """The share that a fine-tuning run takes by default, and where the rate of 1,000 steps is highest."""
+    settings = finetuning()
+    plan = settings.plans()[0]
+    rates = [settings.rate(step, plan, steps=1000, profile=GOOGLE) for step in range(1000)]
+    return agrees(
+        Value("share", settings.warmup_share, 0.1),
+        Value("steps up to the highest rate", int(np.argmax(rates)) + 1, 100),
+    )

@@ -9,6 +9,7 @@ import numpy as np
 
 from refbert import ops
 from refbert.audit.findings import Finding, Value, agrees, deviates
+from refbert.audit.printed import sinusoids
 from refbert.audit.registry import claim
 from refbert.audit.shared import (
     BERT,
@@ -27,12 +28,6 @@ from refbert.profiles import get_profile
 from refbert.reference import ReferenceBackend
 
 FREE = -math.inf  # mask value where nothing is masked
-
-
-def sinusoids(positions: np.ndarray, d: int) -> np.ndarray:
-    """§3.5: sin at even features 2i, cos at odd ones, of pos / 10000^(2i/d); [P, d]."""
-    angle = positions[:, None] / 10_000 ** (2 * np.arange(d // 2) / d)
-    return np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(len(positions), d)
 
 
 def qkv(B: int = 2, S: int = 5, H: int = 24) -> list[np.ndarray]:
@@ -61,12 +56,23 @@ def attention_formula() -> Finding:
     says="The dot product of two random vectors has variance d_k; dividing by √d_k makes that 1.",
 )  # fmt: skip
 def attention_variance() -> Finding:
-    """Variance of 40,000 dot products with d_k = 64, over d_k. The bound is six standard deviations of that ratio."""
+    """Scores with d_k = 64, read off the probabilities that the op makes of them: log p_i1 − log p_i2 = s_i1 − s_i2.
+
+    So differences have twice the variance, 2 as the op scales and 2·d_k without. One pair for each of 40,000 sequences;
+    the bound is six standard deviations of a sample variance.
+    """
     rng = np.random.default_rng(1)
     n, d = 40_000, 64
-    scores = (rng.standard_normal((n, d)) * rng.standard_normal((n, d))).sum(1)
+    q, k = rng.standard_normal((2, n, 2, d))
+    p, _ = ops.attention_probabilities(q, k, mask=np.ones((n, 2)), heads=1, mask_value=FREE)
+    apart = np.log(p[:, 0, 0, 0]) - np.log(p[:, 0, 0, 1])
+    products = (q[:, 0] * (k[:, 0] - k[:, 1])).sum(-1)
     # Var of a sample variance is (κ − 1)/n with kurtosis κ = 3 + 6/d of such a sum.
-    return agrees(Value("variance / d_k", scores.var() / d, 1.0, within=6 * math.sqrt((2 + 6 / d) / n)))
+    within = 6 * math.sqrt((2 + 6 / d) / n)
+    return agrees(
+        Value("variance of the scores", apart.var() / 2, 1.0, within=within),
+        Value("of the products, over d_k", products.var() / 2 / d, 1.0, within=within),
+    )
 
 
 @claim(
@@ -74,15 +80,24 @@ def attention_variance() -> Finding:
     says="Without the scaling, large d_k pushes the softmax to where its gradients are small.",
 )  # fmt: skip
 def attention_saturation() -> Finding:
-    """Mean size of the softmax's gradient for scores of variance 512 (d_k = 512, unscaled) over that for variance 1."""
-    z = np.random.default_rng(2).standard_normal((400, 32))
-    sizes = []
-    for x in (math.sqrt(512) * z, z):
-        p, back = ops.softmax(x)
+    """Gradients of the queries with d_k = 512 through the op, and as if it did not scale: queries √d_k times as long.
+
+    A softmax that is not saturated spreads over its 32 keys; a saturated one is nearly all on one.
+    """
+    rng = np.random.default_rng(2)
+    q, k = rng.standard_normal((2, 12, 32, 512))
+    sizes, largest = [], []
+    for x in (math.sqrt(512) * q, q):
+        p, back = ops.attention_probabilities(x, k, mask=np.ones((12, 32)), heads=1, mask_value=FREE)
         one = np.zeros_like(p)
-        one[:, 0] = 1
+        one[..., 0] = 1
         sizes.append(float(np.abs(back(one)[0]).mean()))
-    return agrees(Value("unscaled / scaled, below a half", sizes[0] / sizes[1] < 0.5, True))
+        largest.append(float(p.max(-1).mean()))
+    return agrees(
+        Value("gradient, unscaled / scaled, below a half", sizes[0] / sizes[1] < 0.5, True),
+        Value("largest probability, unscaled, above 0.9", largest[0] > 0.9, True),
+        Value("scaled, below 0.3", largest[1] < 0.3, True),
+    )
 
 
 @claim(

@@ -8,19 +8,15 @@ import numpy as np
 
 from refbert import ops
 from refbert.audit.findings import Finding, Value, agrees, deviates
+from refbert.audit.printed import noam
 from refbert.audit.registry import claim
 from refbert.audit.shared import (
     PRETRAINING,
+    RUN,
     dropout_sites,
+    optimizer_of_a_run,
 )
 from refbert.reference import ReferenceBackend
-from refbert.training.optimizer import Optimizer
-from refbert.training.pretraining_settings import Settings
-
-
-def noam(step: float, d: int = 512, warmup: int = 4000) -> float:
-    """§5.3 eq. 3."""
-    return float(d**-0.5 * min(step**-0.5, step * warmup**-1.5))
 
 
 @claim(
@@ -29,8 +25,7 @@ def noam(step: float, d: int = 512, warmup: int = 4000) -> float:
 )  # fmt: skip
 def schedule() -> Finding:
     """The formula's first rate and peak; and the fall of BERT's rate from step 20,000 to 80,000, over the formula's."""
-    bert = Settings(files=("x",), steps=1_000_000)
-    ratio = bert.rate(80_000) / bert.rate(20_000)
+    ratio = RUN.rate(80_000) / RUN.rate(20_000)
     return deviates(
         Value("peak of the formula, d = 512", max(noam(s) for s in range(1, 8001)), 6.98771e-4, within=5e-10),
         Value("its first rate", noam(1), 1.74693e-7, within=5e-13),
@@ -46,7 +41,7 @@ def schedule() -> Finding:
 )  # fmt: skip
 def adam() -> Finding:
     """Read off BERT's optimizer after one step on a gradient of 1: m = 1 − β₁, v = 1 − β₂, step = m/(√v + ε)."""
-    optimizer = Optimizer(max_norm=None, weight_decay=0.0)
+    optimizer = optimizer_of_a_run(max_norm=None, weight_decay=0.0)
     new, _ = optimizer.step(ReferenceBackend(), {"w": np.zeros(1)}, {"w": np.ones(1)}, lr=1.0)
     m, v = float(optimizer.m["w"][0]), float(optimizer.v["w"][0])
     eps = m / -float(new["w"][0]) - math.sqrt(v)
