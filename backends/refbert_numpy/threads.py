@@ -92,18 +92,13 @@ class _Turn:
             found[1](1)
 
     def __exit__(self, *_: object) -> None:
-        if self._depth == 1:
-            self.restore()
         self._depth -= 1
-        self.lock.release()
-
-    def restore(self) -> None:
-        """BLAS's count as it was."""
         found = _controls()
-        if self.before is not None and found is not None:
+        if self._depth == 0 and self.before is not None and found is not None:
             found[1](self.before)
             self.changes += 1
             self.before = None
+        self.lock.release()
 
 
 _turn = _Turn()
@@ -251,12 +246,11 @@ def _serve(tasks: _Tasks) -> None:
 
 
 def _after_fork() -> None:
-    """In the child: threads do not survive a fork, and who had the turn may have been another one."""
-    global _turn
+    """In the child: threads do not survive a fork."""
     _idle.clear()
-    _turn.restore()
-    _turn = _Turn()
+    _turn.lock.release()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    # Not while another thread computes: the child would find BLAS, and the turn, as that thread had them.
+    os.register_at_fork(before=_turn.lock.acquire, after_in_parent=_turn.lock.release, after_in_child=_after_fork)

@@ -35,6 +35,8 @@ class KeyMask:
         seen = np.array(mask).astype(bool)
         self.whole = bool(seen.all())  # nothing is hidden
         self.seen_by_all = bool(seen.any(axis=-1).all())
+        # The fused kernel wants the bias in the arrays' dtype; −10⁹ is none of float16's numbers.
+        self.fits = value == -math.inf or abs(value) <= torch.finfo(dtype).max
         self._value, self._dtype = value, dtype
         self._visible = torch.from_numpy(seen).to(device)[:, None, None, :]  # [B, 1, 1, S]
 
@@ -56,12 +58,18 @@ class KeyMask:
 
 
 def probabilities(mask: KeyMask, heads: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """softmax(q kᵀ/√D + mask) per head: [B, S, H] twice -> [B, A, S, S]."""
+    """softmax(q kᵀ/√D + mask) per head: [B, S, H] twice -> [B, A, S, S].
+
+    Scores of float16 are in float32, as in the fused kernel: else they would be infinite from 65520 on here, and not
+    there. bfloat16 has float32's range.
+    """
 
     def compute(q: Tensor, k: Tensor) -> Tensor:
         Q, K = split_heads(q, heads), split_heads(k, heads)
+        if q.dtype is torch.float16:
+            Q, K = Q.float(), K.float()
         scores = Q @ K.transpose(-1, -2) / math.sqrt(Q.shape[-1])
-        return functional.softmax(mask.apply(scores), dim=-1)
+        return functional.softmax(mask.apply(scores), dim=-1).to(q.dtype)
 
     return compute
 
@@ -91,7 +99,7 @@ def attention(
     The fused kernel takes no explicit dropout mask, and its backward rebuilds the probabilities from a stored
     log-sum-exp, in which a row without any visible key has lost its scores: gradients there would be wrong.
     """
-    fused = keep is None and mask.seen_by_all
+    fused = keep is None and mask.seen_by_all and mask.fits
     bias = mask.bias() if fused else None
     weigh = probabilities(mask, heads)
 

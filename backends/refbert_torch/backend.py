@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
@@ -33,8 +34,16 @@ _DTYPES = {
 }
 
 
+if hasattr(os, "register_at_fork"):
+    # OpenMP's threads do not survive a fork, and the child would wait for them forever.
+    os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
+
+
 class TorchBackend(Optimizers):
-    """float32 (default), float64, bfloat16 or float16, on "cpu" or "cuda[:n]"."""
+    """float32 (default), float64, bfloat16 or float16, on "cpu" or "cuda[:n]".
+
+    Threads may share one. A forked child computes on one thread of the CPU; CUDA does not work there at all.
+    """
 
     name = "torch"
     dtypes: tuple[str, ...] = tuple(_DTYPES)
@@ -57,7 +66,6 @@ class TorchBackend(Optimizers):
             self.library += f", {torch.cuda.get_device_name(index)}"
         elif self._device.type != "cpu":
             raise RuntimeError(f'the torch backend runs on "cpu" and "cuda", not on "{device}"')
-        self._traced: TracedBackend | None = None
         pack = packed.available(self._device, self._dtype)
         self._linear = packed.PackedLinears(pack=pack, most=packed.most_rows())
 
@@ -235,11 +243,9 @@ class TorchBackend(Optimizers):
         denominators: Mapping[str, float] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor], Callable[[Tensor], dict[str, Tensor]]]:
         """The spec's objective as one graph; see refbert_torch.objective."""
-        if self._traced is None:
-            self._traced = TracedBackend(self.dtype, self.device)
         compute = partial(
-            spec_objective(), self._traced, batch=batch, labels=labels, heads=heads, c=c, draws=draws,
-            denominators=denominators,
+            spec_objective(), TracedBackend(self.dtype, self.device), batch=batch, labels=labels, heads=heads, c=c,
+            draws=draws, denominators=denominators,
         )  # fmt: skip
         return objective(compute, params)
 
@@ -267,7 +273,10 @@ class TorchBackend(Optimizers):
 
 
 class TracedBackend(TorchBackend):
-    """The same ops inside a larger graph: what they return stays attached to it, and has no pullback of its own."""
+    """The same ops inside a larger graph: what they return stays attached to it, and has no pullback of its own.
+
+    One for each graph: it remembers an op for the next one.
+    """
 
     _last_gelu: tuple[Tensor, Tensor, str] | None = None  # what the last GELU returned, its argument, its form
 

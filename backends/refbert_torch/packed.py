@@ -66,8 +66,9 @@ class PackedLinears:
     def _ready(self, weights: Sequence[Tensor], biases: Sequence[Tensor], pack: bool) -> tuple[Tensor, Tensor]:
         both, key = (*weights, *biases), (id(weights[0]), pack)
         versions = tuple(0 if tensor.is_inference() else tensor._version for tensor in both)
-        if key in self._kept:
-            refs, known, weight, bias = self._kept[key]
+        found = self._kept.get(key)
+        if found is not None:
+            refs, known, weight, bias = found
             if known == versions and all(ref() is tensor for ref, tensor in zip(refs, both, strict=True)):
                 return weight, bias
         weight, bias = torch.cat(list(weights)), torch.cat(list(biases))  # copies: to hold one's own keeps it alive

@@ -182,3 +182,55 @@ def test_encode_computes_no_padding_and_gives_the_same(pooling, monkeypatch):
         vectors[backend] = model.encode(texts, pooling=pooling, batch_size=4)
     np.testing.assert_allclose(vectors["torch"], vectors["reference"], rtol=1e-12, atol=1e-13)
     assert sum(rows) == 2 * sum(len(e.input_ids) for e in tokenizer.encode(texts, max_length=99))
+
+
+def one_hot(size, S, heads=1):
+    """Query s looks for key s: [B, S, heads·S], entries 0 and ``size``."""
+    return np.tile(np.eye(S, dtype=np.float32) * size, (2, 1, heads))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("size", [400.0, 60000.0])  # scores of 400 · 400/√4 are beyond float16, entries are not
+class TestRange:
+    """Scores have one range, whichever way they are computed: a row's result does not depend on another row's mask."""
+
+    S = 4
+    OTHERS = ([1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0])  # what the second sequence sees
+
+    def masks(self):
+        return [np.array([[1, 1, 1, 0], other]) for other in self.OTHERS]
+
+    @pytest.mark.parametrize("value", [-np.inf, -10000.0, -1e9])
+    def test_attention(self, dtype, size, value):
+        backend, S = TorchBackend(dtype), self.S
+        q = backend.asarray(one_hot(size, S, heads=2))
+        v = backend.asarray(np.tile(np.arange(1.0, 9.0, dtype=np.float32), (2, S, 1)) * one_hot(1.0, S, heads=2))
+        want = np.arange(1.0, 9.0) * one_hot(1.0, S, heads=2)[0]  # each visible key is its own query's alone
+        for mask in self.masks():
+            for keep in (None, np.ones((2, 2, S, S), bool)):
+                y, pullback = backend.attention(q, q, v, mask=mask, heads=2, mask_value=value, keep=keep, rate=0.0)
+                assert np.array_equal(backend.to_numpy(y)[0, :3], want[:3])
+                assert all(np.isfinite(backend.to_numpy(g)[0]).all() for g in pullback(v))
+            p, pullback = backend.attention_probabilities(q, q, mask=mask, heads=2, mask_value=value)
+            assert np.array_equal(backend.to_numpy(p)[0, :, :3], np.tile(np.eye(S)[:3], (2, 1, 1)))
+            assert all(np.isfinite(backend.to_numpy(g)[0]).all() for g in pullback(p))
+
+    def test_layers(self, dtype, size):
+        """The identity as every projection but those of query and key, which multiply by √size (60000: by 200)."""
+        backend, S = TorchBackend(dtype), self.S
+        factor = min(size**0.5, 200.0)
+        p = {}
+        for name in ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
+                     "intermediate.dense", "output.dense"):  # fmt: skip
+            p[f"{name}.weight"] = np.eye(S) * (factor if name.endswith(("query", "key")) else 1.0)
+            p[f"{name}.bias"] = np.zeros(S)
+        for name in ("attention.output", "output"):
+            p[f"{name}.LayerNorm.weight"], p[f"{name}.LayerNorm.bias"] = np.ones(S), np.zeros(S)
+        p = {name: backend.asarray(x) for name, x in p.items()}
+        options = {"heads": 1, "activation": "relu", "eps": 1e-5}
+        x = backend.asarray(one_hot(factor, S))
+        packed = backend.packed_encoder_layer(x[0, :3], p, lengths=np.array([3]), **options)
+        for mask in self.masks():
+            y = backend.encoder_layer(x, p, mask=mask, mask_value=-np.inf, **options)
+            assert np.isfinite(backend.to_numpy(y)).all()
+            assert np.array_equal(backend.to_numpy(y)[0, :3], backend.to_numpy(packed))
