@@ -1,11 +1,15 @@
-"""``refbert evaluate``: a fine-tuned model and a labelled file in, scores out."""
+"""``refbert evaluate``: a model and a file in, scores out: labelled texts, or running text for a pretrained model."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import sys
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,8 +19,13 @@ from refbert.errors import InputError
 from refbert.loading import load
 from refbert.profiles import PROFILES
 
+if TYPE_CHECKING:
+    from refbert.model import Model
+    from refbert.training.pretraining_settings import Settings
+
 _POSITIVE = click.IntRange(min=1)
-_TASKS = ("classify", "regress", "tag", "answer", "choose")
+_TASKS = ("classify", "regress", "tag", "answer", "choose", "masked-lm")
+_TEXT = ("lines", "raw", "parquet")
 # What a model that `refbert finetune` made is read with unless told otherwise: as it was trained.
 _AS_TRAINED = (
     "max_length", "doc_stride", "text_column", "pair_column", "label_column", "choice_columns", "format",
@@ -27,8 +36,9 @@ _AS_TRAINED = (
 @click.argument("file", metavar="FILE")
 @click.option("--model", envvar="REFBERT_MODEL", help="A fine-tuned model's directory or hub name.")
 @click.option("--task", type=click.Choice(_TASKS), help="Default: what the model's head is for.")
-@click.option("--format", type=click.Choice(("csv", "tsv", "jsonl")), help="Default: by the file's ending.")
-@click.option("--text-column", default="text", show_default=True)
+@click.option("--format", type=click.Choice(("csv", "tsv", "jsonl", *_TEXT)),
+              help="Default: by the file's ending; masked-lm: lines.")  # fmt: skip
+@click.option("--text-column", default="text", show_default=True, help="Also of a Parquet file.")
 @click.option("--pair-column", help="The second text, where the task is about two.")
 @click.option("--label-column", default="label", show_default=True)
 @click.option("--choice-columns", default="choices", show_default=True, help="A list, or several columns: a,b,c.")
@@ -38,6 +48,7 @@ _AS_TRAINED = (
 @click.option("--max-answer", type=_POSITIVE, default=30, show_default=True, help="Longest answer in tokens.")
 @click.option("--null-threshold", type=float, help='"No answer" above this margin. [default: SQuAD 2.0: 0]')
 @click.option("--batch-size", type=_POSITIVE, default=32, show_default=True, help="Texts per forward pass.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of what masked-lm hides.")
 @click.option("--profile", type=click.Choice(tuple(PROFILES)), help="Whose numbers. [default: the checkpoint's]")
 @click.option("--backend", default="numpy", show_default=True, help="A name from `refbert backends`.")
 @click.option("--dtype", help="What the backend computes in.")
@@ -46,11 +57,15 @@ _AS_TRAINED = (
               help="Write every prediction, one JSON object a line.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 def evaluate(file: str, model: str | None, task: str | None, as_json: bool, **options: Any) -> None:
-    """Score a fine-tuned model on labelled texts. Lengths and columns are by default those that it was trained with.
+    """Score a model. Lengths and columns are by default those that it was trained with.
+
+    A fine-tuned model is scored on labelled texts; one that refbert pretrain made on the words that are hidden from it
+    in a text, and on the next sentence: --task masked-lm.
 
     \b
     refbert evaluate --model DIR test.csv
     refbert evaluate --model DIR --json test.conll
+    refbert evaluate --model DIR --task masked-lm text.txt
     """
     from refbert.data.labelled import read
     from refbert.data.tables import Columns
@@ -60,7 +75,7 @@ def evaluate(file: str, model: str | None, task: str | None, as_json: bool, **op
     if model is None:
         raise InputError("no model: name a fine-tuned model's directory or hub name with --model (or REFBERT_MODEL)")
     require_writable(options["predictions"])
-    trained = _trained_with(Path(model))
+    trained, pretrained = _trained_with(Path(model))
     for name in _AS_TRAINED:
         source = click.get_current_context().get_parameter_source(name)
         if source is not None and source.name == "DEFAULT" and name in trained:
@@ -71,6 +86,11 @@ def evaluate(file: str, model: str | None, task: str | None, as_json: bool, **op
         model, backend=options["backend"], dtype=options["dtype"], device=options["device"], profile=options["profile"]
     )
     chosen = task or default_evaluation(given)
+    if chosen == "masked-lm":
+        _print(file, chosen, *_masked_lm(file, given, options, pretrained), as_json)
+        return
+    if options["format"] in _TEXT:
+        raise InputError(f"--format {options['format']} is for --task masked-lm")
     columns = Columns(
         options["text_column"], options["pair_column"], options["label_column"], tuple(options["choice_columns"])
     )
@@ -81,11 +101,15 @@ def evaluate(file: str, model: str | None, task: str | None, as_json: bool, **op
     if options["predictions"] is not None:
         lines = (json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in found.predictions)
         write_text(options["predictions"], "".join(lines))
-    scores = {name: value if math.isfinite(value) else None for name, value in found.scores.items()}
+    _print(file, chosen, len(data), found.scores, as_json)
+
+
+def _print(file: str, task: str, examples: int, found: Mapping[str, float], as_json: bool) -> None:
+    scores = {name: value if math.isfinite(value) else None for name, value in found.items()}
     if as_json:
-        print_json({"file": file, "task": chosen, "examples": len(data), "scores": scores})
+        print_json({"file": file, "task": task, "examples": examples, "scores": scores})
         return
-    table = Table(f"{chosen}: {len(data):,} examples")
+    table = Table(f"{task}: {examples:,} examples")
     table.add_column("score", "id")
     table.add_column("", "figure")
     for name, value in scores.items():
@@ -93,10 +117,57 @@ def evaluate(file: str, model: str | None, task: str | None, as_json: bool, **op
     print_table(table)
 
 
-def _trained_with(directory: Path) -> dict[str, Any]:
-    """The settings that `refbert finetune` left beside the model; none for another's model."""
-    try:
-        content = json.loads((directory / "run.json").read_text(encoding="utf-8"))
-        return dict(content["settings"]) if content.get("kind") == "finetuning" else {}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return {}
+def _masked_lm(
+    file: str, model: Model, options: Mapping[str, Any], trained: Settings | None
+) -> tuple[int, Mapping[str, float]]:
+    """(how many sequences, the scores); read as in training where refbert made the model."""
+    from refbert.data import Pretraining, Rows, build_store
+    from refbert.evaluation.masked_lm import Sums
+
+    if options["predictions"] is not None:
+        raise InputError("--predictions is for labelled texts")
+    if options["format"] in ("csv", "tsv", "jsonl"):
+        raise InputError(f"masked-lm reads {', '.join(_TEXT)}, not {options['format']}")
+    chosen, length = Pretraining(), model.limit(options["max_length"])
+    how: dict[str, Any] = {}
+    form: Any = options["format"] or "lines"
+    if trained is not None:
+        chosen, how = trained.data(), {"documents": trained.documents, "column": trained.column}
+        length = options["max_length"] or trained.phases()[-1].length
+        form = options["format"] or trained.format
+    source = click.get_current_context().get_parameter_source("text_column")
+    if source is not None and source.name != "DEFAULT":
+        how["column"] = options["text_column"]
+    chosen = dataclasses.replace(chosen, next_sentence="next_sentence" in model.heads)
+    sums, count = Sums(), 0
+    with tempfile.TemporaryDirectory() as scratch:
+        text: Any = sys.stdin.buffer if file == "-" else file
+        with build_store([text], model.tokenizer, scratch, format=form, **how) as store:
+            rows = Rows(store, model.tokenizer, chosen, seed=options["seed"])
+            with progress("masked-lm", store.documents) as advance:
+                for batch, labels in rows.once(length, options["batch_size"], progress=advance):
+                    sums.add(model, batch, labels)
+                    count += len(batch.input_ids)
+    return count, sums.scores()
+
+
+def _trained_with(directory: Path) -> tuple[dict[str, Any], Settings | None]:
+    """The settings that finetune, or pretrain, left beside the model; none for another's model.
+
+    Raises `InputError` where run.json is refbert's and damaged: the scores would be of other lengths.
+    """
+    from refbert.files import is_file, read_json
+    from refbert.training.finetuning_settings import Settings as Finetuning
+    from refbert.training.pretraining_settings import Settings
+    from refbert.training.run import RunDirectory
+
+    run = RunDirectory(directory)
+    if not is_file(run.file):
+        return {}, None
+    content = read_json(run.file)
+    if not isinstance(content, dict) or not {"format", "settings"} <= set(content):
+        return {}, None  # another program's
+    settings = run.read()["settings"]
+    if content.get("kind") == "pretraining":
+        return {}, run.settings(Settings, settings)
+    return vars(run.settings(Finetuning, settings)), None

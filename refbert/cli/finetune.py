@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from refbert.cli.progress import TrainingProgress
+from refbert.cli.progress import TrainingProgress, say
 from refbert.cli.signals import Interrupted, Stopping
 from refbert.cli.tables import Table, print_table
 from refbert.errors import InputError
@@ -76,6 +76,7 @@ class _Several(click.ParamType[Any]):
     help="Less memory, more time: layers run again in the backward.",
 )  # fmt: skip
 @click.option("--save-every", type=_POSITIVE, default=500, show_default=True, help="Updates between checkpoints.")
+@click.option("--save-minutes", type=float, default=5.0, show_default=True, help="Between checkpoints, at most.")
 @click.option("--resume", is_flag=True, help="Go on with what is in the directory (or begin, if there is nothing).")
 def finetune(output: Path, resume: bool, paper_grid: bool, **options: Any) -> int:
     """Fine-tune a BERT on labelled texts.
@@ -128,7 +129,7 @@ def finetune(output: Path, resume: bool, paper_grid: bool, **options: Any) -> in
         with stopping:
             result = finetuning.finetune(
                 output, settings, resume=resume, on_begin=begin, on_update=lambda update: shown[-1].add(update),
-                on_score=score, stop=stopping,
+                on_score=score, stop=stopping, say=say,
             )  # fmt: skip
     except Interrupted:
         kept = f"go on with: refbert finetune --output {output} --resume"

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from refbert.cli.progress import TrainingProgress
+from refbert.cli.progress import TrainingProgress, say
 from refbert.cli.signals import Interrupted, Stopping
 from refbert.errors import InputError
 from refbert.profiles import PROFILES
@@ -73,7 +73,10 @@ _EXAMPLES = (
     click.option("--dupe-factor", type=_POSITIVE, default=10, show_default=True, help="Versions under google."),
 )  # fmt: skip
 _KEEPING = (
+    click.option("--dev", multiple=True, metavar="FILE", help="Text that is scored as the run goes, not learned from."),
+    click.option("--score-every", type=_POSITIVE, default=1000, show_default=True, help="Updates between scorings."),
     click.option("--save-every", type=_POSITIVE, default=1000, show_default=True, help="Updates between checkpoints."),
+    click.option("--save-minutes", type=float, default=5.0, show_default=True, help="Between checkpoints, at most."),
     click.option("--keep", type=_POSITIVE, default=3, show_default=True, help="Checkpoints to keep."),
     click.option("--resume", is_flag=True, help="Go on with the run in the directory (or begin, if there is none)."),
 )
@@ -98,7 +101,8 @@ def pretrain(files: tuple[str, ...], output: Path, resume: bool, **options: Any)
     from refbert.training.run import RunDirectory
 
     first = os.environ.get("RANK", "0") == "0"
-    paths = [name if name == "-" else str(Path(name).resolve()) for name in files]
+    paths = _absolute(files)
+    options["dev"] = _absolute(options["dev"])
     given = {name: value for name, value in options.items() if _is_given(name)}
     if paths:
         given["files"] = paths
@@ -124,7 +128,7 @@ def pretrain(files: tuple[str, ...], output: Path, resume: bool, **options: Any)
         with processes(settings.device or "cpu") as together, stopping:
             result = pretraining.pretrain(
                 output, settings, resume=resume, processes=together, device=local_device(settings.device),
-                on_begin=begin, on_update=lambda update: shown[0].add(update), stop=stopping, say=_say,
+                on_begin=begin, on_update=lambda update: shown[0].add(update), stop=stopping, say=say,
             )  # fmt: skip
     except Interrupted:
         kept = f"go on with: refbert pretrain --output {output} --resume"
@@ -147,11 +151,11 @@ def pretrain(files: tuple[str, ...], output: Path, resume: bool, **options: Any)
     return stopping.status
 
 
+def _absolute(files: tuple[str, ...]) -> list[str]:
+    return [name if name == "-" else str(Path(name).resolve()) for name in files]
+
+
 def _is_given(name: str) -> bool:
     """Whether the command line has the option, rather than its default."""
     source = click.get_current_context().get_parameter_source(name)
     return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
-
-
-def _say(text: str) -> None:
-    print(f"refbert: {text}", file=sys.stderr, flush=True)

@@ -17,6 +17,11 @@ _EVERY = 10.0
 _RECENT = 20
 
 
+def say(text: str) -> None:
+    """A line about the run."""
+    print(f"refbert: {text}", file=sys.stderr, flush=True)
+
+
 class TrainingProgress:
     """Loss, learning rate, tokens per second and time left of a run of ``steps`` updates, ``done`` of them before."""
 

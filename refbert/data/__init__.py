@@ -5,6 +5,7 @@ wordpiece   sentences -> a vocabulary
 store       documents -> a tokenized corpus on disk
 pairs       a document -> spans of sentence pairs
 masking     a batch -> hidden tokens and labels
+rows        a document's examples, and a batch of such with its labels
 stream      all of it, as a source of batches that can be resumed anywhere
 
 For fine-tuning, labelled files to batches with their labels:
@@ -16,6 +17,7 @@ epochs      all of it, as a source of batches: every example once an epoch
 """
 
 from refbert.data.corpus import read_sentences
+from refbert.data.rows import Rows
 from refbert.data.settings import Phase, Pretraining, paper_phases
 from refbert.data.store import Store, build_store
 from refbert.data.stream import PretrainingSource
@@ -25,6 +27,7 @@ __all__ = [
     "Phase",
     "Pretraining",
     "PretrainingSource",
+    "Rows",
     "Store",
     "build_store",
     "paper_phases",

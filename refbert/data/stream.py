@@ -4,9 +4,8 @@ A round shows every document once, in an order drawn for that round. Its documen
 examples are shuffled among themselves. The position is (step, phase, round, chunk, offset): to resume, the chunk's
 spans are made again (no text is read for that) and ``offset`` of them are skipped.
 
-Every example is drawn under a key of its own: (seed, length, version, document, number). Which other examples share its
-batch changes nothing, and under the google profile an example comes back with the same masks after dupe_factor rounds,
-in another order, as when the original's files are read again and shuffled.
+Every example is drawn under a key of its own (`refbert.data.rows`). Under the google profile it comes back with the
+same masks after dupe_factor rounds, in another order, as when the original's files are read again and shuffled.
 """
 
 from __future__ import annotations
@@ -22,12 +21,10 @@ import numpy.typing as npt
 
 from refbert.backend import Host
 from refbert.batching import Batch
-from refbert.data.draws import Draws, Permutation, generator
-from refbert.data.masking import mask_batch
-from refbert.data.pairs import examples
+from refbert.data.draws import Permutation, generator
+from refbert.data.rows import Row, Rows
 from refbert.data.settings import Phase, Pretraining
 from refbert.data.store import Store
-from refbert.data.tokens import continues, tokenizer_fingerprint
 from refbert.errors import InputError
 from refbert.tokenization import Tokenizer
 
@@ -58,21 +55,7 @@ class PretrainingSource:
         self.settings = settings = settings or Pretraining()
         if not self.phases:
             raise InputError("at least one phase is needed")
-        made_by = tokenizer_fingerprint(tokenizer)
-        if store.tokenizer != made_by:
-            raise InputError(f"{store.directory}: made with another tokenizer; build it again with this one")
-        if settings.next_sentence and store.documents == 1:
-            raise InputError(
-                "the corpus is one document, so there is no other to take random next sentences from: put blank lines "
-                "between documents, or train without next-sentence prediction"
-            )
-        self._cls, self._sep, self._pad, self._mask = (
-            tokenizer.cls_id,
-            tokenizer.sep_id,
-            tokenizer.pad_id,
-            tokenizer.mask_id,
-        )
-        self._continues = continues(tokenizer)
+        self._rows_of = Rows(store, tokenizer, settings, seed=seed)
         self._step = self._phase = self._round = self._chunk = self._offset = 0
         self._made: tuple[tuple[int, int, int], npt.NDArray[np.int64]] | None = None
         for phase in self.phases:
@@ -81,7 +64,7 @@ class PretrainingSource:
             _VERSION,
             CHUNK,
             store.fingerprint,
-            made_by,
+            store.tokenizer,
             seed,
             dataclasses.asdict(settings),
             # How long the last phase lasts does not change what comes: a run may go on for longer.
@@ -111,7 +94,7 @@ class PretrainingSource:
             if missing:
                 self._turn()
         self._step += 1
-        return self._batch(np.concatenate(parts), self.phases[phase].length)
+        return self._rows_of.batch(np.concatenate(parts), self.phases[phase].length)
 
     def state(self) -> dict[str, Any]:
         """The position, as JSON."""
@@ -148,50 +131,17 @@ class PretrainingSource:
     def _make(self, length: int, phase: int, round_number: int, chunk: int) -> npt.NDArray[np.int64]:
         version = self.settings.version(round_number)
         order = Permutation(self.store.documents, self.seed, phase, round_number)
-        rows: list[tuple[int, ...]] = []
+        rows: list[Row] = []
         for document in order(np.arange(chunk * CHUNK, min((chunk + 1) * CHUNK, self.store.documents))).tolist():
-            draws = Draws("pairs", self.seed, length, version, document)
-            found = examples(self.store, document, length, self.settings, draws)
-            rows += [(version, document, number, *example) for number, example in enumerate(found)]
+            rows += self._rows_of.of(document, length, version)
         shuffle = np.argsort(generator("shuffle", self.seed, phase, round_number, chunk).random(len(rows)))
         return np.array(rows, dtype=np.int64)[shuffle]
-
-    def _batch(self, rows: npt.NDArray[np.int64], S: int) -> tuple[Batch, dict[str, Host]]:
-        B = len(rows)
-        ids = np.full((B, S), self._pad)
-        types = np.zeros_like(ids)
-        special = np.ones((B, S), dtype=np.bool_)
-        lengths = np.empty(B, dtype=np.int64)
-        draws = np.empty((B, 3, S))
-        for row, (version, document, number, a_start, a_stop, b_start, b_stop, _) in enumerate(rows.tolist()):
-            draws[row] = generator("masks", self.seed, S, version, document, number).random((3, S))
-            end = 1 + a_stop - a_start  # of A
-            ids[row, 0], ids[row, 1:end], ids[row, end] = self._cls, self.store.ids(a_start, a_stop), self._sep
-            special[row, 1:end] = False
-            n = end + 1
-            if self.settings.next_sentence:
-                begin, n = n, n + b_stop - b_start + 1
-                ids[row, begin : n - 1], ids[row, n - 1] = self.store.ids(b_start, b_stop), self._sep
-                special[row, begin : n - 1] = False
-                types[row, begin:n] = 1
-            lengths[row] = n
-        corrupted, labels = mask_batch(
-            ids, special, lengths, draws, self.settings, mask_id=self._mask, continues=self._continues
-        )
-        batch = Batch(corrupted, types, (np.arange(S) < lengths[:, None]).astype(np.int64))
-        out: dict[str, Host] = {"labels": labels}
-        if self.settings.next_sentence:
-            out["next_sentence_label"] = rows[:, -1].copy()
-        return batch, out
 
     def _check_enough(self, phase: Phase) -> None:
         """Fewer examples than a batch would show one text twice in it; every document gives at least one."""
         if self.store.documents >= phase.batch_size:
             return
-        found = sum(
-            len(examples(self.store, d, phase.length, self.settings, Draws("pairs", self.seed, phase.length, 0, d)))
-            for d in range(self.store.documents)
-        )
+        found = sum(self._rows_of.count(document, phase.length) for document in range(self.store.documents))
         if found < phase.batch_size:
             raise InputError(
                 f"the corpus gives {found} examples of up to {phase.length} tokens, fewer than a batch of "

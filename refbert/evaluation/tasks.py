@@ -51,7 +51,8 @@ def default_evaluation(model: Model) -> str:
     ):
         if head in model.heads:
             return task
-    raise InputError(f"this model has no fine-tuned head (it has: {', '.join(model.heads) or 'none'})")
+    hint = "; its masked_lm head is scored with --task masked-lm" if "masked_lm" in model.heads else ""
+    raise InputError(f"this model has no fine-tuned head (it has: {', '.join(model.heads) or 'none'}){hint}")
 
 
 def main_score(task: str, labels: Sequence[str]) -> str:

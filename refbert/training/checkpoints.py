@@ -62,8 +62,8 @@ class State:
     settings: Mapping[str, Any]
 
 
-def save(directory: Path, model: Model, optimizer: Optimizer, state: State, *, keep: int | None = None) -> Path:
-    """Write ``directory/step-…`` and delete all but the last ``keep`` (None: keep all); returns its path.
+def save(directory: Path, model: Model, optimizer: Optimizer, state: State) -> Path:
+    """Write ``directory/step-…``; returns its path.
 
     One that is there already is the same one, written before the run was cut off, and stays. Raises `CheckpointError`
     if it cannot be written; what was there before is then still there.
@@ -85,9 +85,6 @@ def save(directory: Path, model: Model, optimizer: Optimizer, state: State, *, k
                 "digests": {path.relative_to(partial).as_posix(): digest(path) for path in _files(partial)},
             }
             (partial / TRAINING).write_text(json.dumps(sealed(facts), indent=2) + "\n", encoding="utf-8")
-    if keep is not None:
-        for old in saved(directory)[:-keep]:
-            delete(old)
     return place
 
 

@@ -51,7 +51,7 @@ from refbert.training.checkpoints import (
 from refbert.training.finetuning_settings import FREE, Plan, Settings
 from refbert.training.hearing import in_a_thread
 from refbert.training.loop import NotFinite, Saving, train
-from refbert.training.metrics import Metrics, Update
+from refbert.training.metrics import Metrics, Update, going_on
 from refbert.training.page import write_page
 from refbert.training.precision import MixedPrecision
 from refbert.training.run import RunDirectory, agreed, check_same, digest_of, versions
@@ -102,11 +102,13 @@ def finetune(
     on_update: Callable[[Update], object] | None = None,
     on_score: Callable[[Plan, int, Scores], object] | None = None,
     stop: Callable[[], bool] | None = None,
+    say: Callable[[str], object] = lambda text: None,
 ) -> Result:
     """Fine-tune into ``directory``, or go on with what was begun there.
 
     on_begin is told each run, its model, the updates it will have and those that it has; on_update each update;
-    on_score the scores of an epoch (from 1); ``stop`` is asked after each update. A run whose numbers cease to be
+    on_score the scores of an epoch (from 1); ``stop`` is asked after each update; ``say`` is given a line about where a
+    run goes on. A run whose numbers cease to be
     finite counts as failed if there are others, and raises `NotFinite` if it is the only one. Raises `InputError` for
     settings and files that cannot be used, before anything is written.
     """
@@ -151,7 +153,7 @@ def finetune(
         for plan in plans:
             one = _Run(run, settings, plan, facts, labels, examples, dev, metric, tokenizer)
             first = ready.pop() if ready else None
-            outcome = one.go(first, on_begin, on_update, on_score, stop, alone=len(plans) == 1)
+            outcome = one.go(first, on_begin, on_update, on_score, stop, say, alone=len(plans) == 1)
             del first
             if outcome is None:
                 return Result(tuple(outcomes), None, metric, run.path)
@@ -201,6 +203,7 @@ class _Run:
         on_update: Callable[[Update], object] | None,
         on_score: Callable[[Plan, int, Scores], object] | None,
         stop: Callable[[], bool] | None,
+        say: Callable[[str], object],
         *,
         alone: bool,
     ) -> Outcome | None:
@@ -224,7 +227,10 @@ class _Run:
             self.source.restore(restore(last, model, optimizer).source)
         if on_begin is not None:
             on_begin(plan, model, steps, optimizer.updates)
-        saving = Saving(self.place.checkpoints, settings.save_every, settings=self.decides)
+        saving = Saving(
+            self.place.checkpoints, settings.save_every, keep=1, settings=self.decides,
+            seconds=60 * settings.save_minutes, spare=lambda: [self._best(told)] if told else [],
+        )  # fmt: skip
         dropout = model.config.hidden_dropout_prob > 0 or model.config.attention_probs_dropout_prob > 0
         dropout |= (model.config.classifier_dropout or 0) > 0
         try:
@@ -232,12 +238,12 @@ class _Run:
         except OSError as error:
             raise InputError(f"{self.place.path}: cannot be written ({error.strerror})") from None
         metrics = Metrics(self.place.metrics, first=optimizer.updates)
+        if last is not None:
+            say(f"{plan.name}: {going_on(optimizer.updates, steps, metrics.again)}")
 
         def add(update: Update) -> None:
             self.whole.check()
             metrics.add(update)
-            if (update.step + 1) % settings.save_every == 0:
-                self._prune(told)
             if on_update is not None:
                 on_update(update)
 

@@ -55,7 +55,8 @@ class Settings:
     what is longer is cut, or for answers read in windows ``doc_stride`` tokens apart (None: the model's positions; for
     answers at most 384). dropout: None: the configuration's. micro_batch: rows computed at once (None: all).
     mixed_precision: the dtype of forward and backward, where not the weights' (`refbert.training.precision`).
-    gradient_checkpointing: layers keep only their input and run again in the backward (`refbert.spec.encoder`).
+    gradient_checkpointing: layers keep only their input and run again in the backward (`refbert.spec.encoder`). A
+    checkpoint is written every ``save_every`` updates, and where that takes longer every ``save_minutes``.
 
     Raises `InputError` for values out of range.
     """
@@ -90,6 +91,7 @@ class Settings:
     micro_batch: int | None = None
     gradient_checkpointing: bool = False
     save_every: int = 500
+    save_minutes: float = 5.0
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -107,7 +109,10 @@ class Settings:
         ):  # fmt: skip
             if min(numbers) < 1:
                 raise InputError(f"{name} must be 1 or more, not {min(numbers)}")
-        for name, rates in (("learning rate", self.learning_rates), ("max_norm", (self.max_norm,))):
+        for name, rates in (
+            ("learning rate", self.learning_rates), ("max_norm", (self.max_norm,)),
+            ("save_minutes", (self.save_minutes,)),
+        ):  # fmt: skip
             wrong = [rate for rate in rates if not 0 < rate < math.inf]
             if wrong:
                 raise InputError(f"{name} must be a number above 0, not {wrong[0]}")
@@ -158,9 +163,8 @@ class Settings:
 
 
 # What may change when fine-tuning goes on; weights then agree up to rounding.
-FREE = frozenset(
-    {"backend", "dtype", "device", "mixed_precision", "micro_batch", "gradient_checkpointing", "save_every"}
-)
+_ROUNDS_OTHERWISE = ("backend", "dtype", "device", "mixed_precision", "micro_batch", "gradient_checkpointing")
+FREE = frozenset({*_ROUNDS_OTHERWISE, "save_every", "save_minutes"})
 
 
 def resumed_settings(directory: str | Path, given: Mapping[str, Any]) -> Settings:
@@ -168,7 +172,7 @@ def resumed_settings(directory: str | Path, given: Mapping[str, Any]) -> Setting
     run = RunDirectory(directory)
     recorded = run.read()["settings"]
     chosen = agreed(recorded, json.loads(json.dumps(dict(given))), free=FREE, where=run.path)
-    changed = [name for name in FREE - {"save_every"} if chosen.get(name) != recorded.get(name)]
+    changed = [name for name in _ROUNDS_OTHERWISE if chosen.get(name) != recorded.get(name)]
     if changed:
         warnings.warn(
             f"{run.path}: going on with another {', '.join(sorted(changed))}: the weights will differ by rounding",

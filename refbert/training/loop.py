@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,18 +36,31 @@ class NotFinite(RefbertError):
 
 @dataclass(frozen=True)
 class Saving:
-    """Where, how often (in updates) and how many checkpoints are kept; ``settings`` go into each and come back."""
+    """When checkpoints are written, where, and which of them stay.
+
+    every: updates from one to the next. seconds: where that takes longer, one is written in between (None: none is);
+    this costs a twentieth of the time at most. keep: how many stay (None: all): the last two, and before them those of
+    every ``every`` updates; also those that ``spare`` names. settings: go into each and come back.
+    """
 
     directory: Path
     every: int
     keep: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float | None = None
+    spare: Callable[[], Collection[Path]] = tuple
 
     def __post_init__(self) -> None:
         if self.every < 1:
             raise InputError(f"checkpoints every {self.every} updates: it must be 1 or more")
         if self.keep is not None and self.keep < 1:
             raise InputError(f"checkpoints to keep: it must be 1 or more, not {self.keep}")
+        if self.seconds is not None and not self.seconds > 0:
+            raise InputError(f"seconds between checkpoints: it must be above 0, not {self.seconds}")
+
+
+# A checkpoint between the others is written when it is due and updates have taken so much longer than the last one did.
+_WORTH = 20
 
 
 def train(
@@ -69,8 +82,8 @@ def train(
     """Updates from where ``optimizer`` stands up to ``steps``; returns how many there are then.
 
     rate: update (from 0) -> learning rate. micro_batch: the most rows that are computed at once (None: the whole
-    batch). precision: computes forward and backward in a narrower dtype than the weights'. saving: a checkpoint every
-    so many updates, and at the end. on_update: called after each update. stop: asked after each update; once it says
+    batch). precision: computes forward and backward in a narrower dtype than the weights'. saving: checkpoints as it
+    says, and at the end. on_update: called after each update. stop: asked after each update; once it says
     yes (in any process), the state is saved and the loop returns early.
 
     Raises `NotFinite` where loss, gradients or weights are no longer finite: nothing is updated or saved then, and the
@@ -78,6 +91,8 @@ def train(
     has gone.
     """
     last_saved = optimizer.updates
+    saved_at, cost = time.monotonic(), 0.0
+    seconds = math.inf if saving is None or saving.seconds is None else saving.seconds
     while optimizer.updates < steps:
         step = optimizer.updates
         started = time.perf_counter()
@@ -86,8 +101,9 @@ def train(
             model, batch, labels, micro_batch=micro_batch, dropout=Dropout(seed, step) if dropout else None,
             rank=processes.rank, processes=processes.count, precision=precision,
         )  # fmt: skip
+        due = processes.rank == 0 and time.monotonic() - saved_at >= max(seconds, _WORTH * cost)
         try:
-            stopping = _sum(processes, model, sums, stop is not None and stop())
+            stopping, due = _sum(processes, model, sums, stop is not None and stop(), due)
         except WorkerLost as error:
             raise WorkerLost(f"{error} at step {step}; {_last(saving)}") from error
         lr = rate(step)
@@ -107,24 +123,26 @@ def train(
                 )
             )
         done = optimizer.updates
-        if saving is not None and (done % saving.every == 0 or stopping or done == steps):
+        if saving is not None and (done % saving.every == 0 or due or stopping or done == steps):
+            began = time.monotonic()
             _save(model, optimizer, source, saving, write=processes.rank == 0)
-            last_saved = done
+            last_saved, saved_at = done, time.monotonic()
+            cost = saved_at - began
         if stopping:
             break
     assert saving is None or last_saved == optimizer.updates
     return optimizer.updates
 
 
-def _sum(processes: Processes, model: Model, sums: Sums, stop: bool) -> bool:
-    """Losses and gradients over all processes, in place; whether any of them wants to stop."""
+def _sum(processes: Processes, model: Model, sums: Sums, stop: bool, save: bool) -> tuple[bool, bool]:
+    """Losses and gradients over all processes, in place; whether any of them wants to stop, and to save."""
     if processes.count == 1:
-        return stop
+        return stop, save
     names = sorted(sums.losses)
-    numbers = processes.sum_numbers([float(stop), sums.loss, *(sums.losses[name] for name in names)])
-    sums.loss, sums.losses = numbers[1], dict(zip(names, numbers[2:], strict=True))
+    numbers = processes.sum_numbers([float(stop), float(save), sums.loss, *(sums.losses[name] for name in names)])
+    sums.loss, sums.losses = numbers[2], dict(zip(names, numbers[3:], strict=True))
     processes.sum_arrays(model.backend, sums.gradients)
-    return numbers[0] > 0
+    return numbers[0] > 0, numbers[1] > 0
 
 
 def _clip(model: Model, optimizer: Optimizer, sums: Sums, step: int, saving: Saving | None) -> tuple[Clipped, float]:
@@ -155,7 +173,21 @@ def _save(model: Model, optimizer: Optimizer, source: Source, saving: Saving, *,
         raise NotFinite(f"step {step}: {weight} is not finite after the update; {_last(saving)}", step, weight)
     if write:
         state = checkpoints.State(optimizer.updates, source.state(), saving.settings)
-        checkpoints.save(saving.directory, model, optimizer, state, keep=saving.keep)
+        checkpoints.save(saving.directory, model, optimizer, state)
+        _prune(saving)
+
+
+def _prune(saving: Saving) -> None:
+    """Remove the checkpoints that need not stay."""
+    if saving.keep is None:
+        return
+    places = checkpoints.saved(saving.directory)[::-1]
+    last = places[: min(2, saving.keep)]
+    regular = [p for p in places[len(last) :] if checkpoints.updates_of(p) % saving.every == 0]
+    stay = {*last, *regular[: saving.keep - len(last)], *saving.spare()}
+    for place in places:
+        if place not in stay:
+            checkpoints.delete(place)
 
 
 def _last(saving: Saving | None) -> str:

@@ -39,20 +39,27 @@ class Update:
 
 
 class Metrics:
-    """Appends to ``path`` what happens from update ``first`` on; raises `InputError` where it cannot be written."""
+    """Appends to ``path`` what happens from update ``first`` on; raises `InputError` where it cannot be written.
+
+    again: how many updates after it had been written, and the seconds that they took: they are made again.
+    """
 
     def __init__(self, path: Path, *, first: int = 0) -> None:
         self.path = path
         try:
-            _cut(path, first)
+            self.again = _cut(path, first)
             self._file: IO[str] = path.open("a", encoding="utf-8")
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 
     def add(self, update: Update) -> None:
+        """`write` what an update was."""
+        self.write(update.line())
+
+    def write(self, line: str) -> None:
         """Append one line; raises `InputError` if it cannot be written."""
         try:
-            self._file.write(update.line())
+            self._file.write(line)
             self._file.flush()
         except OSError as error:
             raise InputError(
@@ -65,6 +72,15 @@ class Metrics:
             self._file.close()
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written ({error.strerror})") from None
+
+
+def going_on(done: int, steps: int, again: tuple[int, float]) -> str:
+    """The line that says where a run goes on, and what of it is made again."""
+    count, seconds = again
+    repeated = f"the {count:,} updates after it ({clock(seconds)}) are made again" if count else "nothing is made again"
+    if count == 1:
+        repeated = f"the update after it ({clock(seconds)}) is made again"
+    return f"going on from step {done:,} of {steps:,}; {repeated}"
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
@@ -82,11 +98,22 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
             yield entry
 
 
-def _cut(path: Path, first: int) -> None:
-    """Leave the lines of the steps before ``first``."""
+def clock(seconds: float) -> str:
+    """A duration as people say it."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def _cut(path: Path, first: int) -> tuple[int, float]:
+    """Leave the lines of the steps before ``first``; (how many others there were, their seconds)."""
     if not path.is_file():
-        return
+        return 0, 0.0
+    count, seconds = 0, 0.0
     with whole(path) as part, part.open("w", encoding="utf-8") as file:
         for entry in read_metrics(path):
             if entry["step"] < first:
                 file.write(json.dumps(entry) + "\n")
+            else:
+                count, seconds = count + 1, seconds + entry.get("seconds", 0.0)
+    return count, seconds

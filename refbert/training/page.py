@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from refbert.errors import InputError
-from refbert.training.metrics import read_metrics
+from refbert.training.metrics import clock, read_metrics
 from refbert.writing import write_whole
 
 _BINS = 300
@@ -72,7 +72,7 @@ def render(metrics: Path, *, title: str, settings: Mapping[str, Any]) -> str:
         parts.append("<p>No update yet.</p>")
     else:
         parts.append(
-            f"<p>{updates:,} updates, {tokens:,} tokens, {_time(seconds)}; "
+            f"<p>{updates:,} updates, {tokens:,} tokens, {clock(seconds)}; "
             f"loss {first['loss']:.4g} at step {first['step']}, {last['loss']:.4g} at step {last['step']}.</p>"
         )
         span = (first["step"], last["step"])
@@ -143,12 +143,6 @@ def _chart(name: str, curve: _Curve, span: tuple[int, int]) -> str:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
 def _value(value: Any) -> str:

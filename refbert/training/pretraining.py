@@ -26,8 +26,9 @@ from refbert.spec.choices import Choices
 from refbert.training.checkpoints import last_whole, read_state, restore
 from refbert.training.distributed import ALONE, Processes
 from refbert.training.hearing import in_a_thread
+from refbert.training.held_out import HeldOut
 from refbert.training.loop import Saving, train
-from refbert.training.metrics import Metrics, Update
+from refbert.training.metrics import Metrics, Update, going_on
 from refbert.training.page import write_page
 from refbert.training.precision import MixedPrecision
 from refbert.training.pretraining_settings import FREE, Settings
@@ -97,7 +98,13 @@ def pretrain(
         source = _source(store, tokenizer, settings)
         model = _model(settings, tokenizer, device or settings.device)
         optimizer = settings.new_optimizer()
-        facts = {"config": model.config.to_dict(), "tokenized data": source.fingerprint}
+        held_out = None
+        if settings.dev:
+            held_out = HeldOut(stack.enter_context(_store(run.dev_data)), tokenizer, settings, processes)
+        facts = {
+            "config": model.config.to_dict(), "tokenized data": source.fingerprint,
+            "development data": held_out.fingerprint if held_out else None,
+        }  # fmt: skip
         decides = {name: value for name, value in settings.to_json().items() if name not in FREE} | facts
         narrow = settings.mixed_precision
         precision = None if narrow is None else MixedPrecision(model, narrow)
@@ -115,13 +122,25 @@ def pretrain(
         elif first:
             check_same(run.read()["facts"], facts, run.file)
         log = stack.enter_context(_Log(run, settings, before, on_update)) if first else None
+        if log is not None and last is not None:
+            say(going_on(before, settings.steps, log.again))
+        if first and held_out is not None:
+            held_out.begin(run.dev_scores, before, say)
+            stack.callback(held_out.close)
         if on_begin is not None:
             on_begin(model, before)
-        saving = Saving(run.checkpoints, settings.save_every, settings.keep, decides)
+
+        def after(update: Update) -> None:
+            if log is not None:
+                log.add(update)
+            if held_out is not None:
+                held_out.after(update.step + 1, model)
+
+        saving = Saving(run.checkpoints, settings.save_every, settings.keep, decides, 60 * settings.save_minutes)
         done = train(
             model, source, optimizer=optimizer, rate=settings.rate, steps=settings.steps, seed=settings.seed,
             dropout=_drops(model.config), micro_batch=settings.micro_batch, precision=precision, saving=saving,
-            processes=processes, on_update=log.add if log else None, stop=stop,
+            processes=processes, on_update=after, stop=stop,
         )  # fmt: skip
         if first and done >= settings.steps:
             run.check()
@@ -137,6 +156,7 @@ class _Log:
     ) -> None:
         self._run, self._settings, self._told = run, settings, on_update
         self._metrics = Metrics(run.metrics, first=first)
+        self.again = self._metrics.again
         self._drawn = time.monotonic()
 
     def add(self, update: Update) -> None:
@@ -167,6 +187,8 @@ def _prepare(run: RunDirectory, settings: Settings, say: Callable[[str], object]
 
     if not settings.files:
         raise InputError("no text: name at least one file")
+    if "-" in settings.dev:
+        raise InputError("the development text is a file, not stdin")
     files, form, how = _text(run, settings)
     _config(settings, None)  # a mistake here should not cost the reading of the text
     if "-" in settings.files:
@@ -191,7 +213,8 @@ def _prepare(run: RunDirectory, settings: Settings, say: Callable[[str], object]
 
 def _text(run: RunDirectory, settings: Settings) -> tuple[list[str], Any, dict[str, Any]]:
     """The files, their format, and how documents are told apart; raises `InputError` for a file that is not there."""
-    missing = next((file for file in settings.files if file != "-" and not Path(file).is_file()), None)
+    named = (*settings.files, *settings.dev)
+    missing = next((file for file in named if file != "-" and not Path(file).is_file()), None)
     if missing is not None:
         raise InputError(f"{missing}: no such file")
     files = [str(run.stdin) if file == "-" else file for file in settings.files]
@@ -202,19 +225,22 @@ def _tokenize(run: RunDirectory, settings: Settings, tokenizer: Tokenizer, say: 
     from refbert.data import build_store
 
     files, form, how = _text(run, settings)
-    told = _reading("tokenizing the text", files, say)
-    with build_store(files, tokenizer, run.data, format=form, progress=told, **how):
-        pass
+    for what, text, place in (("text", files, run.data), ("development text", list(settings.dev), run.dev_data)):
+        if text:
+            told = _reading(f"tokenizing the {what}", text, say)
+            with build_store(text, tokenizer, place, format=form, progress=told, **how):
+                pass
 
 
 def _check_data(run: RunDirectory, settings: Settings, say: Callable[[str], object]) -> None:
     """Tokenize the text again where what was made of it is damaged; what comes of it is compared later."""
     try:
-        with _store(run.data) as store:
-            store.check()
+        for place in (run.data, run.dev_data) if settings.dev else (run.data,):
+            with _store(place) as store:
+                store.check()
     except InputError as error:
         warnings.warn(f"{error}; the text is tokenized again", RefbertWarning, stacklevel=3)
-        shutil.rmtree(run.data, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
         _tokenize(run, settings, _tokenizer(run.tokenizer, settings), say)
 
 

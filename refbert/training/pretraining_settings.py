@@ -37,6 +37,9 @@ class Settings:
     weights' (`refbert.training.precision`). micro_batch: the most sequences computed at once. gradient_checkpointing:
     layers keep only their input and run again in the backward (`refbert.spec.encoder`).
 
+    dev: text that is scored every ``score_every`` updates and at the end, and not learned from. A checkpoint is written
+    every ``save_every`` updates, and where that takes longer every ``save_minutes``; the last ``keep`` stay.
+
     Raises `InputError` for values out of range.
     """
 
@@ -73,17 +76,21 @@ class Settings:
     short_sequence_probability: float = 0.1
     dupe_factor: int = 10
     seed: int = 0
+    dev: tuple[str, ...] = ()
+    score_every: int = 1000
     save_every: int = 1000
+    save_minutes: float = 5.0
     keep: int = 3
 
     def __post_init__(self) -> None:
         check_types(self)
-        object.__setattr__(self, "files", tuple(self.files))
+        for name in ("files", "dev"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         get_profile(self.profile)
-        for name in ("steps", "batch_size", "micro_batch", "save_every", "keep", "vocab_size"):
+        for name in ("steps", "batch_size", "micro_batch", "save_every", "score_every", "keep", "vocab_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be 1 or more, not {getattr(self, name)}")
-        for name in ("learning_rate", "max_norm"):
+        for name in ("learning_rate", "max_norm", "save_minutes"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name} must be a number above 0, not {getattr(self, name)}")
         if not 0 <= self.weight_decay < math.inf:
@@ -99,17 +106,24 @@ class Settings:
         if not 0 <= self.seed < 2**64:
             raise InputError(f"seed must be a whole number from 0 to 2^64 - 1, not {self.seed}")
         self.phases()
+        self.data()
 
     @property
     def rule(self) -> str:
         """The optimizer's name."""
         return self.optimizer or ("adamw" if get_profile(self.profile).bias_correction else "bert_adam")
 
+    @property
+    def warmup_updates(self) -> int:
+        """Of the learning rate."""
+        return max(1, self.steps // 100) if self.warmup is None else self.warmup
+
     def rate(self, step: int) -> float:
         """The learning rate of an update (from 0)."""
-        warmup = max(1, self.steps // 100) if self.warmup is None else self.warmup
         from_zero = get_profile(self.profile).schedule_from_zero
-        return learning_rate(step, peak=self.learning_rate, warmup=warmup, total=self.steps, from_zero=from_zero)
+        return learning_rate(
+            step, peak=self.learning_rate, warmup=self.warmup_updates, total=self.steps, from_zero=from_zero
+        )
 
     def phases(self) -> tuple[Phase, ...]:
         """The two phases of A.2."""
@@ -139,13 +153,13 @@ class Settings:
 
     def to_json(self) -> dict[str, Any]:
         """As run.json holds them."""
-        return dataclasses.asdict(self) | {"files": list(self.files)}
+        return dataclasses.asdict(self) | {"files": list(self.files), "dev": list(self.dev)}
 
 
 # What may change when a run goes on: where it is computed and what is kept of it. Weights then agree up to rounding
 # (bit by bit, if it is the directory alone that the change concerns).
 _ROUNDS_OTHERWISE = ("backend", "dtype", "device", "mixed_precision", "micro_batch", "gradient_checkpointing")
-FREE = frozenset({*_ROUNDS_OTHERWISE, "save_every", "keep"})
+FREE = frozenset({*_ROUNDS_OTHERWISE, "score_every", "save_every", "save_minutes", "keep"})
 
 
 def resumed_settings(directory: str | Path, given: Mapping[str, Any]) -> Settings:

@@ -4,6 +4,7 @@ DIR/run.json        the settings and the versions of what computed
 DIR/data/           the tokenized corpus, where the run made one
 DIR/checkpoints/    see refbert.training.checkpoints
 DIR/metrics.jsonl   one line for each update
+DIR/dev-data/, dev.jsonl    text that is not learned from, and its scores
 DIR/run.html        the run as a page
 DIR/model.safetensors, config.json, tokenizer files       the model, once the run has finished
 """
@@ -45,11 +46,13 @@ class RunDirectory:
         self.tokenizer = self.path / "tokenizer"
         self.partial_tokenizer = self.path / ".partial-tokenizer"
         self.checkpoints = self.path / "checkpoints"
+        self.dev_data = self.path / "dev-data"
         self.metrics = self.path / "metrics.jsonl"
+        self.dev_scores = self.path / "dev.jsonl"
         self.page = self.path / "run.html"
         self._marker = self.path / ".preparing"
         # What a run makes before it begins, which is when run.json is written.
-        self._prepared = (self.tokenizer, self.partial_tokenizer, self.data, self.stdin)
+        self._prepared = (self.tokenizer, self.partial_tokenizer, self.data, self.dev_data, self.stdin)
         self._claim: Claim | None = None
         self._content: dict[str, Any] | None = None  # of run.json, once the run has begun
 
@@ -126,7 +129,7 @@ class RunDirectory:
                 self._content = self.read()
                 self._marker.unlink(missing_ok=True)
                 clear_partial(self.checkpoints)
-            for file in (self.file, self.metrics, self.page):
+            for file in (self.file, self.metrics, self.dev_scores, self.page):
                 clear_unfinished(file)
             yield
             self.check()

@@ -263,3 +263,56 @@ def test_what_on_update_is_told():
     assert updates[1].loss == second
     norm = np.sqrt(sum((g**2).sum() for g in gradients.values()))
     assert first.gradient_norm == pytest.approx(norm, rel=1e-12)
+
+
+class Clock:
+    """Time that passes by a second an update, and by as much as is said while a checkpoint is written."""
+
+    def __init__(self, monkeypatch, cost=0.0):
+        from refbert.training import checkpoints, loop
+
+        self.now, save = 0.0, checkpoints.save
+
+        def slow(*arguments):
+            self.now += cost
+            return save(*arguments)
+
+        monkeypatch.setattr(loop.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(checkpoints, "save", slow)
+
+    def tick(self, update):
+        self.now += 1
+
+
+@pytest.mark.parametrize(
+    ("keep", "seconds", "there"),
+    [
+        (None, 4, [5, 10, 15, 20, 25, 30, 35, 40]), (3, 4, [20, 35, 40]), (2, 4, [35, 40]), (1, 4, [40]),
+        (None, None, [20, 40]), (None, 1e9, [20, 40]),
+    ],
+)  # fmt: skip
+def test_checkpoints_by_the_clock(tmp_path, monkeypatch, keep, seconds, there):
+    """Those in between do not push out those of every twentieth update."""
+    saving = Saving(tmp_path, every=20, keep=keep, seconds=seconds)
+    run(small.model(), small.Stream(), 40, saving=saving, on_update=Clock(monkeypatch).tick)
+    assert [int(p.name[5:]) for p in saved(tmp_path)] == there
+
+
+def test_checkpoints_that_take_long_are_fewer(tmp_path, monkeypatch):
+    """One takes as long as two updates: forty are worth the next."""
+    clock = Clock(monkeypatch, 2.0)
+    run(small.model(), small.Stream(), 130, saving=Saving(tmp_path, every=1000, seconds=1), on_update=clock.tick)
+    assert [int(p.name[5:]) for p in saved(tmp_path)] == [2, 43, 84, 125, 130]
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_resumed_from_one_in_between_it_is_the_same(tmp_path, monkeypatch, place):
+    whole = small.model()
+    run(whole, small.Stream(), 20)
+    clock = Clock(monkeypatch)
+    run(small.model(), small.Stream(), 17, saving=Saving(tmp_path, every=100, seconds=4), on_update=clock.tick)
+    model, source, optimizer = small.model(seed=9), small.Stream(), Optimizer()
+    source.restore(restore(saved(tmp_path)[place], model, optimizer).source)
+    assert optimizer.updates == 5 * (place + 1)
+    run(model, source, 20, optimizer=optimizer)
+    assert all(np.array_equal(x, model.state_dict()[name]) for name, x in whole.state_dict().items())

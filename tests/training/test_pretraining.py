@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import refbert
 from refbert.checkpoint.safetensors_file import read_safetensors
 from refbert.errors import CheckpointError, InputError, RefbertWarning
 from refbert.training import pretraining
-from refbert.training.metrics import read_metrics
+from refbert.training.metrics import going_on, read_metrics
 from refbert.training.pretraining_settings import Settings, resumed_settings
 from refbert.training.run import RunDirectory
 
@@ -141,8 +142,11 @@ def test_killed_twice_and_resumed(whole, text, tmp_path):
     killed_at(out, 5, [*arguments(text), "--output", out])
     assert not (out / "model.safetensors").exists()
     killed_at(out, 10, ["--output", out, "--resume"])
+    with (out / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step": 15, "seconds": 61.0}\n')  # whenever the kill came
     done = cli("--output", out, "--resume")
     assert done.returncode == 0, done.stderr
+    assert re.search(r"going on from step \d+ of 16; the (\d+ updates|update) after it \(1 min \d\d s\)", done.stderr)
     same_weights(whole, out)
     assert [entry["step"] for entry in read_metrics(out / "metrics.jsonl")] == list(range(STEPS))
 
@@ -349,3 +353,9 @@ def test_a_torn_line_of_metrics(tmp_path):
     metrics.add(updates[2])
     metrics.close()
     assert path.read_text(encoding="utf-8") == "".join(u.line() for u in updates[:3])
+
+
+def test_what_is_made_again():
+    assert going_on(12, 1600, (0, 0.0)) == "going on from step 12 of 1,600; nothing is made again"
+    assert going_on(1000, 1600, (1, 2.2)).endswith("step 1,000 of 1,600; the update after it (2 s) is made again")
+    assert going_on(1, 9, (4, 7300.0)).endswith("; the 4 updates after it (2 h 01 min) are made again")

@@ -1,0 +1,221 @@
+"""Text that is not learned from: `pretrain --dev` and `evaluate --task masked-lm` say the same, and it is right."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+
+import numpy as np
+import pytest
+from launching import finish, launch
+from runs import pre
+
+import refbert
+from refbert.cli import main
+from refbert.data import Pretraining, Rows, Store, build_store
+from refbert.errors import InputError
+from refbert.evaluation.masked_lm import Sums
+from refbert.training import pretraining
+from refbert.training.metrics import read_metrics
+from refbert.training.pretraining_settings import resumed_settings
+from refbert.training.run import RunDirectory
+
+
+@pytest.fixture(scope="module")
+def dev(files):
+    path = files / "dev.txt"
+    path.write_text("a cat sat on the mat .\nthe dog .\na mat .\n\nthe dog sat .\non a mat the cat sat .\n\n" * 9)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(files, dev, tmp_path_factory):
+    """A run whose sequences grow at the eighth of its nine steps, scored at 2, 4, 6, 8 and 9."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    settings = pre(files, dev=(str(dev),), score_every=2, steps=9, long_length=14, learning_rate=1e-2)
+    pretraining.pretrain(out, settings)
+    return out, settings
+
+
+def cli(capsys, *arguments):
+    with pytest.raises(SystemExit) as exit:
+        main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return exit.value.code, out, err
+
+
+def scores_of(out):
+    return list(read_metrics(out / "dev.jsonl"))
+
+
+def test_the_scores_are_those_of_their_definitions(files, dev, tmp_path):
+    """One example at a time, from probabilities in float64, on the reference."""
+    model = refbert.load(files / "model", backend="reference", dtype="float64", profile="google")
+    with build_store([dev], model.tokenizer, tmp_path) as store:
+        rows = Rows(store, model.tokenizer, Pretraining(), seed=0)
+        sums, losses, right, pairs, pairs_right, count = Sums(), [], [], [], [], 0
+        for batch, labels in rows.once(12, 5):
+            sums.add(model, batch, labels)
+            for row in range(len(batch.input_ids)):
+                count += 1
+                n = int(batch.lengths[row])
+                alone = refbert.Batch(batch.input_ids[row : row + 1, :n], batch.token_type_ids[row : row + 1, :n])
+                logits = model(alone).logits
+                for place in np.flatnonzero(labels["labels"][row] != -100):
+                    p = np.exp(logits["masked_lm"][0, place])
+                    losses.append(-np.log(p[labels["labels"][row, place]] / p.sum()))
+                    right.append(p.argmax() == labels["labels"][row, place])
+                p = np.exp(logits["next_sentence"][0])
+                pairs.append(-np.log(p[labels["next_sentence_label"][row]] / p.sum()))
+                pairs_right.append(p.argmax() == labels["next_sentence_label"][row])
+        assert count == sum(rows.count(document, 12) for document in range(store.documents))
+    found = sums.scores()
+    wanted = {
+        "loss": np.mean(losses), "perplexity": np.exp(np.mean(losses)), "accuracy": np.mean(right),
+        "next_sentence_loss": np.mean(pairs), "next_sentence_accuracy": np.mean(pairs_right),
+    }  # fmt: skip
+    assert list(found) == list(wanted)
+    for name, value in wanted.items():
+        # float64's rounding in a few hundred additions of what some thousand operations made
+        assert abs(found[name] - value) <= 1e6 * 2**-53 * abs(value), name
+
+
+def test_every_example_once_and_the_same_each_time(files, dev, tmp_path):
+    """In batches of any size: the hidden words, the pairs and what stands in them."""
+    tokenizer = refbert.load(files / "model").tokenizer
+    with build_store([dev], tokenizer, tmp_path) as store:
+        seen = []
+        for size in (1, 4, 1000):
+            rows = Rows(store, tokenizer, Pretraining(), seed=3)
+            found = []
+            for batch, labels in rows.once(10, size):
+                for ids, mask, hidden in zip(batch.input_ids, batch.attention_mask, labels["labels"], strict=True):
+                    n = mask.sum()
+                    assert not mask[n:].any()
+                    assert (hidden[n:] == -100).all()
+                    found.append((ids[:n].tolist(), hidden[:n].tolist()))
+            seen.append(sorted(found))
+    assert seen[0] == seen[1] == seen[2]
+    assert len(seen[0]) >= 18
+
+
+def test_scored_as_it_goes(whole):
+    """Each scoring is that of the model at that step, at the length of its phase; the last is `evaluate`'s."""
+    out, settings = whole
+    found = scores_of(out)
+    assert [entry["step"] for entry in found] == [2, 4, 6, 8, 9]
+    run = RunDirectory(out)
+    with Store.open(run.dev_data) as store:
+        for step, length in ((8, 8), (9, 14)):
+            model = refbert.load(run.checkpoints / f"step-{step:08d}", profile="google")
+            sums = Sums()
+            for batch, labels in Rows(store, model.tokenizer, settings.data(), seed=0).once(
+                length, settings.micro_batch
+            ):
+                sums.add(model, batch, labels)
+            assert next(entry for entry in found if entry["step"] == step) == {"step": step, **sums.scores()}
+
+
+def test_it_does_not_change_the_run(whole, tmp_path):
+    out, settings = whole
+    pretraining.pretrain(tmp_path / "run", dataclasses.replace(settings, dev=()))
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
+    assert not (tmp_path / "run" / "dev.jsonl").exists()
+
+
+@pytest.mark.parametrize("place", [1, 4, 7])
+def test_stopped_and_resumed(whole, tmp_path, place):
+    out, settings = whole
+    count = iter(range(1, 99))
+    pretraining.pretrain(tmp_path / "run", settings, stop=lambda: next(count) == place)
+    with (tmp_path / "run" / "dev.jsonl").open("a") as file:
+        file.write('{"step": 10, "loss": 1.0}\n{"step": 1')  # what a kill after the checkpoint leaves
+    pretraining.pretrain(tmp_path / "run", resumed_settings(tmp_path / "run", {}), resume=True)
+    assert (tmp_path / "run" / "dev.jsonl").read_bytes() == (out / "dev.jsonl").read_bytes()
+
+
+def test_two_processes(whole, tmp_path):
+    """They share the batches; the sums are one process's but for the order of additions and float32's weights."""
+    pytest.importorskip("torch.distributed", reason="several processes need PyTorch")
+    out, settings = whole
+    command = [sys.executable, "-m", "refbert", "pretrain", *settings.files, "--dev", *settings.dev, "--from",
+               settings.start_from, "--steps", 9, "--score-every", 2, "--batch-size", 4, "--short-length", 8,
+               "--long-length", 14, "--save-every", 2, "--learning-rate", 1e-2, "--output",
+               tmp_path / "run"]  # fmt: skip
+    for message, status in finish(launch(command)):
+        assert status == 0, message
+    ours, theirs = scores_of(tmp_path / "run"), scores_of(out)
+    assert [entry["step"] for entry in ours] == [entry["step"] for entry in theirs]
+    for one, other in zip(ours, theirs, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+        assert one["next_sentence_loss"] == pytest.approx(other["next_sentence_loss"], rel=1e-4)
+
+
+def test_evaluate_says_what_training_said(whole, dev, capsys):
+    """Lengths and what is hidden are those of training; another seed hides others."""
+    out, _ = whole
+    command = ["evaluate", "--model", out, "--task", "masked-lm", "--json", dev]
+    status, said, _ = cli(capsys, *command)
+    assert status == 0
+    found = json.loads(said)
+    last = {name: value for name, value in scores_of(out)[-1].items() if name != "step"}
+    # Batches of another size: float32 adds up in another order.
+    assert found["scores"] == pytest.approx(last, rel=1e-5)
+    assert found["examples"] > 18
+    assert json.loads(cli(capsys, *command)[1]) == found
+    assert json.loads(cli(capsys, *command, "--seed", 1)[1])["scores"] != found["scores"]
+    assert json.loads(cli(capsys, *command, "--max-length", 8)[1])["scores"] != found["scores"]
+    assert "next_sentence_accuracy" in cli(capsys, *command[:-2], dev)[1]
+
+
+def test_what_cannot_be_evaluated(whole, files, dev, tmp_path, capsys):
+    out, _ = whole
+    base = ["evaluate", "--task", "masked-lm", "--model", out]
+    empty = tmp_path / "one.txt"
+    empty.write_text("the cat sat .\n")
+    for arguments, says in (
+        ([*base, tmp_path / "none.txt"], "none.txt: cannot be read"),
+        ([*base, empty], "the corpus is one document"),
+        ([*base, "--format", "csv", dev], "masked-lm reads lines, raw, parquet, not csv"),
+        ([*base, "--predictions", tmp_path / "x", dev], "--predictions is for labelled texts"),
+        ([*base, "--max-length", "99", dev], "16 positions"),
+        (["evaluate", "--model", out, dev], "scored with --task masked-lm"),
+    ):
+        status, said, err = cli(capsys, *arguments)
+        assert (status, said) == (2, ""), err
+        assert says in err
+    (tmp_path / "run").mkdir()
+    for file in out.iterdir():
+        if file.is_file():
+            (tmp_path / "run" / file.name).write_bytes(file.read_bytes())
+    facts = json.loads((out / "run.json").read_text())
+    facts["settings"]["long_length"] = "14"
+    (tmp_path / "run" / "run.json").write_text(json.dumps(facts))
+    status, _, err = cli(capsys, "evaluate", "--task", "masked-lm", "--model", tmp_path / "run", dev)
+    assert status == 2
+    assert "run.json: long_length must be a whole number" in err
+
+
+def test_bad_development_text(files, dev, tmp_path):
+    (tmp_path / "one.txt").write_text("the cat sat .\na dog .\n")
+    for name, says in (("none.txt", "none.txt: no such file"), ("one.txt", "one.txt: the corpus is one document")):
+        with pytest.raises(InputError, match=says):
+            pretraining.pretrain(tmp_path / "run", pre(files, dev=(str(tmp_path / name),)))
+    with pytest.raises(InputError, match="bad.txt, line 2001: not UTF-8"):
+        pretraining.pretrain(tmp_path / "run", pre(files, dev=(str(files / "bad.txt"),)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_development_text(whole, files, dev, tmp_path):
+    """A run goes on with the text that it was scored on, whatever happens to the file: it is kept in the directory."""
+    settings = pre(files, dev=(str(tmp_path / "dev.txt"),), score_every=2)
+    (tmp_path / "dev.txt").write_bytes(dev.read_bytes())
+    pretraining.pretrain(tmp_path / "run", settings, stop=lambda: True)
+    (tmp_path / "dev.txt").write_text("the cat .\na dog .\n\non a mat .\nthe cat .\n\n")
+    (tmp_path / "run" / "dev-data" / "ids.bin").write_bytes(b"")
+    with (
+        pytest.warns(refbert.errors.RefbertWarning, match="tokenized again"),
+        pytest.raises(refbert.errors.CheckpointError, match="not the development data"),
+    ):
+        pretraining.pretrain(tmp_path / "run", settings, resume=True)
