@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from refbert.added_tokens import add_stated, read_all_settings, stated
 from refbert.batching import Batch
 from refbert.config import BertConfig
 from refbert.errors import CheckpointError, InputError, RefbertWarning, TextError, TokenizerError
@@ -42,8 +43,8 @@ from refbert.vocabulary import (
     check_settings,
     looks_cased,
     lower_first,
-    read_settings,
     read_vocabulary,
+    require_wordpiece,
     special_tokens,
 )
 from refbert.writing import write_whole
@@ -96,15 +97,15 @@ class Tokenizer:
     ) -> Tokenizer:
         """Read ``tokenizer.json``, or else ``vocab.txt`` with ``tokenizer_config.json`` if that is there.
 
-        ``special_tokens_map.json`` is read too. ``profile`` sets the longest word where the tokenizer is built from
-        ``vocab.txt``. ``lower_case_first`` lower-cases texts before whatever the files say, as sentence-transformers'
-        do_lower_case does. Raises `TokenizerError` if there is neither, if one cannot be read, if a special token is
-        missing, or if the vocabulary has more entries than ``config.vocab_size``.
+        Tokens that the files state besides are added (`refbert.added_tokens`). ``profile`` sets the longest word where
+        the tokenizer is built from ``vocab.txt``. ``lower_case_first`` lower-cases texts before whatever the files say,
+        as sentence-transformers' do_lower_case does. Raises `TokenizerError` if there is neither, if one cannot be
+        read, if a special token is missing, if the files name a tokenizer that is not WordPiece, or if the vocabulary
+        has more entries than ``config.vocab_size``.
         """
         directory = Path(directory)
-        settings = read_settings(directory / "special_tokens_map.json") | read_settings(
-            directory / "tokenizer_config.json"
-        )
+        settings = read_all_settings(directory)
+        require_wordpiece(directory, settings)
         if is_file(directory / "tokenizer.json", TokenizerError):
             inner = read_tokenizer(directory / "tokenizer.json")
             apply_stated(inner, settings)
@@ -122,6 +123,7 @@ class Tokenizer:
         if lower_case_first:
             lower_first(inner)
         try:
+            add_stated(inner, settings)
             made = cls(inner, settings)
             if config is not None and made._exceeds(config.vocab_size):
                 raise TokenizerError(
@@ -143,7 +145,9 @@ class Tokenizer:
         wrong type.
         """
         check_settings(settings or {}, "settings")
-        return cls(build(vocabulary, settings or {}, profile), settings)
+        inner = build(vocabulary, settings or {}, profile)
+        add_stated(inner, settings or {})
+        return cls(inner, settings)
 
     # Vocabulary
 
@@ -346,6 +350,7 @@ class Tokenizer:
             "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
             **({name: normalizer[theirs] for name, theirs in NORMALIZER.items()} if plain else {}),
             **{f"{role}_token": word for role, word in self._specials.items()},
+            **stated(self._inner, self._specials),
         }
         if "model_max_length" in self.settings:
             settings["model_max_length"] = self.settings["model_max_length"]

@@ -62,6 +62,9 @@ def read_tokenizer(path: Path) -> tokenizers.Tokenizer:
     content = read_bytes(path, TokenizerError, most=_LONGEST_FILE)
     with library_call(f"{path}: cannot be read"):
         inner = tokenizers.Tokenizer.from_buffer(content)
+    kind = type(inner.model).__name__
+    if kind != "WordPiece":
+        raise TokenizerError(f"{path}: its model is {kind}; refbert reads WordPiece alone")
     if _LARGE.search(content):
         check_ids(inner.get_vocab(with_added_tokens=True))
     # Truncation and padding of the file's own are refbert's business, and padding may be to any length.

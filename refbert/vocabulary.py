@@ -28,6 +28,21 @@ NORMALIZER = {
 # Classes of transformers that read tokenizer.json and nothing else; its BertTokenizer builds from the settings.
 FILE_ONLY = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
+# Those that are BERT's tokenizer under another name, and the models that have one of them.
+_SAME = (
+    "Bert", "ConvBert", "DPRContextEncoder", "DPRQuestionEncoder", "DPRReader", "DistilBert", "Electra", "LayoutLM",
+    "Lxmert", "MobileBert", "Realm", "RetriBert", "SqueezeBert",
+)  # fmt: skip
+WORDPIECE = frozenset(
+    {*FILE_ONLY, "AutoTokenizer", *(f"{name}Tokenizer{fast}" for name in _SAME for fast in ("", "Fast"))}
+)
+_WORDPIECE_MODELS = frozenset({
+    "bert", "convbert", "distilbert", "dpr", "electra", "ernie", "layoutlm", "lxmert", "megatron-bert", "mobilebert",
+    "nezha", "nomic_bert", "qdqbert", "realm", "retribert", "squeezebert", "visual_bert",
+})  # fmt: skip
+# What a Japanese tokenizer is told, where its class is not named.
+_SPLITTERS = {"word_tokenizer_type": "basic", "subword_tokenizer_type": "wordpiece"}
+
 
 _LONGEST_FILE = 1 << 26  # bytes; the largest vocabularies of word pieces have some 2 MB
 
@@ -59,6 +74,23 @@ def read_vocabulary(path: Path) -> list[str]:
     return pieces
 
 
+def require_wordpiece(directory: Path, settings: Mapping[str, Any]) -> None:
+    """Raise `TokenizerError` if the files name another tokenizer than BERT's, where transformers looks for one."""
+    for name, plain in _SPLITTERS.items():
+        if settings.get(name) not in (None, plain):
+            raise TokenizerError(f"{directory}: {name} is {shown(settings[name])}; refbert reads WordPiece alone")
+    file = "tokenizer_config.json"
+    kind = settings.get("tokenizer_class")
+    if kind is None and is_file(directory / "config.json", TokenizerError):
+        file, config = "config.json", read_object(directory / "config.json", TokenizerError)
+        kind = config.get("tokenizer_class")
+        if kind is None and config.get("model_type", "bert") not in _WORDPIECE_MODELS:
+            raise TokenizerError(f"{directory / file}: a model of the type {shown(config['model_type'])} has no "
+                                 "tokenizer that refbert reads (WordPiece alone)")  # fmt: skip
+    if kind is not None and kind not in WORDPIECE:
+        raise TokenizerError(f"{directory / file}: tokenizer_class is {shown(kind)}; refbert reads WordPiece alone")
+
+
 def looks_cased(vocabulary: Collection[str]) -> bool:
     """Whether a vocabulary was learned from cased text: some capital letter is a piece of its own."""
     return not set(string.ascii_uppercase).isdisjoint(vocabulary)
@@ -66,7 +98,6 @@ def looks_cased(vocabulary: Collection[str]) -> bool:
 
 def build(vocabulary: Sequence[str], settings: Mapping[str, Any], profile: Profile) -> tokenizers.Tokenizer:
     """BERT's tokenizer around a vocabulary: the pipeline that `refbert.tokenization` draws."""
-    from tokenizers import AddedToken
     from tokenizers import Tokenizer as Inner
     from tokenizers.decoders import WordPiece as WordPieceDecoder
     from tokenizers.models import WordPiece
@@ -87,7 +118,6 @@ def build(vocabulary: Sequence[str], settings: Mapping[str, Any], profile: Profi
     sep, cls = words["sep"], words["cls"]
     inner.post_processor = BertProcessing((sep, ids.get(sep, 0)), (cls, ids.get(cls, 0)))  # Tokenizer refuses a lack
     inner.decoder = WordPieceDecoder(prefix="##")
-    inner.add_special_tokens([AddedToken(word, special=True) for word in words.values() if word in ids])
     return inner
 
 
