@@ -20,7 +20,7 @@ so; nothing in it is measured, it is taken at its word and reported:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,7 @@ class Arithmetic:
     u: stored results. u_step: steps inside an op. u_accumulation: sums. u_matmul: operands of matrix products (0: not
     rounded). underflow: the η of stored results, and underflow_step that of steps inside an op. largest, largest_step:
     where overflow begins. nondeterministic: ops whose bits may change. probable: errors are sizes of independent random
-    numbers, instead of bounds that add up (see `noise`).
+    numbers, instead of bounds that add up (see `noise`). declared: what all this follows from, besides the dtype.
     """
 
     dtype: str
@@ -65,6 +65,7 @@ class Arithmetic:
     flush_to_zero: bool
     nondeterministic: frozenset[str]
     probable: bool = False
+    declared: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod
     def of(cls, dtype: str, declared: Mapping[str, Any] | None = None) -> Arithmetic:
@@ -93,6 +94,7 @@ class Arithmetic:
             largest_step=_largest(step),
             flush_to_zero=flush,
             nondeterministic=frozenset(declared.get("nondeterministic", ())),
+            declared=declared,
         )
 
     @property
@@ -128,6 +130,7 @@ class Arithmetic:
             "u_matmul_inputs": self.u_matmul,
             "flush_to_zero": self.flush_to_zero,
             "nondeterministic": sorted(self.nondeterministic),
+            "declared": {name: value for name, value in self.declared.items() if name != "nondeterministic"},
         }
 
 

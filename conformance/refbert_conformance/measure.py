@@ -103,8 +103,16 @@ def described(worst: Worst) -> str:
     """The worst element in one line."""
     place = f"[{', '.join(map(str, worst.index))}]" if worst.index else ""
     allowed = f"may be off by {worst.bound:.3g}" if worst.bound else "must be exact"
-    rho = f", ρ = {worst.rho:.3g}" if worst.bound and np.isfinite(worst.rho) else ""
-    return f"{worst.output}{place} is {worst.got:.9g}, should be {worst.expected:.9g} and {allowed}{rho}"
+    rho = f", ρ = {worst.rho:.{telling(worst.rho, 1.0, 3)}g}" if worst.bound and np.isfinite(worst.rho) else ""
+    digits = telling(worst.got, worst.expected)
+    return f"{worst.output}{place} is {worst.got:.{digits}g}, should be {worst.expected:.{digits}g} and {allowed}{rho}"
+
+
+def telling(a: float, b: float, least: int = 6) -> int:
+    """How many significant digits tell two numbers apart, with one to spare; at least so many, at most 17, which tell
+    all numbers apart."""
+    apart = (digits for digits in range(least, 17) if f"{a:.{digits - 1}g}" != f"{b:.{digits - 1}g}")
+    return next(apart, 17) if a != b else least
 
 
 def row_worst(got: Host, want: Expected, record: Record | None = None) -> Worst | None:
@@ -128,9 +136,10 @@ def row_worst(got: Host, want: Expected, record: Record | None = None) -> Worst 
 def row_described(worst: Worst) -> str:
     """The worst row in one line."""
     place = f"[{', '.join(map(str, worst.index))}]" if worst.index else ""
+    digits = telling(worst.got, worst.bound, 3)
     return (
-        f"{worst.output}{place} is off by {worst.got:.3g} (norm over the last axis); rounding may take it "
-        f"{worst.bound:.3g} away, ρ = {worst.rho:.3g}"
+        f"{worst.output}{place} is off by {worst.got:.{digits}g} (norm over the last axis); rounding may take it "
+        f"{worst.bound:.{digits}g} away, ρ = {worst.rho:.{telling(worst.rho, 1.0, 3)}g}"
     )
 
 

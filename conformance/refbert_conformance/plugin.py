@@ -98,6 +98,8 @@ def judge(property: Property, subject: Subject, config: pytest.Config) -> None:
             lines.append(f"first diverging operation: {more['first_divergence']}")
         if more.get("looks_like"):
             lines.append(f"behaves like: {more['looks_like']}")
+        if more.get("hint"):
+            lines.append(f"hint: {more['hint']}")
         if more.get("script"):
             lines.append(f"reproduce: python {more['script']}")
         pytest.fail("\n".join([property.says, *lines]), pytrace=False)

@@ -19,7 +19,7 @@ SHAPES = 24
 
 def few_shapes(strategy: st.SearchStrategy[Any], op: str) -> st.SearchStrategy[Any]:
     """Configurations from a pool of `SHAPES`, the same for every property of the op; seeds and regimes as before."""
-    pool = _sampled(strategy, op)
+    pool = sampled(strategy, op, SHAPES)
     if not all(hasattr(example, "seed") for example in pool):
         return strategy  # drawn numbers, or what has no sizes
     return st.builds(_on_numbers_of, st.sampled_from(pool), strategy)
@@ -30,11 +30,11 @@ def _on_numbers_of(configuration: Any, other: Any) -> Any:
     return dataclasses.replace(configuration, **values)
 
 
-def _sampled(strategy: st.SearchStrategy[Any], op: str) -> list[Any]:
-    """Examples of a strategy, the smallest first; the same ones for the same op."""
+def sampled(strategy: st.SearchStrategy[Any], op: str, count: int) -> list[Any]:
+    """So many examples of a strategy, the smallest first; the same ones for the same op."""
     found: list[Any] = []
 
-    @settings(max_examples=SHAPES, phases=(Phase.generate,), database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=count, phases=(Phase.generate,), database=None, suppress_health_check=list(HealthCheck))
     @seed(int.from_bytes(hashlib.blake2b(op.encode(), digest_size=8).digest(), "big"))
     @given(strategy)
     def collect(example: Any) -> None:

@@ -115,10 +115,15 @@ def matching(pattern: str | None, model: str | None = None) -> tuple[Property, .
     found = all_properties(model)
     if pattern is None:
         return found
-    if any(c in pattern for c in "*?["):
-        chosen = tuple(p for p in found if fnmatch.fnmatchcase(p.id, pattern))
-    else:
-        chosen = tuple(p for p in found if pattern in p.id)
+
+    def matches(id: str) -> bool:
+        return fnmatch.fnmatchcase(id, pattern) if any(c in pattern for c in "*?[") else pattern in id
+
+    chosen = tuple(p for p in found if matches(p.id))
     if not chosen:
+        from refbert_conformance import pretrained
+
+        if any(matches(p.id) for p in pretrained.properties("")):
+            raise InputError(f'"{pattern}" asks for pretrained weights, and no model is named: add --model PATH')
         raise InputError(f'no property matches "{pattern}" (an id looks like {found[0].id}; --list shows them all)')
     return chosen

@@ -47,6 +47,7 @@ RESULT = {
 }  # fmt: skip
 FAILURE = {
     "case": "a text or null", "script": "a text or null", "worst": "an object or null", "looks_like": "a text or null",
+    "hint": "a text or null",
     "first_divergence": "an object or null", "growth": "a list or null",
 }  # fmt: skip
 _WORST = {"output": "a text", "index": "a list"} | dict.fromkeys(

@@ -309,7 +309,8 @@ def _row(id: str, outcome: str, message: str, failure: dict[str, Any] | None) ->
 def failed(id: str, message: str, example: str = "") -> dict[str, Any]:
     """A failure that the worker did not live to report."""
     return _row(id, "failed", message, {
-        "case": example, "script": None, "worst": None, "looks_like": None, "first_divergence": None, "growth": [],
+        "case": example, "script": None, "worst": None, "looks_like": None, "hint": None, "first_divergence": None,
+        "growth": [],
     })  # fmt: skip
 
 

@@ -97,7 +97,8 @@ def serve(job: dict[str, Any]) -> None:
         if result.outcome == "failed" and job["explain"]:
             from refbert_conformance.explain import explain
 
-            found = explain(result, subject, job)
+            more = {"passed": request["passed"], "alive": lambda: send(event="try", example="")}
+            found = explain(result, subject, job | more)
             send(event="detail", id=property.id, message=found.pop("message"), failure=found)
         send(event="over", id=property.id)
 
@@ -185,6 +186,7 @@ def as_data(result: Any) -> dict[str, Any]:
             "script": None,
             "worst": worst_as_data(result.worst),
             "looks_like": None,
+            "hint": None,
             "first_divergence": None,
             "growth": [],
         },

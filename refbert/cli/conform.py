@@ -188,6 +188,7 @@ def _show(result: dict[str, Any]) -> None:
             f"{sum(row['seconds'] for row in here):.1f}",
         )  # fmt: skip
     print_table(table)
+    say(_declared(backend["dtype"], backend["arithmetic"].get("declared") or {}))
     for row in rows:
         if row["outcome"] == "failed":
             _show_failure(row)
@@ -200,20 +201,31 @@ def _show(result: dict[str, Any]) -> None:
     say(f"{result['verdict']}: {result['counts']['passed']} of {len(rows)} properties in {result['seconds']:.1f} s")
 
 
+def _declared(dtype: str, declared: dict[str, Any]) -> str:
+    words = [name if value is True else f"{name} {value}" for name, value in declared.items() if value]
+    return f"arithmetic: {dtype}" + (f"; declared: {', '.join(words)}" if words else ", nothing else declared")
+
+
 def _show_failure(row: dict[str, Any]) -> None:
     word = f"waived ({row['waived']})" if row["waived"] else "FAILED"
     say(f"{word}  {row['id']}: {row['says']}")
     say(f"    {row['message']}")
     failure = row["failure"] or {}
+    here = (failure.get("worst") or {}).get("rho")
+    worst = f"{float(row['rho']):.3g}" if row["rho"] is not None else ""
+    if here is not None and worst not in ("", f"{float(here):.3g}"):
+        say(f"    ρ = {worst} in the worst case tried; the smallest that fails:")
     for line in str(failure.get("case") or "").splitlines():
         click.echo(f"    | {line}")  # an array: its own lines
     if failure.get("first_divergence"):
         first = failure["first_divergence"]
         say(
             f"    first diverging operation: {first['op']} ({first['direction']}) "
-            f"in {first['where']}, ρ = {first['rho']}"
+            f"in {first['where']}" + (f", ρ = {float(first['rho']):.3g}" if first["rho"] is not None else "")
         )
     if failure.get("looks_like"):
         say(f"    behaves like: {failure['looks_like']}")
+    if failure.get("hint"):
+        say(f"    hint: {failure['hint']}")
     if failure.get("script"):
         click.echo(f"    reproduce: python {failure['script']}")

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from refbert_conformance.measure import telling
 from refbert_conformance.scoreboard.html import Html, join, table_of, tag
-from refbert_conformance.scoreboard.labels import link_to, outcome, who
-from refbert_conformance.scoreboard.numbers import show
+from refbert_conformance.scoreboard.labels import link_to, outcome, rho_text, who
+from refbert_conformance.scoreboard.numbers import real, show
 from refbert_conformance.scoreboard.pictures import growth, sign
 from refbert_conformance.scoreboard.runs import Line, Row, Run, state_of
 
@@ -47,6 +48,11 @@ def _failure(run: Run, line: Line, row: Row, *, unfolded: bool) -> Html:
         rho = join([", ρ = ", show(first["rho"])]) if first["rho"] is not None else None
         op = tag("strong", first["op"] or "?")
         clues.append(tag("p", "First to diverge: ", op, f" ({first['direction']}) in {first['where']}", rho, "."))
+    if failure.get("hint"):
+        clues.append(tag("p", tag("b", "Hint: "), failure["hint"], "."))
+    if worst and row["rho"] is not None and row["rho"] != worst["rho"]:
+        here = join(["; in the one below, which is as small as it gets, ", show(worst["rho"], 3)])
+        clues.append(tag("p", "ρ in the worst case tried: ", rho_text(real(row["rho"]) or 0.0), here, "."))
     if failure.get("case"):
         clues.append(tag("figure", tag("figcaption", "Smallest case found"), tag("pre", failure["case"], tabindex="0")))
     if worst:
@@ -66,7 +72,9 @@ def _failure(run: Run, line: Line, row: Row, *, unfolded: bool) -> Html:
 
 def _worst_element(worst: Mapping[str, Any], line: Line) -> Html:
     place = f"{worst['output']}[{', '.join(map(str, worst['index']))}]" if worst["index"] else worst["output"]
-    values = (show(worst["got"], 9), show(worst["expected"], 9), show(worst["bound"], 3), show(worst["rho"], 3),
+    got, want = (real(worst[name]) for name in ("got", "expected"))
+    digits = telling(got, want) if got is not None and want is not None else 9
+    values = (show(got, digits), show(want, digits), show(worst["bound"], 3), show(worst["rho"], 3),
               show(worst["ulps"], 3))  # fmt: skip
     cells = [tag("th", tag("code", place), scope="row"), *(tag("td", value, class_="number") for value in values)]
     head = [

@@ -55,7 +55,7 @@ def _arithmetic(declared: Mapping[str, Any] | None) -> Html | None:
         return None
     parts = []
     for name, value in declared.items():
-        if value in (None, False, 0, "", [], {}):
+        if value in (None, False, 0, "", [], {}) or isinstance(value, Mapping):
             continue
         text: object = ", ".join(map(str, value)) if isinstance(value, list) else value
         if isinstance(value, float):

@@ -1,0 +1,182 @@
+"""What is said about a failure is so: bugs and arithmetics that explain it are named, and nothing else is."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from subjects import Tensor32
+from test_conform import HERE, conform
+
+from refbert import ops
+from refbert.backend import Host
+from refbert.errors import InputError
+from refbert.reference import ReferenceBackend
+from refbert_conformance import engine
+from refbert_conformance.explain import explain
+from refbert_conformance.inputs import rounded
+from refbert_conformance.measure import Worst, described, telling
+from refbert_conformance.properties import matching, selected
+from refbert_conformance.subject import Subject
+
+
+class Base(ReferenceBackend):
+    dtypes = ("float32", "float64")
+
+
+def flushed(a: Host) -> Host:
+    return np.where(abs(a) < np.finfo(a.dtype).tiny, a * 0, a).astype(a.dtype)
+
+
+class Flushes(Base):
+    """As -ffast-math makes it: neither arguments nor results are subnormal."""
+
+
+def flushing(op):
+    def method(self, *arguments, **options):
+        y, back = getattr(ops, op)(*map(flushed, arguments), **options)
+        return flushed(y), lambda dy: tuple(flushed(np.asarray(c)) for c in back(flushed(dy)))
+
+    return method
+
+
+for _op in ("add", "softmax", "attention_probabilities", "attention", "gelu"):
+    setattr(Flushes, _op, flushing(_op))
+
+
+def narrow(dtype):
+    class Narrow(Base):
+        def linear(self, x, w, b):
+            def cut(a):
+                return Tensor32.cut(a) if dtype == "tensorfloat32" else rounded(a, dtype).astype(x.dtype)
+
+            def pullback(dy):
+                rows = dy.reshape(-1, w.shape[0])
+                return cut(dy) @ cut(w), cut(rows).T @ cut(x).reshape(-1, w.shape[1]), rows.sum(axis=0)
+
+            return (cut(x) @ cut(w).T + b).astype(x.dtype), pullback
+
+    return Narrow
+
+
+class Sums(Base):
+    """Sums of squares in float32, for a backend of float64."""
+
+    def layer_norm(self, x, gamma, beta, *, eps):
+        y, _ = ops.layer_norm(x.astype(np.float32), gamma.astype(np.float32), beta.astype(np.float32), eps=eps)
+        return y.astype(x.dtype), ops.layer_norm(x, gamma, beta, eps=eps)[1]
+
+
+class Scaled(Base):
+    """A ten-thousandth too large: no seeded bug, and no rounding."""
+
+    def softmax(self, x):
+        y, back = ops.softmax(x)
+        return (y * x.dtype.type(1.0001)).astype(x.dtype), back
+
+    def tanh(self, x):
+        y, back = ops.tanh(x)
+        return (y * x.dtype.type(1.0001)).astype(x.dtype), back
+
+
+class Overflows(Base):
+    def softmax(self, x):
+        with np.errstate(all="ignore"):
+            e = np.exp(x)
+            return (e / e.sum(axis=-1, keepdims=True)).astype(x.dtype), ops.softmax(x)[1]
+
+
+class OverflowsAndMore(Overflows):
+    """The seeded bug, but not it alone: in long rows the numbers are others."""
+
+    def softmax(self, x):
+        y, back = super().softmax(x)
+        return (y * x.dtype.type(1.5) if x.shape[-1] > 2 else y).astype(x.dtype), back
+
+
+def said(make, id, tmp_path, dtype="float32"):
+    subject = Subject(make.__name__, lambda: make(dtype))
+    (property,) = selected([id])
+    with np.errstate(all="ignore"):
+        result = engine.run(property, subject, profile="quick")
+        assert result.outcome == "failed"
+        job = {"given": "x:Y", "device": None, "model": None, "scripts": str(tmp_path)}
+        return explain(result, subject, job)
+
+
+FLUSHED = "it passes if the backend declares arithmetic = {'flush_to_zero': True}"
+
+
+@pytest.mark.parametrize("op", ["add", "softmax", "attention_probabilities"])
+def test_subnormals_flushed_are_no_seeded_bug(op, tmp_path):
+    found = said(Flushes, f"forward/{op}/accuracy", tmp_path)
+    assert found["looks_like"] is None
+    assert FLUSHED in found["hint"]
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("dtype", ["tensorfloat32", "bfloat16"])
+def test_an_undeclared_narrower_format_is_named(direction, dtype, tmp_path):
+    found = said(narrow(dtype), f"{direction}/linear/accuracy", tmp_path)
+    # TF32 has float16's digits.
+    named = ("tensorfloat32", "float16") if dtype == "tensorfloat32" else ("bfloat16",)
+    assert any(f"{{'matmul_inputs': '{one}'}}" in str(found["hint"]) for one in named), found
+    assert found["looks_like"] in (None, "linear: operands rounded to TF32"), "a bug that is the same thing"
+
+
+def test_a_narrower_accumulation_is_named(tmp_path):
+    found = said(Sums, "forward/layer_norm/accuracy", tmp_path, "float64")
+    assert found["looks_like"] is None
+    assert "'float32'" in found["hint"]
+
+
+@pytest.mark.parametrize("op", ["softmax", "tanh"])
+def test_of_what_nothing_explains_nothing_is_said(op, tmp_path):
+    found = said(Scaled, f"forward/{op}/accuracy", tmp_path)
+    assert found["looks_like"] is None
+    assert found["hint"] is None
+
+
+def test_a_seeded_bug_is_named_only_where_it_explains_every_number(tmp_path):
+    assert said(Overflows, "forward/softmax/accuracy", tmp_path)["looks_like"] == "softmax: without the maximum"
+    found = said(OverflowsAndMore, "forward/softmax/accuracy", tmp_path)
+    assert found["looks_like"] is None
+    assert found["hint"] is None
+
+
+def test_as_many_digits_as_tell_two_numbers_apart():
+    worst = Worst("y", (0,), 2 + 4e-15, 2.0, 1e-15, 4.0, 9.0)
+    assert described(worst) == "y[0] is 2.000000000000004, should be 2 and may be off by 1e-15, ρ = 4"
+    assert described(Worst("y", (), 0.25, 0.5, 0.0, math.inf, 1.0)) == "y is 0.25, should be 0.5 and must be exact"
+    for a, b in ((1.0, 1.0 + 2**-52), (1e300, 1.1e300), (0.1, 0.2), (-1.0, 1.0), (math.inf, 1.0)):
+        digits = telling(a, b)
+        assert f"{a:.{digits}g}" != f"{b:.{digits}g}"
+    assert described(Worst("y", (), 1.0005, 1.0, 0.0005, 1.00001, 1.0)).endswith("ρ = 1.00001")
+
+
+def test_both_rhos_and_the_arithmetic_are_shown(tmp_path):
+    done = conform("--backend", "subjects:EpsOutside", "--only", "forward/layer_norm/accuracy", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "arithmetic: float64, nothing else declared" in done.stdout
+    assert " in the worst case tried; the smallest that fails:" in done.stdout
+    done = conform("--backend", "subjects:Declared32", "--only", "forward/linear/accuracy", cwd=tmp_path)
+    assert "arithmetic: float32; declared: matmul_inputs tensorfloat32" in done.stdout
+
+
+def test_the_report_is_there_though_nobody_reads_what_is_shown(tmp_path):
+    report = tmp_path / "r.json"
+    command = f"{sys.executable} -m refbert conform --backend reference --only relu --profile quick --json {report}"
+    done = subprocess.run(["bash", "-c", f"{command} --html {tmp_path}/r.html | :"], cwd=HERE, check=False)
+    assert done.returncode == 0
+    assert json.loads(report.read_text(encoding="utf-8"))["verdict"] == "conformant"
+    assert (tmp_path / "r.html").exists()
+
+
+@pytest.mark.parametrize("pattern", ["pretrained/*", "pretrained", "pretrained/model/gradients"])
+def test_pretrained_weights_without_a_model(pattern):
+    with pytest.raises(InputError, match="asks for pretrained weights, and no model is named: add --model PATH"):
+        matching(pattern)
