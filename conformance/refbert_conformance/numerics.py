@@ -14,7 +14,16 @@ from refbert_conformance.inputs import rounded
 from refbert_conformance.measure import Failure, Record
 from refbert_conformance.properties import Property
 from refbert_conformance.subject import Host, Subject, backward, forward
-from refbert_conformance.updates import ClipCase, UpdateCase, clip_cases, clip_corpus, update_cases, update_corpus
+from refbert_conformance.updates import (
+    ClipCase,
+    UpdateCase,
+    clip_cases,
+    clip_corpus,
+    large_clips,
+    large_updates,
+    update_cases,
+    update_corpus,
+)
 
 
 def properties() -> list[Property]:
@@ -38,13 +47,21 @@ def properties() -> list[Property]:
             Property(
                 "training", rule, "accuracy", "New parameters and moments are within their rounding bounds.",
                 check=_update, draw=_update_draw(rule),
-                corpus=_update_corpus(rule), needs=("asarray", "to_numpy", rule),
+                corpus=_update_corpus(rule), larger=_large_updates(rule), needs=("asarray", "to_numpy", rule),
+            )
+        )  # fmt: skip
+        found.append(
+            Property(
+                "training", rule, "first call", "The very first update of a new instance is as right as any.",
+                check=_first_update, corpus=_one_update(rule),
+                needs=("asarray", "to_numpy", rule),
             )
         )  # fmt: skip
     found.append(
         Property(
             "training", "clip_by_global_norm", "accuracy", "One scale for all gradients, from the norm of all of them.",
             check=_clip, draw=lambda s: clip_cases(s.dtype), corpus=lambda s: clip_corpus(s.dtype),
+            larger=lambda s: large_clips(s.dtype),
             needs=("asarray", "to_numpy", "clip_by_global_norm"),
         )
     )  # fmt: skip
@@ -65,6 +82,14 @@ def _update_draw(rule: str) -> Callable[[Subject], Any]:
 
 def _update_corpus(rule: str) -> Callable[[Subject], tuple[UpdateCase, ...]]:
     return lambda subject: update_corpus(rule, subject.dtype)
+
+
+def _one_update(rule: str) -> Callable[[Subject], tuple[UpdateCase, ...]]:
+    return lambda subject: update_corpus(rule, subject.dtype)[1:2]
+
+
+def _large_updates(rule: str) -> Callable[[Subject], tuple[UpdateCase, ...]]:
+    return lambda subject: large_updates(rule, subject.dtype)
 
 
 def built(subject: Subject, example: Recipe | OpCase) -> OpCase:
@@ -95,6 +120,10 @@ def _update(subject: Subject, case: UpdateCase, record: Record) -> None:
         raise Failure(f"{case.op} must return (p, m, v)")
     for got, one in zip(results, updated(case.op, case.arrays, case.options, subject.arithmetic), strict=True):
         record.compare(subject.host(got, one.y.shape, one.name), one)
+
+
+def _first_update(subject: Subject, case: UpdateCase, record: Record) -> None:
+    _update(subject.fresh(), case, record)
 
 
 def _clip(subject: Subject, case: ClipCase, record: Record) -> None:

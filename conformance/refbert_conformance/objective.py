@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from refbert.batching import Batch
 from refbert_conformance.blocks import (
     CHANGING,
+    FIRST,
     MODELS,
     REPEATABLE,
     SPEC,
@@ -41,6 +42,10 @@ def properties() -> list[Property]:
             check=_objective, corpus=lambda s: _OWN, cost=2.5, **own,
         ),
         Property(
+            "models", "objective", "first call", FIRST,
+            check=_first, corpus=lambda s: MODELS[:1], needs=own["needs"],
+        ),
+        Property(
             "models", "objective", "real sizes", "So they are at the sizes of models.",
             check=_large, needs=own["needs"], cost=30,
             draw=lambda s: large_layers(rate=0.0, mask_value=-math.inf, V=st.integers(3, 600)),
@@ -65,6 +70,7 @@ def properties() -> list[Property]:
     ]  # fmt: skip
 
 
+_GELUS = ("gelu_erf", "gelu_tanh")
 # What a whole model of the backend's own is tried on besides. Each rate on its own, an evaluation, later steps, heads
 # in the other order or without labels; no label at all; several questions; answers before and beyond the window.
 _OWN = (
@@ -78,6 +84,8 @@ _OWN = (
     *(ModelRecipe(seed, "choices", 1, B=6) for seed in (0, 1, 2)),
     *(ModelRecipe(seed, "answers", 1, B=8, mask_value=value) for seed in (0, 1) for value in (-math.inf, -10000.0)),
     *(ModelRecipe(seed, task, 1, B=8) for seed in (0, 1) for task in ("order only", "classes", "tags")),
+    # Weights of a size at which one GELU for the other shows.
+    *(ModelRecipe(20, "pretraining", 1, S=7, D=16, F=40, activation=name, scale=0.2) for name in _GELUS),
     # Names of layers with two digits, and a site of dropout for each.
     ModelRecipe(10, "pretraining", 13, B=1, S=2, A=1, D=3, F=2, V=3, rate=0.3),
     # More tokens, predictions, words and features than one block.
@@ -123,6 +131,10 @@ def _objective(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
     compare(
         subject, training(recipe, subject.dtype), training(recipe, subject.dtype, own=True)(subject.backend), record
     )
+
+
+def _first(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
+    _objective(subject.fresh(), recipe, record)
 
 
 def _own_repeatable(subject: Subject, recipe: ModelRecipe, record: Record) -> None:

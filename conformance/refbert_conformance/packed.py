@@ -10,7 +10,7 @@ import numpy as np
 
 from refbert.spec.packed import packed_layer
 from refbert.spec.parts import Scope
-from refbert_conformance.blocks import LARGEST_LAYERS, SPEC, check_calls, compare, each_weight, layer_parameters
+from refbert_conformance.blocks import FIRST, LARGEST_LAYERS, SPEC, check_calls, compare, each_weight, layer_parameters
 from refbert_conformance.bounds import Expected
 from refbert_conformance.inputs import rounded
 from refbert_conformance.measure import Failure, Record, row_failure, same_bits
@@ -30,6 +30,10 @@ def properties() -> list[Property]:
         Property(
             "blocks", "packed_encoder_layer", "accuracy", "Each sequence is what the spec makes of it by itself.",
             check=_accurate, corpus=lambda s: _CASES, cost=2, **common,
+        ),
+        Property(
+            "blocks", "packed_encoder_layer", "first call", FIRST,
+            check=_first, corpus=lambda s: _CASES[:1], needs=common["needs"],
         ),
         Property(
             "blocks", "packed_encoder_layer", "real sizes", "So it is at the sizes of models, and for many sequences.",
@@ -129,6 +133,10 @@ def _run(recipe: ModelRecipe, dtype: str, lengths: Host) -> Callable[[Any], dict
 def _accurate(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
     run = _run(recipe, subject.dtype, lengths_of(recipe))
     compare(subject, run, run(subject.backend), record)
+
+
+def _first(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
+    _accurate(subject.fresh(), recipe, record)
 
 
 def _calls(subject: Subject, recipe: ModelRecipe, record: Record) -> None:

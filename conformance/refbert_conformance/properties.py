@@ -23,7 +23,7 @@ LEVELS = ("contract", "forward", "backward", "blocks", "models", "pretrained", "
 
 # Examples at each profile, for a property of cost 1; `Property.cost` divides them. Chosen for the time that the whole
 # run may take on two cores: 10 seconds, a minute, ten minutes.
-EXAMPLES: Mapping[str, int] = {"quick": 6, "default": 120, "thorough": 1000}
+EXAMPLES: Mapping[str, int] = {"quick": 6, "default": 80, "thorough": 1000}
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,10 @@ class Subject:
         """By name or ``package.module:Class``; raises what `refbert.registry.create` raises."""
         return cls(given, lambda: registry.create(given, dtype=dtype, device=device))
 
+    def fresh(self) -> Subject:
+        """Another like it, whose backend has not been called."""
+        return Subject(self.given, self.make)
+
     @property
     def dtype(self) -> str:
         """What the backend computes in."""

@@ -96,6 +96,19 @@ def update_corpus(op: str, dtype: str) -> tuple[UpdateCase, ...]:
     )
 
 
+def large_updates(op: str, dtype: str) -> tuple[UpdateCase, ...]:
+    """More than 2²⁰ entries, and no multiple of a block; as many as a vocabulary has rows."""
+    options = {"lr": 0.125, "beta1": 0.9, "beta2": 0.999, "eps": 1e-6, "weight_decay": 0.01}
+    return tuple(
+        _update(op, dtype, shape, ("normal",) * 3, 7, 1.0, options, 3) for shape in ((1031, 1021), (30_522, 7))
+    )
+
+
+def large_clips(dtype: str) -> tuple[ClipCase, ...]:
+    """Gradients as large, and a limit that scales them."""
+    return (_clip(dtype, [((1031, 1021), "normal", 1), ((768,), "normal", 2)], 1.0, 3),)
+
+
 def clip_cases(dtype: str) -> st.SearchStrategy[ClipCase]:
     """None to many tensors of different sizes; norms below, above and next to the limit, and ε given or not."""
     regime = st.sampled_from(tuple(REGIMES))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from refbert_conformance.bounds import ARRAYS
+from refbert_conformance.bounds import ARRAYS, expected
 from refbert_conformance.cases import OpCase, Recipe, another
 from refbert_conformance.contract.common import RING, always, drawn, run, same
 from refbert_conformance.corpus import corpus
@@ -17,13 +17,17 @@ from refbert_conformance.properties import Property
 from refbert_conformance.subject import Subject, backward, forward
 
 _CALLS = 5  # how often a call is repeated: a fault in every second, third or fifth call shows
-_OFTEN = 150  # and once, for a small case: a fault in one call of fifty shows in 95% of runs
+_OFTEN = 900  # and once, for a small case: a fault in one call of 300 shows in 95% of runs
 
 
 def properties(op: str) -> list[Property]:
     """Of an op with a pullback."""
     here: dict[str, Any] = {"needs": ("asarray", "to_numpy", op), "draw": drawn(op), "cost": 2.0}
     return [
+        Property(  # before any other, so that this call is the first of the process, too
+            "contract", op, "first call", "The very first call of a new instance is as right as any.",
+            check=_first, corpus=lambda s: corpus(op)[1:2], needs=here["needs"],
+        ),
         Property(
             "contract", op, "shapes and dtypes", "Results and cotangents have the shapes and dtype that are due.",
             check=_shapes, corpus=always(op), **here,
@@ -45,6 +49,12 @@ def properties(op: str) -> list[Property]:
             check=_forgets, **{**here, "cost": 6.0},
         ),
     ]  # fmt: skip
+
+
+def _first(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
+    case = built(subject, example)
+    y, cotangents = run(subject, case, subject.fresh().backend)
+    record.compare_all([y, *cotangents], expected(case.op, case.arrays, case.options, subject.arithmetic, case.dy))
 
 
 def _shapes(subject: Subject, example: Recipe | OpCase, record: Record) -> None:

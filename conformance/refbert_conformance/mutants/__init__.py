@@ -3,6 +3,7 @@
 operations   one substitution in the source of refbert.ops: formulas, gradients, masks, losses, updates, masked-LM data
 wiring       one substitution in the source of refbert.spec, behind `objective` and `encoder_layer`
 packed       `packed_encoder_layer`: sequences end to end that are taken apart wrongly
+sizes        what is right on small arrays only
 conduct      what a backend does besides computing: buffers, state, dtypes, layouts, errors
 
 To add one, add a line to the table it belongs to; the old text must occur exactly once, and the self-test must kill it.
@@ -14,8 +15,9 @@ from refbert_conformance.mutants.conduct import CONDUCT
 from refbert_conformance.mutants.made import Correct, Mutant
 from refbert_conformance.mutants.operations import OPERATIONS
 from refbert_conformance.mutants.packed import PACKED
+from refbert_conformance.mutants.sizes import SIZES
 from refbert_conformance.mutants.wiring import WIRING
 
-MUTANTS: tuple[Mutant, ...] = (*OPERATIONS, *WIRING, *CONDUCT, *PACKED)
+MUTANTS: tuple[Mutant, ...] = (*OPERATIONS, *WIRING, *CONDUCT, *PACKED, *SIZES)
 
 __all__ = ["MUTANTS", "Correct", "Mutant"]

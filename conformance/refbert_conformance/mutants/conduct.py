@@ -318,6 +318,34 @@ def _scaled_anyway(self: Any, q: Any, k: Any, v: Any, *, keep: Any = None, rate:
     return (y if keep is not None else y / np.asarray(1 - (rate or 0), y.dtype)), back
 
 
+@_bug("tanh", "determinism", "one result in 250 calls is a little off")
+def _seldom(self: Any, x: Any) -> Any:
+    y, back = ops.tanh(x)
+    self._calls = getattr(self, "_calls", 0) + 1
+    return (y if self._calls % 250 else y * y.dtype.type(1 + 1e-3)), back
+
+
+def _warming(op: str) -> Any:
+    """Nothing but the first call of an instance is wrong."""
+
+    def method(self: Any, *arguments: Any, **options: Any) -> Any:
+        found = getattr(super(type(self), self), op)(*arguments, **options)
+        warm = self.__dict__.setdefault("_warm", set())
+        if op in warm:
+            return found
+        warm.add(op)
+        first, *rest = found if isinstance(found, tuple) else (found,)
+        return (first * 2, *rest) if rest else first * 2
+
+    return method
+
+
+_FOUND += [
+    mutant(op, "state", "the very first call is wrong", **{op: _warming(op)})
+    for op in ("linear", "attention", "adamw", "encoder_layer", "packed_encoder_layer", "objective")
+]
+
+
 # What the last call left behind
 
 
