@@ -61,10 +61,15 @@ def _summary(command: click.Command) -> str:
     return " ".join((command.help or "").split("\n\n")[0].split())
 
 
-@click.group(cls=_Grouped, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Grouped, context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True
+)  # fmt: skip
 @click.version_option(__version__, prog_name="refbert")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """BERT, by the book: run it, on any backend."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 for _, _commands in _GROUPS:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from refbert.cli.output import require_writable, write_text
-from refbert.cli.tables import NOTHING, Table, print_table, say
+from refbert.cli.tables import NOTHING, Table, bar_columns, print_table, say
 from refbert.cli.terminal import console
 from refbert.errors import InputError, Unsupported
 
@@ -137,10 +137,11 @@ class _Progress:
 
     def __enter__(self) -> _Progress:
         if sys.stderr.isatty():
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+            from rich.progress import Progress, TimeElapsedColumn
 
-            columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-            self._bar = Progress(*columns, console=console(stderr=True), transient=True)
+            out = console(stderr=True)
+            columns = bar_columns(out, f"{{task.completed}}/{self._total} {{task.description}}", 60)
+            self._bar = Progress(TimeElapsedColumn(), *columns, console=out, transient=True)
             self._bar.start()
             self._task = self._bar.add_task("starting", total=self._total)
         return self

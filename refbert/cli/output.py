@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from refbert.cli.tables import bar_columns
 from refbert.cli.terminal import console
 from refbert.errors import InputError
 from refbert.plain import plain
@@ -107,9 +108,11 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[int], object] |
     if not sys.stderr.isatty() or (sys.stdout.isatty() if total is None else total < _LONG):
         yield None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress, TimeRemainingColumn
 
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+    out = console(stderr=True)
+    counted = "{task.completed}" + ("" if total is None else f"/{total}") + f" {what}"
+    columns = bar_columns(out, counted, len(counted) + 8)
+    with Progress(*columns, TimeRemainingColumn(), console=out, transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.advance(task, done)

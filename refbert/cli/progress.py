@@ -6,6 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from refbert.cli.tables import bar_columns
 from refbert.cli.terminal import console
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 _EVERY = 10.0
 # The rate and the loss that are shown are means over about this many updates.
 _RECENT = 20
+_FACTS = 80  # columns that step, loss, rate, speed and time need
 
 
 def say(text: str) -> None:
@@ -32,10 +34,11 @@ class TrainingProgress:
         self._shown = 0.0
         self._bar: Any = None
         if sys.stderr.isatty():
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+            from rich.progress import Progress
 
-            columns = (TextColumn("step"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[facts]}"))
-            self._bar = Progress(*columns, console=console(stderr=True))
+            out = console(stderr=True)
+            counted = f"step {{task.completed:,}}/{steps:,}  {{task.fields[facts]}}"
+            self._bar = Progress(*bar_columns(out, counted, _FACTS), console=out)
             self._bar.start()
             self._task = self._bar.add_task("step", total=steps, completed=done, facts="")
 

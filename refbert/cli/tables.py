@@ -17,6 +17,7 @@ from refbert.cli.terminal import console, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import ProgressColumn
     from rich.text import Text
 
     Cell = str | Text
@@ -31,6 +32,7 @@ _SHORT_NAME = 28  # names get at least this, or what they are when they have los
 # Text is folded into no less than this: beside a column that might go, and when there is none left.
 _ROOMY, _NARROW = 24, 12
 _WIDEST_ASIDE = 28
+_BAR = 41  # columns of a moving bar and the gap behind it
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,15 @@ def say(line: str) -> None:
         line, room, subsequent_indent=deeper, break_long_words=False, break_on_hyphens=False
     ) if room else [line]  # fmt: skip
     print("\n".join(folded or [""]))
+
+
+def bar_columns(console: Console, text: str, room: int) -> list[ProgressColumn]:
+    """Columns of a moving bar: all figures in one text, which folds, and the bar where that has ``room`` beside it."""
+    from rich.progress import BarColumn, TextColumn
+    from rich.table import Column as Folding
+
+    figures = TextColumn(text, markup=False, table_column=Folding(overflow="fold"))
+    return [BarColumn(), figures] if console.width > room + _BAR else [figures]
 
 
 def fitted(table: Table, room: int | None) -> dict[int, int] | None:

@@ -13,7 +13,7 @@ import termios
 from dataclasses import dataclass
 
 WIDTHS = (200, 80, 60, 40)
-_STYLES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+STYLES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,26 @@ class Shown:
         return " ".join(" ".join(self.lines).split())
 
 
-def on_a_terminal(width, *arguments, cwd=None, env=None):
+def on_a_terminal(width, *arguments, cwd=None):
     """Run ``refbert`` with its standard output on a pseudo-terminal of so many columns."""
+    out, errors, status = _run(width, [sys.executable, "-m", "refbert", *map(str, arguments)], cwd, subprocess.PIPE)
+    return Shown(status, STYLES.sub("", out).splitlines(), errors)
+
+
+def of_a_process(width, command):
+    """All that a process writes on a pseudo-terminal, on either stream, as it is."""
+    return _run(width, command, None, None)[0]
+
+
+def _run(width, command, cwd, errors):
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
-    environment = {**os.environ, "TERM": "xterm", **(env or {})}
+    environment = {**os.environ, "TERM": "xterm"}
     for name in ("COLUMNS", "REFBERT_MODEL", "NO_COLOR", "FORCE_COLOR"):
         environment.pop(name, None)
     process = subprocess.Popen(
-        [sys.executable, "-m", "refbert", *map(str, arguments)], cwd=cwd, env=environment,
-        stdin=subprocess.DEVNULL, stdout=its, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=its, stderr=errors or its
+    )
     os.close(its)
     out = b""
     while True:
@@ -51,6 +60,5 @@ def on_a_terminal(width, *arguments, cwd=None, env=None):
             break
         out += read
     os.close(ours)
-    errors = process.communicate()[1].decode("utf-8")
-    text = _STYLES.sub("", out.decode("utf-8")).replace("\r\n", "\n")
-    return Shown(process.returncode, text.splitlines(), errors)
+    said = process.communicate()[1] or b""
+    return out.decode("utf-8").replace("\r\n", "\n"), said.decode("utf-8"), process.returncode

@@ -80,6 +80,13 @@ def test_info_of_nothing(tmp_path):
     fails(refbert_cli("info", tmp_path), "config.json")
 
 
+def test_without_a_command_it_is_the_help():
+    done = refbert_cli()
+    assert done.returncode == 0
+    assert done.stdout == refbert_cli("--help").stdout
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["run", "--help"], ["info", "-h"]])
 def test_help(arguments):
     done = refbert_cli(*arguments)
