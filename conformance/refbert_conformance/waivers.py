@@ -25,7 +25,7 @@ def read(path: Path, ids: Sequence[str], dtype: str) -> Mapping[str, str]:
     """id -> reason, for the dtype; raises `InputError` for a file that is not as described above."""
     try:
         data = tomllib.loads(files.read_text(path))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not TOML ({error})") from None
     entries = data.get("waiver")
     if not isinstance(entries, list) or set(data) != {"waiver"}:

@@ -11,6 +11,7 @@ from refbert.audit.registry import Claim, all_claims, module_of
 from refbert.audit.sources import DOCUMENTS, KINDS
 from refbert.audit.wording import INFERRED, parts
 from refbert.errors import InputError
+from refbert.files import read_text
 
 BEGIN = "<!-- claims: written by `refbert audit --write-docs docs/audit.md` -->"
 END = "<!-- end of claims -->"
@@ -40,10 +41,7 @@ def write(path: Path) -> int:
     """
     from refbert.cli.output import write_text
 
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
+    text = read_text(path)
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

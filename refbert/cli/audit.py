@@ -13,6 +13,7 @@ from refbert.cli.output import print_json, progress, require_writable, write_tex
 from refbert.cli.tables import Table, print_table, say
 from refbert.config import BertConfig
 from refbert.errors import InputError
+from refbert.files import is_directory, is_file
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -65,7 +66,7 @@ def audit(
         return 0
     require_writable(html_file)
     if model is not None:
-        if not Path(model).is_dir():
+        if not is_directory(model):
             raise InputError(f"{model}: no such directory")
         _require_checkpoint(model)
     started = time.perf_counter()
@@ -99,7 +100,7 @@ def _mark(one: Claim) -> str:
 
 def _require_checkpoint(model: str) -> None:
     """What is no checkpoint is the caller's mistake, no claim's outcome; but one claim reads the vocabulary alone."""
-    if not any(Path(model, name).is_file() for name in ("tokenizer.json", "vocab.txt")):
+    if not any(is_file(Path(model, name)) for name in ("tokenizer.json", "vocab.txt")):
         BertConfig.from_directory(model)
 
 

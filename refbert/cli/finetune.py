@@ -179,7 +179,7 @@ def _read(name: str, value: Any) -> Any:
         return tuple(number for numbers in value for number in numbers)
     if name == "choice_columns":
         return tuple(value.split(","))
-    if name in ("train_file", "dev") or (name == "model" and Path(value).is_dir()):
+    if name in ("train_file", "dev") or (name == "model" and os.path.isdir(value)):
         return str(Path(value).resolve())
     return value
 

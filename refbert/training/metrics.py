@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from refbert.errors import InputError
+from refbert.files import parse_json
 from refbert.writing import whole
 
 
@@ -90,8 +91,8 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
-                entry = json.loads(line)
-            except ValueError:
+                entry = parse_json(line, path)
+            except InputError:
                 return
             if not line.endswith("\n") or not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
                 return

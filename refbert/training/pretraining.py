@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from refbert.config import BertConfig
 from refbert.errors import ConfigError, InputError, RefbertWarning
+from refbert.files import is_file
 from refbert.loading import from_config, load
 from refbert.model import Model
 from refbert.presets import PRESETS, preset
@@ -214,7 +215,7 @@ def _prepare(run: RunDirectory, settings: Settings, say: Callable[[str], object]
 def _text(run: RunDirectory, settings: Settings) -> tuple[list[str], Any, dict[str, Any]]:
     """The files, their format, and how documents are told apart; raises `InputError` for a file that is not there."""
     named = (*settings.files, *settings.dev)
-    missing = next((file for file in named if file != "-" and not Path(file).is_file()), None)
+    missing = next((file for file in named if file != "-" and not is_file(file)), None)
     if missing is not None:
         raise InputError(f"{missing}: no such file")
     files = [str(run.stdin) if file == "-" else file for file in settings.files]
@@ -307,7 +308,7 @@ def _config(settings: Settings, vocab_size: int | None) -> BertConfig:
         from refbert import checkpoint
 
         config = BertConfig.from_directory(checkpoint.resolve(settings.start_from))
-    elif Path(settings.size).is_file():
+    elif is_file(settings.size, ConfigError):
         config = BertConfig.from_file(settings.size)
     elif settings.size in PRESETS or settings.size.rsplit("/", 1)[-1] in PRESETS:
         config = preset(settings.size)

@@ -70,7 +70,7 @@ def test_json_is_one_line(capsys):
         (["--html", "nowhere/at/all.html", "bert.params"], "does not exist"),
         (["--model", "nowhere", "hf.integration"], "no such directory"),
         (["--nonsense"], "No such option"),
-        (["--write-docs", "nowhere.md"], "cannot be read"),
+        (["--write-docs", "nowhere.md"], "no such file"),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(capsys, arguments, says):

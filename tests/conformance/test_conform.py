@@ -173,7 +173,7 @@ def test_memory_has_a_limit():
         (["--dtype", "float8"], "does not offer dtype"),
         (["--only", "sofmax"], "no property matches"),
         (["--seed", "x"], "--seed takes a whole number"),
-        (["--waivers", "missing.toml"], "cannot be read"),
+        (["--waivers", "missing.toml"], "no such file"),
         (["--json", "nowhere/r.json"], "the directory to write in does not exist"),
         (["--model", "nowhere"], "nowhere"),
     ],

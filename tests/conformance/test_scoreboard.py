@@ -463,7 +463,7 @@ FAILED = ("properties", 1, "failure")
         (changed("properties", 0, "rho", to=True), '"rho" is not a real number'),
         (changed("properties", 0, "examples", to=-1), '"examples" is not a count'),
         (changed("properties", 0, "seconds", to=None), '"seconds" is not a number'),
-        (changed("properties", 0, "seconds", to=10**400), '"seconds" is not a number'),
+        (changed("properties", 0, "seconds", to=10**400), "a number of 401 digits"),
         (changed("properties", 0, "ulps", to={"few": 1}), '"ulps"'),
         (changed("properties", 0, "ulps", to={"0": "many"}), '"ulps"'),
         (changed("properties", 1, "id", to="forward/tanh/accuracy"), 'property "forward/tanh/accuracy" comes twice'),
@@ -517,10 +517,10 @@ def test_what_cannot_be_read(tmp_path):
         ("half", b'{"format": '),
     ):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(InputError, match="not JSON"):
+        with pytest.raises(InputError, match=r": not (usable JSON|JSON|UTF-8) .*write one with: refbert conform"):
             read(tmp_path / name)
-    for path in (tmp_path / "nowhere.json", tmp_path):
-        with pytest.raises(InputError, match="cannot be read"):
+    for path, says in ((tmp_path / "nowhere.json", "no such file"), (tmp_path, "a directory")):
+        with pytest.raises(InputError, match=says):
             read(path)
     with pytest.raises(InputError, match="no report to show"):
         page([])

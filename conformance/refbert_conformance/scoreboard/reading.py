@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from refbert import files
 from refbert.errors import InputError
+from refbert.files import parse_json, read_bytes
 from refbert_conformance.report import FORMAT
 from refbert_conformance.scoreboard.runs import STATES, counts_of, state_of
 from refbert_conformance.shapes import BACKEND, RESULT, Wrong, check, check_failure, check_ulps
@@ -16,10 +15,11 @@ from refbert_conformance.shapes import BACKEND, RESULT, Wrong, check, check_fail
 
 def read(path: Path) -> dict[str, Any]:
     """A report of ``refbert conform --json``; raises `InputError` for a file that is missing or anything else."""
+    content = read_bytes(path)
     try:
-        data = json.loads(files.read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error}); {_AGAIN}") from None
+        data = parse_json(content, path)
+    except InputError as error:
+        raise InputError(f"{error}; {_AGAIN}") from None
     if not isinstance(data, dict) or not str(data.get("format")).startswith(_FAMILY):
         raise InputError(f"{path}: not a report of refbert conform; {_AGAIN}")
     if data["format"] != FORMAT:
