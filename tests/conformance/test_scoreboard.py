@@ -540,8 +540,8 @@ def test_the_command(tmp_path, capsys):
     assert target.read_text(encoding="utf-8") == page([report(), report(given="other")], earlier=[report(seconds=1.0)])
     assert [path.name for path in tmp_path.iterdir() if path.suffix not in (".json", ".html")] == []
     said = [
-        ((a, "--html", tmp_path / "none" / "p.html"), "cannot be written"),
-        ((tmp_path / "c.json", "--html", target), "cannot be read"),
+        ((a, "--html", tmp_path / "none" / "p.html"), "does not exist"),
+        ((tmp_path / "c.json", "--html", target), "no such file"),
         ((a, "--html", a), "is one of the reports"),
         (("--html", target), "REPORT.json"),
     ]
