@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,10 @@ from refbert.cli.progress import TrainingProgress, say
 from refbert.cli.signals import Interrupted, Stopping
 from refbert.errors import InputError
 from refbert.profiles import PROFILES
+
+if TYPE_CHECKING:
+    from refbert.model import Model
+    from refbert.training.pretraining_settings import Settings
 
 _POSITIVE = click.IntRange(min=1)
 
@@ -122,7 +126,7 @@ def pretrain(files: tuple[str, ...], output: Path, resume: bool, **options: Any)
         stopping.be_patient()
         if first:
             print(f"{model!r}, {model.num_parameters:,} parameters; {output} at step {done:,}", file=sys.stderr)
-            shown.append(TrainingProgress(settings.steps, done))
+            shown.append(TrainingProgress(settings.steps, done, _phases(settings, model)))
 
     try:
         with processes(settings.device or "cpu") as together, stopping:
@@ -149,6 +153,23 @@ def pretrain(files: tuple[str, ...], output: Path, resume: bool, **options: Any)
         print(f"{output}: stopped and saved at step {result.updates:,} of {result.steps:,}; go on with: "
               f"refbert pretrain --output {output} --resume")  # fmt: skip
     return stopping.status
+
+
+def _phases(settings: Settings, model: Model) -> list[tuple[int, float, int]]:
+    """(updates, operations of one, tokens) of each phase."""
+    from refbert.flops import forward_flops
+
+    hidden = settings.data().most_predictions
+    return [
+        (
+            phase.steps,
+            phase.batch_size * forward_flops(
+                model.config, phase.length, model.heads, pooler=model.has_pooler, masked_positions=hidden(phase.length)
+            ),
+            phase.length,
+        )
+        for phase in settings.phases()
+    ]  # fmt: skip
 
 
 def _absolute(files: tuple[str, ...]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from refbert.cli.tables import bar_columns
@@ -25,12 +26,17 @@ def say(text: str) -> None:
 
 
 class TrainingProgress:
-    """Loss, learning rate, tokens per second and time left of a run of ``steps`` updates, ``done`` of them before."""
+    """Loss, learning rate, tokens per second and time left of a run of ``steps`` updates, ``done`` of them before.
 
-    def __init__(self, steps: int, done: int) -> None:
+    phases: (updates, what one costs in any unit, tokens) of each, where they are of different lengths: what an update
+    of a phase that has not come yet takes is estimated from the costs.
+    """
+
+    def __init__(self, steps: int, done: int, phases: Sequence[tuple[int, float, int]] = ()) -> None:
         self._steps = steps
+        self._phases = phases or ((steps, 1.0, 0),)
         self._loss: float | None = None
-        self._seconds = self._tokens = 0.0
+        self._seconds = self._tokens = self._cost = 0.0
         self._shown = 0.0
         self._bar: Any = None
         if sys.stderr.isatty():
@@ -47,11 +53,12 @@ class TrainingProgress:
         kept = 0.0 if self._loss is None else 1 - 1 / _RECENT
         self._loss = kept * (self._loss or 0.0) + (1 - kept) * update.loss
         self._seconds = kept * self._seconds + (1 - kept) * update.seconds
+        self._cost = kept * self._cost + (1 - kept) * self._left(update.step)[0][0]
         self._tokens = kept * self._tokens + (1 - kept) * update.tokens
         done = update.step + 1
         facts = (
             f"loss {self._loss:.4f}  rate {update.learning_rate:.2e}  {self._tokens / self._seconds:,.0f} tokens/s  "
-            f"{_clock((self._steps - done) * self._seconds)} left"
+            f"{self._time_left(done)} left"
         )
         if self._bar is not None:
             self._bar.update(self._task, completed=done, facts=facts)
@@ -60,6 +67,23 @@ class TrainingProgress:
         if self._shown == 0.0 or now - self._shown >= _EVERY or done == self._steps:
             self._shown = now
             print(f"step {done:,}/{self._steps:,}  {facts}", file=sys.stderr, flush=True)
+
+    def _left(self, done: int) -> list[tuple[float, int, int]]:
+        """(what an update costs, how many are left, tokens) of each phase that is not over."""
+        out = []
+        for updates, cost, tokens in self._phases:
+            if done < updates:
+                out.append((cost, updates - done, tokens))
+            done = max(0, done - updates)
+        return out
+
+    def _time_left(self, done: int) -> str:
+        unit = self._seconds / self._cost
+        left = [(cost * updates * unit, tokens) for cost, updates, tokens in self._left(done)]
+        whole = _clock(sum(seconds for seconds, _ in left))
+        if len(left) < 2:
+            return whole
+        return f"{whole} ({', '.join(f'{_clock(seconds)} at {tokens}' for seconds, tokens in left)} tokens)"
 
     def close(self) -> None:
         """Leave the bar as it stands."""

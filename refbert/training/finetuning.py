@@ -52,9 +52,10 @@ from refbert.training.finetuning_settings import FREE, Plan, Settings
 from refbert.training.hearing import in_a_thread
 from refbert.training.loop import NotFinite, Saving, train
 from refbert.training.metrics import Metrics, Update, going_on
+from refbert.training.padding import PaddingWatch
 from refbert.training.page import write_page
 from refbert.training.precision import MixedPrecision
-from refbert.training.run import RunDirectory, agreed, check_same, digest_of, versions
+from refbert.training.run import RunDirectory, agreed, check_same, digest_of, effective, versions
 from refbert.training.task_model import begin, features
 from refbert.writing import whole, write_whole
 
@@ -239,11 +240,18 @@ class _Run:
             raise InputError(f"{self.place.path}: cannot be written ({error.strerror})") from None
         metrics = Metrics(self.place.metrics, first=optimizer.updates)
         if last is not None:
+            self.whole.note_resume(optimizer.updates, metrics.again, settings.to_json(), run=plan.name)
             say(f"{plan.name}: {going_on(optimizer.updates, steps, metrics.again)}")
+
+        padding = PaddingWatch(
+            say,
+            lambda *_: "a few texts are much longer than the others of their batch; a smaller --max-length cuts them",
+        )
 
         def add(update: Update) -> None:
             self.whole.check()
             metrics.add(update)
+            padding.add(0, update.padding)
             if on_update is not None:
                 on_update(update)
 
@@ -276,8 +284,11 @@ class _Run:
             metrics.close()
             with suppress(InputError):
                 write_page(
-                    self.place.page, self.place.metrics, title=plan.name, settings=settings.to_json() | vars(plan)
-                )
+                    self.place.page, self.place.metrics, title=plan.name,
+                    settings=settings.to_json() | vars(plan) | {"optimizer": optimizer.rule} | effective(model),
+                    dev=[{"step": entry["updates"], **entry["scores"]} for entry in told if "scores" in entry],
+                    resumes=[entry for entry in self.whole.resumes() if entry.get("run") == plan.name],
+                )  # fmt: skip
         return self._outcome(self._read_scores())
 
     def _where(self) -> tuple[list[dict[str, Any]], Path | None]:

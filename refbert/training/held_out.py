@@ -48,7 +48,7 @@ class HeldOut:
         """Score the model if it is time to."""
         if done % self._settings.score_every and done != self._settings.steps:
             return
-        found = self.score(model, self._length(done))
+        found = self.score(model, self._settings.length(done - 1))
         if self._lines is not None:
             values = {name: value if math.isfinite(value) else None for name, value in found.items()}
             self._lines.write(json.dumps({"step": done, **values}) + "\n")
@@ -67,11 +67,3 @@ class HeldOut:
         """Close the file."""
         if self._lines is not None:
             self._lines.close()
-
-    def _length(self, done: int) -> int:
-        """Of the phase that the last of ``done`` updates belongs to."""
-        for phase in self._settings.phases():
-            if done <= phase.steps:
-                break
-            done -= phase.steps
-        return phase.length

@@ -120,6 +120,7 @@ def train(
                     gradient_norm=norm,
                     tokens=int(batch.attention_mask.sum()),
                     seconds=time.perf_counter() - started,
+                    padding=1 - float(batch.attention_mask.mean()),
                 )
             )
         done = optimizer.updates

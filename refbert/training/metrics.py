@@ -22,6 +22,7 @@ class Update:
     """One update. ``step`` counts from 0; ``losses`` are by head and ``loss`` is their sum, before the update.
 
     gradient_norm: before clipping. tokens: how many the batch held, padding not counted. seconds: how long it took.
+    padding: the share of the batch that is padding.
     """
 
     step: int
@@ -31,6 +32,7 @@ class Update:
     gradient_norm: float
     tokens: int
     seconds: float
+    padding: float = 0.0
 
     def line(self) -> str:
         """The update as one line of JSON."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,15 @@ from refbert.training.metrics import clock, read_metrics
 from refbert.writing import write_whole
 
 _BINS = 300
+_DRAWN = ("loss", "learning_rate", "gradient_norm", "tokens", "seconds")
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 720, 220, 64, 28
 _STYLE = """
-:root { color-scheme: light dark; --line: #0b6bcb; --band: #0b6bcb33; --rule: #8884; }
+:root { color-scheme: light dark; --line: #0b6bcb; --band: #0b6bcb33; --dev: #d9480f; --rule: #8884; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1rem; margin: 1.6rem 0 .2rem; }
 svg { width: 100%; min-width: 36rem; height: auto; font-size: 11px; fill: currentColor; }
-.chart { overflow-x: auto; }
+.chart { overflow-x: auto; } .legend { margin: 0; font-size: .8rem; }
+.line { color: var(--line); } .dev { color: var(--dev); }
 table { border-collapse: collapse; font-size: .85rem; } td { padding: .1rem 1rem .1rem 0; vertical-align: top; }
 td + td { font-family: ui-monospace, monospace; overflow-wrap: anywhere; }
 """
@@ -48,37 +50,52 @@ class _Bin:
 @dataclass
 class _Curve:
     bins: dict[int, _Bin] = field(default_factory=dict)
+    scored: list[tuple[int, float]] = field(default_factory=list)  # of the development text
 
 
-def write_page(path: Path, metrics: Path, *, title: str, settings: Mapping[str, Any]) -> None:
-    """The page of a metrics file; raises `InputError` if it cannot be written."""
+def write_page(path: Path, metrics: Path, **what: Any) -> None:
+    """The page of a metrics file, as `render`; raises `InputError` if it cannot be written."""
     try:
-        write_whole(path, render(metrics, title=title, settings=settings))
+        write_whole(path, render(metrics, **what))
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 
 
-def render(metrics: Path, *, title: str, settings: Mapping[str, Any]) -> str:
-    """The page's HTML."""
+def render(
+    metrics: Path,
+    *,
+    title: str,
+    settings: Mapping[str, Any],
+    dev: Iterable[Mapping[str, Any]] = (),
+    resumes: Iterable[Mapping[str, Any]] = (),
+) -> str:
+    """The page's HTML. dev: scores by name, with the "step" that they were made at; resumes: `RunDirectory.resumes`."""
     first = last = None
-    updates, tokens, seconds = 0, 0, 0.0
-    for entry in read_metrics(metrics):
+    updates, tokens, seconds, padding = 0, 0, 0.0, 0.0
+    for entry in _updates(metrics):
         first, last = first or entry, entry
         updates += 1
         tokens += entry["tokens"]
         seconds += entry["seconds"]
+        padding += entry.get("padding", 0.0)
     parts = [f"<h1>{html.escape(title)}</h1>"]
     if first is None or last is None:
         parts.append("<p>No update yet.</p>")
     else:
         parts.append(
-            f"<p>{updates:,} updates, {tokens:,} tokens, {clock(seconds)}; "
+            f"<p>{updates:,} updates, {tokens:,} tokens, {padding / updates:.0%} of the batches padding, "
+            f"{clock(seconds)}; "
             f"loss {first['loss']:.4g} at step {first['step']}, {last['loss']:.4g} at step {last['step']}.</p>"
         )
         span = (first["step"], last["step"])
-        parts += [_chart(name, curve, span) for name, curve in _curves(metrics, span).items()]
-    rows = "".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(_value(v))}</td></tr>" for k, v in settings.items())
-    parts.append(f"<h2>Settings</h2><table>{rows}</table>")
+        curves = _curves(metrics, span)
+        for name, points in _scored(dev, curves).items():
+            curves.setdefault(name, _Curve()).scored = points
+        parts += [_chart(name, curve, span) for name, curve in curves.items()]
+    parts.append(_table("Settings", settings.items()))
+    gone_on = [(f"at step {entry.get('step')}", _resumed(entry)) for entry in resumes]
+    if gone_on:
+        parts.append(_table("Resumed", gone_on))
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>'
@@ -87,11 +104,32 @@ def render(metrics: Path, *, title: str, settings: Mapping[str, Any]) -> str:
     )
 
 
+def _table(title: str, rows: Iterable[tuple[str, Any]]) -> str:
+    cells = "".join(f"<tr><td>{html.escape(str(k))}</td><td>{html.escape(_value(v))}</td></tr>" for k, v in rows)
+    return f"<h2>{html.escape(title)}</h2><table>{cells}</table>"
+
+
+def _resumed(entry: Mapping[str, Any]) -> str:
+    again = entry.get("made_again")
+    changed = entry.get("changed") or {}
+    parts = [str(entry.get("at", "")), f"{again:,} updates made again" if isinstance(again, int) and again else ""]
+    if isinstance(changed, dict):
+        parts += [f"{name} {_value(value) or 'none'}" for name, value in changed.items()]
+    return "; ".join(part for part in parts if part)
+
+
+def _updates(metrics: Path) -> Iterator[dict[str, Any]]:
+    """The lines that have what is drawn, whoever wrote them."""
+    for entry in read_metrics(metrics):
+        if all(isinstance(entry.get(name), int | float) for name in _DRAWN):
+            yield entry
+
+
 def _curves(metrics: Path, span: tuple[int, int]) -> dict[str, _Curve]:
-    """What is drawn, by its title."""
+    """What is drawn of the updates, by its title."""
     out: dict[str, _Curve] = {}
     width = max(1, math.ceil((span[1] - span[0] + 1) / _BINS))
-    for entry in read_metrics(metrics):
+    for entry in _updates(metrics):
         values = {"loss": entry["loss"]}
         heads = [name for name in entry if name.startswith("loss_")]
         if len(heads) > 1:
@@ -107,15 +145,30 @@ def _curves(metrics: Path, span: tuple[int, int]) -> dict[str, _Curve]:
     return out
 
 
+def _scored(dev: Iterable[Mapping[str, Any]], curves: Mapping[str, _Curve]) -> dict[str, list[tuple[int, float]]]:
+    """Scores of the development text, by the title of their chart: the training loss's, or one of their own."""
+    out: dict[str, list[tuple[int, float]]] = {}
+    both = "loss, masked lm" in curves
+    for entry in dev:
+        values = {name: x for name, x in entry.items() if name != "step" and isinstance(x, int | float)}
+        if both and {"loss", "next_sentence_loss"} <= values.keys():
+            words, pairs = values.pop("loss"), values.pop("next_sentence_loss")
+            values |= {"loss": words + pairs, "loss, masked lm": words, "loss, next sentence": pairs}
+        for name, value in values.items():
+            title = name if name in curves else f"development: {name.replace('_', ' ')}"
+            out.setdefault(title, []).append((int(entry["step"]), float(value)))
+    return out
+
+
 def _chart(name: str, curve: _Curve, span: tuple[int, int]) -> str:
     points = sorted(curve.bins.items())
-    low = min(found.least for _, found in points)
-    high = max(found.greatest for _, found in points)
+    low = min([*(found.least for _, found in points), *(value for _, value in curve.scored)])
+    high = max([*(found.greatest for _, found in points), *(value for _, value in curve.scored)])
     if low == high:
         low, high = low - abs(low) / 2 - 1e-9, high + abs(high) / 2 + 1e-9
 
     def x(step: int) -> float:
-        return _LEFT + (_WIDTH - _LEFT) * (step - span[0]) / max(1, span[1] - span[0])
+        return _LEFT + (_WIDTH - _LEFT) * (min(step, span[1]) - span[0]) / max(1, span[1] - span[0])
 
     def y(value: float) -> float:
         return 8 + (_HEIGHT - 8 - _BOTTOM) * (high - value) / (high - low)
@@ -130,12 +183,22 @@ def _chart(name: str, curve: _Curve, span: tuple[int, int]) -> str:
         for v in (low, (low + high) / 2, high)
     )
     mean = path([(s, b.total / b.count) for s, b in points])
+    drawn = f'<polygon points="{path(band)}" fill="var(--band)"/>' if points else ""
+    drawn += f'<polyline points="{mean}" fill="none" stroke="var(--line)" stroke-width="1.5"/>' if points else ""
+    legend = ""
+    if curve.scored:
+        drawn += f'<polyline points="{path(curve.scored)}" fill="none" stroke="var(--dev)" stroke-width="1.5"/>'
+        drawn += "".join(
+            f'<circle cx="{x(s):.1f}" cy="{y(v):.1f}" r="2.5" fill="var(--dev)">'
+            f"<title>step {s:,}: {v:.5g}</title></circle>"
+            for s, v in curve.scored
+        )
+    if curve.scored and points:
+        legend = '<p class="legend"><b class="line">—</b> training <b class="dev">—</b> development text</p>'
     return (
-        f"<h2>{html.escape(name)}</h2>"
+        f"<h2>{html.escape(name)}</h2>{legend}"
         f'<div class="chart"><svg viewBox="0 0 {_WIDTH + 4} {_HEIGHT}" role="img" '
-        f'aria-label="{html.escape(name)} by step">{ticks}'
-        f'<polygon points="{path(band)}" fill="var(--band)"/>'
-        f'<polyline points="{mean}" fill="none" stroke="var(--line)" stroke-width="1.5"/>'
+        f'aria-label="{html.escape(name)} by step">{ticks}{drawn}'
         f'<text x="{_LEFT}" y="{_HEIGHT - 8}">step {span[0]:,}</text>'
         f'<text x="{_WIDTH}" y="{_HEIGHT - 8}" text-anchor="end">{span[1]:,}</text></svg></div>'
     )

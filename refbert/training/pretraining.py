@@ -29,11 +29,12 @@ from refbert.training.distributed import ALONE, Processes
 from refbert.training.hearing import in_a_thread
 from refbert.training.held_out import HeldOut
 from refbert.training.loop import Saving, train
-from refbert.training.metrics import Metrics, Update, going_on
+from refbert.training.metrics import Metrics, Update, going_on, read_metrics
+from refbert.training.padding import PaddingWatch
 from refbert.training.page import write_page
 from refbert.training.precision import MixedPrecision
 from refbert.training.pretraining_settings import FREE, Settings
-from refbert.training.run import RunDirectory, agreed, check_same, versions
+from refbert.training.run import RunDirectory, agreed, check_same, effective, versions
 from refbert.writing import sync
 
 if TYPE_CHECKING:
@@ -80,13 +81,14 @@ def pretrain(
     what `refbert.training.loop.train` raises.
     """
     run = RunDirectory(directory)
-    first = processes.rank == 0
+    first, resumed = processes.rank == 0, False
     with ExitStack() as stack:
         if first:
             if not resume:
                 run.refuse_what_is_there()
             stack.enter_context(run.owned())
-            if resume and run.holds_run():
+            resumed = resume and run.holds_run()
+            if resumed:
                 agreed(run.read()["settings"], settings.to_json(), free=FREE, where=run.path)
                 last_whole(run.checkpoints)
                 _check_data(run, settings, say)
@@ -122,8 +124,9 @@ def pretrain(
             })  # fmt: skip
         elif first:
             check_same(run.read()["facts"], facts, run.file)
-        log = stack.enter_context(_Log(run, settings, before, on_update)) if first else None
-        if log is not None and last is not None:
+        log = stack.enter_context(_Log(run, settings, model, before, on_update, say)) if first else None
+        if log is not None and resumed:
+            run.note_resume(before, log.again, settings.to_json())
             say(going_on(before, settings.steps, log.again))
         if first and held_out is not None:
             held_out.begin(run.dev_scores, before, say)
@@ -153,16 +156,25 @@ class _Log:
     """Metrics and page of a run, kept up as it goes."""
 
     def __init__(
-        self, run: RunDirectory, settings: Settings, first: int, on_update: Callable[[Update], object] | None
+        self,
+        run: RunDirectory,
+        settings: Settings,
+        model: Model,
+        first: int,
+        on_update: Callable[[Update], object] | None,
+        say: Callable[[str], object],
     ) -> None:
-        self._run, self._settings, self._told = run, settings, on_update
+        self._run, self._told = run, on_update
+        self._settings = settings.to_json() | settings.effective() | effective(model)
         self._metrics = Metrics(run.metrics, first=first)
         self.again = self._metrics.again
+        self._length, self._padding = settings.length, PaddingWatch(say, settings.shorter)
         self._drawn = time.monotonic()
 
     def add(self, update: Update) -> None:
         self._run.check()
         self._metrics.add(update)
+        self._padding.add(self._length(update.step), update.padding)
         if time.monotonic() - self._drawn > _REDRAW:
             self._page()
         if self._told is not None:
@@ -170,7 +182,10 @@ class _Log:
 
     def _page(self) -> None:
         self._drawn = time.monotonic()
-        write_page(self._run.page, self._run.metrics, title=str(self._run.path.name), settings=self._settings.to_json())
+        write_page(
+            self._run.page, self._run.metrics, title=self._run.path.resolve().name, settings=self._settings,
+            dev=read_metrics(self._run.dev_scores), resumes=self._run.resumes(),
+        )  # fmt: skip
 
     def __enter__(self) -> _Log:
         return self

@@ -151,6 +151,30 @@ class Settings:
         epsilon = get_profile(self.profile).clip_epsilon
         return Optimizer(rule=self.rule, weight_decay=self.weight_decay, max_norm=self.max_norm, clip_epsilon=epsilon)
 
+    def length(self, step: int) -> int:
+        """Tokens in the sequences of an update (from 0)."""
+        for phase in self.phases():
+            if step < phase.steps:
+                break
+            step -= phase.steps
+        return phase.length
+
+    def shorter(self, length: int, padding: float) -> str:
+        """What to do about batches of that length of which so much is padding."""
+        option = "--long-length" if length == self.long_length != self.short_length else "--short-length"
+        return (
+            f"of {length} tokens a sequence fills {(1 - padding) * length:.0f} on average, as the documents are short; "
+            f"a smaller {option} costs less, and documents that belong together can be joined"
+        )
+
+    def effective(self) -> dict[str, Any]:
+        """What settings that were left open came to."""
+        return {
+            "tokenizer": self.tokenizer or self.start_from or f"learned, at most {self.vocab_size:,} pieces",
+            "warmup": self.warmup_updates, "optimizer": self.rule,
+            "phases": [f"{phase.steps:,} updates of {phase.length} tokens" for phase in self.phases()],
+        }  # fmt: skip
+
     def to_json(self) -> dict[str, Any]:
         """As run.json holds them."""
         return dataclasses.asdict(self) | {"files": list(self.files), "dev": list(self.dev)}

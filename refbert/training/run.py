@@ -18,6 +18,7 @@ import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -105,6 +106,9 @@ class RunDirectory:
         for name in ("settings", "facts"):
             if not isinstance(content.get(name), dict):
                 raise InputError(f"{self.file}: damaged ({name} is {shown(content.get(name))})")
+        resumes = content.setdefault("resumes", [])
+        if not isinstance(resumes, list) or not all(isinstance(entry, dict) for entry in resumes):
+            raise InputError(f"{self.file}: damaged (resumes is {shown(resumes)})")
         return content
 
     def settings(self, kind: type[Kind], values: Mapping[str, Any]) -> Kind:
@@ -152,6 +156,21 @@ class RunDirectory:
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written ({error.strerror})") from None
 
+    def note_resume(self, step: int, again: tuple[int, float], settings: Mapping[str, Any], **more: Any) -> None:
+        """Record in run.json that the run goes on, from where, and with which settings that have changed."""
+        assert self._content is not None
+        recorded = self._content["settings"]
+        entry = {
+            "at": datetime.now(UTC).isoformat(timespec="seconds"), "step": step, "made_again": again[0],
+            "changed": {name: value for name, value in settings.items() if value != recorded.get(name)}, **more,
+        }  # fmt: skip
+        self._content = {**self._content, "resumes": [*self.resumes(), entry]}
+        self._write(self._content)
+
+    def resumes(self) -> list[dict[str, Any]]:
+        """Those of `note_resume`, oldest first."""
+        return list((self._content or {}).get("resumes", ()))
+
     def check(self) -> None:
         """Raise `InputError` if the directory is no longer this run's; put run.json back if that has gone."""
         assert self._claim is not None
@@ -187,6 +206,18 @@ def versions(backend: Any) -> dict[str, str]:
         "library": str(backend.library),
         "machine": f"{platform.system()} {platform.machine()}",
     }
+
+
+def effective(model: Any) -> dict[str, Any]:
+    """What settings that were left open came to, of any run."""
+    c = model.config
+    return {
+        "profile": model.profile.name, "dtype": model.backend.dtype, "device": model.backend.device,
+        "dropout": f"{c.hidden_dropout_prob:g} of the hidden, {c.attention_probs_dropout_prob:g} of the attention",
+        "size": f"{c.num_hidden_layers} layers of {c.hidden_size}, {c.num_attention_heads} heads, vocabulary "
+                f"{c.vocab_size:,}, {c.max_position_embeddings} positions",
+        "parameters": f"{model.num_parameters:,}", "versions": [f"{k} {v}" for k, v in versions(model.backend).items()],
+    }  # fmt: skip
 
 
 def agreed(

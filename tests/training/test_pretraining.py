@@ -90,6 +90,10 @@ def test_what_is_in_the_directory(whole, text):
     assert [entry["step"] for entry in read_metrics(run.metrics)] == list(range(STEPS))
     page = run.page.read_text(encoding="utf-8")
     assert page.count("<svg") == 6
+    assert "<td>warmup</td><td>1</td>" in page  # what was left open, as it came to be
+    assert "<td>optimizer</td><td>bert_adam</td>" in page
+    assert "14 updates of 16 tokens, 2 updates of 24 tokens" in page
+    assert "Resumed" not in page
     assert "http" not in page.replace("http-equiv", "")
     assert str(text / "corpus.txt") in page
     model = refbert.load(whole)
