@@ -114,7 +114,9 @@ def pretrain(files: tuple[str, ...], output: Path, resume: bool, **options: Any)
         settings = resumed_settings(output, given)
     else:
         if not files:
-            raise InputError("no text: name at least one FILE (or - for stdin)")
+            lost = resume and RunDirectory(output).last() is not None
+            why = f"{output}: run.json is not there, so the run's own arguments are needed: " if lost else ""
+            raise InputError(f"{why}no text: name at least one FILE (or - for stdin)")
         if options["steps"] is None:
             raise InputError("how long? name the number of updates with --steps")
         settings = Settings(**{**options, "files": tuple(paths)})

@@ -87,9 +87,11 @@ def pretrain(
             if not resume:
                 run.refuse_what_is_there()
             stack.enter_context(run.owned())
-            resumed = resume and run.holds_run()
+            # Where run.json has been lost, the last checkpoint says what the settings must be.
+            resumed = resume and (run.holds_run() or run.last() is not None)
             if resumed:
-                agreed(run.read()["settings"], settings.to_json(), free=FREE, where=run.path)
+                if run.holds_run():
+                    agreed(run.read()["settings"], settings.to_json(), free=FREE, where=run.path)
                 last_whole(run.checkpoints)
                 _check_data(run, settings, say)
             else:

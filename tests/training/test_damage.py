@@ -179,6 +179,22 @@ def test_a_damaged_run_json_is_one_line(stopped, tmp_path, change, says):
     assert "\n" not in str(error.value)
 
 
+def test_run_json_that_is_lost(files, stopped, tmp_path):
+    """With the run's own settings it goes on all the same; with others, or without --resume, nothing happens."""
+    run = copied(stopped, tmp_path)
+    run.file.unlink()
+    settings = pre(files, steps=8)
+    before = sorted(path for path in run.path.rglob("*") if path.name != "damaged")
+    with pytest.raises(CheckpointError, match="step-00000005: of a run with seed = 0, not 4"):
+        pretraining.pretrain(run.path, pre(files, steps=8, seed=4), resume=True)
+    with pytest.raises(InputError, match="but no run.json"):
+        pretraining.pretrain(run.path, settings)
+    assert sorted(run.path.rglob("*")) == before
+    assert pretraining.pretrain(run.path, settings, resume=True).finished
+    same_weights(stopped / "whole", run.path)
+    assert run.read()["settings"] == settings.to_json()
+
+
 def test_another_configuration_of_the_base_model(files, tmp_path):
     """What the weights are computed with, for both kinds of training, comes from the directory that they began with."""
     for number, (start, settings) in enumerate(
