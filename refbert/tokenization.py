@@ -230,10 +230,10 @@ class Tokenizer:
     def encode(self, texts: Sequence[Text], *, max_length: int, truncate: bool = False) -> list[Encoding]:
         """Tokenize texts and pairs, special tokens added, none longer than ``max_length`` tokens.
 
-        Raises `InputError` for something that is not text, an empty text (or side of a pair), or one that is too long;
-        with ``truncate=True`` the longer side is cut at its end until the text fits, and one `RefbertWarning` says
-        how much went. A text counts as empty if nothing of it is left to read: white space, control characters.
-        One of which nothing is known ([UNK] throughout) is tokenized, with a `RefbertWarning`.
+        Raises `InputError` for something that is not text, and `TextError` for a text that is empty (or a side of it)
+        or too long; with ``truncate=True`` the longer side is cut at its end until the text fits, and one
+        `RefbertWarning` says how much went. A text counts as empty if nothing of it is left to read: white space,
+        control characters. One of which nothing is known ([UNK] throughout) is tokenized, with a `RefbertWarning`.
         """
         if isinstance(texts, str) or not isinstance(texts, Iterable):
             raise InputError(f"a list of texts is expected, not {type(texts).__name__}")

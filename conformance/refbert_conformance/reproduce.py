@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from refbert.cli.terminal import terminal
 from refbert_conformance.bounds import expected
 from refbert_conformance.cases import OpCase
 from refbert_conformance.measure import Record
@@ -27,7 +28,8 @@ def replay(
     subject = Subject.named(backend, dtype, device)
     (property,) = selected([id], model)
     message, _ = attempt(property, subject, example, Record(subject.arithmetic))
-    print(f"{id} on {backend} ({dtype}): {message or 'passes'}")
+    with terminal():
+        print(f"{id} on {backend} ({dtype}): {message or 'passes'}")
     return 1 if message else 0
 
 

@@ -11,7 +11,7 @@ from refbert.cli.output import print_json
 from refbert.cli.tables import Table, print_table
 from refbert.errors import RefbertWarning
 
-_POSITIVE = click.IntRange(min=1)
+_POSITIVE = click.IntRange(1, 2**31)
 
 
 @click.command()

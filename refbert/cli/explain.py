@@ -16,7 +16,9 @@ from refbert.errors import InputError
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a page.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="The page as the documentation has it.")
-@click.option("--width", type=click.IntRange(min=60), help="Columns; default: the terminal's, 100 where there is none.")
+@click.option(
+    "--width", type=click.IntRange(60, 10_000), help="Columns; default: the terminal's, 100 where there is none."
+)
 def explain(name: str | None, as_json: bool, as_markdown: bool, width: int | None) -> int:
     """Explain an op or a block of BERT; without NAME: list them all.
 

@@ -52,7 +52,9 @@ from refbert.tasks import TASKS, default_task, embed, fill_mask, has_mask
 @click.option("--prompt", help="embed: what to put before each text; default: the checkpoint's, or nothing.")
 @click.option("--truncate", is_flag=True, help="Cut texts that are too long, instead of refusing them.")
 @click.option("--max-length", type=int, help="Longest text in tokens; default: the model's.")
-@click.option("--batch-size", default=32, show_default=True, type=click.IntRange(min=1), help="Texts per forward pass.")
+@click.option(
+    "--batch-size", default=32, show_default=True, type=click.IntRange(1, 2**31), help="Texts per forward pass."
+)
 @click.option(
     "--save", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.npz", help="Store the raw arrays."
 )

@@ -139,7 +139,8 @@ def windows(
 ) -> list[Window]:
     """The windows of (question, passage) pairs, each ``doc_stride`` tokens after the last, until the passage ends.
 
-    Raises `InputError` for a question or a passage without a token, and for a ``max_length`` with no room.
+    Raises `TextError` for a question or a passage without a token, and for a question that leaves no room for one;
+    `InputError` for a ``doc_stride`` below 1.
     """
     if doc_stride < 1:
         raise InputError(f"doc_stride must be 1 or more, not {doc_stride}")

@@ -48,6 +48,8 @@ def train_wordpiece(sentences: Iterable[str], *, size: int, cased: bool) -> Toke
         )
     inner = Inner(models.WordPiece(unk_token=SPECIALS["unk"]))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    # There can be no more pieces than that, and the library makes room at once for as many as it is told.
+    size = min(size, len(first) + sum(map(len, kept)))
     trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=first, min_frequency=2, show_progress=False)
     inner.train_from_iterator(_repeated(kept), trainer)
     found = inner.get_vocab(with_added_tokens=True)

@@ -23,6 +23,7 @@ from refbert.training.run import RunDirectory, agreed
 from refbert.training.schedule import learning_rate
 from refbert.training.typed import check_types
 
+_MOST_RUNS = 10_000
 RULES = ("bert_adam", "adamw", "lamb")
 # A.3: "the following range of possible values to work well across all tasks".
 PAPER_GRID: Mapping[str, tuple[Any, ...]] = {
@@ -126,8 +127,11 @@ class Settings:
             raise InputError(f"dropout must be in [0, 1), not {self.dropout}")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"seed must be a whole number from 0 to 2^63 - 1, not {self.seed}")
-        if self.dev is None and len(self.plans()) > 1:
-            raise InputError(f"{len(self.plans())} runs: name a --dev file, by which the best is chosen")
+        runs = len(self.learning_rates) * len(self.batch_sizes) * len(self.epochs) * self.restarts
+        if runs > _MOST_RUNS:
+            raise InputError(f"{runs:,} runs: at most {_MOST_RUNS:,} can be compared")
+        if self.dev is None and runs > 1:
+            raise InputError(f"{runs} runs: name a --dev file, by which the best is chosen")
 
     @property
     def columns(self) -> Columns:

@@ -475,6 +475,7 @@ class TestMistakes:
             ("--learning-rate", "x", "not a number"),
             ("--batch-size", "0", "1 or more"),
             ("--epochs", "1,2", "--dev"),
+            ("--restarts", "9" * 30, "at most 10,000"),
             ("--warmup-share", "2", "from 0 to 1"),
             ("--max-length", "33", "32 positions"),
             ("--metric", "speed", "no score"),

@@ -42,6 +42,13 @@ def test_it_reads_what_it_was_learned_from():
     assert few.encode(["lower lowest"], max_length=99)[0].tokens[1:-1] == ("lower", "lowest")
 
 
+def test_room_is_made_for_the_pieces_that_there_can_be():
+    """The library allocates for the size that it is told, and ends the process where there is no such memory."""
+    assert pieces(train_wordpiece(SENTENCES, size=10**12, cased=False)) == pieces(
+        train_wordpiece(SENTENCES, size=10**5, cased=False)
+    )
+
+
 def test_it_is_saved_and_loaded(tmp_path):
     from refbert.tokenization import Tokenizer
 
