@@ -18,6 +18,9 @@ How a backend rounds follows from its dtype; one that rounds otherwise declares 
 should not travel through the host on their way from one of its dtypes to another (mixed precision) may have a method
 ``cast(x)``: an array of another instance of the backend, in this one's dtype, on this one's device, sharing no memory.
 One that should not hold a clipped copy of all gradients has both methods of `refbert.training.optimizer.InPlace`.
+
+One that is for inference only says so with ``gradients = False``: its ops return ``(y, None)``, and it may leave out
+what only training needs (`TRAINING`).
 """
 
 from __future__ import annotations
@@ -263,6 +266,9 @@ OPTIONAL = (
     + _methods(TokenMasking)
 )
 
+# Of the required ones those that only training needs.
+TRAINING = ("dropout", "cross_entropy", "mean_squared_error")
+
 # A dtype's name -> unit roundoff, half the distance from 1 to the next number (round to nearest).
 UNIT_ROUNDOFF = {
     "float64": 2.0**-53,
@@ -272,9 +278,15 @@ UNIT_ROUNDOFF = {
 }
 
 
+def has_gradients(backend: object) -> bool:
+    """Whether it is for training too: unless it declares ``gradients = False``."""
+    return getattr(backend, "gradients", True) is not False
+
+
 def missing_ops(backend: object) -> tuple[str, ...]:
-    """The required ops that the backend does not have."""
-    return tuple(name for name in REQUIRED if not callable(getattr(backend, name, None)))
+    """The ops that the backend must have, for training or for inference, and does not."""
+    free = () if has_gradients(backend) else TRAINING
+    return tuple(name for name in REQUIRED if name not in free and not callable(getattr(backend, name, None)))
 
 
 def host_dtype(dtype: str) -> type[np.floating[Any]]:

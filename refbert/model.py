@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from refbert.backend import Backend, host_dtype, missing_ops
+from refbert.backend import Backend, has_gradients, host_dtype, missing_ops
 from refbert.batching import Batch
 from refbert.config import BertConfig
 from refbert.embedder import DEFAULT, Embedder, embedded
@@ -332,8 +332,11 @@ class Model:
         """(loss, losses by head, gradients on the device) of rows of a larger batch, which add up to the batch's.
 
         ``denominators``: `refbert.spec.losses.denominators` of the whole batch's labels; None: of these. Batch and
-        labels are as `Batch.check` and `refbert.labels.read_labels` left them; nothing is checked again.
+        labels are as `Batch.check` and `refbert.labels.read_labels` left them; nothing is checked again. Raises
+        `Unsupported` on a backend that is for inference only.
         """
+        if not has_gradients(self.backend):
+            raise Unsupported(f'backend "{self.backend.name}" is for inference only; train on another one')
         own = getattr(self.backend, "objective", None)  # optional: a whole model at once
         compute = partial(objective, self.backend) if own is None else own
         whole = {} if denominators is None else {"denominators": denominators}

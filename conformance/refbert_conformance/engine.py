@@ -11,6 +11,8 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.errors import HypothesisException
 
+from refbert.backend import TRAINING
+from refbert_conformance.guards import INFERENCE
 from refbert_conformance.measure import Failure, Record, Unsupported, Worst, words
 from refbert_conformance.pools import few_shapes
 from refbert_conformance.properties import Property
@@ -41,7 +43,10 @@ class _Failed(Exception):
 
 def missing(property: Property, subject: Subject) -> str:
     """Why the subject cannot be asked this, or ""."""
-    lacks = [name for name in property.needs if not subject.has(name)]
+    if not subject.gradients and property.level in ("backward", "training"):
+        return INFERENCE
+    free = TRAINING if not subject.gradients and property.op not in TRAINING else ()
+    lacks = [name for name in property.needs if name not in free and not subject.has(name)]
     if lacks:
         return f"the backend has no {', '.join(lacks)}"
     if not property.low and subject.arithmetic.low:

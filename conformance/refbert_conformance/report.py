@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from refbert.backend import REQUIRED
+from refbert.backend import REQUIRED, TRAINING
 from refbert_conformance.properties import Property
 from refbert_conformance.shapes import OUTCOMES
 from refbert_conformance.supervisor import Run
 
 FORMAT = "refbert-conformance/1"
 # By verdict; the worst of several is the first here.
-STATUS = {"not conformant": 1, "inconclusive": 3, "conformant": 0}
+STATUS = {"not conformant": 1, "inconclusive": 3, "conformant for inference": 0, "conformant": 0}
 
 
 def assemble(
@@ -36,13 +36,15 @@ def assemble(
         where = {"id": p.id, "level": p.level, "op": p.op, "says": p.says}
         rows.append(where | row | {"waived": reason if row["outcome"] == "failed" else None})
     counts = Counter("waived" if row["waived"] else row["outcome"] for row in rows)
-    lacks = set(REQUIRED) - set(run.offers)  # optional methods may be left out, required ones not
+    inference = run.backend.get("gradients") is False
+    # Optional methods may be left out, required ones not.
+    lacks = set(REQUIRED).difference(run.offers, TRAINING if inference else ())
     if counts["failed"] or any(lacks & set(p.needs) for p in properties):
         verdict = "not conformant"
     elif counts["inconclusive"]:
         verdict = "inconclusive"
     else:
-        verdict = "conformant" if counts["passed"] else "not conformant"
+        verdict = ("conformant for inference" if inference else "conformant") if counts["passed"] else "not conformant"
     return {
         "format": FORMAT,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -27,6 +27,8 @@ _KINDS: Mapping[str, Callable[[Any], bool]] = {
     "a text": lambda v: isinstance(v, str),
     "an object": lambda v: isinstance(v, dict),
     "a list": lambda v: isinstance(v, list),
+    "texts": lambda v: isinstance(v, list) and all(isinstance(one, str) for one in v),
+    "yes or no": lambda v: isinstance(v, bool),
     "a number": _is_number,
     "a whole number": lambda v: isinstance(v, int) and not isinstance(v, bool),
     "a count": lambda v: isinstance(v, int) and _is_number(v) and v >= 0,
@@ -37,7 +39,9 @@ _KINDS: Mapping[str, Callable[[Any], bool]] = {
 _OR_NULL = " or null"
 
 BACKEND = dict.fromkeys(("given", "name", "library", "dtype", "device"), "a text or null") | {
-    "arithmetic": "an object or null"
+    "arithmetic": "an object or null",
+    "dtypes": "texts or null",
+    "gradients": "yes or no",
 }
 # What a worker says of a property; a report adds its place and what excuses it.
 RESULT = {

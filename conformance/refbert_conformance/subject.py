@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from refbert import registry
+from refbert.backend import TRAINING, has_gradients
 from refbert_conformance.arithmetic import Arithmetic
+from refbert_conformance.guards import INFERENCE, ForInference
 from refbert_conformance.measure import Failure, Unsupported
 
 Host = npt.NDArray[Any]
@@ -19,7 +21,7 @@ Host = npt.NDArray[Any]
 @dataclass
 class Subject:
     """given: what the user named. make: constructs a fresh backend. backend: the one that properties use. compiles:
-    every new shape costs it a compilation (see `pools`).
+    every new shape costs it a compilation (see `pools`). gradients: it is not for inference only.
     """
 
     given: str
@@ -27,9 +29,14 @@ class Subject:
     backend: Any = field(init=False)
     arithmetic: Arithmetic = field(init=False)
     compiles: bool = field(init=False)
+    gradients: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.backend = self.make()
+        self.gradients = has_gradients(self.backend)
+        if not self.gradients:
+            make, self.make = self.make, lambda: ForInference(make())
+            self.backend = ForInference(self.backend)
         self.arithmetic = Arithmetic.of(str(self.backend.dtype), getattr(self.backend, "arithmetic", None))
         self.compiles = bool(getattr(self.backend, "compiles", False))
 
@@ -55,7 +62,7 @@ class Subject:
         """The backend's op; raises `Unsupported` if it has none."""
         found = getattr(self.backend if backend is None else backend, name, None)
         if not callable(found):
-            raise Unsupported(f"the backend has no {name}")
+            raise Unsupported(INFERENCE if name in TRAINING and not self.gradients else f"the backend has no {name}")
         return found  # type: ignore[no-any-return]
 
     def device(self, x: Host) -> Any:
@@ -91,6 +98,11 @@ def backward(pullback: Callable[..., Any], dy: Any, count: int) -> tuple[Any, ..
     if not isinstance(cotangents, tuple | list) or len(cotangents) != count:
         raise Failure(f"the pullback must return a tuple of {count}, it returned {_kind(cotangents)}")
     return tuple(cotangents)
+
+
+def backward_if_any(subject: Subject, pullback: Callable[..., Any], dy: Any, count: int) -> tuple[Any, ...]:
+    """The cotangents, or none of a backend that is for inference only."""
+    return backward(pullback, dy, count) if subject.gradients else ()
 
 
 def _kind(x: Any) -> str:

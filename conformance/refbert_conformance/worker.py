@@ -143,6 +143,8 @@ def described(subject: Any) -> dict[str, Any]:
     return {
         "given": subject.given,
         **{name: str(getattr(backend, name, "")) for name in ("name", "library", "dtype", "device")},
+        "dtypes": list(map(str, getattr(backend, "dtypes", None) or ())),
+        "gradients": subject.gradients,
         "arithmetic": subject.arithmetic.described(),
         "shapes": SHAPES if subject.compiles else None,
     }

@@ -15,7 +15,7 @@ import click
 from refbert.cli.output import require_writable, write_text
 from refbert.cli.tables import NOTHING, Table, bar_columns, print_table, say
 from refbert.cli.terminal import console
-from refbert.errors import InputError, Unsupported
+from refbert.errors import BackendUnavailable, InputError, Unsupported
 
 PROFILES = ("quick", "default", "thorough")
 
@@ -25,7 +25,9 @@ PROFILES = ("quick", "default", "thorough")
     "--backend", default="numpy", show_default=True, help="A name from `refbert backends`, or package.module:Class."
 )
 @click.option("--profile", type=click.Choice(PROFILES), default="default", show_default=True, help="How many examples.")
-@click.option("--dtype", help="What the backend computes in; default: its own first choice.")
+@click.option(
+    "--dtype", help='What the backend computes in; default: its own first choice; "all": each that it offers.'
+)
 @click.option("--device", help='Where: "cpu", "cuda", "cuda:1", …')
 @click.option(
     "--seed", default="0", show_default=True, metavar="N|random", help="Other examples; the same for the same N."
@@ -66,7 +68,7 @@ def conform(
     from refbert_conformance import report as reports
     from refbert_conformance import waivers as waiving
     from refbert_conformance.properties import matching
-    from refbert_conformance.supervisor import Limits, supervise
+    from refbert_conformance.supervisor import Limits, Run, supervise
 
     if model is not None:
         from refbert_conformance.pretrained import check_model
@@ -79,37 +81,55 @@ def conform(
         return 0
     require_writable(json_file, html_file)
     if waivers is not None:
-        waiving.read(waivers, [p.id for p in matching(None, model)], dtype or "")  # errors before the work
+        waiving.read(waivers, [p.id for p in matching(None, model)], "")  # errors before the work
     job = {
-        "given": backend, "dtype": dtype, "device": device, "profile": profile, "seed": number, "model": model,
+        "given": backend, "device": device, "profile": profile, "seed": number, "model": model,
         "scripts": str(scripts), "explain": True,
     }  # fmt: skip
-    started = time.perf_counter()
-    with _Progress(len(properties)) as progress:
-        needs = {p.id: p.needs for p in properties}
-        run = supervise(job, list(needs), Limits(seconds=timeout), progress, needs)
-    waived: Any = {}
-    if waivers is not None:
-        waived = waiving.read(waivers, [p.id for p in matching(None, model)], run.backend["dtype"])
-    result = reports.assemble(
-        run,
-        properties,
-        waived,
-        profile=profile,
-        seed=number,
-        only=only,
-        model=model,
-        seconds=time.perf_counter() - started,
-    )
+    limits = Limits(seconds=timeout)
+    needs = {p.id: p.needs for p in properties}
+    runs: list[tuple[Run, float]] = []
+    absent: dict[str, str] = {}
+    # One process after the other; what there is beside the first is known once it is made.
+    left = [None if dtype == "all" else dtype]
+    while left:
+        started, one = time.perf_counter(), left.pop(0)
+        try:
+            with _Progress(len(properties)) as progress:
+                run = supervise({**job, "dtype": one}, list(needs), limits, progress, needs)
+        except BackendUnavailable as error:
+            if not runs or one is None:
+                raise
+            absent[one] = str(error)
+            continue
+        runs.append((run, time.perf_counter() - started))
+        if dtype == "all" and one is None:
+            left += [name for name in run.backend.get("dtypes") or () if name != run.backend["dtype"]]
+    judged = {run.backend["dtype"] for run, _ in runs}
+    ids = [p.id for p in matching(None, model)]
+    results = [
+        reports.assemble(
+            run, properties,
+            {} if waivers is None else waiving.read(waivers, ids, run.backend["dtype"]),
+            profile=profile, seed=number, only=only, model=model, seconds=seconds,
+            not_judged=[name for name in run.backend.get("dtypes") or () if name not in judged],
+        )
+        for run, seconds in runs
+    ]  # fmt: skip
     # The files first: whoever reads what is shown may not read it to its end.
     if json_file is not None:
-        write_text(json_file, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        whole = results if len(results) > 1 else results[0]
+        write_text(json_file, json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     if html_file is not None:
         from refbert_conformance.scoreboard import page
 
-        write_text(html_file, page([result]))
-    _show(result)
-    return reports.STATUS[result["verdict"]]
+        write_text(html_file, page(results))
+    for result in results:
+        _show(result)
+    for name, reason in absent.items():
+        say(f"{name}: not judged ({reason})")
+    statuses = {reports.STATUS[result["verdict"]] for result in results} | ({2} if absent else set())
+    return min(statuses, key=(1, 2, 3, 0).index)
 
 
 def _require_hypothesis() -> None:
@@ -196,9 +216,14 @@ def _show(result: dict[str, Any]) -> None:
         elif row["outcome"] == "inconclusive":
             say(f"INCONCLUSIVE  {row['id']}: {row['says']}")
             say(f"    {row['message']}")
-    absent = [row for row in rows if row["outcome"] == "unsupported"]
+    if result["not_judged"]:
+        say(f"not judged: {', '.join(result['not_judged'])} (--dtype all judges every dtype that the backend offers)")
+    absent: dict[str, set[str]] = {}
+    for row in rows:
+        if row["outcome"] == "unsupported":
+            absent.setdefault(row["message"], set()).add(row["op"])
     if absent:
-        say("unsupported: " + ", ".join(sorted({f"{row['op']} ({row['message']})" for row in absent})))
+        say("unsupported: " + "; ".join(f"{', '.join(sorted(ops))} ({reason})" for reason, ops in absent.items()))
     say(f"{result['verdict']}: {result['counts']['passed']} of {len(rows)} properties in {result['seconds']:.1f} s")
 
 

@@ -27,8 +27,9 @@ def scoreboard(reports: tuple[Path, ...], target: Path, before: tuple[Path, ...]
 
     An earlier report belongs to the backend with the same name, dtype and device; with several, the newest counts.
     """
-    from refbert_conformance.scoreboard import page, read
+    from refbert_conformance.scoreboard import page, read_all
 
     if target.resolve() in {path.resolve() for path in (*reports, *before)}:
         raise InputError(f"{target}: is one of the reports; name another file for the page")
-    write_text(target, page([read(path) for path in reports], earlier=[read(path) for path in before]))
+    shown, earlier = ([one for path in paths for one in read_all(path)] for paths in (reports, before))
+    write_text(target, page(shown, earlier=earlier))

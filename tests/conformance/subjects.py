@@ -128,3 +128,45 @@ class Nan(ReferenceBackend):
     def layer_norm(self, x, gamma, beta, *, eps):
         y, back = ops.layer_norm(x, gamma, beta, eps=eps)
         return y * np.asarray(np.nan, y.dtype), back
+
+
+class WrongInFloat64(ReferenceBackend):
+    """Right in what it is tried in if nobody asks for more."""
+
+    dtypes = ("float32", "float64", "float16")
+
+    def __init__(self, dtype=None, device=None):
+        if dtype == "float16":
+            raise RuntimeError("no float16 on this device")
+        super().__init__(dtype or "float32", device)
+
+    def relu(self, x):
+        y, back = ops.relu(x)
+        return (y + 1 if self.dtype == "float64" else y), back
+
+
+class ForInference(ReferenceBackend):
+    """Nothing but results."""
+
+    dtypes = ("float32",)
+    gradients = False
+    dropout = cross_entropy = mean_squared_error = None
+    bert_adam = adamw = lamb = clip_by_global_norm = None
+
+
+def _result_only(op):
+    return lambda self, *arguments, **options: (getattr(ops, op)(*arguments, **options)[0], None)
+
+
+for _op in ("add", "reshape", "transpose", "embedding", "gather", "linear", "layer_norm", "gelu", "relu", "tanh",
+            "softmax", "attention_probabilities", "attention"):  # fmt: skip
+    setattr(ForInference, _op, _result_only(_op))
+
+
+class WrongForInference(ForInference):
+    def tanh(self, x):
+        return (ops.tanh(x)[0] * 2).astype(x.dtype), None
+
+
+class LacksForInference(ForInference):
+    tanh = None

@@ -5,7 +5,16 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from refbert.backend import OPTIONAL, REQUIRED, Backend, FusedEncoderLayer, Objective, Optimizers, TokenMasking
+from refbert.backend import (
+    OPTIONAL,
+    REQUIRED,
+    Backend,
+    FusedEncoderLayer,
+    Objective,
+    Optimizers,
+    TokenMasking,
+    missing_ops,
+)
 from refbert_conformance.arithmetic import FORMATS
 from refbert_conformance.measure import Failure, Record
 from refbert_conformance.properties import Property
@@ -36,7 +45,7 @@ def _attributes(subject: Subject, example: Any, record: Record) -> None:
 
 
 def _required(subject: Subject, example: Any, record: Record) -> None:
-    lacks = [name for name in REQUIRED if not subject.has(name)]
+    lacks = missing_ops(subject.backend)
     if lacks:
         raise Failure(f"the backend lacks {', '.join(lacks)}")
 

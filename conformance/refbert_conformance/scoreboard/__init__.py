@@ -6,6 +6,6 @@ unescaped.
 """
 
 from refbert_conformance.scoreboard.page import page
-from refbert_conformance.scoreboard.reading import read
+from refbert_conformance.scoreboard.reading import read, read_all
 
-__all__ = ["page", "read"]
+__all__ = ["page", "read", "read_all"]

@@ -14,21 +14,33 @@ from refbert_conformance.shapes import BACKEND, RESULT, Wrong, check, check_fail
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A report of ``refbert conform --json``; raises `InputError` for a file that is missing or anything else."""
+    """The one report of a file of ``refbert conform --json``; raises `InputError` as `read_all`, or if it has more."""
+    first, *others = read_all(path)
+    if others:
+        raise InputError(f"{path}: {len(others) + 1} reports, where one is expected")
+    return first
+
+
+def read_all(path: Path) -> list[dict[str, Any]]:
+    """The reports that ``refbert conform --json`` wrote, of several dtypes or one; raises `InputError` for a file that
+    is missing or anything else."""
     content = read_bytes(path)
     try:
         data = parse_json(content, path)
     except InputError as error:
         raise InputError(f"{error}; {_AGAIN}") from None
-    if not isinstance(data, dict) or not str(data.get("format")).startswith(_FAMILY):
-        raise InputError(f"{path}: not a report of refbert conform; {_AGAIN}")
-    if data["format"] != FORMAT:
-        raise InputError(f'{path}: a report in format "{data["format"]}", but this refbert reads {FORMAT}; {_AGAIN}')
-    try:
-        _check_report(data)
-    except Wrong as wrong:
-        raise InputError(f"{path}: {wrong}; {_AGAIN}") from None
-    return data
+    reports = data if isinstance(data, list) and data else [data]
+    for report in reports:
+        if not isinstance(report, dict) or not str(report.get("format")).startswith(_FAMILY):
+            raise InputError(f"{path}: not a report of refbert conform; {_AGAIN}")
+        if report["format"] != FORMAT:
+            said = f'a report in format "{report["format"]}", but this refbert reads {FORMAT}'
+            raise InputError(f"{path}: {said}; {_AGAIN}")
+        try:
+            _check_report(report)
+        except Wrong as wrong:
+            raise InputError(f"{path}: {wrong}; {_AGAIN}") from None
+    return reports
 
 
 _AGAIN = "write one with: refbert conform --json FILE"
@@ -49,7 +61,7 @@ _REPORT = {
     "counts": "an object",
     "properties": "a list",
 }
-_SINCE = {"not_judged": "a list"}  # what the first reports did not have  # fmt: skip
+_SINCE = {"not_judged": "texts"}  # what the first reports did not have  # fmt: skip
 _PROPERTY = RESULT | dict.fromkeys(("level", "op", "says"), "a text") | {"waived": "a text or null"}
 
 
@@ -58,8 +70,6 @@ def _check_report(data: dict[str, Any]) -> None:
     check("the report", data, _SINCE, partial=True)
     check('"backend"', data["backend"], BACKEND, partial=True)
     check('"counts"', data["counts"], dict.fromkeys(STATES, "a count"), partial=True)
-    if not all(isinstance(name, str) for name in data.get("not_judged", [])):
-        raise Wrong('"not_judged" is not a list of texts')
     if not data["properties"]:
         raise Wrong("the report has no properties")
     seen: set[str] = set()
