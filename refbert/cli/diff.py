@@ -41,7 +41,7 @@ _TEXTS = ("The quick brown fox jumps over the lazy dog.", "Yes.")
 @click.option(
     "--model",
     envvar="REFBERT_MODEL",
-    help="A checkpoint; default where there is TEXT: the one that comes along.",
+    help="A checkpoint; default where there is TEXT: the one that comes with refbert.",
 )
 @click.option("--backward", is_flag=True, help="The gradients, too.")
 @click.option("--truncate", is_flag=True, help="Cut texts that are too long, instead of refusing them.")

@@ -40,7 +40,7 @@ _AS_TRAINED = (
               help="Default: by the file's ending; masked-lm: lines.")  # fmt: skip
 @click.option("--text-column", default="text", show_default=True, help="Also of a Parquet file.")
 @click.option("--pair-column", help="The second text, where the task is about two.")
-@click.option("--label-column", default="label", show_default=True)
+@click.option("--label-column", default="label", show_default=True, help="The right answer.")
 @click.option("--choice-columns", default="choices", show_default=True, help="A list, or several columns: a,b,c.")
 @click.option("--max-length", type=_POSITIVE, help="Longer texts are cut. [default: the model's; answer: at most 384]")
 @click.option("--doc-stride", type=_POSITIVE, default=128, show_default=True, help="Tokens from window to window.")

@@ -62,18 +62,20 @@ _COURSE = (
     click.option("--learning-rate", type=float, default=1e-4, show_default=True, help="At the end of the warmup."),
     click.option("--warmup", type=click.IntRange(min=0), help="Updates; default: 1 % of the steps."),
     click.option("--optimizer", type=click.Choice(("bert_adam", "adamw", "lamb")), help="Default: the profile's."),
-    click.option("--weight-decay", type=float, default=0.01, show_default=True),
+    click.option("--weight-decay", type=float, default=0.01, show_default=True, help="Not of biases and LayerNorms."),
     click.option("--max-norm", type=float, default=1.0, show_default=True, help="Gradients are clipped to this norm."),
     click.option("--dropout", type=float, help="Default: the configuration's."),
-    click.option("--seed", type=int, default=0, show_default=True),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of weights, order, masks and dropout."),
 )  # fmt: skip
 _EXAMPLES = (
     click.option("--examples", type=click.Choice(("google", "dynamic")), default="google", show_default=True,
                  help="Ten fixed versions of the text, or a new one each round."),
     click.option("--mask-rate", type=float, default=0.15, show_default=True, help="Share of tokens to predict."),
     click.option("--whole-word", is_flag=True, help="Mask whole words."),
-    click.option("--next-sentence/--no-next-sentence", default=True, show_default=True),
-    click.option("--short-sequence-probability", type=float, default=0.1, show_default=True),
+    click.option("--next-sentence/--no-next-sentence", default=True, show_default=True,
+                 help="Does the second sentence follow? The paper's second objective."),
+    click.option("--short-sequence-probability", type=float, default=0.1, show_default=True,
+                 help="Share of examples of a random length below the limit."),
     click.option("--dupe-factor", type=_POSITIVE, default=10, show_default=True, help="Versions under google."),
 )  # fmt: skip
 _KEEPING = (

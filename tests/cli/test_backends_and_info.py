@@ -8,7 +8,7 @@ import pytest
 from small_checkpoint import write_small_checkpoint
 from test_run import MINILM, fails, refbert_cli
 
-from refbert.cli import main
+from refbert.cli import cli, main
 from refbert.errors import BackendUnavailable
 
 
@@ -78,6 +78,15 @@ def test_info_of_nothing(tmp_path):
     fails(refbert_cli("info", tmp_path / "nowhere"), "nowhere")
     (tmp_path / "config.json").write_text("not json")
     fails(refbert_cli("info", tmp_path), "config.json")
+
+
+def test_every_option_says_what_it_is_for():
+    silent = [
+        f"{name} {option.opts[0]}" for name, command in cli.commands.items() for option in command.params
+        if option.param_type_name == "option" and not option.help
+    ]  # fmt: skip
+    assert len(cli.commands) > 10
+    assert silent == []
 
 
 def test_without_a_command_it_is_the_help():
