@@ -16,6 +16,7 @@ import click
 from refbert.cli.output import print_json, progress, require_writable, write_text
 from refbert.cli.tables import Table, print_table
 from refbert.errors import InputError
+from refbert.labels import is_multi_label
 from refbert.loading import load
 from refbert.profiles import PROFILES
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from refbert.training.pretraining_settings import Settings
 
 _POSITIVE = click.IntRange(min=1)
-_TASKS = ("classify", "regress", "tag", "answer", "choose", "masked-lm")
+_TASKS = ("classify", "multi-label", "regress", "tag", "answer", "choose", "masked-lm")
 _TEXT = ("lines", "raw", "parquet")
 # What a model that `refbert finetune` made is read with unless told otherwise: as it was trained.
 _AS_TRAINED = (
@@ -86,6 +87,8 @@ def evaluate(file: str, model: str | None, task: str | None, as_json: bool, **op
         model, backend=options["backend"], dtype=options["dtype"], device=options["device"], profile=options["profile"]
     )
     chosen = task or default_evaluation(given)
+    if chosen == "classify" and is_multi_label(given.config):
+        chosen = "multi-label"
     if chosen == "masked-lm":
         _print(file, chosen, *_masked_lm(file, given, options, pretrained), as_json)
         return

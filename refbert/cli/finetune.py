@@ -16,7 +16,7 @@ from refbert.errors import InputError
 from refbert.profiles import PROFILES
 
 _POSITIVE = click.IntRange(min=1)
-_TASKS = ("classify", "regress", "tag", "answer", "choose")
+_TASKS = ("classify", "multi-label", "regress", "tag", "answer", "choose")
 # The settings that take several values, by the option's name.
 _SEVERAL = {"learning_rate": "learning_rates", "batch_size": "batch_sizes", "epochs": "epochs"}
 

@@ -28,14 +28,17 @@ MAX_QUESTION = 64
 
 @dataclass(frozen=True)
 class Feature:
-    """One labelled example: its rows (several for choices), and by label name a number, or one number a token."""
+    """One labelled example: its rows (several for choices), and its labels by name.
+
+    A number; one number a token, as a tuple; or a list of 0 and 1, one for each class.
+    """
 
     rows: tuple[Encoding, ...]
-    labels: Mapping[str, int | float | tuple[int, ...]]
+    labels: Mapping[str, int | float | tuple[int, ...] | list[int]]
 
 
 def collate(features: Sequence[Feature], tokenizer: Tokenizer) -> tuple[Batch, dict[str, Host]]:
-    """A batch padded to its longest row, and its labels: [B] numbers, or [B, S] with IGNORE for the padding."""
+    """A batch padded to its longest row, and its labels: [B] or [B, K], or [B, S] with IGNORE for the padding."""
     batch = tokenizer.pad([row for feature in features for row in feature.rows])
     S = batch.input_ids.shape[1]
     labels: dict[str, Host] = {}

@@ -1,6 +1,7 @@
 """The labelled files of each fine-tuning task, and the set of their labels.
 
 classify  texts and classes        regress  texts and numbers      (CSV, TSV, JSON lines)
+multi-label  texts and any number of classes each                  (the same)
 choose    texts and answers to choose from                         (the same)
 tag       sentences of words and tags                              (CoNLL)
 answer    questions about passages                                 (SQuAD's JSON)
@@ -8,6 +9,7 @@ answer    questions about passages                                 (SQuAD's JSON
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +18,9 @@ from refbert.data.conll import Sentence, read_conll
 from refbert.data.squad import Question, read_squad
 from refbert.data.tables import Choice, Columns, LabelledText, read_choices, read_labelled
 from refbert.errors import InputError
+from refbert.files import shown
 
-TASKS = ("classify", "regress", "tag", "answer", "choose")
+TASKS = ("classify", "multi-label", "regress", "tag", "answer", "choose")
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,9 @@ def read(
         return Labelled(name, questions=questions.items, unanswerable=questions.unanswerable)
     if task == "choose":
         return Labelled(name, choices=tuple(read_choices(path, columns, format=format)))
-    if task in ("classify", "regress"):
-        numbers = task == "regress"
-        return Labelled(name, texts=tuple(read_labelled(path, columns, numbers=numbers, format=format)))
+    if task in ("classify", "multi-label", "regress"):
+        how = {"numbers": task == "regress", "several": task == "multi-label"}
+        return Labelled(name, texts=tuple(read_labelled(path, columns, **how, format=format)))
     raise InputError(f'unknown task "{task}" (known: {", ".join(TASKS)})')
 
 
@@ -71,28 +74,40 @@ def label_set(task: str, data: Labelled) -> tuple[str, ...]:
 
     Empty for tasks without names. Raises `InputError` if there is one class only: there is nothing to learn then.
     """
+    found: set[str]
     if task == "classify":
         found = {str(example.label) for example in data.texts}
+    elif task == "multi-label":
+        found = {label for example in data.texts for label in _labels(example)}
+        if not found:
+            raise InputError(f"{data.path}: no text has a label: there is nothing to learn")
     elif task == "tag":
         found = {tag for sentence in data.sentences for tag in sentence.tags}
     else:
         return ()
-    if len(found) < 2:
+    if len(found) < 2 and task != "multi-label":
         raise InputError(f'{data.path}: one label only ("{found.pop()}"): there is nothing to tell apart')
     if all(label.isascii() and label.isdigit() for label in found):
         return tuple(sorted(found, key=lambda label: (int(label), label)))
     return tuple(sorted(found, key=lambda label: (label != "O", label)))
 
 
+def _labels(example: LabelledText) -> tuple[str, ...]:
+    return example.label if isinstance(example.label, tuple) else (str(example.label),)
+
+
 def check_labels(task: str, data: Labelled, labels: Sequence[str]) -> None:
-    """Raise `InputError`, with the line, for a label that is not in the set."""
+    """Raise `InputError`, with the line, for a label that is not in the set, or that two of the set are called."""
     known = set(labels)
+    shared = [label for label, times in Counter(labels).items() if times > 1]
+    if shared:
+        raise InputError(f"two labels of the model are called {shown(shared[0])}: a file cannot say which it means")
     given: list[tuple[str, int]] = []
-    if task == "classify":
-        given = [(str(example.label), example.line) for example in data.texts]
+    if task in ("classify", "multi-label"):
+        given = [(label, example.line) for example in data.texts for label in _labels(example)]
     elif task == "tag":
         given = [(tag, line) for s in data.sentences for tag, line in zip(s.tags, s.lines, strict=True)]
     for label, line in given:
         if label not in known:
-            shown = ", ".join(labels[:8]) + (f" and {len(labels) - 8} more" if len(labels) > 8 else "")
-            raise InputError(f'{data.path}, line {line}: the label "{label}" is not in the set ({shown})')
+            some = ", ".join(labels[:8]) + (f" and {len(labels) - 8} more" if len(labels) > 8 else "")
+            raise InputError(f'{data.path}, line {line}: the label "{label}" is not in the set ({some})')

@@ -48,10 +48,10 @@ class Row:
 
 @dataclass(frozen=True)
 class LabelledText:
-    """A text or a pair, and its label: a class's name, or a number."""
+    """A text or a pair, and its label: a class's name, several names, or a number."""
 
     text: Text
-    label: str | float
+    label: str | float | tuple[str, ...]
     line: int
 
 
@@ -134,18 +134,23 @@ def _separated(path: Path, text: str, format: str) -> list[Row]:
 
 
 def read_labelled(
-    path: str | Path, columns: Columns, *, numbers: bool = False, format: str | None = None
+    path: str | Path, columns: Columns, *, numbers: bool = False, several: bool = False, format: str | None = None
 ) -> list[LabelledText]:
-    """Texts with their classes, or with ``numbers``; raises `InputError`, with the line, for what cannot be used."""
+    """Texts with their classes, or with ``numbers``; raises `InputError`, with the line, for what cannot be used.
+
+    ``several`` classes a text are a list; in a table its JSON, or names with commas between them (no name: none).
+    """
     out = []
     for row in read_table(path, format):
         where = f"{path}, line {row.line}"
         first = _text(row, columns.text, path, "--text-column")
         text: Text = first if columns.pair is None else (first, _text(row, columns.pair, path, "--pair-column"))
         value = _value(row, columns.label, path, "--label-column")
-        label: str | float
+        label: str | float | tuple[str, ...]
         if numbers:
             label = _number(value, where)
+        elif several:
+            label = _classes(value, where)
         else:
             label = _label(value, where)
         out.append(LabelledText(text, label, row.line))
@@ -205,6 +210,16 @@ def _label(value: Any, where: str) -> str:
         require_unicode(label, f"{where}: the label")
         return label
     return json.dumps(label)
+
+
+def _classes(value: Any, where: str) -> tuple[str, ...]:
+    """The names of any number of classes, each once."""
+    if isinstance(value, str):
+        text = value.strip()
+        value = files.parse_json(text, where, strict=False) if text[:1] == "[" else text.split(",") if text else []
+    if not isinstance(value, list):
+        value = [value]
+    return tuple(dict.fromkeys(_label(one, where) for one in value))
 
 
 def _is_list(text: str) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 
 
 def accuracy(truth: Sequence[Hashable], predicted: Sequence[Hashable]) -> float:
@@ -30,6 +30,24 @@ def macro_f1(truth: Sequence[Hashable], predicted: Sequence[Hashable]) -> float:
     right = Counter(a for a, b in zip(truth, predicted, strict=True) if a == b)
     counted = Counter(truth) + Counter(predicted)
     return sum(2 * right[name] / counted[name] for name in counted) / len(counted) if counted else math.nan
+
+
+def set_scores(
+    truth: Sequence[Collection[str]], predicted: Sequence[Collection[str]], names: Sequence[str]
+) -> dict[str, float]:
+    """Scores where an example has any number of the classes ``names``.
+
+    micro_f1 counts right, true and supposed labels over all classes; macro_f1 is the mean of the classes' F1, 0 for one
+    that is nowhere; accuracy the share of examples of which every label is right.
+    """
+    pairs = [(frozenset(a), frozenset(b)) for a, b in zip(truth, predicted, strict=True)]
+    each = [f1([name in a for a, _ in pairs], [name in b for _, b in pairs], True) for name in names]
+    counted = sum(len(a) + len(b) for a, b in pairs)
+    return {
+        "micro_f1": 2 * sum(len(a & b) for a, b in pairs) / counted if counted else 0.0,
+        "macro_f1": sum(each) / len(each),
+        "accuracy": sum(a == b for a, b in pairs) / len(pairs) if pairs else math.nan,
+    }
 
 
 def matthews(truth: Sequence[Hashable], predicted: Sequence[Hashable]) -> float:

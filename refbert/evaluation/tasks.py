@@ -8,17 +8,25 @@ from typing import Any
 
 from refbert.answering import DOC_STRIDE, MAX_ANSWER, N_BEST, answer
 from refbert.classifying import choose, classify, label_names, regress
+from refbert.config import BertConfig
 from refbert.data.labelled import Labelled, check_labels
 from refbert.errors import InputError
 from refbert.evaluation import classes, numbers
 from refbert.evaluation.entities import entity_scores, spans
 from refbert.evaluation.squad import best_threshold, normalize, question_scores, squad_scores
-from refbert.labels import is_regression
+from refbert.labels import is_multi_label, is_regression
 from refbert.model import Model
 from refbert.tagging import tag_words
 
 # The score by which one model is preferred to another; higher is better. For tags that are no BIO tags: accuracy.
-MAIN = {"classify": "accuracy", "regress": "spearman", "tag": "f1", "answer": "f1", "choose": "accuracy"}
+MAIN = {
+    "classify": "accuracy",
+    "multi-label": "micro_f1",
+    "regress": "spearman",
+    "tag": "f1",
+    "answer": "f1",
+    "choose": "accuracy",
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,7 @@ class Evaluation:
 def default_evaluation(model: Model) -> str:
     """The task that the model's head is for; raises `InputError` if there is none."""
     for head, task in (
-        ("sequence_classification", "regress" if is_regression(model.config) else "classify"),
+        ("sequence_classification", _of_sequences(model.config)),
         ("token_classification", "tag"),
         ("question_answering", "answer"),
         ("multiple_choice", "choose"),
@@ -53,6 +61,10 @@ def default_evaluation(model: Model) -> str:
             return task
     hint = "; its masked_lm head is scored with --task masked-lm" if "masked_lm" in model.heads else ""
     raise InputError(f"this model has no fine-tuned head (it has: {', '.join(model.heads) or 'none'}){hint}")
+
+
+def _of_sequences(config: BertConfig) -> str:
+    return "regress" if is_regression(config) else "multi-label" if is_multi_label(config) else "classify"
 
 
 def main_score(task: str, labels: Sequence[str]) -> str:
@@ -65,6 +77,8 @@ def score_names(task: str, labels: Sequence[str], data: Labelled) -> tuple[str, 
     main = main_score(task, labels)
     if task == "classify":
         made = ["accuracy", "macro_f1", "matthews", *(["f1"] if len(labels) == 2 else [])]
+    elif task == "multi-label":
+        made = ["micro_f1", "macro_f1", "accuracy"]
     elif task == "regress":
         made = ["pearson", "spearman", "mean_squared_error"]
     elif task == "tag" and _are_entities(labels):
@@ -92,10 +106,13 @@ def evaluate(
     """Scores of ``model`` on ``data``; long texts are cut with a `RefbertWarning`, as in training.
 
     classify: accuracy, macro_f1, matthews; of two classes also f1, of the second. regress: pearson, spearman,
-    mean_squared_error. tag: precision, recall and f1 of the entities (and f1_TYPE), accuracy of the tags. answer:
-    exact_match and f1 in percent. choose: accuracy. Raises `InputError` for a label that the model does not have.
+    mean_squared_error. multi-label: micro_f1, macro_f1, accuracy of whole sets. tag: precision, recall and f1 of the
+    entities (and f1_TYPE), accuracy of the tags. answer: exact_match and f1 in percent. choose: accuracy. Raises
+    `InputError` for a label that the model does not have, and for a task that is not the model's.
     """
-    names = label_names(model.config)
+    if task in ("classify", "multi-label", "regress") and task != (fits := _of_sequences(model.config)):
+        raise InputError(f"this model's problem_type is {model.config.problem_type}: score it with the task {fits}")
+    names = label_names(model.config) if task in ("classify", "multi-label", "tag") else ()
     check_labels(task, data, names)
     how: dict[str, Any] = {"max_length": limits.max_length, "batch_size": limits.batch_size, "progress": progress}
     if task == "answer":
@@ -113,7 +130,7 @@ def evaluate(
         if model.config.num_labels != 1:
             raise InputError(f"this model gives {model.config.num_labels} numbers a text; only one can be scored")
         given = [e.values[0] for e in regress(model, texts, **how)]
-        wanted = [float(example.label) for example in data.texts]
+        wanted = [float(example.label) for example in data.texts]  # type: ignore[arg-type]  # read as numbers
         scores = {
             "pearson": numbers.pearson(wanted, given),
             "spearman": numbers.spearman(wanted, given),
@@ -121,6 +138,13 @@ def evaluate(
         }
         return Evaluation(scores, [{"prediction": value} for value in given])
     found = classify(model, texts, **how)
+    if task == "multi-label":
+        said = [c.labels or () for c in found]
+        sets = [x.label if isinstance(x.label, tuple) else (str(x.label),) for x in data.texts]
+        return Evaluation(
+            classes.set_scores(sets, said, names),
+            [{"prediction": c.labels, "scores": {s.label: s.score for s in c.scores}} for c in found],
+        )
     predicted, labels = [c.label for c in found], [str(example.label) for example in data.texts]
     scores = {
         "accuracy": classes.accuracy(labels, predicted),

@@ -25,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from refbert.classifying import label_names
 from refbert.data.epochs import Epochs
 from refbert.data.features import Feature
 from refbert.data.labelled import Labelled, check_labels, label_set, read
@@ -56,7 +57,7 @@ from refbert.training.padding import PaddingWatch
 from refbert.training.page import write_page
 from refbert.training.precision import MixedPrecision
 from refbert.training.run import RunDirectory, agreed, check_same, digest_of, effective, versions
-from refbert.training.task_model import begin, features
+from refbert.training.task_model import NAMED, begin, features, of_the_checkpoint
 from refbert.writing import whole, write_whole
 
 # By name; None for one that is not defined, such as the correlation with a constant.
@@ -116,6 +117,7 @@ def finetune(
     run = RunDirectory(directory)
     if not resume:
         refuse_what_is_there(directory)
+    settings = of_the_checkpoint(settings)
     columns = settings.columns
     data = read(settings.task, settings.train, columns, format=settings.format)
     dev = None
@@ -123,7 +125,7 @@ def finetune(
         dev = read(settings.task, settings.dev, columns, format=settings.format, to_learn=False)
     plans = settings.plans()
     model = begin(settings, label_set(settings.task, data), seed=plans[0].seed)
-    labels = tuple(model.config.id2label.values()) if settings.task in ("classify", "tag") else ()
+    labels = label_names(model.config) if settings.task in NAMED else ()
     check_labels(settings.task, data, labels)
     if dev is not None:
         check_labels(settings.task, dev, labels)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
+from refbert import checkpoint
 from refbert.answering import window_length
+from refbert.classifying import label_names
+from refbert.config import BertConfig
 from refbert.data.features import Feature, answer_features, encode_words, tag_features, windows
 from refbert.data.labelled import Labelled
 from refbert.errors import InputError, RefbertWarning
+from refbert.labels import is_multi_label
 from refbert.loading import load
 from refbert.model import LoadReport, Model, Text
 from refbert.parameters import POOLED_HEADS, initialize, shapes
@@ -17,11 +22,24 @@ from refbert.training.finetuning_settings import Settings
 
 HEAD = {
     "classify": "sequence_classification",
+    "multi-label": "sequence_classification",
     "regress": "sequence_classification",
     "tag": "token_classification",
     "answer": "question_answering",
     "choose": "multiple_choice",
 }
+
+
+# The tasks whose labels have names.
+NAMED = ("classify", "multi-label", "tag")
+
+
+def of_the_checkpoint(settings: Settings) -> Settings:
+    """The settings; classes are several a text where that is what the checkpoint's configuration says."""
+    if settings.task != "classify":
+        return settings
+    config = BertConfig.from_directory(checkpoint.resolve(settings.model))
+    return replace(settings, task="multi-label") if is_multi_label(config) else settings
 
 
 def begin(settings: Settings, labels: Sequence[str], *, seed: int) -> Model:
@@ -37,7 +55,9 @@ def begin(settings: Settings, labels: Sequence[str], *, seed: int) -> Model:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RefbertWarning)
         body = load(settings.model, **where, heads=())
-    kind = {"classify": "single_label_classification", "regress": "regression"}.get(settings.task)
+    kind = {
+        "classify": "single_label_classification", "multi-label": "multi_label_classification", "regress": "regression",
+    }.get(settings.task)  # fmt: skip
     changes: dict[str, Any] = {"problem_type": kind}
     if settings.dropout is not None:
         changes |= {f"{name}_dropout_prob": settings.dropout for name in ("hidden", "attention_probs")}
@@ -47,13 +67,11 @@ def begin(settings: Settings, labels: Sequence[str], *, seed: int) -> Model:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RefbertWarning)
             whole = load(settings.model, **where, heads=(head,))
-        names, given = dict(whole.config.id2label), whole.state_dict()
+        names, given = dict(enumerate(label_names(whole.config))), whole.state_dict()
     else:
         given = body.state_dict()
     count = {"regress": 1, "answer": 2, "choose": body.config.num_labels}.get(settings.task, len(names))
-    config = body.config.replace(
-        **changes, num_labels=count, id2label=names if settings.task in ("classify", "tag") else {}
-    )
+    config = body.config.replace(**changes, num_labels=count, id2label=names if settings.task in NAMED else {})
     expected = shapes(config, (head,), pooler=head in POOLED_HEADS)
     missing = {name: shape for name, shape in expected.items() if name not in given}
     drawn = initialize(missing, config, seed=seed, profile=body.profile)
@@ -84,6 +102,8 @@ def _continues(settings: Settings, body: Model, labels: Sequence[str]) -> bool:
         return False
     if settings.task == "regress":
         return stored.config.num_labels == 1
+    if settings.task in ("classify", "multi-label") and is_multi_label(stored.config) != (settings.task != "classify"):
+        return False
     return settings.task in ("answer", "choose") or set(labels) <= set(stored.config.id2label.values())
 
 
@@ -129,6 +149,12 @@ def features(settings: Settings, data: Labelled, model: Model) -> list[Feature]:
             Feature(tuple(encodings[i * each : (i + 1) * each]), {"labels": c.label})
             for i, c in enumerate(data.choices)
         ]
+    labels: list[Any] = [example.label for example in data.texts]
     if settings.task == "regress":
-        return [Feature((e,), {"labels": float(x.label)}) for e, x in zip(encodings, data.texts, strict=True)]
-    return [Feature((e,), {"labels": numbers[str(x.label)]}) for e, x in zip(encodings, data.texts, strict=True)]
+        labels = [float(number) for number in labels]
+    elif settings.task == "multi-label":
+        names = label_names(model.config)
+        labels = [[int(name in given) for name in names] for given in labels]
+    else:
+        labels = [numbers[str(label)] for label in labels]
+    return [Feature((e,), {"labels": label}) for e, label in zip(encodings, labels, strict=True)]

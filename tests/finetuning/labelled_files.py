@@ -41,6 +41,19 @@ def write_classes(path, n=40, *, seed=0, numbers=False):
     return path
 
 
+def write_sets(path, n=40, *, seed=0):
+    """Which of the animals there are, some in all, or none: a list in JSON, names with commas in a table."""
+    draw = random.Random(seed)
+    lines = [] if path.suffix == ".jsonl" else ["text,label"]
+    for i in range(n):
+        words = _sentence(draw, 3 + i % 4)
+        found = [name for name in ("cat", "dog") if name in words]
+        text, listed = " ".join(words), ",".join(found)
+        lines.append(json.dumps({"text": text, "label": found}) if path.suffix == ".jsonl" else f'{text},"{listed}"')
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
 def write_tags(path, n=30, *, seed=0):
     """Animals; a full stop belongs to the cat before it."""
     draw = random.Random(seed)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from labelled_files import write_choices, write_classes, write_model, write_questions, write_tags
+from labelled_files import write_choices, write_classes, write_model, write_questions, write_sets, write_tags
 from rounding import RUNS, SLACK, rename
 
 import refbert
@@ -30,6 +30,7 @@ STEPS, PEAK, WARMUP = 12, 2e-3, 3
 FILES = {
     "classify": lambda path: write_classes(path / "x.csv"),
     "regress": lambda path: write_classes(path / "x.csv", numbers=True),
+    "multi-label": lambda path: write_sets(path / "x.jsonl"),
     "tag": lambda path: write_tags(path / "x.conll"),
     "answer": lambda path: write_questions(path / "x.json"),
     "choose": lambda path: write_choices(path / "x.jsonl"),
@@ -37,6 +38,7 @@ FILES = {
 CLASSES = {
     "classify": transformers.AutoModelForSequenceClassification,
     "regress": transformers.AutoModelForSequenceClassification,
+    "multi-label": transformers.AutoModelForSequenceClassification,
     "tag": transformers.AutoModelForTokenClassification,
     "answer": transformers.AutoModelForQuestionAnswering,
     "choose": transformers.AutoModelForMultipleChoice,
@@ -91,6 +93,8 @@ def their_losses(task, directory, source):
         arrays = {name: torch.from_numpy(getattr(batch, name)) for name in vars(batch)}
         if task == "choose":
             arrays = {name: x.reshape(len(labels["labels"]), -1, x.shape[-1]) for name, x in arrays.items()}
+        if task == "multi-label":  # theirs are floats
+            labels = {name: x.astype(np.float64) for name, x in labels.items()}
         for group in optimizer.param_groups:
             group["lr"] = rate(step)
         optimizer.zero_grad()

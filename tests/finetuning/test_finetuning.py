@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from labelled_files import write_choices, write_classes, write_model, write_questions, write_tags
+from labelled_files import write_choices, write_classes, write_model, write_questions, write_sets, write_tags
 
 import refbert
 from refbert.checkpoint.safetensors_file import read_safetensors
@@ -65,6 +67,7 @@ def assert_same_bits(one, other):
 
 LEARN = {
     "classify": (write_classes, "x.csv", "accuracy", 0.95, 160),
+    "multi-label": (write_sets, "x.jsonl", "micro_f1", 0.95, 160),
     "tag": (write_tags, "x.conll", "f1", 0.95, 120),
     "answer": (write_questions, "x.json", "f1", 90.0, 60),
     "choose": (write_choices, "x.jsonl", "accuracy", 0.95, 80),
@@ -94,6 +97,32 @@ def test_it_learns(tmp_path, capsys, task):
     read_again = read(task, dev, chosen.columns, to_learn=False)
     assert set(score_names(task, labels, read_again)) == set(found["scores"])
     assert score_names(task, labels, read_again)[0] == metric
+
+
+def test_several_labels_a_text(tmp_path, capsys):
+    """The checkpoint says it, or the task; the head is gone on with where it is of the same kind."""
+    train = write_sets(tmp_path / "x.csv")
+    write_model(tmp_path / "model")
+    (tmp_path / "plain").mkdir()
+    first = finetune(tmp_path / "plain" / "out", settings(tmp_path, "multi-label", train=str(train)))
+    assert first.best is not None
+    made = refbert.load(tmp_path / "plain" / "out")
+    assert made.config.problem_type == "multi_label_classification"
+    assert made.config.id2label == {0: "cat", 1: "dog"}
+    again = replace(settings(tmp_path, "classify", train=str(train)), model=str(tmp_path / "plain" / "out"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RefbertWarning)  # nothing is drawn afresh
+        finetune(tmp_path / "again", again)
+    assert refbert.load(tmp_path / "again").config.problem_type == "multi_label_classification"
+    _, out, _ = cli(capsys, "evaluate", "--model", tmp_path / "again", "--task", "classify", "--json", train)
+    assert set(json.loads(out)["scores"]) == {"micro_f1", "macro_f1", "accuracy"}
+    _, out, _ = cli(capsys, "run", "--model", tmp_path / "again", "--json", "the cat")
+    assert set(json.loads(out)) == {"text", "label", "labels", "scores"}
+    other = finetune(tmp_path / "other", settings(tmp_path, train=str(write_classes(tmp_path / "y.csv"))))
+    assert other.best is not None
+    data = read("multi-label", train, Columns())
+    with pytest.raises(InputError, match="score it with the task classify"):
+        evaluate(refbert.load(tmp_path / "other"), "multi-label", data)
 
 
 def test_what_the_directory_holds(tmp_path, capsys):

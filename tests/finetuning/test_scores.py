@@ -20,6 +20,7 @@ from seqeval.metrics.sequence_labeling import get_entities
 from refbert.evaluation import classes, entities, numbers, squad
 
 PAIRS = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcde")), min_size=1, max_size=40)
+SETS = st.sets(st.sampled_from("abcd"))
 FLOATS = st.floats(-1e3, 1e3).map(lambda x: round(x, 1))
 
 
@@ -36,6 +37,16 @@ class TestClasses:
         assert classes.macro_f1(truth, predicted) == pytest.approx(macro)
         assert classes.f1(truth, predicted, "b") == pytest.approx(one)
         assert classes.matthews(truth, predicted) == pytest.approx(matthews, abs=1e-12)
+
+    @given(st.lists(st.tuples(SETS, SETS), min_size=1, max_size=20))
+    def test_sets_against_scikit_learn(self, pairs):
+        truth, predicted = ([pair[side] for pair in pairs] for side in (0, 1))
+        found = classes.set_scores(truth, predicted, "abcd")
+        t, p = (np.array([[name in one for name in "abcd"] for one in side]) for side in (truth, predicted))
+        assert found["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(t, p))
+        for average in ("micro", "macro"):
+            expected = sklearn.metrics.f1_score(t, p, average=average, zero_division=0.0)
+            assert found[f"{average}_f1"] == pytest.approx(expected)
 
     def test_one_class_only(self):
         assert classes.matthews(["a", "a"], ["a", "a"]) == 0.0
