@@ -21,6 +21,7 @@ _EVENTS: Mapping[str, Mapping[str, str]] = {
     "try": {"example": "a text"},
     "result": RESULT,
     "detail": _ID | {"message": "a text", "failure": "an object"},
+    "note": {"message": "a text"},
     "over": _ID,
     "forked": {},
 }

@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from refbert import registry
 from refbert.backend import TRAINING, has_gradients
+from refbert.errors import BackendError
+from refbert_conformance import processor
 from refbert_conformance.arithmetic import Arithmetic
 from refbert_conformance.guards import INFERENCE, ForInference
 from refbert_conformance.measure import Failure, Unsupported
@@ -22,6 +24,7 @@ Host = npt.NDArray[Any]
 class Subject:
     """given: what the user named. make: constructs a fresh backend. backend: the one that properties use. compiles:
     every new shape costs it a compilation (see `pools`). gradients: it is not for inference only.
+    mode: what its library has changed in the process's floating-point arithmetic (see `processor`), or "".
     """
 
     given: str
@@ -30,9 +33,12 @@ class Subject:
     arithmetic: Arithmetic = field(init=False)
     compiles: bool = field(init=False)
     gradients: bool = field(init=False)
+    mode: str = field(init=False)
 
     def __post_init__(self) -> None:
+        self.mode = ""
         self.backend = self.make()
+        self.isolate()
         self.gradients = has_gradients(self.backend)
         if not self.gradients:
             make, self.make = self.make, lambda: ForInference(make())
@@ -44,6 +50,23 @@ class Subject:
     def named(cls, given: str, dtype: str | None = None, device: str | None = None) -> Subject:
         """By name or ``package.module:Class``; raises what `refbert.registry.create` raises."""
         return cls(given, lambda: registry.create(given, dtype=dtype, device=device))
+
+    def isolate(self) -> bool:
+        """Whether the process's arithmetic has been changed; from now on only the backend's calls run in it."""
+        changed = processor.changed()
+        if not changed:
+            return False
+        found, made, make = processor.mode(), self.backend, self.make
+        processor.set_mode(processor.CLEAN)
+        if processor.changed():
+            raise BackendError(
+                f'backend "{self.given}" sets {changed} for the whole process, which cannot be undone here, and would '
+                "make refbert's own numbers others; build its library without -ffast-math"
+            )
+        self.mode = changed
+        self.backend = processor.OwnMode(lambda: made, found)
+        self.make = lambda: processor.OwnMode(make, found)
+        return True
 
     def fresh(self) -> Subject:
         """Another like it, whose backend has not been called."""

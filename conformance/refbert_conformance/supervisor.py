@@ -218,6 +218,9 @@ class Supervisor:
                     raise Stopped("died", f"wrote where its results are sent, {said}", trying) from None
                 if event["event"] in kinds and event.get("id", id) == id:
                     return event
+                if event["event"] == "note":
+                    self.run.backend["note"] = event["message"]
+                    continue
                 if event["event"] == "forked":
                     raise Stopped("died", "forked, and its child came back into the caller", trying)
                 if event["event"] != "try":

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 Send = Callable[..., None]
+_KEPT_APART = "its calls run in it, and refbert's own numbers do not"
 LOST = 117  # the exit status of a worker whose backend has closed what its events are sent over
 _SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36  # of Linux's prctl
 
@@ -87,12 +88,16 @@ def serve(job: dict[str, Any]) -> None:
     from refbert_conformance.properties import all_properties
 
     properties = {p.id: p for p in all_properties(job["model"])}
+    noted = False
     for request in requests:
         property = properties[request["id"]]
         result = engine.run(
             property, subject, profile=job["profile"], seed_number=job["seed"],
             trying=lambda example: send(event="try", example=repr(example)[:2000]),
         )  # fmt: skip
+        if subject.mode and not noted:
+            noted = True
+            send(event="note", message=f"the backend sets {subject.mode} for the whole process; {_KEPT_APART}")
         send(event="result", **as_data(result))
         if result.outcome == "failed" and job["explain"]:
             from refbert_conformance.explain import explain

@@ -216,6 +216,8 @@ def _show(result: dict[str, Any]) -> None:
         elif row["outcome"] == "inconclusive":
             say(f"INCONCLUSIVE  {row['id']}: {row['says']}")
             say(f"    {row['message']}")
+    if backend.get("note"):
+        say(f"note: {backend['note']}")
     if result["not_judged"]:
         say(f"not judged: {', '.join(result['not_judged'])} (--dtype all judges every dtype that the backend offers)")
     absent: dict[str, set[str]] = {}

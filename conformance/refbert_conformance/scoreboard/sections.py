@@ -28,7 +28,8 @@ def card(run: Run) -> Html:
     facts = [
         ("library", backend.get("library")), ("dtype", backend.get("dtype")), ("device", backend.get("device")),
         ("arithmetic", _arithmetic(backend.get("arithmetic"))),
-        ("dtypes not judged", ", ".join(report.get("not_judged") or ())), ("profile", report["profile"]),
+        ("note", backend.get("note")), ("dtypes not judged", ", ".join(report.get("not_judged") or ())),
+        ("profile", report["profile"]),
         ("seed", report["seed"]), ("only", report["only"]), ("model", report["model"]),
         ("time", duration(report["seconds"])), ("run", date(report["created"])),
         ("versions", join((f"{name}\u00a0{version}" for name, version in report["versions"].items()), ", ")),
