@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -290,12 +290,12 @@ def pretraining_rows(masking: str = "budget", S: int = 128, batches: int = 30) -
 
 
 class Coins(Draws):
-    """Draws that record how often a uniform number was asked for, and whether the next was a shorter length."""
+    """Draws that record how often a uniform number was asked for, and whether a shorter length was drawn."""
 
     def __init__(self, *key: object) -> None:
         super().__init__(*key)
         self.tossed = 0
-        self.shorter = False
+        self.shorter: bool | None = None
         self._rest = generator("rest", *key)
 
     def uniform(self) -> float:
@@ -304,32 +304,23 @@ class Coins(Draws):
         return super().uniform()
 
     def between(self, low: int, high: int) -> int:
-        """As `Draws.between`, not recorded; one asked for before a second coin is a target length."""
-        self.shorter |= self.tossed == 1 and low == 2
+        """As `Draws.between`, not recorded; the first that is asked for, if it is 2 or more, is a target length."""
+        if self.shorter is None:
+            self.shorter = low == 2
         return int(self._rest.integers(low, high + 1))
 
 
-class Packed(NamedTuple):
-    """Examples of documents. shorter: of each document, whether it was packed into a shorter length. coins: tossed."""
-
-    examples: list[Example]
-    shorter: list[bool]
-    coins: int
-
-
 @shared
-def pairs(S: int = 128, rounds: int = 3) -> Packed:
-    """All documents of the corpus, packed as a run packs them; a chunk of two sentences or more tosses a coin."""
+def pairs(S: int = 128, rounds: int = 3) -> tuple[list[Example], int]:
+    """(examples of all documents of the corpus, packed as a run packs them; coins that chunks of them tossed)."""
     found: list[Example] = []
-    shorter: list[bool] = []
     coins = 0
     for number in range(rounds):
         for document in range(corpus().documents):
             draws = Coins("pairs", number, document)
             found += examples(corpus(), document, S, examples_of_a_run(), draws)
-            shorter.append(draws.shorter)
             coins += draws.tossed - 1  # the first is about the length
-    return Packed(found, shorter, coins)
+    return found, coins
 
 
 def spread(share: float, n: int) -> float:

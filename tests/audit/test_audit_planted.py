@@ -50,14 +50,14 @@ def test_a_sample_is_noticed():
 
 
 @pytest.mark.parametrize(("becomes", "said"), [
-    ("    return np.where(visible, scores, mask_value + scores)", "MISSED google.mask.value: agrees"),
-    ("    return nothing", "MISSED google.mask.value: error: NameError"),
+    ("    mask_value=-10.0e3,", "MISSED google.mask.value: agrees"),
+    ("    mask_value=None,", "MISSED google.mask.value: error: TypeError"),
 ])  # fmt: skip
 def test_an_error_that_goes_unnoticed_or_only_crashes_is_told(tmp_path, becomes, said):
     """One that changes nothing, and one after which the check does not come to a verdict."""
     (error,) = [e for e in ERRORS if e.claims == ("google.mask.value",)]
     file = tmp_path / "planted.txt"
-    file.write_text(f"{error.file}\n- {error.was}\n+     {becomes}\n= google.mask.value\n", encoding="utf-8")
+    file.write_text(f"{error.file}\n- {error.was}\n+ {becomes}\n= google.mask.value\n", encoding="utf-8")
     done = planted("--errors", file)
     assert done.returncode == 1, done.stderr
     assert said in done.stdout

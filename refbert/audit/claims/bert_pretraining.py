@@ -184,14 +184,14 @@ def masking_hides() -> Finding:
 )  # fmt: skip
 def nsp_half() -> Finding:
     """Random pairs among some 7,000: more than half, because a chunk of one sentence has no next one to take."""
-    packed = pairs()
-    random = sum(e.label == RANDOM_NEXT for e in packed.examples)
-    alone = len(packed.examples) - packed.coins  # chunks of one sentence, which toss none
+    found, coins = pairs()
+    random = sum(e.label == RANDOM_NEXT for e in found)
+    alone = len(found) - coins  # chunks of one sentence, which toss none
     lonely = store(texts(60, sentences=(1, 1), tokens=(5, 45)), "lonely")
     forced = [e.label for d in range(60) for e in examples(lonely, d, 128, examples_of_a_run(), Draws(d))]
     return deviates(
-        Value("random, where a coin decides", (random - alone) / packed.coins, 0.5, within=spread(0.5, packed.coins)),
-        Value("random, in all", random / len(packed.examples), 0.566, within=0.02, claimed=0.5),
+        Value("random, where a coin decides", (random - alone) / coins, 0.5, within=spread(0.5, coins)),
+        Value("random, in all", random / len(found), 0.566, within=0.02, claimed=0.5),
         Value("random, in documents of one sentence", np.mean(forced), 1.0, claimed=0.5),
         paper="50%", google="more: chunks of one sentence are random whatever the coin says",
         hf="no data code for next sentences",
@@ -204,7 +204,7 @@ def nsp_half() -> Finding:
 )  # fmt: skip
 def nsp_follows() -> Finding:
     """Where each part lies in the corpus; tokens cut at the ends of a long pair are the only gap there may be."""
-    found = pairs().examples
+    found, _ = pairs()
     following = [e for e in found if e.label == IS_NEXT]
     whole = [e for e in following if (e.a_stop - e.a_start) + (e.b_stop - e.b_start) < 125]
     return agrees(
@@ -219,7 +219,7 @@ def nsp_follows() -> Finding:
 )  # fmt: skip
 def nsp_random_document() -> Finding:
     """The documents that random parts were taken from: nearly all of the corpus serves, the own one almost never."""
-    found = pairs().examples
+    found, _ = pairs()
     starts = [int(corpus().boundaries(*corpus().document(d))[0]) for d in range(corpus().documents)]
     drawn = [e for e in found if e.label == RANDOM_NEXT]
     home = np.searchsorted(starts, [e.a_start for e in drawn], "right")

@@ -14,7 +14,6 @@ from refbert.audit.shared import (
     examples_of_a_run,
     finetuning,
     model,
-    pairs,
     spread,
     store,
     texts,
@@ -104,8 +103,13 @@ def masking_whole_word() -> Finding:
     says="A tenth of the documents is packed into shorter sequences.",
 )  # fmt: skip
 def instances_short() -> Finding:
-    """Documents of the corpus for which a shorter length is drawn; and whether they give more examples."""
-    drawn = pairs().shorter
+    """Documents for which a shorter length is drawn, of 30,000; and whether those of the corpus give more examples."""
+    alone = store(texts(50, sentences=(1, 1), tokens=(5, 45)), "alone")
+    drawn = []
+    for number in range(30_000):
+        draws = Coins("shorter", number)
+        examples(alone, number % 50, 128, examples_of_a_run(), draws)
+        drawn.append(draws.shorter)
     short = []
     for document in range(corpus().documents):
         draws = Coins("short", document)
@@ -113,7 +117,7 @@ def instances_short() -> Finding:
         short.append((draws.shorter, len(found)))
     more = np.mean([n for is_short, n in short if is_short]) > 2 * np.mean([n for s, n in short if not s])
     return agrees(
-        Value("share", np.mean(drawn), 0.1, within=spread(0.1, len(drawn))),
+        Value("share", sum(map(bool, drawn)) / len(drawn), 0.1, within=spread(0.1, len(drawn))),
         Value("they give more than twice the examples", bool(more), True),
     )
 
@@ -166,8 +170,9 @@ def instances_put_back() -> Finding:
     says="Of a pair that is too long the longer part loses tokens, B if both are equal, at a random end each time.",
 )  # fmt: skip
 def instances_truncation() -> Finding:
-    """Pairs of 100 + 100 tokens for 125 places: lengths left, and the share that is lost in front."""
-    long = store([[" ".join(["w1"] * 100)] * 2] * 400, "long")
+    """Pairs of 100 + 100 and of 100 + 140 tokens for 125 places: lengths left, and the share that A loses in front."""
+    one, other = (" ".join(["w1"] * n) for n in (100, 140))
+    long = store([[one, one], [one, other]] * 200, "long")
     settings = examples_of_a_run(short_sequence_probability=0.0)
     sizes, front = set(), 0
     following = 0
@@ -212,13 +217,15 @@ def squad_windows() -> Finding:
     one = model(("question_answering",), config=SIZES.replace(vocab_size=tokenizer().vocab_size,
                 max_position_embeddings=512))  # fmt: skip
     one.tokenizer = tokenizer()
-    (given,) = answer(one, [("w1", passage)], n_best=limits.n_best, max_answer=limits.max_answer)
+    (given,), (every,) = (
+        answer(one, [("w1", passage)], n_best=n, max_answer=limits.max_answer) for n in (limits.n_best, 10**6)
+    )
     return agrees(
         Value("longest window", max(len(w.encoding.input_ids) for w in found), 384),
         Value("starts, in tokens", places[:3], [0, 128, 256]),
         Value("tokens of the question", found[0].first - 2, 64),
         Value("answers", len(given.answers), 20),
-        Value("none over 30 words", max(len(a.text.split()) for a in given.answers) <= 30, True),
+        Value("words of the longest, if all are kept", max(len(a.text.split()) for a in every.answers), 30),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -56,10 +57,12 @@ def adam_bias_correction() -> Finding:
 )  # fmt: skip
 def adam_epsilon() -> Finding:
     """A gradient so small that √v = ε: outside the root the step is m/2ε, inside it would be m/√(ε² + ε)."""
-    optimizer = optimizer_of_a_run(weight_decay=0.0, max_norm=None)
     g = np.array([1e-6 / math.sqrt(0.001)])
-    new, _ = optimizer.step(ReferenceBackend(), {"w": np.zeros(1)}, {"w": g}, lr=1.0)
-    return agrees(Value("step / (m/2ε)", float(-new["w"][0] / (0.1 * g[0] / 2e-6)), 1.0, within=1e-9))
+    steps = []
+    for optimizer in (optimizer_of_a_run(), finetuning().new_optimizer(GOOGLE)):
+        new, _ = optimizer.step(ReferenceBackend(), {"w": np.zeros(1)}, {"w": g}, lr=1.0)
+        steps.append(float(-new["w"][0] / (0.1 * g[0] / 2e-6)))
+    return agrees(Value("step / (m/2ε), pretraining and fine-tuning", steps, [1.0, 1.0], within=1e-9))
 
 
 @claim(
@@ -110,16 +113,19 @@ def adam_own_test() -> Finding:
     says="Gradients are clipped together, to a global norm of 1.",
 )  # fmt: skip
 def clip() -> Finding:
-    """Two gradients of joint norm 10, and two of joint norm 0.5: what arrives in the first moments, m = 0.1 g."""
+    """Two gradients of joint norm 10, and two of joint norm 0.5: what arrives in the first moments, m = 0.1 g.
+
+    Of a pretraining run, and of fine-tuning.
+    """
     arrived = []
-    for a, b in ((6.0, 8.0), (0.3, 0.4)):
-        optimizer = optimizer_of_a_run()
+    for of_a_run, (a, b) in product((True, False), ((6.0, 8.0), (0.3, 0.4))):
+        optimizer = RUN.new_optimizer() if of_a_run else finetuning().new_optimizer(GOOGLE)
         weights = {"a": np.zeros(1), "b": np.zeros(1)}
         _, norm = optimizer.step(ReferenceBackend(), weights, {"a": np.array([a]), "b": np.array([b])}, lr=0.1)
         arrived.append([norm, *(10 * float(optimizer.m[name][0]) for name in weights)])
     return agrees(
-        Value("norm 10: norm, gradients", arrived[0], [10.0, 0.6, 0.8], within=1e-12),
-        Value("norm 0.5: norm, gradients", arrived[1], [0.5, 0.3, 0.4], within=1e-12),
+        Value("norm 10: norm, gradients", arrived[::2], [[10.0, 0.6, 0.8]] * 2, within=1e-12),
+        Value("norm 0.5: norm, gradients", arrived[1::2], [[0.5, 0.3, 0.4]] * 2, within=1e-12),
     )
 
 

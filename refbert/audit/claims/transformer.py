@@ -22,6 +22,7 @@ from refbert.audit.shared import (
     model,
 )
 from refbert.batching import Batch
+from refbert.ops.attention_probabilities import split_heads
 from refbert.parameters import count
 from refbert.presets import preset
 from refbert.profiles import get_profile
@@ -168,9 +169,13 @@ def heads_cost() -> Finding:
     says="d_k = d_v = d_model/h = 64.",
 )  # fmt: skip
 def heads_size() -> Finding:
-    """Features of a head for d_model = 512 with 8 heads, and in BERT base."""
-    original = SIZES.replace(hidden_size=512, num_attention_heads=8)
-    return agrees(Value("the Transformer's and base's", [original.head_size, preset(BERT).head_size], [64, 64]))
+    """Features of a head for d_model = 512 with 8 heads, and in BERT base; and what the attention op gives each."""
+    configs = (SIZES.replace(hidden_size=512, num_attention_heads=8), preset(BERT))
+    split = [split_heads(np.zeros((1, 1, c.hidden_size)), c.num_attention_heads).shape[-1] for c in configs]
+    return agrees(
+        Value("the Transformer's and base's", [c.head_size for c in configs], [64, 64]),
+        Value("features that a head is given", split, [64, 64]),
+    )
 
 
 @claim(
@@ -271,19 +276,18 @@ def residual() -> Finding:
     says="Embeddings are multiplied by √d_model.",
 )  # fmt: skip
 def embeddings_scaled() -> Finding:
-    """The factor between the table's row and what the lookup hands on, in a model of BERT's."""
-    watching = Watching()
-    one = model(backend=watching)
-    rows = batch(1, 1)
-    table = one.parameters["bert.embeddings.word_embeddings.weight"]
-    looked, _ = watching.embedding(table, rows.input_ids)
-    factor = float((looked[0, 0] / table[rows.input_ids[0, 0]]).mean())
-    # What the model adds up is the lookup's own result: nothing is called between the lookups and the additions.
-    one(rows)
-    first = watching.ops[1:6]
+    """The factor, 1 or √H, that gives a model's embeddings when written out: LN(factor·word + segment + place)."""
+    one, rows = model(), batch()
+    ids = {"word": rows.input_ids, "token_type": rows.token_type_ids, "position": np.arange(rows.shape[1])}
+    word, segment, place = (one.parameters[f"bert.embeddings.{name}_embeddings.weight"][i] for name, i in ids.items())
+    norm = [one.parameters[f"bert.embeddings.LayerNorm.{name}"] for name in ("weight", "bias")]
+    hidden = one(rows, output_hidden_states=True).hidden_states
+    assert hidden is not None
+    factors = (1.0, math.sqrt(SIZES.hidden_size))
+    apart = [np.abs(ops.layer_norm(f * word + segment + place, *norm, eps=1e-12)[0] - hidden[0]).max() for f in factors]
     return deviates(
-        Value("factor", factor, 1.0, claimed=math.sqrt(SIZES.hidden_size)),
-        Value("calls up to the sum", first, ["embedding", "embedding", "embedding", "add", "add"]),
+        Value("factor", factors[int(np.argmin(apart))], 1.0, claimed=factors[1]),
+        Value("what it gives − the model's", min(apart), 0.0, within=1e-12),
         vaswani="√d_model", google="no scaling; LayerNorm after the sum", hf="no scaling",
     )  # fmt: skip
 
