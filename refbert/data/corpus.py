@@ -201,19 +201,20 @@ def _rows(file: IO[bytes], name: str, column: str | None, report: Progress) -> I
         raise InputError(f"{name}: Parquet and Arrow are read from files, not from a pipe")
     head, size = file.read(6), file.seek(0, os.SEEK_END)
     file.seek(0)
+    held = _Held(file, size)
     batches: Iterator[Any]
     try:
         if head.startswith(b"PAR1"):
-            table = parquet.ParquetFile(file, pre_buffer=False)
+            table = parquet.ParquetFile(held, pre_buffer=False)
             chosen = _column(table.schema_arrow, name, column, arrow)
             rows = table.metadata.num_rows
             batches = table.iter_batches(batch_size=_ROWS, columns=[chosen], use_threads=False)
         elif head == b"ARROW1":
-            opened = ipc.open_file(file)
+            opened = ipc.open_file(held)
             chosen, rows = _column(opened.schema, name, column, arrow), 0
             batches = (opened.get_batch(i) for i in range(opened.num_record_batches))
         else:
-            stream = ipc.open_stream(file)
+            stream = ipc.open_stream(held)
             chosen, rows = _column(stream.schema, name, column, arrow), 0
             batches = iter(stream)
         split: Callable[[str], list[str]] | None = None
@@ -234,8 +235,40 @@ def _rows(file: IO[bytes], name: str, column: str | None, report: Progress) -> I
     except (arrow.ArrowException, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{name}: cannot be read as Parquet or Arrow ({reason})") from None
+    except MemoryError:
+        raise InputError(
+            f"{name}: cannot be read as Parquet or Arrow (it asks for more memory than there is)"
+        ) from None
     if not rows:
         report(size)
+
+
+class _Held:
+    """A file that gives no more than it has: room for what is asked for is made before anything is read."""
+
+    closed = False
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file, self._size = file, size
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, count: int = -1) -> bytes:
+        left = max(0, self._size - self._file.tell())
+        return self._file.read(left if count < 0 else min(count, left))
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        """The file is closed by who opened it."""
+
+    def flush(self) -> None: ...
 
 
 def _column(schema: Any, name: str, column: str | None, arrow: Any) -> str:
