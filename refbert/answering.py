@@ -131,7 +131,7 @@ def _candidates(
     )
     n = len(window.offsets)
     return [
-        (float(row[window.first + a, 0] + row[window.first + b, 1]), window.offsets[a][0], window.offsets[b][1])
+        (float(row[window.first + a, 0] + row[window.first + b, 1]), window.offsets[a][0], window.ends[b])
         for a in starts
         if 0 <= a < n and window.central[a]
         for b in ends

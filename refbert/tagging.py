@@ -10,7 +10,7 @@ import numpy as np
 
 from refbert import ops
 from refbert.classifying import label_names, require
-from refbert.data.features import Words, by_length, encode_words
+from refbert.data.features import Words, by_length, encode_words, whole_ends
 from refbert.errors import InputError
 from refbert.evaluation.entities import spans
 from refbert.model import Model
@@ -86,7 +86,8 @@ def tag(
             if word is not None:
                 found[word] = (found.get(word, (start, stop))[0], stop)
                 firsts.setdefault(word, i if i < left else None)
-        places.append(list(found.values()))
+        spots = list(found.values())
+        places.append([(start, end) for (start, _), end in zip(spots, whole_ends(text, spots), strict=True)])
         encoded.append(Words(encoding, tuple(firsts.values())))
     words = [[text[a:b] for a, b in spots] for text, spots in zip(texts, places, strict=True)]
     out = []

@@ -8,6 +8,8 @@ Choices   every choice is a row [CLS] text [SEP] choice [SEP]; C rows belong to 
 
 from __future__ import annotations
 
+import itertools
+import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -126,6 +128,7 @@ class Window:
 
     question: which of the questions. first: the row's position of the part's first token. start: that token's place in
     the passage. offsets: of each token of the part, its first character in the passage and the one after its last.
+    ends: the latter again, behind the combining marks that follow and were stripped: an answer's text has them.
     central: whether no other window shows more of what surrounds the token; its answers are read there alone.
     """
 
@@ -134,6 +137,7 @@ class Window:
     first: int
     start: int
     offsets: tuple[tuple[int, int], ...]
+    ends: tuple[int, ...]
     central: tuple[bool, ...]
 
 
@@ -168,6 +172,7 @@ def windows(
             raise TextError(number, f"({asked} tokens) leaves no room for a passage in {max_length}", "question")
         spans = _spans(len(context.ids), room, doc_stride)
         central = _most_central(len(context.ids), spans)
+        ends = whole_ends(passage, context.offsets)
         for index, (start, stop) in enumerate(spans):
             ids = [specials[0], *question.ids[:asked], specials[1], *context.ids[start:stop], specials[1]]
             out.append(
@@ -182,6 +187,7 @@ def windows(
                     first=asked + 2,
                     start=start,
                     offsets=tuple(context.offsets[start:stop]),
+                    ends=tuple(ends[start:stop]),
                     central=tuple(central[i] == index for i in range(start, stop)),
                 )
             )
@@ -212,6 +218,19 @@ def _most_central(length: int, spans: Sequence[tuple[int, int]]) -> list[int]:
             if here > score[i]:
                 best[i], score[i] = index, here
     return best
+
+
+def whole_ends(text: str, offsets: Sequence[tuple[int, int]]) -> list[int]:
+    """Where each token ends, with the combining marks on its last character that belong to no token.
+
+    An uncased tokenizer strips them, and leaves "cafe" of a decomposed "café", or a consonant of a Devanagari syllable.
+    """
+    ends = []
+    for (_, stop), (limit, _) in itertools.zip_longest(offsets, offsets[1:], fillvalue=(len(text), 0)):
+        while stop < limit and unicodedata.category(text[stop]).startswith("M"):
+            stop += 1
+        ends.append(stop)
+    return ends
 
 
 def answer_features(

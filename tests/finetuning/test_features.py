@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from labelled_files import VOCABULARY
+from labelled_files import VOCABULARY, write_model
 
+import refbert
+from refbert.answering import answer
 from refbert.data.epochs import Epochs
 from refbert.data.features import Feature, answer_features, collate, encode_words, tag_features, windows
 from refbert.errors import InputError, RefbertWarning
 from refbert.ops.cross_entropy import IGNORE
+from refbert.tagging import tag
 from refbert.tokenization import Tokenizer
 
 TOKENIZER = Tokenizer.from_vocabulary(VOCABULARY)
@@ -135,6 +138,19 @@ class TestWindows:
         (feature,), lost = answer_features(found, [("\u0301\u200b", text.index("\u0301"))])
         assert (feature.labels["start_positions"], lost) == (0, [0])
 
+    @pytest.mark.parametrize(
+        ("text", "parts"),
+        [
+            ("the cat\u0301\u0302 sat", ["the", "cat\u0301\u0302", "sat"]),
+            ("cat\u0301", ["cat\u0301"]),
+            ("cat \u0301 sat", ["cat", "sat"]),
+            ("a\u0301.\u0302", ["a\u0301", ".\u0302"]),
+        ],
+    )
+    def test_a_token_is_shown_with_its_marks(self, text, parts):
+        (window,) = windows(TOKENIZER, [("a", text)], max_length=16, doc_stride=2)
+        assert [text[a:end] for (a, _), end in zip(window.offsets, window.ends, strict=True)] == parts
+
     def test_a_long_question_is_cut(self):
         with pytest.warns(RefbertWarning, match="1 of 1 questions cut to 64 tokens"):
             (window,) = windows(TOKENIZER, [(passage(70), "cat")], max_length=80, doc_stride=2)
@@ -187,3 +203,18 @@ class TestEpochs:
         for step in range(5):
             batch, _ = source.next(step)
             assert batch.shape[1] == batch.lengths.max()
+
+
+def test_words_and_answers_have_their_marks(tmp_path):
+    """What is shown of a text is whole characters, as the people who wrote the answers did."""
+    text = "the cat\u0301 sat"
+    labels = {"num_labels": 2, "id2label": {0: "B-X", 1: "B-X"}}
+    tagger = refbert.load(write_model(tmp_path / "tag", heads=("token_classification",), **labels))
+    (found,) = tag(tagger, [text])
+    assert found.tagged.words == ("the", "cat\u0301", "sat")
+    assert [(e.text, text[e.start : e.stop]) for e in found.entities] == [(w, w) for w in found.tagged.words]
+    reader = refbert.load(write_model(tmp_path / "answer", heads=("question_answering",)))
+    (answered,) = answer(reader, [("a", text)], n_best=9)
+    assert {a.text for a in answered.answers} <= {
+        "the", "the cat\u0301", "the cat\u0301 sat", "cat\u0301", "cat\u0301 sat", "sat"
+    }  # fmt: skip
