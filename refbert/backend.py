@@ -11,6 +11,14 @@ Every op returns ``(y, pullback)``. ``pullback(dy)`` returns one cotangent per *
 changes nothing and may be called again. refbert.ops defines what each op computes; its docstrings are the
 specification.
 
+Masks (``mask``, ``keep``, ``special``) are host arrays of any boolean, integer or floating type. 0 means no, and every
+other number means yes: True, 1, 255, −1 and 0.5 alike. A `refbert.Batch` holds nothing but 0 and 1, as int64.
+
+Threads: any method may be called in any thread, in several at once, and a pullback in another thread than its op. Each
+call gives the bits that it gives alone, for as long as nobody writes into its arguments meanwhile; a backend may make
+callers wait for each other. Instances are independent: making, using or dropping one changes nothing of another's.
+What a child process may do after a fork is the library's word; `numpy` and `torch` compute there, on the CPU.
+
 How a backend rounds follows from its dtype; one that rounds otherwise declares it in an optional attribute,
 ``arithmetic: Mapping[str, object]`` (see refbert_conformance.arithmetic): ``accumulation``, ``matmul_inputs``,
 ``intermediates``, ``flush_to_zero``, ``nondeterministic``. One that compiles for every new shape may say so with

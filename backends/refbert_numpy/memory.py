@@ -60,7 +60,7 @@ class Recycler:
 
     def forget(self) -> None:
         """Give up what has been free, and not been taken, since this was last called: shapes that went out of use."""
-        for block in self._idle:
+        for block in list(self._idle):  # another thread may take one meanwhile
             self._free.pop(block, None)
         self._idle = set(self._free)
 

@@ -17,7 +17,7 @@ from refbert.batching import Batch
 from refbert.spec.encoder import encoder_layer
 from refbert_conformance.bounds import Expected
 from refbert_conformance.divergence import judge_ops
-from refbert_conformance.inputs import rounded
+from refbert_conformance.inputs import masks, rounded
 from refbert_conformance.measure import Failure, Record, Worst, row_described, row_failure, row_worst, same_bits
 from refbert_conformance.models import (
     ACTIVATIONS,
@@ -302,6 +302,7 @@ def _fused_calls(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
     x, local, options = _fused_inputs(subject, recipe)
     mask = options["mask"]
     same = {f"of {np.dtype(kind)}": mask.astype(kind) for kind in (np.bool_, np.int32, np.float32)}
+    same |= {f"that says yes by {what}": other for what, other in masks(mask).items()}
     same |= {"by columns": np.asfortranarray(mask), "of every other entry": np.repeat(mask, 2, axis=1)[:, ::2]}
     check_calls(subject, "encoder_layer", x, local, options, "mask", same)
     params = {name: subject.device(w) for name, w in local.items()}

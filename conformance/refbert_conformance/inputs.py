@@ -115,3 +115,15 @@ def fill(shape: tuple[int, ...], regime: str, seed: int | tuple[int, ...], dtype
     if dtype == "float16" and regime in ("offset", "mixed", "large", "huge"):
         x = x / 8  # float16 ends at 65504, which products of such numbers pass
     return rounded(x, dtype)
+
+
+def masks(mask: Host) -> dict[str, Host]:
+    """The same mask in other words: whatever is not 0 means yes."""
+    return {
+        "255": (mask != 0).astype(np.uint8) * np.uint8(255),
+        "2": (mask != 0).astype(np.int64) * 2,
+        "-1": -(mask != 0).astype(np.int8),
+        "0.5": (mask != 0).astype(np.float32) * np.float32(0.5),
+        "-1.0": -(mask != 0).astype(np.float64),  # and no by -0.0
+        "2**32": (mask != 0).astype(np.int64) * 2**32,
+    }

@@ -83,7 +83,7 @@ def _large(subject: Subject, example: Repeated, record: Record) -> None:
     recipe = example.recipe
     lengths = np.append(recipe.S, lengths_of(recipe)[1:])
     x, local, options = _inputs(recipe, subject.dtype, lengths)
-    wanted = tolerances(_run(recipe, subject.dtype, lengths), subject.arithmetic, samples=FEW)
+    wanted = tolerances(packed_run(recipe, subject.dtype, lengths), subject.arithmetic, samples=FEW)
     params = on(subject.backend, local)
     every, many = example.tiled(x), np.tile(lengths, example.copies)
     call, device = subject.op("packed_encoder_layer"), subject.device(every)
@@ -111,7 +111,7 @@ def _inputs(recipe: ModelRecipe, dtype: str, lengths: Host) -> tuple[Host, dict[
     return x, local, {"heads": c.heads, "activation": c.activation, "eps": c.layer_norm_eps}
 
 
-def _run(recipe: ModelRecipe, dtype: str, lengths: Host) -> Callable[[Any], dict[str, Host]]:
+def packed_run(recipe: ModelRecipe, dtype: str, lengths: Host) -> Callable[[Any], dict[str, Host]]:
     """The layer's result by sequence; composed of ops where the backend has none of its own, as the truth has not."""
     x, local, options = _inputs(recipe, dtype, lengths)
     ends = np.cumsum(lengths)[:-1]
@@ -131,7 +131,7 @@ def _run(recipe: ModelRecipe, dtype: str, lengths: Host) -> Callable[[Any], dict
 
 
 def _accurate(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
-    run = _run(recipe, subject.dtype, lengths_of(recipe))
+    run = packed_run(recipe, subject.dtype, lengths_of(recipe))
     compare(subject, run, run(subject.backend), record)
 
 
@@ -157,7 +157,7 @@ def _options(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
         _accurate(subject, one, record)
     lengths = lengths_of(recipe)
     for other in (lengths[::-1].copy(), np.array([lengths.sum()]), np.ones(int(lengths.sum()), np.int64)):
-        run = _run(recipe, subject.dtype, other)  # as many rows, cut otherwise
+        run = packed_run(recipe, subject.dtype, other)  # as many rows, cut otherwise
         compare(subject, run, run(subject.backend), record)
 
 

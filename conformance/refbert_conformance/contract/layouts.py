@@ -11,6 +11,7 @@ from refbert_conformance.bounds import Expected, expected
 from refbert_conformance.cases import OpCase, Recipe
 from refbert_conformance.contract.arrays import variants
 from refbert_conformance.contract.common import always, drawn, run, same
+from refbert_conformance.inputs import masks
 from refbert_conformance.measure import Failure, Record
 from refbert_conformance.numerics import built
 from refbert_conformance.properties import Property
@@ -50,7 +51,7 @@ def properties(op: str) -> list[Property]:
     if op in _HOST_OPTIONS:
         found.append(
             Property(
-                "contract", op, "host arrays", f"{' and '.join(_HOST_OPTIONS[op])}: any integer type, any layout.",
+                "contract", op, "host arrays", f"{' and '.join(_HOST_OPTIONS[op])}: any type, any layout.",
                 check=_host_options, cost=2.0, **here,
             )
         )  # fmt: skip
@@ -118,3 +119,7 @@ def _host_options(subject: Subject, example: Recipe | OpCase, record: Record) ->
                 got = run(subject, OpCase(case.op, case.arrays, {**case.options, name: variant}, case.dy))
                 if not nondeterministic:
                     same(case, first, got, f"with {name} as {layout} {np.dtype(kind)}")
+        if name in ("mask", "keep") and not nondeterministic:
+            for what, other in masks(value).items():
+                got = run(subject, OpCase(case.op, case.arrays, {**case.options, name: other}, case.dy))
+                same(case, first, got, f"with {name} that says yes by {what}")

@@ -5,6 +5,8 @@ wiring       one substitution in the source of refbert.spec, behind `objective` 
 packed       `packed_encoder_layer`: sequences end to end that are taken apart wrongly
 sizes        what is right on small arrays only
 conduct      what a backend does besides computing: buffers, state, dtypes, layouts, errors
+masks        masks of other types and numbers than 0 and 1, misread
+threads      what goes wrong in another thread, in two at once, or beside another instance
 
 To add one, add a line to the table it belongs to; the old text must occur exactly once, and the self-test must kill it.
 """
@@ -13,11 +15,13 @@ from __future__ import annotations
 
 from refbert_conformance.mutants.conduct import CONDUCT
 from refbert_conformance.mutants.made import Correct, Mutant
+from refbert_conformance.mutants.masks import MASKS
 from refbert_conformance.mutants.operations import OPERATIONS
 from refbert_conformance.mutants.packed import PACKED
 from refbert_conformance.mutants.sizes import SIZES
+from refbert_conformance.mutants.threads import THREADS
 from refbert_conformance.mutants.wiring import WIRING
 
-MUTANTS: tuple[Mutant, ...] = (*OPERATIONS, *WIRING, *CONDUCT, *PACKED, *SIZES)
+MUTANTS: tuple[Mutant, ...] = (*OPERATIONS, *WIRING, *CONDUCT, *PACKED, *SIZES, *MASKS, *THREADS)
 
 __all__ = ["MUTANTS", "Correct", "Mutant"]
