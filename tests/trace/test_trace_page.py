@@ -199,6 +199,18 @@ def test_in_a_browser(traced, tmp_path, width):
 
 @pytest.mark.slow
 @needs_chromium
+def test_in_a_browser_without_a_masked_lm_head(model, tmp_path):
+    weights = {name: x for name, x in model.state_dict().items() if name.startswith("bert.")}
+    bare = refbert.Model(model.config, weights, backend=ReferenceBackend(), heads=())
+    bare.tokenizer = model.tokenizer
+    made = trace(bare, TEXT, backward=True)
+    assert made.lens is None
+    assert "This model has no masked-LM head" in page(made)
+    assert tried(tmp_path, page(made), 390)["problems"] == []
+
+
+@pytest.mark.slow
+@needs_chromium
 @pytest.mark.parametrize("width", WIDTHS)
 def test_in_a_browser_at_512_tokens(long_trace, tmp_path, width):
     assert tried(tmp_path, page(long_trace), width)["problems"] == []
