@@ -102,6 +102,8 @@ def run(
     if chosen == "fill-mask" and texts and not has_mask(loaded, known):
         raise InputError(_no_mask(loaded))
     limits: dict[str, Any] = {"batch_size": batch_size, "truncate": truncate, "max_length": max_length}
+    if chosen == "embed":  # as the directory says, unless told otherwise; --save reads the texts in the same way
+        limits |= {"truncate": truncate or None, "prompt": prompt}
     printer = Printer(as_json, top_k=top_k, null_threshold=null_threshold)
     with progress(chosen, len(first) if texts else None) as advance:
 
@@ -110,7 +112,6 @@ def run(
             if chosen == "fill-mask":
                 return fill_mask(loaded, some, top_k=top_k, need_mask=False, **how)
             if chosen == "embed":
-                how |= {"truncate": truncate or None, "prompt": prompt}
                 return embed(loaded, some, pooling=pooling, normalize=normalize, **how)
             return answers_of(loaded, chosen, some, top_k=top_k, **how)
 
