@@ -69,7 +69,8 @@ def load(
     parameters = matched.parameters | initialize(drawn, config, seed=seed, profile=chosen)
     for what, names in (("drawn afresh, not in the checkpoint", matched.missing), ("not used", matched.unused)):
         if names:
-            warnings.warn(f"{stored.files[0].name}: {what}: {', '.join(names)}", RefbertWarning, stacklevel=2)
+            said = checkpoint.summary(names)
+            warnings.warn(f"{stored.files[0].name}: {what}: {said}", RefbertWarning, stacklevel=2)
     model = Model(
         config,
         {name: parameters[name] for name in expected},

@@ -48,6 +48,30 @@ def test_examples_by_hand():
     )
 
 
+WRAPPERS = ("module.", "model.", "0.auto_model.", "module.model.", "_orig_mod.module.", "module.0.auto_model.")
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_what_a_wrapper_puts_in_front(wrapper):
+    for name in (*EVERY, *names.TIED):
+        assert names.from_hugging_face(wrapper + name) == name
+        bare = names.to_hugging_face(name, prefix=False, old=True)
+        assert names.from_hugging_face(wrapper + bare) == name
+    for other in ("teacher.", "modules.", "1.", "cls."):
+        assert names.from_hugging_face(f"{other}bert.pooler.dense.bias") == f"{other}bert.pooler.dense.bias"
+
+
+def test_a_summary_is_short():
+    variables = [row.tensorflow.replace("{i}", str(i)) for row in names.TABLE for i in range(24)]
+    slots = [f"{name}/{slot}" for slot in ("ExponentialMovingAverage", "Momentum") for name in variables]
+    found = names.summary([*slots, "w", *(f"bert.encoder.layer.{i}.x" for i in range(99))])
+    n = len(variables)
+    assert found.startswith(f"{n} called …/ExponentialMovingAverage, {n} called …/Momentum, w, bert.encoder.layer.0.x")
+    assert found.endswith("93 more")
+    assert len(found) < 400
+    assert names.summary(["a", "b/c"]) == "a, b/c"
+
+
 @pytest.mark.parametrize(
     "name", ["bert.encoder.layer.01.output.dense.bias", "distilbert.transformer.layer.0.ffn.lin1.weight", "w", "{i}"]
 )

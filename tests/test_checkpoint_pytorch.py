@@ -62,6 +62,28 @@ def test_a_state_dict_inside_another_dictionary(tmp_path, zipped):
 
 
 @both_layouts
+@pytest.mark.parametrize("keys", [("model_state_dict",), ("model",), ("state_dict", "model"), ("model", "state_dict")])
+def test_a_training_checkpoint(tmp_path, zipped, keys):
+    """With what training scripts keep beside the weights, and with what wraps the model in front of the names."""
+    module = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(module.parameters())
+    module(torch.ones(2)).sum().backward()
+    optimizer.step()
+    beside = {"optimizer_state_dict": optimizer.state_dict(), "epoch": 3, "loss": 0.5, "best": None, "log": [1.0, "x"]}
+    whole = as_torch({f"module.{name}": x for name, x in weights().items()})
+    for key in reversed(keys):
+        whole = {**beside, key: whole}
+    save(tmp_path / "pytorch_model.bin", whole, zipped)
+    assert_bitwise(read(tmp_path).tensors, weights())
+
+
+def test_a_dictionary_without_weights(tmp_path):
+    save(tmp_path / "pytorch_model.bin", {"epoch": 3, "mine": as_torch(weights())}, True)
+    with pytest.raises(CheckpointError, match=r"'epoch' is a int \(the weights may be in one called model_state_dict"):
+        read(tmp_path)
+
+
+@both_layouts
 def test_views_of_every_kind(tmp_path, zipped):
     base = torch.arange(60, dtype=torch.float32)
     matrix = base.view(6, 10)

@@ -30,6 +30,26 @@ def test_old_names_and_no_prefix(tmp_path, prefix, old):
     assert_bitwise(read(store(tmp_path, stored)).tensors, weights())
 
 
+@pytest.mark.parametrize("wrapper", ["module.", "model.", "0.auto_model.", "module.model."])
+@pytest.mark.parametrize("prefix", [True, False])
+def test_a_wrapped_model(tmp_path, wrapper, prefix):
+    """Also its decoder: tied it is a second name, and any other is not left out in silence."""
+    stored = {wrapper + names.to_hugging_face(name, prefix=prefix): x for name, x in weights().items()}
+    (tmp_path / "tied").mkdir()
+    found = read(store(tmp_path / "tied", stored | {wrapper + DECODER: weights()[WORDS]}))
+    assert_bitwise(found.tensors, weights())
+    assert found.ignored == (DECODER,)
+    with pytest.raises(CheckpointError, match="untied decoders are not supported"):
+        read(store(tmp_path, stored | {wrapper + DECODER: weights()[WORDS] + 1}))
+
+
+def test_a_wrapped_and_a_plain_copy_must_agree(tmp_path):
+    again = {f"module.{WORDS}": weights()[WORDS]}
+    assert_bitwise(read(store(tmp_path, weights() | again)).tensors, weights())
+    with pytest.raises(CheckpointError, match="twice with different values, once as"):
+        read(store(tmp_path, weights() | {f"module.{WORDS}": weights()[WORDS] + 1}))
+
+
 def test_unknown_names_are_kept_as_they_are(tmp_path):
     extra = {"lstm.weight": np.ones((2, 2), np.float32), "encoder.extra": np.ones(2, np.float32)}
     assert_bitwise(read(store(tmp_path, weights() | extra)).tensors, weights() | extra)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 
@@ -49,6 +50,25 @@ def test_the_golden_checkpoint_is_read_whole():
     # 5 embeddings, 16 tensors for each of 3 layers, 2 of the pooler, 5 of the masked-LM head, 2 of next sentence
     assert len(matched.parameters) == 5 + 3 * 16 + 2 + 5 + 2
     assert all(x.dtype == np.float32 for x in matched.parameters.values())
+
+
+def test_averages_and_momentum_are_counted_not_listed(tmp_path):
+    import refbert
+
+    config = TINY.to_dict()
+    (tmp_path / "bert_config.json").write_text(json.dumps(config))
+    tensors = google(weights())
+    slots = {f"{name}/{slot}": x for name, x in tensors.items() for slot in ("ExponentialMovingAverage", "Momentum")}
+    quiet = {f"{name}/{slot}": x for name, x in tensors.items() for slot in ("adam_m", "adam_v", "LAMB", "LAMB_1")}
+    write_bundle(tmp_path / "bert_model.ckpt", tensors | slots | quiet)
+    with pytest.warns(refbert.RefbertWarning) as caught:
+        model = refbert.load(tmp_path)
+    assert_bitwise(model.state_dict(), weights())
+    (said,) = [str(warning.message) for warning in caught]
+    n = len(tensors)
+    assert f"not used: {n} called …/ExponentialMovingAverage, {n} called …/LAMB, " in said
+    assert "adam" not in said
+    assert len(said) < 250
 
 
 def test_the_golden_weights_are_the_ones_that_google_trained():

@@ -17,6 +17,7 @@ from refbert.checkpoint.export import write
 from refbert.checkpoint.hub import locate, resolve
 from refbert.checkpoint.mapped import watch
 from refbert.checkpoint.matching import Matched, heads_in, match
+from refbert.checkpoint.names import summary
 from refbert.checkpoint.reading import Checkpoint, read
 from refbert.checkpoint.sentence_modules import lower_cases, read_embedder, transformer_directory, write_embedder
 
@@ -31,6 +32,7 @@ __all__ = [
     "read",
     "read_embedder",
     "resolve",
+    "summary",
     "transformer_directory",
     "watch",
     "write",

@@ -3,12 +3,13 @@
 refbert's names are those that Hugging Face writes today, always with the ``bert.`` prefix. A checkpoint may carry
 others: Google's TensorFlow variables (google-research/bert, modeling.py and run_*.py), where the matrix of a dense
 layer is stored [in, out] instead of [out, in]; or those of Hugging Face's first releases (``LayerNorm.gamma`` and
-``.beta``), with the prefix or without it.
+``.beta``), with the prefix or without it; and what wraps a model in training writes its own attributes' names in front.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import NamedTuple
 
 
@@ -62,6 +63,9 @@ TIED = {
     "cls.predictions.decoder.bias": "cls.predictions.bias",
 }
 
+# What data parallelism, torch.compile, Lightning, sentence-transformers and a class around a model put in front.
+_WRAPPERS = re.compile(r"(?:(?:module|model|_orig_mod|_forward_module|base_model|backbone|0|auto_model|bert_model)\.)+")
+
 _LAYER = re.compile(r"(?<=[._])(0|[1-9]\d*)(?=[./])")
 _BY_NAME = {row.name: row for row in TABLE}
 _BY_TENSORFLOW = {row.tensorflow: row for row in TABLE}
@@ -99,12 +103,28 @@ def to_tensorflow(name: str) -> tuple[str, bool]:
 
 
 def from_hugging_face(name: str) -> str:
-    """Any of Hugging Face's names, old or new -> refbert's. Unknown names come back as they are."""
-    for candidate in (name, f"bert.{name}"):
+    """Any of Hugging Face's names, old or new, in a wrapper or not -> refbert's. Unknown ones come back as they are."""
+    inner = _WRAPPERS.sub("", name, count=1) if _WRAPPERS.match(name) else name
+    for candidate in (inner, f"bert.{inner}"):
         modern = candidate.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-        if is_known(modern):
+        if is_known(modern) or modern in TIED:
             return modern
     return name
+
+
+def summary(names: Collection[str]) -> str:
+    """Names in one short phrase: what an optimizer keeps for each variable is counted, as is all beyond eight."""
+    slots: dict[str, int] = {}
+    others = []
+    for name in names:
+        variable, _, slot = name.rpartition("/")
+        if variable and from_tensorflow(variable)[0] != variable:
+            slots[slot] = slots.get(slot, 0) + 1
+        else:
+            others.append(name)
+    said = [f"{count:,} called …/{slot}" for slot, count in list(slots.items())[:8]]
+    said += others if len(others) <= 8 else [*others[:7], f"{len(others) - 7:,} more"]
+    return ", ".join(said)
 
 
 def to_hugging_face(name: str, *, prefix: bool = True, old: bool = False) -> str:

@@ -119,9 +119,9 @@ class _Storages(dict[str, _Storage]):
 def read_pytorch(path: Path) -> dict[str, Host]:
     """Every tensor of the state dict under the file's own names; bfloat16 is widened to float32.
 
-    A state dict under the key "state_dict" is found too. Raises `CheckpointError` for a file that is cut short or
-    damaged, for one that declares more than it holds, and for one whose pickle names anything but tensors; then nothing
-    of it has been run.
+    A state dict inside of another dictionary, as training scripts write it, is found too (`_WEIGHTS`). Raises
+    `CheckpointError` for a file that is cut short or damaged, for one that declares more than it holds, and for one
+    whose pickle names anything but tensors; then nothing of it has been run.
     """
     try:
         content = map_file(path)
@@ -223,15 +223,23 @@ def _aligned(data: Host, dtype: np.dtype[Any]) -> Host:
     return data if data.ctypes.data % dtype.alignment == 0 else data.copy()
 
 
+# Where a training script keeps the weights, beside epochs, optimizers and the like.
+_WEIGHTS = ("model_state_dict", "state_dict", "model_state", "model", "module", "network", "net", "weights")
+
+
 def _state_dict(loaded: object, budget: Budget) -> dict[str, Host]:
-    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
-        loaded = loaded["state_dict"]
+    for _ in range(3):  # one inside the other
+        if isinstance(loaded, dict):
+            loaded = next((found for key in _WEIGHTS if isinstance(found := loaded.get(key), dict)), loaded)
     if not isinstance(loaded, dict):
         raise CheckpointError(f"holds a {type(loaded).__name__}, not a dictionary of tensors")
     out = {}
     for name, tensor in loaded.items():
         if not isinstance(name, str) or not isinstance(tensor, _Tensor):
-            raise CheckpointError(f"is not a dictionary of tensors: {name!r} is a {type(tensor).__name__}")
+            raise CheckpointError(
+                f"is not a dictionary of tensors: {name!r} is a {type(tensor).__name__} (the weights "
+                f"may be in one called {', '.join(_WEIGHTS[:4])})"
+            )
         out[name] = _materialise(name, tensor, budget)
     return out
 

@@ -70,7 +70,7 @@ def read(directory: Path) -> Checkpoint:
         else:
             known = names.from_hugging_face(name)
         if not np.issubdtype(array.dtype, np.floating):
-            if names.is_known(known) or name in names.TIED:
+            if names.is_known(known) or known in names.TIED:
                 raise CheckpointError(f"{file}: {name} is {array.dtype}; quantised checkpoints are not supported")
             ignored.append(name)
         elif known not in tensors:
