@@ -31,6 +31,8 @@ _REFUSED = {
 # nothing but a list of names. A file of a few bytes can say more.
 _MOST = {"num_hidden_layers": 10_000, "num_labels": 1 << 20}
 _MOST_OTHERS = (1 << 31) - 1
+# More classes than this are counted, not called LABEL_0, LABEL_1, ….
+_MOST_UNNAMED = 1 << 16
 
 
 # What Hugging Face knows; where nothing is said, one label is a number and several are classes.
@@ -175,6 +177,8 @@ class BertConfig:
             if name in ("num_labels", "id2label") or value is None or value == ():
                 continue
             out[name] = list(value) if isinstance(value, tuple) else value
+        if not self.id2label and self.num_labels > _MOST_UNNAMED:
+            return out | {"num_labels": self.num_labels}
         # Hugging Face derives num_labels from id2label.
         labels = self.id2label or {i: f"LABEL_{i}" for i in range(self.num_labels)}
         out["id2label"] = {str(i): label for i, label in labels.items()}

@@ -66,7 +66,10 @@ def read_tokenizer(path: Path) -> tokenizers.Tokenizer:
     if kind != "WordPiece":
         raise TokenizerError(f"{path}: its model is {kind}; refbert reads WordPiece alone")
     if _LARGE.search(content):
-        check_ids(inner.get_vocab(with_added_tokens=True))
+        try:
+            check_ids(inner.get_vocab(with_added_tokens=True))
+        except TokenizerError as error:
+            raise TokenizerError(f"{path}: {error}") from None
     # Truncation and padding of the file's own are refbert's business, and padding may be to any length.
     inner.no_truncation()
     inner.no_padding()

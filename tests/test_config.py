@@ -234,6 +234,12 @@ class TestWritten:
         names = config.id2label or {i: f"LABEL_{i}" for i in range(config.num_labels)}
         assert again == config.replace(id2label=names)
 
+    def test_very_many_classes_are_counted(self, tmp_path):
+        config = BertConfig(**SMALL, num_labels=100_000)
+        assert len(str(config.to_dict())) < 2000
+        assert BertConfig.from_directory(write(tmp_path, config.to_dict())) == config
+        assert transformers.AutoConfig.from_pretrained(tmp_path).num_labels == 100_000
+
     def test_transformers_reads_it(self, tmp_path):
         theirs = transformers.AutoConfig.from_pretrained(write(tmp_path, self.CONFIG.to_dict()))
         assert isinstance(theirs, transformers.BertConfig)

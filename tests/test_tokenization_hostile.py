@@ -113,7 +113,7 @@ def test_pipelines_that_end(tmp_path, change):
 def test_ids_beyond_all_entries(tmp_path):
     """A list of so many places would be made of it; the library aborts the process where it writes one."""
     model = FILE["model"] | {"vocab": FILE["model"]["vocab"] | {"zzz": 10**8}}
-    refused(TokenizerError, '"zzz" has the id 100,000,000 in a vocabulary of 10 entries',
+    refused(TokenizerError, r'tokenizer\.json: "zzz" has the id 100,000,000 in a vocabulary of 10 entries',
             Tokenizer.from_directory, write(tmp_path, FILE | {"model": model}))  # fmt: skip
     refused(TokenizerError, '"zzz" has the id 100,000 in a vocabulary of 10', tokenizer_file.check_ids,
             FILE["model"]["vocab"] | {"zzz": 100_000})  # fmt: skip

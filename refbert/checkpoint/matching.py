@@ -49,8 +49,9 @@ def heads_in(names: Collection[str], config: BertConfig) -> tuple[tuple[str, ...
     """
     have = set(names)
     pooler = {"bert.pooler.dense.weight", "bert.pooler.dense.bias"} <= have
-    body = shapes(config)
-    found = {head for head in HEADS if set(shapes(config, (head,))) - set(body) <= have}
+    bare = config.replace(num_hidden_layers=0)  # no head depends on the layers
+    body = set(shapes(bare))
+    found = {head for head in HEADS if set(shapes(bare, (head,))) - body <= have}
     if not found.isdisjoint(_CLASSIFIERS):
         named = [head for head in _CLASSIFIERS if ARCHITECTURES[head] in config.architectures]
         weight = names.get("classifier.weight") if isinstance(names, Mapping) else None
