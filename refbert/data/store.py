@@ -80,7 +80,7 @@ class Store:
                     if os.fstat(file.fileno()).st_size != header["bytes"][name]:
                         raise InputError(f"{directory / name}: not as long as it was written; build the store again")
                 if header["bytes"] != _sizes(header):
-                    raise ValueError
+                    raise InputError(f"{directory / _HEADER}: damaged; delete it and build the store again")
                 opened.pop_all()
                 return cls(directory, header, files)
         except OSError as error:

@@ -108,7 +108,10 @@ def read_state(place: Path) -> State:
 
 
 def check_whole(place: Path) -> None:
-    """Raise `Damaged` unless every file of the checkpoint is, byte by byte, the one that was written."""
+    """Raise `Damaged` unless every file of the checkpoint is, byte by byte, the one that was written.
+
+    Raises `CheckpointError` where that cannot be known, for want of permission.
+    """
     for name, expected in _facts(place)["digests"].items():
         try:
             found = digest(place / name)
@@ -143,7 +146,10 @@ def last_whole(directory: Path) -> Path | None:
 
 
 def put_aside(place: Path, why: str) -> None:
-    """Rename a damaged checkpoint, so that it is neither taken for one nor lost, and warn."""
+    """Rename a damaged checkpoint, so that it is neither taken for one nor lost, and warn.
+
+    Raises `CheckpointError` if it cannot be renamed.
+    """
     aside = place.with_name(f"{_DAMAGED}{place.name}")
     try:
         shutil.rmtree(aside, ignore_errors=True)

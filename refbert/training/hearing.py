@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from concurrent.futures import Future
+from typing import TypeVar
 
 T = TypeVar("T")
 
@@ -13,18 +14,13 @@ def in_a_thread(compute: Callable[[], T]) -> T:
     """What ``compute`` returns or raises; it must change nothing outside memory, since a signal abandons it."""
     if threading.current_thread() is not threading.main_thread():
         return compute()
-    came: list[Any] = []
+    came: Future[T] = Future()
 
     def work() -> None:
         try:
-            came.extend((True, compute()))
+            came.set_result(compute())
         except BaseException as error:  # noqa: BLE001, raised again where it belongs
-            came.extend((False, error))
+            came.set_exception(error)
 
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join()
-    well, value = came
-    if not well:
-        raise value
-    return value  # type: ignore[no-any-return]
+    threading.Thread(target=work, daemon=True).start()
+    return came.result()
