@@ -72,7 +72,7 @@ def columns() -> int | None:
     if os.environ.get("COLUMNS", "").isdigit() or sys.stdout.isatty():
         from rich.console import Console
 
-        return Console().width
+        return Console().width or None
     return None
 
 

@@ -125,6 +125,14 @@ def test_what_others_say_is_shown_as_it_is_and_whole(width, monkeypatch, capsys)
         assert "".join(said.split()) in text
 
 
+def test_no_width_at_all_is_a_pipes(monkeypatch, capsys):
+    """COLUMNS=0, as some build servers have it."""
+    piped = shown(tensors(NAMES), None, monkeypatch, capsys)
+    monkeypatch.setenv("COLUMNS", "0")
+    print_table(tensors(NAMES))
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == piped
+
+
 def test_a_pipe_shortens_nothing(monkeypatch, capsys):
     table = Table()
     table.add_column("tensor", "name")
