@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from refbert.errors import RefbertWarning, TokenizerError
 from refbert.files import shown
+from refbert.tokenizer_file import library_call
 from refbert.vocabulary import FILE_ONLY, SPECIALS, read_settings, special_tokens
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ def _add(inner: tokenizers.Tokenizer, wanted: dict[str, tuple[int | None, Any]],
     if all(word in roles and wanted[word][0] is None for word in new):  # whoever needs one of these says that it lacks
         wanted, new = {word: one for word, one in wanted.items() if word not in new}, []
     free = 1 + max(inner.get_vocab(with_added_tokens=True).values(), default=-1) if new else 0
-    inner.add_tokens([token for _, token in wanted.values()])
+    with library_call("the added tokens cannot be used"):
+        inner.add_tokens([token for _, token in wanted.values()])
     for word, (stated, _) in wanted.items():
         found = inner.token_to_id(word)
         if word in new:

@@ -76,19 +76,18 @@ def read_vocabulary(path: Path) -> list[str]:
 
 def require_wordpiece(directory: Path, settings: Mapping[str, Any]) -> None:
     """Raise `TokenizerError` if the files name another tokenizer than BERT's, where transformers looks for one."""
+    file, kind = "tokenizer_config.json", settings.get("tokenizer_class")
+    if kind is None and is_file(directory / "config.json", TokenizerError):
+        config = read_object(directory / "config.json", TokenizerError)
+        file, kind = "config.json", config.get("tokenizer_class")
+        model = config.get("model_type") or "bert"
+        if kind is None and not (isinstance(model, str) and model in _WORDPIECE_MODELS):
+            raise TokenizerError(f"{directory / file}: model_type is {shown(model)}; refbert reads WordPiece alone")
+    if kind is not None and not (isinstance(kind, str) and kind in WORDPIECE):
+        raise TokenizerError(f"{directory / file}: tokenizer_class is {shown(kind)}; refbert reads WordPiece alone")
     for name, plain in _SPLITTERS.items():
         if settings.get(name) not in (None, plain):
             raise TokenizerError(f"{directory}: {name} is {shown(settings[name])}; refbert reads WordPiece alone")
-    file = "tokenizer_config.json"
-    kind = settings.get("tokenizer_class")
-    if kind is None and is_file(directory / "config.json", TokenizerError):
-        file, config = "config.json", read_object(directory / "config.json", TokenizerError)
-        kind = config.get("tokenizer_class")
-        if kind is None and config.get("model_type", "bert") not in _WORDPIECE_MODELS:
-            raise TokenizerError(f"{directory / file}: a model of the type {shown(config['model_type'])} has no "
-                                 "tokenizer that refbert reads (WordPiece alone)")  # fmt: skip
-    if kind is not None and kind not in WORDPIECE:
-        raise TokenizerError(f"{directory / file}: tokenizer_class is {shown(kind)}; refbert reads WordPiece alone")
 
 
 def looks_cased(vocabulary: Collection[str]) -> bool:

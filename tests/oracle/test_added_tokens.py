@@ -216,7 +216,8 @@ class TestClasses:
     @pytest.mark.parametrize("file", ["tokenizer_config", "config"])
     @pytest.mark.parametrize("fast", [False, True])
     def test_another_than_wordpiece_is_refused_by_name(self, tmp_path, name, file, fast):
-        files = {file: (CONFIG if file == "config" else {}) | {"tokenizer_class": name}}
+        files = {"tokenizer_config": {"word_tokenizer_type": "mecab"}}
+        files[file] = (CONFIG if file == "config" else files[file]) | {"tokenizer_class": name}
         with pytest.raises(TokenizerError, match=f"{file}.json: tokenizer_class is '{name}'"):
             Tokenizer.from_directory(directory(tmp_path, fast=fast, **files))
 
@@ -231,8 +232,15 @@ class TestClasses:
         assert list(ours.encode(["a cats"], max_length=9)[0].input_ids) == theirs("a cats")["input_ids"]
 
     def test_another_models(self, tmp_path):
-        with pytest.raises(TokenizerError, match="of the type 'albert' has no tokenizer that refbert reads"):
+        with pytest.raises(TokenizerError, match="config.json: model_type is 'albert'"):
             Tokenizer.from_directory(directory(tmp_path, config={"model_type": "albert"}))
+
+    @pytest.mark.parametrize(
+        "config", [{"model_type": ["bert"]}, {"tokenizer_class": {"a": 1}}, {"tokenizer_class": 3}]
+    )
+    def test_what_is_no_name(self, tmp_path, config):
+        with pytest.raises(TokenizerError, match="refbert reads WordPiece alone"):
+            Tokenizer.from_directory(directory(tmp_path, config=config))
 
     @pytest.mark.parametrize("setting", [{"word_tokenizer_type": "mecab"}, {"subword_tokenizer_type": "character"}])
     def test_a_japanese_one_without_its_class(self, tmp_path, setting):
