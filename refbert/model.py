@@ -31,6 +31,7 @@ from refbert.spec import heads as head
 from refbert.spec.bert import bert, objective
 from refbert.spec.choices import Choices
 from refbert.spec.encoder import Watch
+from refbert.updating import snapshot
 
 if TYPE_CHECKING:
     from refbert.checkpoint.mapped import MappedFiles
@@ -65,6 +66,8 @@ class Model:
     gradients in less memory and more time. It may be set at any time.
     mapped_files: the checkpoint's files where the parameters are views of them (`refbert.load`), else None: a call
     raises `CheckpointError` once one of them has been written to.
+
+    Threads may share a model; a call in one during an update in another sees all weights as before it, or as after.
     """
 
     def __init__(
@@ -117,7 +120,8 @@ class Model:
         if self._tokenizer is None:
             if self._make_tokenizer is None:
                 raise TokenizerError("this model has no tokenizer: pass a Batch of input_ids instead of text")
-            self._tokenizer = self._make_tokenizer()
+            made = self._make_tokenizer()
+            self._tokenizer = self._tokenizer or made  # another thread may have set one
         return self._tokenizer
 
     @tokenizer.setter
@@ -164,28 +168,22 @@ class Model:
             if name not in self.heads:
                 raise InputError(f"this model has no {name} head (it has: {', '.join(self.heads) or 'none'})")
         watch: Watch[Any] = Watch(want_hidden_states=output_hidden_states, want_attentions=output_attentions)
-        encoded, _ = bert(
-            self.backend,
-            self.parameters,
-            batch,
-            self.choices,
-            pooled=self.has_pooler,
-            gradients=False,
-            watch=watch,
-        )
+        p = snapshot(self.parameters)
+        encoded, _ = bert(self.backend, p, batch, self.choices, pooled=self.has_pooler, gradients=False, watch=watch)
         host = self.backend.to_numpy
         return Output(
             last_hidden_state=host(encoded.hidden),
             pooler_output=None if encoded.pooled is None else host(encoded.pooled),
             logits={
-                name: self._logits(name, encoded.hidden, encoded.pooled, batch, masked_lm_positions) for name in wanted
+                name: self._logits(p, name, encoded.hidden, encoded.pooled, batch, masked_lm_positions)
+                for name in wanted
             },
             hidden_states=tuple(host(x) for x in watch.hidden_states) if output_hidden_states else None,
             attentions=tuple(host(x) for x in watch.attentions) if output_attentions else None,
         )
 
-    def _logits(self, name: str, hidden: Any, pooled: Any, batch: Batch, positions: Any) -> Host:
-        ops, p, host = self.backend, self.parameters, self.backend.to_numpy
+    def _logits(self, p: Any, name: str, hidden: Any, pooled: Any, batch: Batch, positions: Any) -> Host:
+        ops, host = self.backend, self.backend.to_numpy
         if name == "masked_lm":
             B, S = batch.input_ids.shape
             chosen = np.arange(B * S) if positions is None else np.asarray(positions, dtype=np.int64)
@@ -281,11 +279,12 @@ class Model:
             raise InputError(f"batch_size must be at least 1, not {batch_size}")
         vectors = np.zeros((len(encodings), how.size(self.config.hidden_size)), host_dtype(self.backend.dtype))
         order = np.argsort([-len(e.input_ids) for e in encodings], kind="stable")
+        p = snapshot(self.parameters)
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             batch = self.tokenizer.pad([encodings[i] for i in rows])
             self._check(batch)
-            pooled = embedded(self.backend, self.parameters, batch, self.choices, how.pooling, skip=skip)
+            pooled = embedded(self.backend, p, batch, self.choices, how.pooling, skip=skip)
             vectors[rows] = how.finish(pooled)
             if progress is not None:
                 progress(len(rows))
@@ -341,7 +340,7 @@ class Model:
         compute = partial(objective, self.backend) if own is None else own
         whole = {} if denominators is None else {"denominators": denominators}
         c = replace(self.choices, gradient_checkpointing=self.gradient_checkpointing)
-        loss, terms, pullback = compute(self.parameters, batch, labels, self.heads, c, draws=dropout, **whole)
+        loss, terms, pullback = compute(snapshot(self.parameters), batch, labels, self.heads, c, draws=dropout, **whole)
         gradients = pullback(self.backend.asarray(np.ones(())))
         host = self.backend.to_numpy
         return float(host(loss)), {name: float(host(term)) for name, term in terms.items()}, gradients
@@ -359,7 +358,7 @@ class Model:
     def state_dict(self) -> dict[str, Host]:
         """Every parameter as a NumPy array."""
         self._check_files()
-        return {name: self.backend.to_numpy(x) for name, x in self.parameters.items()}
+        return {name: self.backend.to_numpy(x) for name, x in snapshot(self.parameters).items()}
 
     def save(self, directory: str | Path, *, overwrite: bool = False) -> None:
         """Write a directory that Hugging Face transformers (and refbert) loads to the same outputs.

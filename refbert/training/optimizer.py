@@ -15,6 +15,7 @@ import numpy as np
 
 from refbert.backend import host_dtype
 from refbert.errors import InputError, Unsupported
+from refbert.updating import updating
 
 A = TypeVar("A")
 
@@ -120,22 +121,23 @@ class Optimizer:
         self._check(backend, parameters, gradients)
         rule = getattr(backend, self.rule)
         in_place = getattr(backend, "update_in_place", None)
-        self.updates += 1
         options: dict[str, Any] = {"lr": lr, "beta1": self.beta1, "beta2": self.beta2, "eps": self.eps}
-        if self.rule in _NEEDS_STEP:
-            options["step"] = self.updates
-        # The largest last, when the memory of all other gradients is free.
-        for name in sorted(gradients, key=lambda name: math.prod(gradients[name].shape)):
-            gradient = gradients.pop(name)
-            if name not in self.m:
-                shape, dtype = tuple(gradient.shape), host_dtype(backend.dtype)
-                self.m[name], self.v[name] = (backend.asarray(np.zeros(shape, dtype)) for _ in range(2))
-            state = parameters[name], gradient, self.m[name], self.v[name]
-            options["weight_decay"] = self.weight_decay if decays(name) else 0.0
-            new = rule(*state, **options) if in_place is None else in_place(
-                self.rule, *state, scale=clipped.scale, **options
-            )  # fmt: skip
-            parameters[name], self.m[name], self.v[name] = new
+        with updating(self, parameters):
+            self.updates += 1
+            if self.rule in _NEEDS_STEP:
+                options["step"] = self.updates
+            # The largest last, when the memory of all other gradients is free.
+            for name in sorted(gradients, key=lambda name: math.prod(gradients[name].shape)):
+                gradient = gradients.pop(name)
+                if name not in self.m:
+                    shape, dtype = tuple(gradient.shape), host_dtype(backend.dtype)
+                    self.m[name], self.v[name] = (backend.asarray(np.zeros(shape, dtype)) for _ in range(2))
+                state = parameters[name], gradient, self.m[name], self.v[name]
+                options["weight_decay"] = self.weight_decay if decays(name) else 0.0
+                new = rule(*state, **options) if in_place is None else in_place(
+                    self.rule, *state, scale=clipped.scale, **options
+                )  # fmt: skip
+                parameters[name], self.m[name], self.v[name] = new
 
     def _check(self, backend: Any, parameters: Mapping[str, Any], gradients: Mapping[str, Any]) -> None:
         if not hasattr(backend, self.rule):
