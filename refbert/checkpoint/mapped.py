@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,16 +78,20 @@ def is_finite(tensor: Host, *, let_go: bool) -> bool:
     """Whether no entry is NaN or infinite. ``let_go``: unmap what was looked at; only for what nobody has written to,
     since what was written would go with it."""
     flat = tensor.reshape(-1) if tensor.flags.c_contiguous else tensor.T.reshape(-1)
+    # The extremes carry every NaN and infinity with them, and take no memory.
+    return all(np.isfinite(block.min()) and np.isfinite(block.max()) for block in blocks(flat, let_go=let_go))
+
+
+def blocks(flat: Host, *, let_go: bool) -> Iterator[Host]:
+    """[N] in parts, each unmapped after it was looked at if ``let_go``."""
     mapping = mapping_of(flat) if let_go else None
     for start in range(0, flat.size, _BLOCK):
         block = flat[start : start + _BLOCK]
-        # The extremes carry every NaN and infinity with them, and take no memory.
-        finite = bool(np.isfinite(block.min()) and np.isfinite(block.max()))
-        if mapping is not None:
-            _let_go(block, mapping)
-        if not finite:
-            return False
-    return True
+        try:
+            yield block
+        finally:
+            if mapping is not None:
+                _let_go(block, mapping)
 
 
 def mapping_of(tensor: Host) -> mmap.mmap | None:

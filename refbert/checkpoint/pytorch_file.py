@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refbert.checkpoint.budget import DIMENSIONS, PARTS, TENSORS, Budget
-from refbert.checkpoint.mapped import map_file, mapping_of
+from refbert.checkpoint.mapped import blocks, map_file, mapping_of
 from refbert.checkpoint.pickled import Damaged, Forbidden, unpickle
 from refbert.checkpoint.safetensors_file import widen_bfloat16
 from refbert.errors import CheckpointError
@@ -182,7 +182,10 @@ def _entry(info: zipfile.ZipInfo, content: Host, parts: Budget) -> Host:
     data = content[start : start + info.file_size]
     if data.size < info.file_size:
         raise Damaged("it ends too early")
-    if zlib.crc32(data.data) != info.CRC:
+    crc = 0
+    for block in blocks(data, let_go=True):
+        crc = zlib.crc32(block.data, crc)
+    if crc != info.CRC:
         raise Damaged(f"the CRC of {info.filename} is wrong")
     return data
 

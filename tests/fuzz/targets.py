@@ -19,7 +19,8 @@ import numpy as np
 from checkpoint_files import TINY, entry, message, number, table, weights, write_bundle
 from hypothesis import strategies as st
 from mutations import INTERESTING, mutated, mutated_json, pickles
-from small_checkpoint import VOCABULARY
+from safetensors.numpy import save_file
+from small_checkpoint import VOCABULARY, write_small_checkpoint
 
 import refbert
 from refbert.checkpoint import names, read, write
@@ -223,6 +224,41 @@ def _tokenizer() -> Target:
     return Target(files, changed | bare, use)
 
 
+def _sentence_transformers() -> Target:
+    """modules.json and what it leads to."""
+
+    def make(directory: Path) -> None:
+        write_small_checkpoint(directory)
+        kind = "sentence_transformers.models."
+        parts = {
+            "modules.json": [{"idx": i, "name": str(i), "path": path, "type": kind + name} for i, (path, name) in
+                             enumerate((("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense"),
+                                        ("3_Normalize", "Normalize")))],
+            "sentence_bert_config.json": {"max_seq_length": 12, "do_lower_case": True},
+            "config_sentence_transformers.json": {"prompts": {"query": "the "}, "default_prompt_name": "query"},
+            "1_Pooling/config.json": {"word_embedding_dimension": 12, "pooling_mode_mean_tokens": True,
+                                      "pooling_mode_cls_token": False, "include_prompt": True},
+            "2_Dense/config.json": {"in_features": 12, "out_features": 5, "bias": True,
+                                    "activation_function": "torch.nn.modules.activation.Tanh"},
+        }  # fmt: skip
+        for name, value in parts.items():
+            (directory / name).parent.mkdir(exist_ok=True)
+            (directory / name).write_text(json.dumps(value))
+        dense = {"linear.weight": np.ones((5, 12), np.float32), "linear.bias": np.zeros(5, np.float32)}
+        save_file(dense, directory / "2_Dense" / "model.safetensors")
+
+    files = written(make)
+    settings = {name: data for name, data in files.items() if name.endswith(".json") and name != "config.json"}
+    changed = st.sampled_from(sorted(settings)).flatmap(
+        lambda name: mutated_json(json.loads(files[name])).map(lambda new: {**files, name: new})
+    )
+
+    def use(directory: Path) -> None:
+        refbert.load(directory).encode(["the cats sat", "a dog"])
+
+    return Target(files, changed, use)
+
+
 # Data
 
 
@@ -375,6 +411,7 @@ MAKERS: Mapping[str, Callable[[], Target]] = {
     "sharded": _sharded,
     "configuration": _configuration,
     "tokenizer": _tokenizer,
+    "sentence-transformers": _sentence_transformers,
     "data": _data,
     "arrow": _arrow,
     "channel": _channel,

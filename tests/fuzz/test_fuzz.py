@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from targets import MAKERS, Example, Target
 from trying import attempt, guarded, warmed
 
-EXAMPLES = 40
+EXAMPLES = 25
 
 
 @pytest.mark.parametrize("name", MAKERS)

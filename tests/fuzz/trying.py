@@ -74,11 +74,16 @@ def guarded(directory: Path) -> Iterator[None]:
     assert not _guard.seen, _guard.seen
 
 
+def _put(files: Files, directory: Path) -> None:
+    for name, content in files.items():
+        (directory / name).parent.mkdir(exist_ok=True)
+        (directory / name).write_bytes(content)
+
+
 def warmed(target: Target) -> Target:
     """The target, after everything that reading imports has been imported."""
     with tempfile.TemporaryDirectory() as name:
-        for file, content in target.good.items():
-            (Path(name) / file).write_bytes(content)
+        _put(target.good, Path(name))
         target.read(Path(name))
     return target
 
@@ -87,8 +92,7 @@ def attempt(target: Target, files: Files, *, megabytes: int = 400, seconds: floa
     """ "read" or "refused"; raises whatever else comes of it."""
     with tempfile.TemporaryDirectory(prefix="refbert-fuzz-") as name:
         directory = Path(name)
-        for file, content in files.items():
-            (directory / file).write_bytes(content)
+        _put(files, directory)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             try:
