@@ -59,6 +59,8 @@ class CupyBackend:
     """float32 (default), float64 or float16 on "cuda" (the first GPU) or "cuda:n".
 
     float32 products are true float32: TF32 only if the environment says CUPY_TF32=1, and then ``library`` says so.
+    Threads may share one, as long as their current stream is the same (CuPy's default; not with
+    CUPY_CUDA_PER_THREAD_DEFAULT_STREAM=1, where who passes an array to another thread synchronises first).
     Raises `Unsupported` for another dtype or kind of device, RuntimeError where the device is missing or unusable.
     """
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 Array = npt.NDArray[np.floating[Any]]
 # Whole numbers: token ids, positions, labels.
 Ids = npt.NDArray[np.integer[Any]]
-# True/1 where something is kept or visible.
+# 0 where something is hidden or dropped; any other number (True, 1, 255, 0.5) where it is visible or kept.
 Mask = npt.NDArray[Any]
 
 # pullback(dy) -> one cotangent per array argument of the op, in signature order. It changes nothing and may be

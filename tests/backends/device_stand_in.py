@@ -26,6 +26,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 import types
 from pathlib import Path
 
@@ -38,11 +39,11 @@ FUNCTIONS = ("zeros_like",)
 # What a NumPy scalar is not: these mix with arrays in every version of CuPy without changing their dtype.
 SCALARS = (bool, int, float)
 
-_depth = 0  # of `with Device(...)`
+_current = threading.local()  # its depth: how many `with Device(...)` this thread is in
 
 
 def _working():
-    if _depth == 0:
+    if not _current.__dict__.get("depth"):
         raise AssertionError("work on device arrays outside `with Device(...)`")
 
 
@@ -256,13 +257,11 @@ class Device:
         self.id = device
 
     def __enter__(self):
-        global _depth
-        _depth += 1
+        _current.depth = _current.__dict__.get("depth", 0) + 1
         return self
 
     def __exit__(self, *error):
-        global _depth
-        _depth -= 1
+        _current.depth -= 1
 
 
 def module(*, devices=1, failure=None, driver=12090):
@@ -415,6 +414,9 @@ class RawModule:
         return functools.partial(_launch, getattr(library, f"run_{name}"), signatures[name], name)
 
 
+_stream = threading.Lock()  # kernels run one after the other, as on CuPy's one default stream
+
+
 def _launch(function, parameters, name, grid, block, arguments):
     _working()
     if len(arguments) != len(parameters):
@@ -426,7 +428,9 @@ def _launch(function, parameters, name, grid, block, arguments):
     for descending in (0, 1):
         buffers = [_Buffer(x) for x in arguments]
         pointers = (ctypes.c_void_p * len(buffers))(*(b.address for b in buffers))
-        if function(ctypes.c_longlong(grid[0]), ctypes.c_uint(block[0]), ctypes.c_int(descending), pointers):
+        with _stream:
+            failed = function(ctypes.c_longlong(grid[0]), ctypes.c_uint(block[0]), ctypes.c_int(descending), pointers)
+        if failed:
             raise AssertionError(f"{name}: a barrier that not all threads reach")
         results.append(buffers)
     for i, ((_, const, star), x, once, again) in enumerate(zip(parameters, arguments, *results, strict=True)):

@@ -11,6 +11,7 @@ import inspect
 import math
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import device_stand_in as stand_in
@@ -153,6 +154,40 @@ def test_the_stand_in_says_what_it_is(on_stand_in):
     assert "stand-in" in backend.library
     assert "no GPU" in backend.library
     assert backend.device == "cuda:0"
+
+
+# Threads: the current device is each thread's own, in CuPy as here.
+
+
+@needs_compiler
+def test_ops_and_pullbacks_run_in_any_thread_and_in_two_at_once(on_stand_in):
+    backend = on_stand_in("float32")
+
+    def begun(case):
+        op, arrays, options = CASES[case]
+        y, back = getattr(backend, op)(*(backend.asarray(a) for a in arrays), **options)
+        return lambda: [backend.to_numpy(one) for one in (y, *back(y))]
+
+    names = [name for name, (op, _, _) in CASES.items() if op not in ("embedding", "gather")]
+    want = {name: begun(name)() for name in names}
+    here = {name: begun(name) for name in names}
+    wrong, errors = [], []
+
+    def compare(order):
+        try:
+            for name in order:
+                for found in (begun(name)(), here[name]()):
+                    if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(found, want[name], strict=True)):
+                        wrong.append(name)
+        except BaseException as error:  # noqa: BLE001  shown below
+            errors.append(error)
+
+    everyone = [threading.Thread(target=compare, args=(order,)) for order in (names, names[::-1])]
+    for one in everyone:
+        one.start()
+    for one in everyone:
+        one.join(120)
+    assert (wrong, errors) == ([], [])
 
 
 # What CuPy has
