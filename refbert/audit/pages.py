@@ -25,6 +25,7 @@ def page(outcomes: Sequence[Outcome]) -> str:
     style = files("refbert.audit").joinpath("audit.css").read_text(encoding="utf-8")
     numbers = counts(outcomes)
     changed = numbers.pop("not as recorded")
+    decided = sum(numbers[verdict] for verdict in ("agrees", "deviates", "wrong"))
     shown = {verdict: n for verdict, n in numbers.items() if n}
     choices = [("all", "all", len(outcomes)), *((_SLUGS[v], v, n) for v, n in shown.items())]
     radios = "".join(
@@ -55,8 +56,8 @@ def page(outcomes: Sequence[Outcome]) -> str:
         'img-src data:">'
         '<link rel="icon" href="data:,">'
         f"<title>refbert audit</title><style>{style}{hide}</style></head><body>{radios}"
-        f"<header><h1>refbert audit</h1><p>{len(outcomes)} statements about BERT, each checked by running. {record} "
-        f"refbert {__version__}; Hugging Face's code is {_text(witness.name())}.</p><dl>{kinds}</dl>"
+        f"<header><h1>refbert audit</h1><p>{len(outcomes)} statements about BERT, {decided} of them decided by running. "
+        f"{record} refbert {__version__}; Hugging Face's code is {_text(witness.name())}.</p><dl>{kinds}</dl>"
         f'<nav aria-label="verdicts">{labels}</nav><details><summary>What the verdicts mean</summary>'
         f"<dl>{meanings}</dl></details></header><main>{sections}</main></body></html>\n"
     )

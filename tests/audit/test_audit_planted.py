@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from refbert.audit import all_claims, run, select
 from refbert.cli import main
 
 ERRORS = planting.read()
+FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="unavailable: errors are planted in a forked process")
 # Of the errors that are planted and noticed within a second, so many that all kinds of code are among them.
 SAMPLE = (
     "bert.sizes.base", "bert.input.layer-norm", "bert.nsp.follows", "bert.optimizer.weight-decay",
@@ -41,6 +43,7 @@ def test_what_an_error_replaces_is_there(error):
     compile(error.source(), error.file, "exec")
 
 
+@FORKS
 def test_a_sample_is_noticed():
     """All of them: python tests/audit/planting.py"""
     done = planted(*SAMPLE)
@@ -49,6 +52,7 @@ def test_a_sample_is_noticed():
         assert re.search(rf"^{re.escape(id)}: (wrong|agrees|deviates): ", done.stdout, re.MULTILINE), id
 
 
+@FORKS
 @pytest.mark.parametrize(("becomes", "said"), [
     ("    mask_value=-10.0e3,", "MISSED google.mask.value: agrees"),
     ("    mask_value=None,", "MISSED google.mask.value: error: TypeError"),
