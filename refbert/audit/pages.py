@@ -56,8 +56,8 @@ def page(outcomes: Sequence[Outcome]) -> str:
         'img-src data:">'
         '<link rel="icon" href="data:,">'
         f"<title>refbert audit</title><style>{style}{hide}</style></head><body>{radios}"
-        f"<header><h1>refbert audit</h1><p>{len(outcomes)} statements about BERT, {decided} of them decided by running. "
-        f"{record} refbert {__version__}; Hugging Face's code is {_text(witness.name())}.</p><dl>{kinds}</dl>"
+        f"<header><h1>refbert audit</h1><p>{len(outcomes)} statements about BERT, {decided} of them decided by running."
+        f" {record} refbert {__version__}; Hugging Face's code is {_text(witness.name())}.</p><dl>{kinds}</dl>"
         f'<nav aria-label="verdicts">{labels}</nav><details><summary>What the verdicts mean</summary>'
         f"<dl>{meanings}</dl></details></header><main>{sections}</main></body></html>\n"
     )
