@@ -6,10 +6,11 @@ optimizer     one update          schedule   its learning rate
 loop          update after update, and what stops them
 distributed   several processes, one run
 checkpoints   what a run is resumed from
-metrics       what each update was        page   the same as curves
-run           a run's directory           pretraining   from text to a model
-finetuning    from labelled files to the best of several models; its settings and first model: finetuning_settings,
-              task_model
+metrics       what each update was        page   the same as curves        padding   how much of it is none
+run           a run's directory           ownership     whose it is        typed     settings of the right types
+pretraining   from text to a model        held_out      text to score it on         hearing   signals meanwhile
+finetuning    from labelled files to the best of several models; its settings, first model and choice:
+              finetuning_settings, task_model, best
 """
 
 from refbert.training.optimizer import Optimizer, decays

@@ -29,12 +29,12 @@ from refbert.classifying import label_names
 from refbert.data.epochs import Epochs
 from refbert.data.features import Feature
 from refbert.data.labelled import Labelled, check_labels, label_set, read
-from refbert.errors import CheckpointError, InputError, RefbertWarning
+from refbert.errors import InputError, RefbertWarning
 from refbert.evaluation.tasks import evaluate, main_score, score_names
 from refbert.files import is_file, read_json
 from refbert.model import Model
+from refbert.training.best import Outcome, Scores, best_epoch, best_of, export, keep_best
 from refbert.training.checkpoints import (
-    TRAINING,
     Damaged,
     check_whole,
     clear_partial,
@@ -58,21 +58,7 @@ from refbert.training.page import write_page
 from refbert.training.precision import MixedPrecision
 from refbert.training.run import RunDirectory, agreed, check_same, digest_of, effective, versions
 from refbert.training.task_model import NAMED, begin, features, of_the_checkpoint
-from refbert.writing import whole, write_whole
-
-# By name; None for one that is not defined, such as the correlation with a constant.
-Scores = Mapping[str, float | None]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of one run: the best epoch (from 1), its updates and scores; or why there is none."""
-
-    name: str
-    epoch: int
-    updates: int
-    scores: Scores
-    failed: str | None = None
+from refbert.writing import write_whole
 
 
 @dataclass(frozen=True)
@@ -162,8 +148,8 @@ def finetune(
                 return Result(tuple(outcomes), None, metric, run.path)
             outcomes.append(outcome)
             run.check()
-            _keep_best(run, outcomes, metric)
-        best = _best(outcomes, metric)
+            keep_best(run, outcomes, metric)
+        best = best_of(outcomes, metric)
         if best is None:
             raise NotFinite(f"no run ended well; the last: {outcomes[-1].failed}", 0, None)
         if best.scores and best.scores[metric] is None:
@@ -173,7 +159,7 @@ def finetune(
                 RefbertWarning,
                 stacklevel=2,
             )
-        _export(run, outcomes, best)
+        export(run, outcomes, best)
         return Result(tuple(outcomes), best, metric, run.path)
 
 
@@ -312,7 +298,7 @@ class _Run:
 
     def _best(self, told: Sequence[Mapping[str, Any]]) -> Path:
         """The checkpoint of the best epoch so far."""
-        return self.place.checkpoints / f"step-{_best_epoch(told, self.metric)['updates']:08d}"
+        return self.place.checkpoints / f"step-{best_epoch(told, self.metric)['updates']:08d}"
 
     def _rate(self, steps: int, model: Model) -> Callable[[int], float]:
         return lambda step: self.settings.rate(step, self.plan, steps=steps, profile=model.profile)
@@ -338,7 +324,7 @@ class _Run:
             return Outcome(self.plan.name, 0, 0, {}, told[-1]["failed"])
         if len(told) < self.plan.epochs:
             return None
-        best = _best_epoch(told, self.metric)
+        best = best_epoch(told, self.metric)
         return Outcome(self.plan.name, best["epoch"], best["updates"], best["scores"])
 
     def _read_scores(self) -> list[dict[str, Any]]:
@@ -354,63 +340,6 @@ class _Run:
             write_whole(self.scores, json.dumps([sealed(entry) for entry in told], indent=1) + "\n")
         except OSError as error:
             raise InputError(f"{self.scores}: cannot be written ({error.strerror}); go on with --resume") from None
-
-
-def _value(scores: Scores, metric: str) -> float | None:
-    """The score that decides, the higher the better; None where it is undefined, as a constant's correlation is."""
-    if metric not in scores:
-        raise InputError(f'no score "{metric}" was recorded (there are: {", ".join(scores)})')
-    value = scores[metric]
-    return value if value is None or metric != "mean_squared_error" else -value
-
-
-def _best_epoch(told: Sequence[Mapping[str, Any]], metric: str) -> Mapping[str, Any]:
-    """The first of those that score highest; the last where none has that score."""
-    scored = [entry for entry in told if entry["scores"] and _value(entry["scores"], metric) is not None]
-    return max(scored, key=lambda entry: _value(entry["scores"], metric) or 0.0) if scored else told[-1]
-
-
-def _best(outcomes: Sequence[Outcome], metric: str) -> Outcome | None:
-    """The first of the runs that score highest; the first that ended well where none has that score."""
-    ended = [outcome for outcome in outcomes if outcome.failed is None]
-    scored = [outcome for outcome in ended if outcome.scores and _value(outcome.scores, metric) is not None]
-    return max(scored, key=lambda outcome: _value(outcome.scores, metric) or 0.0) if scored else next(iter(ended), None)
-
-
-def _keep_best(run: RunDirectory, outcomes: Sequence[Outcome], metric: str) -> None:
-    """Of the runs that are done, only the best's checkpoint stays, and of that only the best epoch's."""
-    best = _best(outcomes, metric)
-    for outcome in outcomes:
-        for place in saved(run.path / "runs" / outcome.name / "checkpoints"):
-            if outcome is not best or updates_of(place) != outcome.updates:
-                delete(place)
-
-
-def _export(run: RunDirectory, outcomes: Sequence[Outcome], best: Outcome) -> None:
-    """The best's model files to the top, each whole; then the checkpoint is let go."""
-    place = run.path / "runs" / best.name / "checkpoints" / f"step-{best.updates:08d}"
-    try:
-        if place.is_dir():  # else it has been exported already
-            check_whole(place)
-            _copy(place, run.path)
-            delete(place)
-        for outcome in outcomes:
-            checkpoints = run.path / "runs" / outcome.name / "checkpoints"
-            if checkpoints.is_dir():
-                shutil.rmtree(checkpoints)
-    except Damaged as error:
-        again = place.parent.parent
-        raise CheckpointError(f"{error}; delete {again} and go on with --resume to do that run again") from None
-    except OSError as error:
-        raise CheckpointError(f"{run.path}: cannot be written ({error.strerror}); go on with --resume") from None
-
-
-def _copy(place: Path, to: Path) -> None:
-    """The model files of a checkpoint; the weights last, because with them the directory holds a model."""
-    others = [path for path in place.iterdir() if path.suffix in (".json", ".txt") and path.name != TRAINING]
-    for file in [*sorted(others), place / "model.safetensors"]:
-        with whole(to / file.name) as part:
-            shutil.copyfile(file, part)
 
 
 def _check_metric(settings: Settings, labels: Sequence[str], dev: Labelled | None) -> None:

@@ -127,7 +127,7 @@ def pretrain(
         elif first:
             check_same(run.read()["facts"], facts, run.file)
         log = stack.enter_context(_Log(run, settings, model, before, on_update, say)) if first else None
-        if log is not None and resumed:
+        if log is not None and resumed and before < settings.steps:
             run.note_resume(before, log.again, settings.to_json())
             say(going_on(before, settings.steps, log.again))
         if first and held_out is not None:

@@ -268,15 +268,19 @@ class TestFinetuning:
 
     def test_a_best_model_that_is_damaged_is_not_exported(self, begun, monkeypatch):
         path, run, settings = begun
-        keep = finetuning._keep_best
+        keep = finetuning.keep_best
 
         def damaged(*arguments):
             keep(*arguments)
             for place in saved(run / "checkpoints"):
                 flip(place / "model.safetensors", 0.9)
 
-        monkeypatch.setattr(finetuning, "_keep_best", damaged)
+        monkeypatch.setattr(finetuning, "keep_best", damaged)
         with pytest.raises(CheckpointError, match="damaged .*; delete .* and go on with --resume to do that run again"):
+            finetuning.finetune(path / "out", settings, resume=True)
+        assert not (path / "out" / "model.safetensors").exists()
+        shutil.rmtree(run / "checkpoints")
+        with pytest.raises(CheckpointError, match="damaged .training.json cannot be read.; delete"):
             finetuning.finetune(path / "out", settings, resume=True)
         assert not (path / "out" / "model.safetensors").exists()
         monkeypatch.undo()

@@ -1,0 +1,88 @@
+"""Which epoch of which run is the model that comes out of fine-tuning, and its way to the top of the directory."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from refbert.errors import CheckpointError, InputError
+from refbert.training.checkpoints import TRAINING, Damaged, check_whole, delete, saved, updates_of
+from refbert.training.run import RunDirectory
+from refbert.writing import whole
+
+# By name; None for one that is not defined, such as the correlation with a constant.
+Scores = Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one run: the best epoch (from 1), its updates and scores; or why there is none."""
+
+    name: str
+    epoch: int
+    updates: int
+    scores: Scores
+    failed: str | None = None
+
+
+def _value(scores: Scores, metric: str) -> float | None:
+    """The score that decides, the higher the better; None where it is undefined, as a constant's correlation is."""
+    if metric not in scores:
+        raise InputError(f'no score "{metric}" was recorded (there are: {", ".join(scores)})')
+    value = scores[metric]
+    return value if value is None or metric != "mean_squared_error" else -value
+
+
+def best_epoch(told: Sequence[Mapping[str, Any]], metric: str) -> Mapping[str, Any]:
+    """The first of those that score highest; the last where none has that score."""
+    scored = [entry for entry in told if entry["scores"] and _value(entry["scores"], metric) is not None]
+    return max(scored, key=lambda entry: _value(entry["scores"], metric) or 0.0) if scored else told[-1]
+
+
+def best_of(outcomes: Sequence[Outcome], metric: str) -> Outcome | None:
+    """The first of the runs that score highest; the first that ended well where none has that score."""
+    ended = [outcome for outcome in outcomes if outcome.failed is None]
+    scored = [outcome for outcome in ended if outcome.scores and _value(outcome.scores, metric) is not None]
+    return max(scored, key=lambda outcome: _value(outcome.scores, metric) or 0.0) if scored else next(iter(ended), None)
+
+
+def keep_best(run: RunDirectory, outcomes: Sequence[Outcome], metric: str) -> None:
+    """Of the runs that are done, only the best's checkpoint stays, and of that only the best epoch's."""
+    best = best_of(outcomes, metric)
+    for outcome in outcomes:
+        for place in saved(run.path / "runs" / outcome.name / "checkpoints"):
+            if outcome is not best or updates_of(place) != outcome.updates:
+                delete(place)
+
+
+def export(run: RunDirectory, outcomes: Sequence[Outcome], best: Outcome) -> None:
+    """The best's model files to the top, each whole; then the checkpoint is let go.
+
+    Raises `CheckpointError` if the checkpoint is not whole, or the files cannot be written.
+    """
+    place = run.path / "runs" / best.name / "checkpoints" / f"step-{best.updates:08d}"
+    try:
+        if place.is_dir() or not run.finished():  # else it has been exported already
+            check_whole(place)
+            _copy(place, run.path)
+            delete(place)
+        for outcome in outcomes:
+            checkpoints = run.path / "runs" / outcome.name / "checkpoints"
+            if checkpoints.is_dir():
+                shutil.rmtree(checkpoints)
+    except Damaged as error:
+        again = place.parent.parent
+        raise CheckpointError(f"{error}; delete {again} and go on with --resume to do that run again") from None
+    except OSError as error:
+        raise CheckpointError(f"{run.path}: cannot be written ({error.strerror}); go on with --resume") from None
+
+
+def _copy(place: Path, to: Path) -> None:
+    """The model files of a checkpoint; the weights last, because with them the directory holds a model."""
+    others = [path for path in place.iterdir() if path.suffix in (".json", ".txt") and path.name != TRAINING]
+    for file in [*sorted(others), place / "model.safetensors"]:
+        with whole(to / file.name) as part:
+            shutil.copyfile(file, part)
