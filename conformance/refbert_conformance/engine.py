@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.errors import HypothesisException
 
 from refbert.backend import TRAINING
+from refbert_conformance.conditions import Condition, facts
 from refbert_conformance.guards import INFERENCE
 from refbert_conformance.measure import Failure, Record, Unsupported, Worst, words
 from refbert_conformance.pools import few_shapes
@@ -34,7 +35,25 @@ class Result:
     message: str = ""
     worst: Worst | None = None
     example: Any = None
-    notes: dict[str, Any] = field(default_factory=dict)
+    waived: str | None = None
+    excuses: Sequence[Excuse] = ()
+
+    def excuse(self, example: Any) -> Excuse | None:
+        """What excuses the example if it fails."""
+        found = facts(example) if self.excuses else {}
+        return next((one for one in self.excuses if one.condition.holds(found)), None)
+
+
+@dataclass
+class Excuse:
+    """Cases of which a condition holds may fail, for the reason given. met: how many there were. failed: the first of
+    them that did, as (message, worst, example). known: names that conditions may use here."""
+
+    condition: Condition
+    reason: str
+    met: int = 0
+    failed: tuple[str, Worst | None, Any] | None = None
+    known: set[str] = field(default_factory=set)
 
 
 class _Failed(Exception):
@@ -61,14 +80,15 @@ def run(
     profile: str,
     seed_number: int = 0,
     trying: Callable[[Any], None] = lambda example: None,
+    excuses: Sequence[Excuse] = (),
 ) -> Result:
     """Try the property; never raises for anything that the backend does, except by being killed.
 
-    ``trying`` is told every example before it is tried.
+    ``trying`` is told every example before it is tried. What ``excuses`` speak of may fail, and must.
     """
     started = time.perf_counter()
     record = Record(subject.arithmetic)
-    result = Result(property, "passed", record)
+    result = Result(property, "passed", record, excuses=excuses)
     reason = missing(property, subject)
     if reason:
         result.outcome, result.message = "unsupported", reason
@@ -82,7 +102,29 @@ def run(
     result.seconds = time.perf_counter() - started
     if result.outcome == "passed" and not result.examples:
         result.outcome, result.message = "failed", "no example was tried"
+    if result.outcome == "passed":
+        for excuse in excuses:
+            _settle(result, excuse)
     return result
+
+
+def _settle(result: Result, excuse: Excuse) -> None:
+    """What an excuse makes of a property that passes but for excused cases."""
+    unknown = ", ".join(sorted(excuse.condition.names - excuse.known))
+    text, reason = excuse.condition.text, excuse.reason
+    if excuse.failed is not None:
+        if result.outcome == "passed":
+            result.outcome, result.waived = "failed", f"{reason} (where {text})"
+            result.message, result.worst, result.example = excuse.failed
+        return
+    if unknown:
+        said = f"waived where {text}, but no case here has {unknown}; they have {', '.join(sorted(excuse.known))}"
+    elif excuse.met:
+        said = f"waived where {text}, but it passes there: take the waiver out ({reason})"
+    else:
+        return  # no such case at this effort
+    result.outcome, result.waived, result.message = "failed", None, said
+    result.worst = result.example = None
 
 
 def attempt(property: Property, subject: Subject, example: Any, record: Record) -> tuple[str, Worst | None]:
@@ -128,6 +170,14 @@ def _search(
         if not failed_at:
             result.examples += 1
         message, worst = attempt(property, subject, example, record)
+        for one in result.excuses:
+            one.known |= set(facts(example))
+        excuse = result.excuse(example)
+        if excuse is not None:
+            excuse.met += 1
+            if message:
+                excuse.failed = excuse.failed or (message, worst, example)
+                return
         if message:
             result.message, result.worst, result.example = message, worst, example
             failed_at.append(time.perf_counter())

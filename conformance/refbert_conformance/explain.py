@@ -30,7 +30,7 @@ def explain(result: Result, subject: Subject, job: Mapping[str, Any]) -> dict[st
     found: dict[str, Any] = {}
 
     def fails(one: Any) -> bool:
-        return bool(attempt(property, subject, one, Record(subject.arithmetic))[0])
+        return result.excuse(one) is None and bool(attempt(property, subject, one, Record(subject.arithmetic))[0])
 
     if isinstance(example, Large | ModelRecipe | Repeated):
         with contextlib.suppress(Exception):

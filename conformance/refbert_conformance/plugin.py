@@ -2,25 +2,24 @@
 
     pytest -p refbert_conformance.plugin --pyargs refbert_conformance --refbert-backend NAME
 
-One test per property. Unsupported is skipped, with the reason; a waiver is a strict xfail; a backend that cannot be
-made ends the session with a usage error. The tests run in pytest's own process: a crash or a hang of the backend takes
-pytest with it, where ``refbert conform`` would go on.
+One test per property. Unsupported and inconclusive ones are skipped, with the reason; a waiver is a strict xfail; a
+backend that cannot be made ends the session with a usage error. The backend runs in a process of its own, as with
+``refbert conform``: it may crash or hang, and the session goes on.
 """
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from refbert.errors import RefbertError
-from refbert_conformance import engine, reproduce, waivers
+from refbert.errors import RefbertError, RefbertWarning
+from refbert_conformance import waivers
 from refbert_conformance.properties import EXAMPLES, Property, matching
-from refbert_conformance.subject import Subject
+from refbert_conformance.supervisor import Limits, Supervisor
 
-_SUBJECT: pytest.StashKey[Subject] = pytest.StashKey()
+_SUPERVISOR: pytest.StashKey[Supervisor] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,6 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--refbert-seed", type=int, default=0, metavar="N", help="other examples; the same for the same N")
     group.addoption("--refbert-only", metavar="PATTERN", help="properties whose id holds this text or matches it")
     group.addoption("--refbert-model", metavar="PATH", help="a checkpoint: adds the level of pretrained weights")
+    group.addoption("--refbert-timeout", type=float, default=30.0, metavar="SECONDS", help="what one example may take")
     group.addoption("--refbert-waivers", metavar="FILE", help="strict expected failures, in TOML")
 
 
@@ -41,19 +41,24 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "conformance_property" not in metafunc.fixturenames:
         return
     option = metafunc.config.getoption
-    given = option("--refbert-backend")
+    given, model = option("--refbert-backend"), option("--refbert-model")
     if not given:
         raise pytest.UsageError("name the backend: --refbert-backend NAME or package.module:Class")
+    job = {
+        "given": given, "dtype": option("--refbert-dtype"), "device": option("--refbert-device"), "model": model,
+        "profile": option("--refbert-profile"), "seed": option("--refbert-seed"), "scripts": "conformance-failures",
+        "explain": True,
+    }  # fmt: skip
     try:
-        subject = Subject.named(given, option("--refbert-dtype"), option("--refbert-device"))
-        found = matching(option("--refbert-only"), option("--refbert-model"))
-        waived: Any = {}
-        if option("--refbert-waivers"):
-            every = [p.id for p in matching(None, option("--refbert-model"))]
-            waived = waivers.read(Path(option("--refbert-waivers")), every, subject.dtype)
+        found = matching(option("--refbert-only"), model)
+        file = option("--refbert-waivers")
+        excused = waivers.read(Path(file), [p.id for p in matching(None, model)]) if file else ()
+        supervisor = Supervisor(job, Limits(option("--refbert-timeout")), needs={p.id: p.needs for p in found})
+        supervisor.make()
+        waived = supervisor.excuse(excused)
     except RefbertError as error:
         raise pytest.UsageError(str(error)) from None
-    metafunc.config.stash[_SUBJECT] = subject
+    metafunc.config.stash[_SUPERVISOR] = supervisor
     metafunc.parametrize(
         "conformance_property",
         [
@@ -65,44 +70,37 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     )
 
 
-@pytest.fixture
-def conformance_subject(request: pytest.FixtureRequest) -> Subject:
-    """The backend, made once."""
-    return request.config.stash[_SUBJECT]
-
-
-def judge(property: Property, subject: Subject, config: pytest.Config) -> None:
-    """Run one property; skip, fail, or return."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        result = engine.run(
-            property,
-            subject,
-            profile=config.getoption("--refbert-profile"),
-            seed_number=config.getoption("--refbert-seed"),
-        )
-    if result.outcome == "unsupported":
-        pytest.skip(f"unsupported: {result.message}")
-    if result.outcome == "failed":
-        job = {
-            "given": config.getoption("--refbert-backend"), "device": config.getoption("--refbert-device"),
-            "model": config.getoption("--refbert-model"), "scripts": "conformance-failures",
-        }  # fmt: skip
-        from refbert_conformance.explain import explain
-
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Let the backend's process end."""
+    supervisor = config.stash.get(_SUPERVISOR, None)
+    if supervisor is not None:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            more = explain(result, subject, job)
-        lines = [more.get("message", result.message), str(more.get("case", ""))]
-        if more.get("first_divergence"):
-            lines.append(f"first diverging operation: {more['first_divergence']}")
-        if more.get("looks_like"):
-            lines.append(f"behaves like: {more['looks_like']}")
-        if more.get("hint"):
-            lines.append(f"hint: {more['hint']}")
-        if more.get("script"):
-            lines.append(f"reproduce: python {more['script']}")
-        pytest.fail("\n".join([property.says, *lines]), pytrace=False)
+            warnings.simplefilter("default", RefbertWarning)
+            supervisor.close()
 
 
-__all__ = ["judge", "reproduce"]
+@pytest.fixture
+def conformance_supervisor(request: pytest.FixtureRequest) -> Supervisor:
+    """The backend's, started once."""
+    return request.config.stash[_SUPERVISOR]
+
+
+def judge(property: Property, supervisor: Supervisor) -> None:
+    """Try one property; skip, fail, or return."""
+    row = supervisor.judge(property.id)
+    failure = row["failure"] or {}
+    if row["outcome"] in ("unsupported", "inconclusive"):
+        pytest.skip(f"{row['outcome']}: {row['message']}")
+    if row["waived"]:
+        pytest.xfail(row["waived"])
+    if row["outcome"] == "failed":
+        lines = [property.says, row["message"], str(failure.get("case") or "")]
+        if failure.get("first_divergence"):
+            lines.append(f"first diverging operation: {failure['first_divergence']}")
+        if failure.get("looks_like"):
+            lines.append(f"behaves like: {failure['looks_like']}")
+        if failure.get("hint"):
+            lines.append(f"hint: {failure['hint']}")
+        if failure.get("script"):
+            lines.append(f"reproduce: python {failure['script']}")
+        pytest.fail("\n".join(lines), pytrace=False)

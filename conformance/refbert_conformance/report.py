@@ -34,7 +34,9 @@ def assemble(
             row["failure"] = None
             reason = None
         where = {"id": p.id, "level": p.level, "op": p.op, "says": p.says}
-        rows.append(where | row | {"waived": reason if row["outcome"] == "failed" else None})
+        if reason is not None and row["outcome"] == "failed":
+            row["waived"] = reason
+        rows.append(where | row)
     counts = Counter("waived" if row["waived"] else row["outcome"] for row in rows)
     inference = run.backend.get("gradients") is False
     # Optional methods may be left out, required ones not.

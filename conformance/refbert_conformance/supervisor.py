@@ -23,6 +23,7 @@ from refbert.errors import BackendUnavailable, RefbertWarning, one_line
 from refbert_conformance import channel
 from refbert_conformance.process import Worker
 from refbert_conformance.shapes import Wrong
+from refbert_conformance.waivers import Waiver, concerning
 from refbert_conformance.worker import LOST
 
 # A backend that dies this often is not asked any more.
@@ -81,6 +82,7 @@ class Supervisor:
         killed its worker twice is not tried any more.
         """
         self.run = Run()
+        self._excuses: Mapping[str, Sequence[Waiver]] = {}
         self._job, self._limits, self._watch, self._needs = job, limits, watch, needs or {}
         self._worker: Worker | None = None
         self._deaths: dict[str, list[tuple[str, str, str]]] = {}  # op -> (property, outcome, reason)
@@ -119,6 +121,11 @@ class Supervisor:
                     f'backend "{self._job["given"]}" {stopped.reason} while it was being made'
                 ) from None
         return self.run
+
+    def excuse(self, waived: Sequence[Waiver]) -> dict[str, str]:
+        """From now on cases that meet a waiver's condition may fail; returns id -> reason of what is waived whole."""
+        whole, self._excuses = concerning(waived, self.run.backend["dtype"], self._job["profile"])
+        return whole
 
     def judge(self, id: str) -> dict[str, Any]:
         """Try one property, and once more what ended in a way that a busy machine may bring about."""
@@ -184,7 +191,10 @@ class Supervisor:
         self._made()
         assert self._worker is not None
         passed = [one for one, row in self.run.results.items() if row["outcome"] == "passed"]
-        self._worker.ask({"id": id, "passed": [one for one in passed if one.split("/")[1] == id.split("/")[1]]})
+        self._worker.ask({
+            "id": id, "passed": [one for one in passed if one.split("/")[1] == id.split("/")[1]],
+            "excuses": [{"when": one.when, "reason": one.reason} for one in self._excuses.get(id, ())],
+        })  # fmt: skip
         row = self._answer(("result",), self._limits.seconds, id)
         row.pop("event")
         try:
@@ -269,14 +279,16 @@ class _Clock:
 
 def supervise(
     job: Mapping[str, Any], ids: Sequence[str], limits: Limits, watch: Watch = lambda kind, id: None,
-    needs: Mapping[str, Sequence[str]] | None = None,
+    needs: Mapping[str, Sequence[str]] | None = None, waived: Sequence[Waiver] = (),
 ) -> Run:  # fmt: skip
-    """Try every property in a process of the backend's own; for ``watch`` and ``needs`` see `Supervisor`.
+    """Try every property in a process of the backend's own; for ``watch`` and ``needs`` see `Supervisor`. ``waived``:
+    those with a condition count here, the others in the report.
 
     Raises `BackendUnavailable` if the backend cannot be made.
     """
     with Supervisor(job, limits, watch, needs) as supervisor:
         supervisor.make()
+        supervisor.excuse(waived)
         for id in ids:
             supervisor.judge(id)
     return supervisor.run
@@ -305,7 +317,7 @@ def _named(number: int) -> str:
 def _row(id: str, outcome: str, message: str, failure: dict[str, Any] | None) -> dict[str, Any]:
     return {
         "id": id, "outcome": outcome, "examples": 0, "seconds": 0.0, "rho": None, "ulps": None, "unjudged": 0.0,
-        "message": message, "failure": failure,
+        "message": message, "waived": None, "failure": failure,
     }  # fmt: skip
 
 

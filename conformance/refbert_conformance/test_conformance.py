@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
-
 from refbert_conformance.properties import Property
-from refbert_conformance.subject import Subject
+from refbert_conformance.supervisor import Supervisor
 
 
-def test_conforms(conformance_property: Property, conformance_subject: Subject, request: pytest.FixtureRequest) -> None:
+def test_conforms(conformance_property: Property, conformance_supervisor: Supervisor) -> None:
     """The property holds."""
     from refbert_conformance.plugin import judge
 
-    judge(conformance_property, conformance_subject, request.config)
+    judge(conformance_property, conformance_supervisor)

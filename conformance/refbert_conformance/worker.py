@@ -85,6 +85,7 @@ def serve(job: dict[str, Any]) -> None:
     send(event="ready", backend=described(subject), versions=versions(), offers=offers)
 
     from refbert_conformance import engine
+    from refbert_conformance.conditions import Condition
     from refbert_conformance.properties import all_properties
 
     properties = {p.id: p for p in all_properties(job["model"])}
@@ -94,12 +95,13 @@ def serve(job: dict[str, Any]) -> None:
         result = engine.run(
             property, subject, profile=job["profile"], seed_number=job["seed"],
             trying=lambda example: send(event="try", example=repr(example)[:2000]),
+            excuses=[engine.Excuse(Condition(one["when"]), one["reason"]) for one in request["excuses"]],
         )  # fmt: skip
         if subject.mode and not noted:
             noted = True
             send(event="note", message=f"the backend sets {subject.mode} for the whole process; {_KEPT_APART}")
         send(event="result", **as_data(result))
-        if result.outcome == "failed" and job["explain"]:
+        if result.outcome == "failed" and job["explain"] and not result.waived:
             from refbert_conformance.explain import explain
 
             more = {"passed": request["passed"], "alive": lambda: send(event="try", example="")}
@@ -186,6 +188,7 @@ def as_data(result: Any) -> dict[str, Any]:
         "ulps": dict(record.ulps) or None,
         "unjudged": record.unjudged / judged if judged else 0.0,
         "message": result.message,
+        "waived": result.waived,
         "failure": None
         if result.outcome != "failed"
         else {

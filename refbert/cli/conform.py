@@ -80,8 +80,7 @@ def conform(
             click.echo(f"{p.id:55} {p.says}")
         return 0
     require_writable(json_file, html_file)
-    if waivers is not None:
-        waiving.read(waivers, [p.id for p in matching(None, model)], "")  # errors before the work
+    waived = () if waivers is None else waiving.read(waivers, [p.id for p in matching(None, model)])
     job = {
         "given": backend, "device": device, "profile": profile, "seed": number, "model": model,
         "scripts": str(scripts), "explain": True,
@@ -96,7 +95,7 @@ def conform(
         started, one = time.perf_counter(), left.pop(0)
         try:
             with _Progress(len(properties)) as progress:
-                run = supervise({**job, "dtype": one}, list(needs), limits, progress, needs)
+                run = supervise({**job, "dtype": one}, list(needs), limits, progress, needs, waived)
         except BackendUnavailable as error:
             if not runs or one is None:
                 raise
@@ -106,11 +105,10 @@ def conform(
         if dtype == "all" and one is None:
             left += [name for name in run.backend.get("dtypes") or () if name != run.backend["dtype"]]
     judged = {run.backend["dtype"] for run, _ in runs}
-    ids = [p.id for p in matching(None, model)]
     results = [
         reports.assemble(
             run, properties,
-            {} if waivers is None else waiving.read(waivers, ids, run.backend["dtype"]),
+            waiving.concerning(waived, run.backend["dtype"], profile)[0],
             profile=profile, seed=number, only=only, model=model, seconds=seconds,
             not_judged=[name for name in run.backend.get("dtypes") or () if name not in judged],
         )

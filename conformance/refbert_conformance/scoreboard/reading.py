@@ -62,7 +62,7 @@ _REPORT = {
     "properties": "a list",
 }
 _SINCE = {"not_judged": "texts"}  # what the first reports did not have  # fmt: skip
-_PROPERTY = RESULT | dict.fromkeys(("level", "op", "says"), "a text") | {"waived": "a text or null"}
+_PROPERTY = RESULT | dict.fromkeys(("level", "op", "says"), "a text")
 
 
 def _check_report(data: dict[str, Any]) -> None:
