@@ -22,7 +22,8 @@ from refbert.data.labelled import read
 from refbert.data.tables import Columns
 from refbert.errors import InputError, RefbertWarning
 from refbert.evaluation.tasks import Limits, evaluate, score_names
-from refbert.training.finetuning import Outcome, _best, _best_epoch, finetune
+from refbert.training.best import Outcome, best_epoch, best_of
+from refbert.training.finetuning import finetune
 from refbert.training.finetuning_settings import PAPER_GRID, Settings, resumed_settings
 from refbert.training.loop import NotFinite
 from refbert.training.metrics import read_metrics
@@ -266,11 +267,11 @@ class TestChoice:
         assert result.best.epoch == 3
         scores = [{"m": None}, {"m": 0.25}, {"m": -0.5}]
         told = [{"epoch": i, "scores": one} for i, one in enumerate(scores, start=1)]
-        assert _best_epoch(told, "m")["epoch"] == 2
-        assert _best_epoch([told[0], told[2]], "m")["epoch"] == 3
-        assert _best([Outcome(str(i), 1, 1, one) for i, one in enumerate(scores)], "m").name == "1"
+        assert best_epoch(told, "m")["epoch"] == 2
+        assert best_epoch([told[0], told[2]], "m")["epoch"] == 3
+        assert best_of([Outcome(str(i), 1, 1, one) for i, one in enumerate(scores)], "m").name == "1"
         with pytest.raises(InputError, match='no score "other"'):
-            _best_epoch(told, "other")
+            best_epoch(told, "other")
 
     def test_a_run_that_diverges_leaves_the_others(self, tmp_path):
         train, dev = write_classes(tmp_path / "x.csv"), write_classes(tmp_path / "dev.csv", seed=1)
