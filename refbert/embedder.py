@@ -162,6 +162,18 @@ class Embedder:
 DEFAULT = Embedder()
 
 
+def with_prompt(texts: Sequence[Any], prompt: str) -> list[Any]:
+    """The texts, and of pairs the first, with ``prompt`` before each; what is no text stays for others to refuse."""
+    out = []
+    for text in texts:
+        if isinstance(text, str):
+            text = prompt + text
+        elif isinstance(text, tuple | list) and text and isinstance(text[0], str):
+            text = (prompt + text[0], *text[1:])
+        out.append(text)
+    return out
+
+
 def embedded(
     ops: Backend[Any], p: Mapping[str, Any], batch: Batch, c: Choices, poolings: Sequence[str], *, skip: int = 0
 ) -> Host:

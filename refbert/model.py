@@ -20,7 +20,7 @@ import numpy.typing as npt
 from refbert.backend import Backend, has_gradients, host_dtype, missing_ops
 from refbert.batching import Batch
 from refbert.config import BertConfig
-from refbert.embedder import DEFAULT, Embedder, embedded
+from refbert.embedder import DEFAULT, Embedder, embedded, with_prompt
 from refbert.errors import CheckpointError, InputError, RefbertWarning, TokenizerError, Unsupported
 from refbert.labels import read_labels
 from refbert.output import Output
@@ -221,13 +221,11 @@ class Model:
         to length 1, E = H, and a text that is too long raises `InputError`.
 
         What is given wins. ``pooling``: of `refbert.embedder.POOLINGS`, one, or several to be joined; it takes the
-        place of the checkpoint's, and what follows there still follows. ``normalize``: whether vectors end with
-        length 1. ``prompt``: what is put before each text ("" for nothing). ``truncate``: whether longer texts are
-        cut. ``max_length``: as `batch` has it. Raises `InputError` for what is not there, and `CheckpointError`, by
-        name, for a module that refbert does not compute.
+        place of the checkpoint's; what follows there still follows. ``normalize``: whether vectors end with length 1.
+        ``prompt``: put before each text ("": nothing). ``truncate``: whether longer texts are cut. ``max_length``: as
+        for `batch`. Raises `InputError` for what is not there, `CheckpointError` for modules that are not computed.
 
-        Texts are grouped by length, so that little padding is computed. ``progress`` is called with the number of
-        texts done after each group.
+        Texts are grouped by length, so that little is padded; ``progress`` gets how many are done after each group.
         """
         encodings, skip = self.tokens_to_embed(_as_list(texts), prompt=prompt, truncate=truncate, max_length=max_length)
         return self.encode_tokens(
@@ -245,18 +243,16 @@ class Model:
         """The texts as `encode` reads them, prompt and cut included; how many first tokens are not to be pooled."""
         how = self.embedder
         prompt = how.prompt if prompt is None else prompt
-        limit = self.limit(max_length)
-        if max_length is None and how.max_length is not None:
-            limit = min(limit, how.max_length)
+        P = self.config.max_position_embeddings
+        limit = self.limit(min(how.max_length or P, P) if max_length is None else max_length)
         if not texts:
             return [], 0
-        skip = 0
-        if prompt:
-            texts = [prompt + text if isinstance(text, str) else (prompt + text[0], text[1]) for text in texts]
-            if not how.include_prompt:
-                skip = min(len(self.tokenizer.library.encode(prompt).ids), limit) - 1  # its [SEP] is not there
+        left_out = bool(prompt) and not how.include_prompt
+        skip = (
+            min(len(self.tokenizer.library.encode(prompt).ids), limit) - 1 if left_out else 0
+        )  # its [SEP] is not there
         cut = how.truncate if truncate is None else truncate
-        return self.tokenizer.encode(texts, max_length=limit, truncate=cut), skip
+        return self.tokenizer.encode(with_prompt(texts, prompt), max_length=limit, truncate=cut), skip
 
     def encode_tokens(
         self,

@@ -215,6 +215,12 @@ class TestPrompts:
             assert np.abs(quietly(model.encode, TEXTS, prompt=ours) - expected).max() <= 1e-4
         assert quietly(embed, model, TEXTS)[0].tokens[1:3] == ("the", "question")
 
+    def test_what_is_no_text_is_refused_as_without_one(self, tmp_path):
+        Directory(tmp_path, model=ASKING).pool()
+        for wrong in ([None], [3], [()], [(3, "a")]):
+            with pytest.raises(InputError, match="text 1"):
+                refbert.load(tmp_path).encode(wrong)
+
     def test_dimensions(self, tmp_path):
         assert_same(Directory(tmp_path, model={"truncate_dim": 10}).pool().add(NORMALIZE).root)
 
