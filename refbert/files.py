@@ -78,7 +78,12 @@ def _mode(path: str | Path, error: Kind) -> int:
 
 
 def read_bytes(path: str | Path, error: Kind = InputError, *, most: int | None = None) -> bytes:
-    """The whole file; raises ``error`` if it cannot be read or has more than ``most`` bytes."""
+    """The whole file; raises ``error`` if it cannot be read or has more than ``most`` bytes.
+
+    With ``most`` it must be a file: a pipe or a device, which may never end, is refused without a look at it.
+    """
+    if most is not None and (mode := _mode(path, error)) and not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise error(f"{path}: a pipe or a device, where a file is expected")
     with reading(path, error), open(path, "rb", opener=_without_waiting) as file:
         content = file.read() if most is None else file.read(most + 1)
     if most is not None and len(content) > most:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import struct
 import zipfile
@@ -310,6 +311,15 @@ def test_an_index_that_names_one_file_many_times(tmp_path):
     where = {name: f"{i % 4}.bin" for i, name in enumerate(weights())}
     (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": where}))
     refused(CheckpointError, r"1\.bin: the same file as 0\.bin", read, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "bert_model.ckpt.index", "x.index.json"])
+def test_pipes_in_the_place_of_files(tmp_path, name):
+    """To open one would be to wait for ever."""
+    os.mkfifo(tmp_path / name)
+    refused(CheckpointError, "no weights", read, tmp_path)
+    with pytest.raises(CheckpointError):
+        read(tmp_path / name)
 
 
 # TensorFlow

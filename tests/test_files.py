@@ -174,9 +174,18 @@ def test_unreadable_files_and_directories(tmp_path):
     assert done.stdout.count("cannot be read (Permission denied)") == 2, done.stdout
 
 
-def test_no_more_is_read_than_the_limit():
-    with pytest.raises(InputError, match="/dev/zero: more than 1,000 bytes"):
-        files.read_bytes("/dev/zero", most=1000)
+def test_no_more_is_read_than_the_limit(tmp_path):
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(InputError, match="sparse: more than 1,000 bytes"):
+        files.read_bytes(tmp_path / "sparse", most=1000)
+
+
+def test_what_may_never_end_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(InputError, match="a pipe or a device, where a file is expected"):
+            files.read_bytes(path, most=1000)
 
 
 def test_users_that_do_not_exist():

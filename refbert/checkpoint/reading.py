@@ -141,7 +141,8 @@ def _find(path: Path) -> Path:
         if is_file(path / name, CheckpointError):
             return path / name
     with reading(path, CheckpointError):
-        indices = sorted(path / name for name in os.listdir(path) if name.endswith(".index"))
+        listed = sorted(name for name in os.listdir(path) if name.endswith(".index"))
+    indices = [path / name for name in listed if is_file(path / name, CheckpointError)]
     if len(indices) > 1:
         preferred = (_TENSORFLOW, f"{state_file_choice(path)}.index")
         chosen = [index for index in indices if index.name in preferred]

@@ -39,6 +39,8 @@ def read_safetensors(path: Path) -> dict[str, Host]:
     try:
         with reading(path, CheckpointError), safe_open(path, framework="numpy"):
             pass
+    except MemoryError:
+        raise CheckpointError(f"{path}: too large to be mapped here") from None
     except SafetensorError as error:
         raise CheckpointError(f"{path}: damaged or cut short, download it again ({error})") from None
     mapped = map_file(path)

@@ -73,7 +73,9 @@ def fuzz(name: str, seconds: float, first: int) -> dict[str, Any]:
     from targets import MAKERS, Example
     from trying import attempt, warmed
 
-    resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    most = 6 << 30 if hard == resource.RLIM_INFINITY else min(6 << 30, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
     target = warmed(MAKERS[name]())
     counts = {"read": 0, "refused": 0}
     findings: dict[str, str] = {}
