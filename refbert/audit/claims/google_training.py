@@ -78,7 +78,9 @@ def adam_exclusions() -> Finding:
     tables = {name for name in moved if "embeddings.weight" in name}
     fixed = [n for n in shapes(SIZES, PRETRAINING) if n not in moved and not ("LayerNorm" in n or n.endswith("bias"))]
     return agrees(
-        Value("LayerNorms and biases that decay", [n for n in moved if "LayerNorm" in n or n.endswith("bias")], []),
+        Value(
+            "LayerNorms and biases that decay", [n for n in sorted(moved) if "LayerNorm" in n or n.endswith("bias")], []
+        ),
         Value("other parameters that do not", fixed, []),
         Value("embedding tables that decay", len(tables), 3),
     )
