@@ -233,7 +233,7 @@ def _rows(file: IO[bytes], name: str, column: str | None, report: Progress) -> I
             if rows:
                 report(size * batch.num_rows // rows)
     except (arrow.ArrowException, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0]
         raise InputError(f"{name}: cannot be read as Parquet or Arrow ({reason})") from None
     except MemoryError:
         raise InputError(

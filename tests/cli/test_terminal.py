@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from small_checkpoint import write_small_checkpoint
@@ -19,7 +20,8 @@ from test_run import fails, refbert_cli
 from refbert.cli import _problem, cli, main
 from refbert.cli.terminal import visible
 
-# Everything that steers: ESC sequences, C0, DEL, C1, direction; and halves of surrogate pairs.
+ROOT = Path(__file__).parents[2]
+# Everything that steers: ESC sequences, C0, DEL, C1, direction.
 HOSTILE = "\x1b]0;owned\x07\x1b[31m\x08\r\x7f\x9b2J\u202edog\u2066\u200f"
 STEERING = re.compile(
     rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]|\xe2\x80[\x8e\x8f\xa8-\xae]|\xe2\x81[\xa6-\xa9]|\xd8\x9c"
@@ -155,6 +157,17 @@ def test_half_a_surrogate_pair_is_a_text_that_is_refused():
     assert done.returncode == 2
     assert b"Traceback" not in done.stderr
     assert b"not Unicode" in done.stderr
+
+
+def test_there_is_one_way_to_the_terminal():
+    """A console of rich's that is made elsewhere prints what others wrote as it is."""
+    makers = [
+        path.name
+        for package in ("refbert", "conformance/refbert_conformance")
+        for path in sorted((ROOT / package).rglob("*.py"))
+        if re.search(r"\bConsole\((?!\)\.width)|Console as", path.read_text(encoding="utf-8"))
+    ]
+    assert makers == []
 
 
 # Output that takes no more

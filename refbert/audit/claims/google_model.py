@@ -100,7 +100,7 @@ def type_vocabulary() -> Finding:
     with tempfile.TemporaryDirectory() as folder:
         for name in ("bert_config.json", "config.json"):
             path = Path(folder) / name
-            path.write_text(json.dumps(sizes))
+            path.write_text(json.dumps(sizes), encoding="utf-8")
             table = shapes(BertConfig.from_file(path))["bert.embeddings.token_type_embeddings.weight"]
             found.append(table[0])
     return deviates(
