@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refbert.checkpoint.budget import NAMES, PARTS, Budget, OverBudget
+from refbert.checkpoint.budget import NAMES, PARTS, Budget, OverBudget, check_shape
 from refbert.checkpoint.crc32c import crc32c, masked
 from refbert.checkpoint.mapped import map_file
 from refbert.checkpoint.names import is_weight
@@ -117,13 +117,14 @@ def _tensor(
         return np.empty(0, np.uint8)
     if dtype not in _DTYPES:
         raise CheckpointError(f"{index}: {name} has TensorFlow's dtype number {dtype}, which refbert does not read")
-    budget.tensor(name, shape, np.dtype(_DTYPES[dtype]).itemsize)
+    check_shape(name, shape)
     if shard >= len(files) or size != math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize:
         raise CheckpointError(f"{index}: damaged at {name} (shape {list(shape)}, {size} bytes, data file {shard})")
     if offset + size > mapped[shard].size:
         raise CheckpointError(
             f"{files[shard]}: cut short: {mapped[shard].size} bytes, and {name} ends at {offset + size}"
         )
+    budget.spend(size, name)
     data = mapped[shard][offset : offset + size]
     if masked(crc32c(data)) != checksum:
         raise CheckpointError(f"{files[shard]}: damaged: the checksum of {name} is wrong, download it again")
