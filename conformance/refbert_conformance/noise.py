@@ -2,9 +2,10 @@
 
 Adding up worst cases through twelve layers gives a bound that no bug exceeds. Rounding errors do not conspire, and
 their joint effect can be measured on the truth. Every op's result, forward and backward, is moved by a random amount in
-[−E, E], entry by entry, with E the op's own bound (`bounds`); the rest of the computation carries the noise on, with
-its true sensitivities, through everything that is nonlinear. (Monte Carlo arithmetic: Parker 1997; for the same idea by
-one backward pass, √Σ(∂s/∂z_i E_i)², see Wilkinson's statistical error analysis and Higham & Mary 2019, Thm 2.4.)
+[−E, E], entry by entry, with E the op's own bound in ``probable`` arithmetic (`bounds`, `running_error`); the rest of
+the computation carries the noise on, with its true sensitivities, through everything that is nonlinear. (Monte Carlo
+arithmetic: Parker 1997; for the same idea by one backward pass, √Σ(∂s/∂z_i E_i)², see Wilkinson's statistical error
+analysis and Higham & Mary 2019, Thm 2.4.)
 
     s̃ − s ≈ Σ_i g_i δ_i,      δ_i uniform in [−E_i, E_i], independent,     σ² = Σ g_i² E_i²/3
 
@@ -13,8 +14,9 @@ sinh(λE)/(λE) ≤ e^{λ²E²/6}), so P(|s̃ − s| > tσ) ≤ 2 e^{−t²/2}: 
 SAMPLES noisy runs, taken row by row over the last axis; a row's share is not taken below a quarter of the tensor's
 average, so that a lucky row does not fail anyone.
 
-That errors are independent is an assumption: E_i itself is a worst case, several times what an op really commits, and
-that is the room that it needs. It is never used for a single op.
+That errors are independent is an assumption: E_i takes every function to be as bad as the worst that is allowed, and
+every sum to be in the worst order, several times what an op really commits, and that is the room that it needs. Correct
+backends use a hundredth to a sixth of the tolerance. It is never used for a single op.
 """
 
 from __future__ import annotations

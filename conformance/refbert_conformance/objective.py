@@ -57,7 +57,7 @@ def properties() -> list[Property]:
         ),
         Property(
             "models", "objective", "options", "Each option counts in every call, whatever was asked before.",
-            check=_own_options, corpus=lambda s: CHANGING, cost=40, **own,
+            check=_own_options, corpus=lambda s: CHANGING[:1], larger=lambda s: CHANGING[1:], cost=40, **own,
         ),
         Property(
             "models", "objective", "calls", "A call changes no weight, batch or label, and no earlier gradient.",
@@ -65,7 +65,7 @@ def properties() -> list[Property]:
         ),
         Property(
             "models", "objective", "each argument", "Each weight, id and label counts where all others are the same.",
-            check=_own_each, corpus=lambda s: MODELS[1:4], cost=40, **own,
+            check=_own_each, corpus=lambda s: MODELS[1:2], larger=lambda s: MODELS[2:4], cost=40, **own,
         ),
     ]  # fmt: skip
 

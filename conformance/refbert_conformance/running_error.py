@@ -12,9 +12,14 @@ With x̂ the computed x and |x̂ − x| ≤ e, each rule bounds the next e witho
     x / z                  (e_x + |x/z| e_z)/(|z| − e_z)                       ∞ if e_z ≥ |z|
     a sum of n terms       Σe + γ_n(u_acc) Σ(|x| + e) in any order             (Higham eq. 4.4)
     x wᵀ, K terms          the product rule summed, + (γ_K(u_acc) + 2u_in + u_in²) Σ(|x| + e_x)(|w| + e_w) + K η
+                           n and K count the terms that are not 0: to add 0 rounds nothing
     √x                     e/(√x + √(x − e)), from √x̂ − √x = (x̂ − x)/(√x̂ + √x)
     f in {exp, log, tanh, erfc}   the largest change over [x − e, x + e], + γ_FUNCTION(u) |f| + FUNCTION η
     a constant c           γ_1(u)|c|: it is itself rounded
+
+In a ``probable`` arithmetic (see `noise`) the same rules give how far rounding probably goes: independent errors join
+as the root of the sum of their squares, and γ_n(u) is √n u (Higham & Mary 2019, "A new approach to probabilistic
+rounding error analysis", Thm 2.4). A function's own error stays γ_FUNCTION: it may be the same everywhere.
 
 A bound of ∞ means that nothing can be said: a divisor that may be 0, a step that may overflow. Such entries are
 *unjudged*, and counted.
