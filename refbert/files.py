@@ -139,6 +139,8 @@ def parse_json(text: str | bytes, where: object, error: Kind = InputError, *, st
     if strict and _SURROGATE.search(text):
         try:
             json.dumps(value, ensure_ascii=False).encode()
+        except RecursionError:  # writing takes more of the stack than reading did
+            raise error(f"{where}: not usable JSON (nested too deep)") from None
         except UnicodeEncodeError:
             raise error(f"{where}: not usable JSON (half a surrogate pair, which is no character)") from None
     return value

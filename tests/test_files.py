@@ -66,6 +66,13 @@ def test_good_json(tmp_path, content, value):
     assert files.read_json(tmp_path / "x.json") == value
 
 
+def test_at_every_depth_there_is_one_answer():
+    """Reading and writing take different amounts of the stack."""
+    for depth in range(100, 1200, 3):
+        with pytest.raises(InputError, match=r"half a surrogate pair|nested too deep"):
+            files.parse_json("[" * depth + '"\\ud83d"' + "]" * depth, "x")
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**300), 10**300) | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(codec="utf-8")),

@@ -234,7 +234,8 @@ def _read_dense(directory: Path) -> Dense:
         raise CheckpointError(f"{weights}: its weights are not all finite numbers; they are of no use")
     residual = None
     if settings.get("use_residual"):
-        residual = tensors.get("residual.weight", np.eye(found["linear.weight"][0], dtype=np.float32))
+        square = sizes[0] == sizes[1]
+        residual = np.eye(len(tensors["linear.weight"]), dtype=np.float32) if square else tensors["residual.weight"]
     return Dense(tensors["linear.weight"], tensors.get("linear.bias"), activation, residual)
 
 
@@ -252,7 +253,7 @@ def _read_model_settings(root: Path) -> tuple[dict[str, str], str, int | None]:
         raise CheckpointError(f"{file}: prompts must be texts by name, not {shown(prompts)}")
     prompts = {"query": "", "document": ""} | {name: text or "" for name, text in prompts.items()}
     default = settings.get("default_prompt_name")
-    if default is not None and default not in prompts:
+    if default is not None and (not isinstance(default, str) or default not in prompts):
         raise CheckpointError(
             f"{file}: default_prompt_name {shown(default)} is none of its prompts: {shown(list(prompts))}"
         )

@@ -91,13 +91,13 @@ def mutated_json(draw: st.DrawFn, value: Any, most: int = 4) -> bytes:
         for step in path[:-1]:
             holder = holder[step]
         if kind == "replace":
-            holder[path[-1]] = draw(nasty)
+            holder[path[-1]] = copy.deepcopy(draw(nasty))  # later steps change it
         elif kind == "delete":
             del holder[path[-1]]
         elif kind == "add" and isinstance(holder, dict):
-            holder[draw(st.text(max_size=5))] = draw(nasty)
+            holder[draw(st.text(max_size=5))] = copy.deepcopy(draw(nasty))
         elif kind == "copy":
-            other = out
+            other: Any = out
             for step in draw(st.sampled_from(_places(out))):
                 other = other[step]
             holder[path[-1]] = copy.deepcopy(other)

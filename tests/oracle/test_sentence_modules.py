@@ -295,6 +295,8 @@ class TestRefused:
             ({"max_seq_length": "256"}, None, "max_seq_length"),
             (None, {"model_type": "CrossEncoder"}, "CrossEncoder"),
             (None, {"default_prompt_name": "q"}, "default_prompt_name 'q'"),
+            (None, {"default_prompt_name": {"a": 1}}, "default_prompt_name {'a': 1}"),
+            (None, {"default_prompt_name": ["query"]}, "default_prompt_name"),
             (None, {"prompts": ["q"]}, "prompts must be texts by name"),
         ],
     )
