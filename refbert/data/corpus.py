@@ -289,4 +289,6 @@ def _column(schema: Any, name: str, column: str | None, arrow: Any) -> str:
         if column is None and of_text:
             wanted = "several columns of text, none of them named text"
         raise InputError(f"{name}: {wanted} (columns: {', '.join(schema.names)})")
+    if schema.names.count(column) > 1:
+        raise InputError(f"{name}: two columns are called {column!r}")
     return column

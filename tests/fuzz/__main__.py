@@ -46,6 +46,10 @@ def main() -> int:
         for finding in row["findings"]:
             print(f"    {finding}")
     if chosen.write:
+        for row in rows:  # an example's bytes and a traceback's paths are for the terminal
+            row["findings"] = [
+                finding.partition(" Failing test case")[0].splitlines()[0] for finding in row["findings"]
+            ]
         versions = {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}}
         report = {"date": time.strftime("%Y-%m-%d"), "seed": chosen.seed, "versions": versions, "targets": rows}
         chosen.write.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

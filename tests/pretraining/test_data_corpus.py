@@ -157,3 +157,13 @@ def test_progress_counts_the_bytes(tmp_path):
     assert sum(seen) == source_size([file]) == 220_000
     assert len(seen) > 2
     assert source_size([file, io.BytesIO()]) is None
+
+
+def test_two_columns_of_one_name(tmp_path):
+    import pyarrow as pa
+
+    table = pa.table([pa.array(["a cat"]), pa.array([1])], names=["text", "text"])
+    with pa.OSFile(str(tmp_path / "x.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(InputError, match="two columns are called 'text'"):
+        list(read_sentences([tmp_path / "x.arrow"], "parquet"))
