@@ -31,7 +31,6 @@ ERF, TANH = "gelu_erf", "gelu_tanh"
         ("linear", "linear", "linear"),
         ("", "linear", None),
         ("swish", None, None),
-        (5, None, None),
     ],
 )
 def test_hidden_act(word, google, hf):
