@@ -39,7 +39,7 @@ def properties() -> list[Property]:
     return [
         Property(
             "models", "objective", "accuracy", "The backend's own model and its gradients are the spec's on the truth.",
-            check=_objective, corpus=lambda s: _OWN, cost=2.5, **own,
+            check=_objective, corpus=lambda s: MODELS, larger=lambda s: _OWN, cost=2.5, **own,
         ),
         Property(
             "models", "objective", "first call", FIRST,
@@ -57,7 +57,7 @@ def properties() -> list[Property]:
         ),
         Property(
             "models", "objective", "options", "Each option counts in every call, whatever was asked before.",
-            check=_own_options, corpus=lambda s: CHANGING[:1], larger=lambda s: CHANGING[1:], cost=40, **own,
+            check=_own_options, corpus=lambda s: CHANGING[:1], larger=lambda s: CHANGING[1:], cost=60, **own,
         ),
         Property(
             "models", "objective", "calls", "A call changes no weight, batch or label, and no earlier gradient.",
@@ -65,7 +65,7 @@ def properties() -> list[Property]:
         ),
         Property(
             "models", "objective", "each argument", "Each weight, id and label counts where all others are the same.",
-            check=_own_each, corpus=lambda s: MODELS[1:2], larger=lambda s: MODELS[2:4], cost=40, **own,
+            check=_own_each, corpus=lambda s: MODELS[1:2], larger=lambda s: MODELS[2:4], cost=60, **own,
         ),
     ]  # fmt: skip
 
@@ -74,7 +74,6 @@ _GELUS = ("gelu_erf", "gelu_tanh")
 # What a whole model of the backend's own is tried on besides. Each rate on its own, an evaluation, later steps, heads
 # in the other order or without labels; no label at all; several questions; answers before and beyond the window.
 _OWN = (
-    *MODELS,
     *(ModelRecipe(2, "classes", 1, rate=0.4, off=off) for off in OFF),
     ModelRecipe(3, "pretraining", 1, rate=0.4, off="attention", step=1),
     ModelRecipe(3, "tags", 1, rate=0.4, off="hidden", step=12),

@@ -2,15 +2,20 @@
 none.
 
 A mutant is killed by the first property that fails. Only properties that need the changed op are tried (the others see
-a correct backend), in the order of the levels, at the profile's own number of examples.
+a correct backend), in the order of the levels, at the profile's own number of examples; the one that found it under
+the seed before comes first. Mutants are shared out among processes, one for each core.
 """
 
 from __future__ import annotations
 
+import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -60,25 +65,34 @@ def trial(
     """Every mutant under every seed; ``tell`` hears of each as it is done."""
     from refbert_conformance.mutants import MUTANTS
 
-    properties = all_properties()
+    chosen = [
+        number for number, mutant in enumerate(MUTANTS) if only is None or only in mutant.name or only in mutant.area
+    ]
     found = []
-    for mutant in MUTANTS:
-        if only is not None and only not in mutant.name and only not in mutant.area:
-            continue
-        chosen = concerning(mutant.op, properties)
-        kill = Kill(
-            mutant,
-            tuple(killer(Subject(mutant.name, mutant.make), chosen, profile=profile, seed=seed) for seed in seeds),
-        )
-        found.append(kill)
-        tell(kill)
+    # A process that is started anew reads how many threads BLAS may use: with as many as cores they would wait.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        for number, killers in zip(chosen, pool.map(partial(_killers, profile, seeds), chosen), strict=True):
+            found.append(Kill(MUTANTS[number], killers))
+            tell(found[-1])
     return found
+
+
+def _killers(profile: str, seeds: Sequence[int], number: int) -> tuple[str | None, ...]:
+    from refbert_conformance.mutants import MUTANTS
+
+    warnings.simplefilter("ignore")
+    mutant = MUTANTS[number]
+    properties = concerning(mutant.op, all_properties())
+    found: list[str | None] = []
+    for seed in seeds:
+        properties.sort(key=lambda p: not found or p.id != found[-1])
+        found.append(killer(Subject(mutant.name, mutant.make), properties, profile=profile, seed=seed))
+    return tuple(found)
 
 
 def run_self_test(*, profile: str, only: str | None) -> int:
     """For the command line: prints as it goes; 0 if every mutant is killed and the correct backend is not."""
-    import warnings
-
     from refbert.errors import InputError
     from refbert_conformance.mutants import Correct
 
@@ -123,7 +137,6 @@ def table(kills: Sequence[Kill]) -> str:
 def main() -> None:
     """Write docs/seeded-bugs.md: ``python -m refbert_conformance.selftest FILE``."""
     import sys
-    import warnings
 
     warnings.simplefilter("ignore")
     kills = trial(tell=lambda kill: print(kill.mutant.name, set(kill.killers), flush=True))

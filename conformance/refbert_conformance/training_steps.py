@@ -19,6 +19,7 @@ from refbert.training.schedule import learning_rate
 from refbert_conformance.blocks import SPEC, compare
 from refbert_conformance.measure import Record
 from refbert_conformance.models import ModelRecipe, on
+from refbert_conformance.noise import FEW
 from refbert_conformance.properties import Property
 from refbert_conformance.subject import Host, Subject
 
@@ -77,4 +78,4 @@ def trajectory(course: Course, dtype: str) -> Callable[[Any], dict[str, Host]]:
 
 def _trajectory(subject: Subject, course: Course, record: Record) -> None:
     run = trajectory(course, subject.dtype)
-    compare(subject, run, run(subject.backend), record)
+    compare(subject, run, run(subject.backend), record, samples=FEW)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from refbert_conformance.properties import Property
 from refbert_conformance.subject import Subject, backward_if_any, forward
 
 _CALLS = 5  # how often a call is repeated: a fault in every second, third or fifth call shows
-_OFTEN = 900  # and once, for a small case: a fault in one call of 300 shows in 95% of runs
+# And of a small case: a fault in one call of 50, and in one of 300, shows in 95% of runs.
+_OFTEN, _MORE_OFTEN = 150, 900
 
 
 def properties(op: str) -> list[Property]:
@@ -40,6 +42,10 @@ def properties(op: str) -> list[Property]:
         Property(
             "contract", op, "repeatable", "The same call gives the same bits, and so does the same pullback.",
             check=_repeatable, corpus=always(op), **here,
+        ),
+        Property(
+            "contract", op, "repeatable often", "So do many calls, one after the other.",
+            check=partial(_often, op), corpus=lambda s: (_OFTEN,), larger=lambda s: (_MORE_OFTEN,), needs=here["needs"],
         ),
         Property(
             "contract", op, "calls independent", "A later call changes nothing of an earlier one's results.",
@@ -107,16 +113,22 @@ def _unchanged(subject: Subject, example: Recipe | OpCase, record: Record) -> No
 
 
 def _repeatable(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
-    case = built(subject, example)
+    _repeat(subject, built(subject, example), _CALLS)
+
+
+def _often(op: str, subject: Subject, calls: int, record: Record) -> None:
+    _repeat(subject, corpus(op)[1].build(subject.dtype), calls)
+
+
+def _repeat(subject: Subject, case: OpCase, calls: int) -> None:
     if case.op in subject.arithmetic.nondeterministic:
         raise Unsupported(f"the backend declares {case.op} nondeterministic")
     first = run(subject, case)
-    often = isinstance(example, Recipe) and example == corpus(example.op)[1]
-    for call in range(2, (_OFTEN if often else _CALLS) + 1):
+    for call in range(2, calls + 1):
         same(case, first, run(subject, case), f"call {call} differs from call 1")
     arrays = [subject.device(a) for a in case.arrays]
     _, pullback = forward(subject, case.op, arrays, case.options)
-    for again in range(1, (_OFTEN if often else _CALLS) + 1):
+    for again in range(1, calls + 1):
         got = [
             np.array(subject.host(c))
             for c in backward_if_any(subject, pullback, subject.device(np.array(case.dy)), len(arrays))

@@ -24,7 +24,7 @@ _TABLE: tuple[tuple[str, str, str, str, str], ...] = (
     ("layer_norm", "forward", "one-pass variance", "(d * d).mean(axis=-1, keepdims=True)",
      "np.maximum((x * x).mean(axis=-1, keepdims=True) - mu * mu, 0)"),
     ("layer_norm", "forward", "gamma + 1", "y = gamma * xhat", "y = (gamma + 1) * xhat"),
-    ("gelu", "forward", "the tanh form for erf", 'if form == "erf":', "if False:"),
+    ("gelu", "forward", "the tanh form for erf", "return _gelu_erf(x)", "return _gelu_tanh(x)"),
     ("gelu", "forward", "erf by a polynomial good to 2.5e-5", "Phi = 0.5 * erfc(-x / math.sqrt(2))", "Phi = _abramowitz(x)"),
     ("gelu", "forward", "coefficient 0.0447", "0.044715\n", "0.0447\n"),
     ("gelu", "forward", "cut off at -5", "y = x * Phi", "y = np.where(x < -3, 0 * x, x * Phi)"),
