@@ -13,11 +13,11 @@ import numpy as np
 from refbert_conformance import reproduce
 from refbert_conformance.cases import OpCase, Recipe
 from refbert_conformance.engine import Result, attempt
+from refbert_conformance.large import Large
 from refbert_conformance.likeness import Trial, explained
 from refbert_conformance.measure import Record, as_number
 from refbert_conformance.minimise import large, minimised, shortened
 from refbert_conformance.models import ModelRecipe, Repeated, inference, layer, training
-from refbert_conformance.real_sizes import Large
 from refbert_conformance.subject import Host, Subject
 
 

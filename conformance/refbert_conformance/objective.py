@@ -14,9 +14,7 @@ from hypothesis import strategies as st
 
 from refbert.batching import Batch
 from refbert_conformance.blocks import (
-    CHANGING,
     FIRST,
-    MODELS,
     REPEATABLE,
     SPEC,
     With,
@@ -27,6 +25,7 @@ from refbert_conformance.blocks import (
     repeat,
 )
 from refbert_conformance.measure import Failure, Record, same_bits
+from refbert_conformance.model_corpus import CHANGING, MODELS
 from refbert_conformance.models import OFF, ModelRecipe, Repeated, large_layers, model_recipes, on, training
 from refbert_conformance.noise import FEW
 from refbert_conformance.properties import Property

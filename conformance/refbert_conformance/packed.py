@@ -10,10 +10,11 @@ import numpy as np
 
 from refbert.spec.packed import packed_layer
 from refbert.spec.parts import Scope
-from refbert_conformance.blocks import FIRST, LARGEST_LAYERS, SPEC, check_calls, compare, each_weight, layer_parameters
+from refbert_conformance.blocks import FIRST, SPEC, check_calls, compare, each_weight, layer_parameters
 from refbert_conformance.bounds import Expected
 from refbert_conformance.inputs import rounded
 from refbert_conformance.measure import Failure, Record, row_failure, same_bits
+from refbert_conformance.model_corpus import LARGEST_LAYERS
 from refbert_conformance.models import ACTIVATIONS, ModelRecipe, Repeated, large_layers, model_recipes, on
 from refbert_conformance.noise import FEW, tolerances
 from refbert_conformance.properties import Property
