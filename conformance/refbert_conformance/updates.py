@@ -124,8 +124,12 @@ def clip_cases(dtype: str) -> st.SearchStrategy[ClipCase]:
 
 
 def clip_corpus(dtype: str) -> tuple[ClipCase, ...]:
-    """Every ε with the norm well below, a little below, a little above and well above the limit."""
-    return tuple(_clip(dtype, [((3,), "normal", 1), ((2, 3), "normal", 2)], 1.0, number) for number in range(20))
+    """Every ε with the norm well below, a little below, a little above and well above the limit; and norms so small
+    that an ε which nobody gave shows."""
+    return (
+        *(_clip(dtype, [((3,), "normal", 1), ((2, 3), "normal", 2)], 1.0, number) for number in range(20)),
+        *(_clip(dtype, [((3,), "tiny", 1), ((2, 3), "tiny", 2)], 1.0, number) for number in range(5)),
+    )
 
 
 def _clip(dtype: str, tensors: list[tuple[tuple[int, ...], str, int]], max_norm: float, number: int) -> ClipCase:

@@ -266,7 +266,7 @@ class TestSignals:
 
     def test_while_texts_are_awaited(self, tmp_path, number, status, word):
         reading, writing = os.pipe()
-        got, said = interrupted(("run", "--json"), number, until="no --model named", cwd=tmp_path, stdin=reading)
+        got, said = interrupted(("run", "--json"), number, until="never", cwd=tmp_path, stdin=reading)
         os.close(writing)
         assert (got, said.splitlines()[-1]) == (status, f"refbert: {word}")
 
