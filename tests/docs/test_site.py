@@ -16,8 +16,9 @@ ROOT = Path(__file__).parent.parent.parent
 sys.path[:0] = [str(ROOT / "website"), str(ROOT / "tests")]
 
 
-import build  # noqa: E402
 from chromium import WIDTHS, Browser, needs_chromium  # noqa: E402
+
+import build  # noqa: E402
 
 
 def test_links_as_the_site_needs_them(tmp_path, monkeypatch):
