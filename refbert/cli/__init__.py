@@ -7,7 +7,6 @@ the reader of the output has gone.
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import traceback
 import warnings
@@ -30,7 +29,7 @@ from refbert.cli.pretrain import pretrain
 from refbert.cli.run import run
 from refbert.cli.scoreboard import scoreboard
 from refbert.cli.signals import Signalled, ending
-from refbert.cli.terminal import OutputError, ReaderGone, drop_output, terminal
+from refbert.cli.terminal import OutputError, ReaderGone, drop, terminal
 from refbert.cli.trace import trace
 from refbert.errors import RefbertError, RefbertWarning, one_line
 
@@ -82,7 +81,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with ending():
         try:
             with terminal():
-                status = _status(arguments)
+                try:
+                    status = _status(arguments)
+                except ReaderGone:  # of what was asked for, or of what is wrong with it
+                    drop(sys.stdout, sys.stderr)
+                    status = 141  # as a process that SIGPIPE ends: what it had to say is not known to be good
         except Signalled as signal:  # between the lines above
             status = signal.status
     sys.exit(status)
@@ -100,8 +103,7 @@ def _status(arguments: Sequence[str] | None) -> int:
                 sys.stdout.flush()
             return status if isinstance(status, int) else 0
         except ReaderGone:
-            drop_output()
-            return 141  # as a process that SIGPIPE ends: what it had to say is not known to be good
+            raise
         except Signalled as signal:
             _say(str(signal))
             return signal.status
@@ -113,7 +115,7 @@ def _status(arguments: Sequence[str] | None) -> int:
                 traceback.print_exc()
                 return 70
             if isinstance(error, OutputError):
-                drop_output()
+                drop(sys.stdout)
             _say(problem)
             return 2
 
@@ -144,8 +146,10 @@ def _problem(error: Exception) -> str | None:
 
 
 def _say(message: str) -> None:
-    with contextlib.suppress(ReaderGone):
+    try:
         print(f"refbert: {one_line(message)}", file=sys.stderr)
+    except ReaderGone:
+        drop(sys.stderr)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

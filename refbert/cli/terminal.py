@@ -53,10 +53,11 @@ def terminal() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
-def drop_output() -> None:
-    """Let what is still to be written go nowhere, so that the interpreter does not try again when it ends."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def drop(*streams: Any) -> None:
+    """Let what is still to be written there go nowhere, so that the interpreter does not try again when it ends."""
+    for stream in streams:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def console(*, stderr: bool = False, **options: Any) -> Console:

@@ -216,10 +216,13 @@ def test_a_reader_that_has_gone(arguments):
     assert [line for line in done.stderr.decode().splitlines() if "no --model named" not in line] == []
 
 
-def test_both_streams_have_gone():
+@pytest.mark.parametrize(
+    ("arguments", "status"), [(("run", "a cat"), 141), (("run", "--model", "nowhere/at all", "a cat"), 2), (("no",), 2)]
+)
+def test_both_streams_have_gone(arguments, status):
     reading, writing = os.pipe()
     os.close(reading)
-    assert piped("run", "a cat", stdout=writing, stderr=writing).returncode == 141
+    assert piped(*arguments, stdout=writing, stderr=writing).returncode == status
     os.close(writing)
 
 
