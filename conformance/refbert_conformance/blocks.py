@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from refbert.batching import Batch
-from refbert.spec.encoder import encoder_layer
 from refbert_conformance.bounds import Expected
-from refbert_conformance.divergence import judge_ops
+from refbert_conformance.divergence import composed_layer, judge_ops
 from refbert_conformance.inputs import masks, rounded
 from refbert_conformance.measure import Failure, Record, Worst, row_described, row_failure, row_worst, same_bits
 from refbert_conformance.model_corpus import CHANGING, FUSED, LARGE_LAYERS, LARGEST_LAYERS, MODELS
@@ -128,19 +127,9 @@ def compare(
             raise Failure(row_described(worst), worst)
 
 
-def composed_layer(backend: Any, x: Host, local: Mapping[str, Host], options: Mapping[str, Any]) -> Any:
-    """What `encoder_layer` of a backend computes: the spec's, on its ops."""
-    c = replace(
-        ModelRecipe(0).choices, heads=options["heads"], activation=options["activation"],
-        layer_norm_eps=options["eps"], mask_value=options["mask_value"],
-    )  # fmt: skip
-    return encoder_layer(backend, on(backend, local), backend.asarray(x), options["mask"], c)[0]
-
-
 def _fused_large(subject: Subject, example: Repeated, record: Record) -> None:
     x, local, options = _fused_inputs(subject, example.recipe)
-    run = lambda b: {"y": b.to_numpy(composed_layer(b, x, local, options))}  # noqa: E731
-    (want,) = tolerances(run, subject.arithmetic, samples=FEW)
+    (want,) = tolerances(lambda b: {"y": composed_layer(b, x, local, options)}, subject.arithmetic, samples=FEW)
     every, mask = example.tiled(x), example.tiled(options["mask"])
     call, params = subject.op("encoder_layer"), on(subject.backend, local)
     device = subject.device(every)

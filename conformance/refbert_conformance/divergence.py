@@ -143,10 +143,10 @@ class Lockstep:
         weights = {n: np.asarray(params[n].host, np.float64) for n in names}
         truth = None
         if self.growing:
-            truth = _layer(ReferenceBackend(), x.truth, {n: params[n].truth for n in names}, options)
+            truth = composed_layer(ReferenceBackend(), x.truth, {n: params[n].truth for n in names}, options)
 
         def check() -> None:
-            (want,) = tolerances(lambda b: {"y": _layer(b, inputs, weights, options)}, self.subject.arithmetic)
+            (want,) = tolerances(lambda b: {"y": composed_layer(b, inputs, weights, options)}, self.subject.arithmetic)
             row_failure(self.subject.host(y, want.y.shape, "y"), want, self.record)
 
         self.note("encoder_layer", "forward", check)
@@ -169,7 +169,8 @@ def _nothing(dy: Host | None) -> None:
     """The pullback of what is not carried along."""
 
 
-def _layer(backend: Any, x: Any, params: Mapping[str, Any], options: Mapping[str, Any]) -> Host:
+def composed_layer(backend: Any, x: Any, params: Mapping[str, Any], options: Mapping[str, Any]) -> Host:
+    """What a backend's own `encoder_layer` computes: the spec's, on the ops of the reference or of `Noisy`."""
     from refbert.spec.choices import Choices
     from refbert.spec.encoder import encoder_layer
 

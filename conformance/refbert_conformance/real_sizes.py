@@ -58,24 +58,20 @@ def _backward(subject: Subject, large: Large, record: Record) -> None:
     _JUDGES.get(large.op, _repeated)(subject, large, record, True)
 
 
-def _called(
-    subject: Subject, case: OpCase, dys: Sequence[Host | None], shapes: Sequence[tuple[int, ...]]
-) -> list[list[Host]]:
-    """Per cotangent of ``dys`` (None: the result itself) what comes out, on the host. A later call has been made in
+def _called(subject: Subject, case: OpCase, dy: Host | None, shapes: Sequence[tuple[int, ...]]) -> list[Host]:
+    """What comes out on the host: the cotangents for ``dy``, or for None the result. A later call has been made in
     between, of the same shapes with other numbers, and what was given is as it was."""
     arrays = [subject.device(a) for a in case.arrays]
     y, pullback = forward(subject, case.op, arrays, case.options)
-    found = []
-    for dy in dys:
-        got = [y] if dy is None else backward(pullback, subject.device(dy), len(arrays))
-        names = ["y"] if dy is None else [f"d{name}" for name in ARRAYS[case.op]]
-        found.append([subject.host(g, shape, n) for g, shape, n in zip(got, shapes, names, strict=True)])
-    kept = [np.array(x) for x in found[-1]]
+    got = [y] if dy is None else backward(pullback, subject.device(dy), len(arrays))
+    names = ["y"] if dy is None else [f"d{name}" for name in ARRAYS[case.op]]
+    found = [subject.host(g, shape, n) for g, shape, n in zip(got, shapes, names, strict=True)]
+    kept = [np.array(x) for x in found]
     others = [subject.device(np.roll(a, 1, axis=0) if a.ndim else a + 1) for a in case.arrays]
     _, other = forward(subject, case.op, others, case.options)
-    if dys[-1] is not None:
-        backward(other, subject.device(np.asarray(dys[-1]) * 2), len(arrays))
-    for one, was in zip(found[-1], kept, strict=True):
+    if dy is not None:
+        backward(other, subject.device(np.asarray(dy) * 2), len(arrays))
+    for one, was in zip(found, kept, strict=True):
         if not same_bits(one, was):
             raise Failure("a later call changed an earlier one's result")
     for name, device, array in zip(ARRAYS[case.op], arrays, case.arrays, strict=True):
@@ -141,13 +137,13 @@ def _repeated(subject: Subject, large: Large, record: Record, back: bool) -> Non
         if loss:
             _losses(subject, big, large, record)
             return
-        ((y,),) = _called(subject, big, [None], [big.arrays[0].shape])
+        (y,) = _called(subject, big, None, [big.arrays[0].shape])
         (want,) = expected(case.op, case.arrays, case.options, subject.arithmetic)
         _compare(y.reshape(N, -1), _in_rows(want, R), index, record, place)
         return
     dy = case.dy if loss else case.dy.reshape(R, -1)[index].reshape(big.arrays[0].shape)  # type: ignore[union-attr]
     shapes = [a.shape for a in big.arrays]
-    (got,) = _called(subject, big, [dy], shapes)
+    got = _called(subject, big, dy, shapes)
     wanted = expected(case.op, case.arrays, case.options, subject.arithmetic, case.dy)[1:]
     for i in _OF_ROWS.get(large.op, (0,)):
         _compare(got[i].reshape(N, -1), _in_rows(wanted[i], R), index, record, place)
@@ -190,7 +186,7 @@ def _losses(subject: Subject, big: OpCase, large: Large, record: Record) -> None
     every = np.full_like(given, ops.IGNORE) if large.op == "cross_entropy" else rows[:, 0].copy()
     every[few] = counted[few]
     case = replace(big, options={**big.options, name: every.reshape(big.options[name].shape)})
-    ((loss,),) = _called(subject, case, [None], [()])
+    (loss,) = _called(subject, case, None, [()])
     small = {**big.options, name: counted[few]}
     some = rows[few] if large.op == "cross_entropy" else rows[few, 0]
     (want,) = expected(big.op, (some,), small, subject.arithmetic)
@@ -204,7 +200,7 @@ def _gain_and_bias(subject: Subject, big: OpCase, large: Large, record: Record) 
     few = _few(large, len(rows))
     dy = np.zeros_like(rows)
     dy[few] = rounded(large.rng.standard_normal((len(few), rows.shape[1])), subject.dtype)
-    (got,) = _called(subject, big, [dy.reshape(x.shape)], [x.shape, gamma.shape, beta.shape])
+    got = _called(subject, big, dy.reshape(x.shape), [x.shape, gamma.shape, beta.shape])
     want = expected(big.op, (rows[few], gamma, beta), big.options, subject.arithmetic, dy[few])
     for i in (2, 3):
         record.compare(got[i - 1], want[i])
@@ -240,10 +236,10 @@ def _heads(subject: Subject, large: Large, record: Record, back: bool) -> None:
     shapes = [big.arrays[0].shape] * len(big.arrays)
     if back:
         wide = np.ascontiguousarray(dy[sequence][:, head]) if maps else spread(dy)
-        (got,) = _called(subject, big, [wide], shapes)
+        got = _called(subject, big, wide, shapes)
         wanted = expected(case.op, case.arrays, case.options, subject.arithmetic, dy)[1:]
     else:
-        (got,) = _called(subject, big, [None], [(B, A, S, S) if maps else shapes[0]])
+        got = _called(subject, big, None, [(B, A, S, S) if maps else shapes[0]])
         wanted = expected(case.op, case.arrays, case.options, subject.arithmetic)
     for one, want in zip(got, wanted, strict=True):
         is_map = maps and not back
@@ -269,7 +265,7 @@ def _copies(subject: Subject, large: Large, record: Record, back: bool) -> None:
         options = {"shape": {"merge": (B * S, H), "split": (B, S, H, 1), "flat": (B * S * H,)}[large.options["to"]]}
     y, pullback = getattr(ops, large.op)(x, **options)
     dy = rounded(large.rng.standard_normal(y.shape), subject.dtype)
-    ((got,),) = _called(subject, OpCase(large.op, (x,), options), [dy if back else None], [shape if back else y.shape])
+    (got,) = _called(subject, OpCase(large.op, (x,), options), dy if back else None, [shape if back else y.shape])
     _exactly(got, pullback(dy)[0] if back else y, "dx" if back else "y")
 
 
@@ -280,14 +276,14 @@ def _lookups(subject: Subject, large: Large, record: Record, back: bool) -> None
     room = 1 / max(subject.arithmetic.u, subject.arithmetic.u_accumulation, subject.arithmetic.u_step)
     y_shape = (*ids.shape, table.shape[-1])
     if not back:
-        ((y,),) = _called(subject, OpCase(large.op, (table,), {name: ids}), [None], [y_shape])
+        (y,) = _called(subject, OpCase(large.op, (table,), {name: ids}), None, [y_shape])
         _exactly(y, table.reshape(-1, table.shape[-1])[ids], "y")
         return
     most = max(1, int(np.bincount(ids.reshape(-1)).max()))
     dy = large.rng.integers(-2, 3, y_shape) * (large.rng.random(y_shape) < room / (8 * most))
     want = np.zeros((math.prod(table.shape[:-1]), table.shape[-1]))
     np.add.at(want, ids, dy)
-    ((got,),) = _called(subject, OpCase(large.op, (table,), {name: ids}), [dy.astype(float)], [table.shape])
+    (got,) = _called(subject, OpCase(large.op, (table,), {name: ids}), dy.astype(float), [table.shape])
     _exactly(got, want.reshape(table.shape), "dtable" if large.op == "embedding" else "dx")
 
 
@@ -316,11 +312,11 @@ def _product(subject: Subject, large: Large, record: Record, back: bool) -> None
     b = rng.integers(-2, 3, n_out).astype(dtype)
     case = OpCase("linear", (x.reshape(B, S, n_in), w, b), {})
     if not back:
-        ((y,),) = _called(subject, case, [None], [(B, S, n_out)])
+        (y,) = _called(subject, case, None, [(B, S, n_out)])
         _freivalds(y.reshape(rows, n_out), x, w.T, b, rng, "y")
         return
     dy = _integers(_sparse(rng, min(room / 2 / bits / rows, room / 4 / n_out)), (rows, n_out), dtype)
-    (got,) = _called(subject, case, [dy.reshape(B, S, n_out)], [(B, S, n_in), w.shape, b.shape])
+    got = _called(subject, case, dy.reshape(B, S, n_out), [(B, S, n_in), w.shape, b.shape])
     dx, dw, db = got
     none = np.zeros(n_in, dtype)
     _freivalds(dx.reshape(rows, n_in), dy, w, none, rng, "dx")
