@@ -13,6 +13,10 @@ for _library in ("OMP", "OPENBLAS", "MKL"):
 # and refbert_conformance runs under pytest, from here too, with the extra [conformance] alone.
 os.environ.setdefault("PYTEST_TIMEOUT", "300")
 
+# readline, which pytest loads, exports the terminal's width to the workers of pytest-xdist; the tests write to pipes,
+# which have none.
+os.environ.pop("COLUMNS", None)
+
 from hypothesis import settings  # noqa: E402
 
 # The same examples on every run: a change that breaks a test is the change under review, not yesterday's luck.
