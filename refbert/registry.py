@@ -33,7 +33,9 @@ def backend_class(name: str) -> Any:
     Raises `UnknownBackend` if there is none, `BackendUnavailable` if importing it fails for want of a library, and
     `BackendError` if it fails otherwise.
     """
-    target = name if ":" in name else OWN.get(name) or _installed().get(name)
+    path, colon, attribute = name.partition(":")
+    given = name if path and attribute else None
+    target = given if colon else OWN.get(name) or _installed().get(name)
     if target is None:
         import difflib  # here: for those who mistyped
 
@@ -45,7 +47,7 @@ def backend_class(name: str) -> Any:
         )
     path, _, attribute = target.partition(":")
     try:
-        module = _import(path, here=":" in name)
+        module = _import(path, here=bool(colon))
     except ModuleNotFoundError as error:
         if error.name and (path == error.name or path.startswith(error.name + ".")):
             raise UnknownBackend(f'backend "{name}": there is no module "{error.name}" to import') from error
@@ -75,6 +77,8 @@ def create(name: str, *, dtype: str | None = None, device: str | None = None) ->
     `Unsupported` (a dtype or device that it does not offer) or `BackendError` (what is named makes no backend).
     """
     cls = backend_class(name)
+    if device is not None and not device.strip():
+        raise Unsupported(f'backend "{name}": a device has a name, as "cpu" has, not "{device}"')
     offered = tuple(getattr(cls, "dtypes", ()))
     if dtype is not None and offered and dtype not in offered:
         raise Unsupported(f'backend "{name}" does not offer dtype "{dtype}" (it offers {", ".join(offered)})')

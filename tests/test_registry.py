@@ -68,6 +68,9 @@ def test_a_class_without_ops_is_told_which(tmp_path, monkeypatch):
         ("tpu", 'unknown backend "tpu". Installed: reference, numpy, torch, cupy'),
         ("no_such_module_here:Backend", 'no module "no_such_module_here"'),
         ("refbert.reference:NoSuchClass", 'no "NoSuchClass"'),
+        (":Backend", 'unknown backend ":Backend".* package.module:Class'),
+        ("refbert.reference:", 'unknown backend "refbert.reference:".* package.module:Class'),
+        (":", 'unknown backend ":".* package.module:Class'),
     ],
 )
 def test_unknown(name, says):
@@ -80,6 +83,9 @@ def test_a_dtype_or_device_that_is_not_offered():
         registry.create("reference", dtype="bfloat16")
     with pytest.raises(Unsupported, match='"cpu" only'):
         registry.create("reference", device="cuda")
+    for name in ("reference", "numpy", "torch"):
+        with pytest.raises(Unsupported, match="a device has a name"):
+            registry.create(name, device="")
 
 
 def test_a_device_that_is_not_here():

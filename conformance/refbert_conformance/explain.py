@@ -59,8 +59,10 @@ def explain(result: Result, subject: Subject, job: Mapping[str, Any]) -> dict[st
     return found
 
 
-def shown(example: Any) -> str:
-    """A case as people read it."""
+def shown(example: Any) -> str | None:
+    """A case as people read it; None of a property that has but one."""
+    if example is None:
+        return None
     if not isinstance(example, OpCase):
         return repr(example)
     from refbert_conformance.bounds import ARRAYS

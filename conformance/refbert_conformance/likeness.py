@@ -56,7 +56,7 @@ def explained(trial: Trial) -> dict[str, str | None]:
     flushes = _declaration(trial, [{"flush_to_zero": True}])
     if flushes:
         return {"looks_like": None, "hint": flushes}
-    if trial.property.cost > _CHEAP:
+    if trial.property.cost > _CHEAP or not _measured(trial.property):
         return {"looks_like": None, "hint": None}
     cases = _Cases(trial)
     bug = _seeded_bug(trial, cases)
@@ -64,6 +64,11 @@ def explained(trial: Trial) -> dict[str, str | None]:
     if bug:  # one of them is an operand rounded, which is more than a likeness; a sum may be anything
         candidates = (one for one in candidates if "matmul_inputs" in one)
     return {"looks_like": bug, "hint": _declaration(trial, candidates)}
+
+
+def _measured(property: Property) -> bool:
+    """Whether what fails are an operation's numbers, so that another's may be compared with them."""
+    return property.name == "accuracy" and property.level in ("forward", "backward")
 
 
 def _narrower(dtype: str) -> Iterator[dict[str, Any]]:
@@ -139,7 +144,6 @@ class _Cases:
 
     def __init__(self, trial: Trial) -> None:
         self._property, self._subject = trial.property, trial.subject
-        self._numbers = trial.property.name == "accuracy" and trial.property.level in ("forward", "backward")
         examples = [*trial.failing, *self._drawn()]
         self._known = [(one, self._message(self._subject, one), self._outputs(self._subject, one)) for one in examples]
 
@@ -152,9 +156,11 @@ class _Cases:
 
     def distance(self, other: Subject) -> float:
         """How far the other's numbers are from the backend's, in bounds, on all cases; infinite if it does not fail on
-        the smallest, or where nothing is measured and it says something else."""
+        the smallest, or that one gives no numbers, or says something else where others give none."""
         worst = 0.0
         for number, (example, message, outputs) in enumerate(self._known):
+            if outputs is None and not number:
+                return float("inf")
             if outputs is None or not number:
                 theirs = self._message(other, example)
                 if bool(theirs) != bool(message) or (outputs is None and theirs != message):
@@ -181,7 +187,7 @@ class _Cases:
         return engine.attempt(self._property, subject, example, Record(self._subject.arithmetic))[0]
 
     def _case(self, example: Any) -> OpCase | None:
-        if not self._numbers or not isinstance(example, Recipe | OpCase):
+        if not isinstance(example, Recipe | OpCase):
             return None
         return example.build(self._subject.dtype) if isinstance(example, Recipe) else example
 

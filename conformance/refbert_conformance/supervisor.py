@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from refbert.errors import BackendUnavailable, RefbertWarning, one_line
+from refbert.errors import BackendUnavailable, InputError, RefbertWarning, one_line
 from refbert_conformance import channel
 from refbert_conformance.process import Worker
 from refbert_conformance.shapes import Wrong
@@ -45,6 +45,10 @@ class Limits:
     seconds: float = 30.0
     memory: int = field(default_factory=lambda: int(0.75 * _machine_memory()))
     output: int = 64 << 20
+
+    def __post_init__(self) -> None:
+        if not self.seconds > 0:
+            raise InputError(f"the time that an example may take is a number of seconds above 0, not {self.seconds:g}")
 
 
 @dataclass

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from refbert import files
+from refbert.backend import UNIT_ROUNDOFF
 from refbert.errors import InputError
 from refbert_conformance.conditions import Condition
 from refbert_conformance.properties import EXAMPLES
@@ -60,8 +61,9 @@ def _read(where: str, entry: Any, ids: Sequence[str]) -> Waiver:
     for key in _KEYS:
         if not isinstance(entry.get(key, ""), str):
             raise InputError(f"{where}: {key} is not a text")
-    if entry.get("effort") not in (None, *EXAMPLES):
-        raise InputError(f'{where}: effort is one of {", ".join(EXAMPLES)}, not "{entry["effort"]}"')
+    for key, known in (("dtype", UNIT_ROUNDOFF), ("effort", EXAMPLES)):
+        if entry.get(key) not in (None, *known):
+            raise InputError(f'{where}: {key} is one of {", ".join(known)}, not "{entry[key]}"')
     if "when" in entry:
         try:
             Condition(entry["when"])

@@ -192,7 +192,7 @@ def as_data(result: Any) -> dict[str, Any]:
         "failure": None
         if result.outcome != "failed"
         else {
-            "case": repr(result.example)[:2000],
+            "case": None if result.example is None else repr(result.example)[:2000],
             "script": None,
             "worst": worst_as_data(result.worst),
             "looks_like": None,

@@ -200,10 +200,11 @@ def _show(result: dict[str, Any]) -> None:
         count = {name: sum((row["outcome"] == name) and not row["waived"] for row in here) for name in
                  outcomes}  # fmt: skip
         worst = max((float(row["rho"]) for row in here if row["rho"] is not None), default=None)
+        equal = "exact" if any(row["outcome"] == "passed" for row in here) else NOTHING
         table.add_row(
             level, *(str(n or NOTHING) for n in count.values()),
             str(sum(bool(row["waived"]) for row in here) or NOTHING),
-            str(sum(row["examples"] for row in here)), "exact" if worst is None else f"{worst:.2g}",
+            str(sum(row["examples"] for row in here)), equal if worst is None else f"{worst:.2g}",
             f"{sum(row['seconds'] for row in here):.1f}",
         )  # fmt: skip
     print_table(table)

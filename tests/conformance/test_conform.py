@@ -113,6 +113,7 @@ def test_no_answer_in_time_is_inconclusive_and_a_status_of_its_own(tmp_path):
     assert done.returncode == 3, done.stdout + done.stderr
     assert "INCONCLUSIVE  forward/relu/accuracy" in done.stdout
     assert "inconclusive: 0 of 1 properties" in done.stdout
+    assert "exact" not in done.stdout, "nothing was found to be equal"
     data = json.loads(report.read_text(encoding="utf-8"))
     assert data["verdict"] == "inconclusive"
     assert data["counts"] == {
@@ -175,6 +176,10 @@ def test_memory_has_a_limit():
         (["--backend", "subjects:Declares"], "arithmetic declares colour"),
         (["--dtype", "float8"], "does not offer dtype"),
         (["--only", "sofmax"], "no property matches"),
+        (["--device", ""], "a device has a name"),
+        (["--timeout", "0"], "a number of seconds above 0, not 0"),
+        (["--timeout", "-1"], "a number of seconds above 0, not -1"),
+        (["--timeout", "nan"], "a number of seconds above 0, not nan"),
         (["--seed", "x"], "--seed takes a whole number"),
         (["--waivers", "missing.toml"], "no such file"),
         (["--json", "nowhere/r.json"], "the directory to write in does not exist"),
@@ -225,6 +230,7 @@ def test_a_waiver_for_what_passes_fails(tmp_path):
         ('[[waiver]]\nproperty = "forward/tahn/odd"\nreason = "x"\n', "matches no property"),
         ('[[waiver]]\nproperty = "forward/tanh/odd"\n', "has no reason"),
         ('[[waiver]]\nproperty = "forward/tanh/odd"\nreason = "x"\nuntil = 3\n', "only"),
+        ('[[waiver]]\nproperty = "forward/tanh/odd"\nreason = "x"\ndtype = "float31"\n', "dtype is one of float64"),
         ("waiver = 3\n", "expected [[waiver]]"),
         ("[[waiver\n", "not TOML"),
     ],
