@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,30 +122,76 @@ def _check_part(part: Mapping[str, Any], path: Path) -> None:
             if _ends(expression):
                 return
             raise TokenizerError(
-                f"{path}: splits texts by {expression!r}, which may take forever: a repeated group, a reference back "
-                "or three repeats in a row"
+                f"{path}: splits texts by {expression!r}, which may take forever: a repeated group, a reference back, "
+                "or repeats and choices in a row"
             )
     raise TokenizerError(f"{path}: has a {kind}, which refbert does not take: it may grow a text or take forever")
 
 
-_ESCAPES = re.compile(r"\\[pP]\{[^}]*\}|\\[^\dkg]")
+# Not an escape of one character: a reference or a call, and a control character, which takes what follows with it.
+_ESCAPES = re.compile(r"\\[pP]\{[^}]*\}|\\[^\dkgcCM]")
 _CLASSES = re.compile(r"\[[^\]]*\]")
-# References back, calls, comments, conditions, absence, and flags that change what the rest means.
-_NEVER = re.compile(r"\\[\dkg]|\(\?(?:[#(~&>]|[A-Za-z-]*x)|\)(?:[*+]|\{)")
-_REPEAT = re.compile(r"(?:[*+]|\{[^}]*\})[?+]?")
+# References back, calls, control characters.
+_MORE = re.compile(r"\\[\dkgcCM]")
+# Comments, conditions, absence, flags that change what the rest means; and what repeats a repeat, as {1,3}+ does too.
+_NEVER = re.compile(
+    r"\(\?(?:[#(~&>]|[A-Za-z-]*x)|\)(?:[*+]|\{)|[*+?][?+]?+[*+?{]|\}\??[*+{]",
+)
+_PIECES = re.compile(r"\(\??|(?:[*+]|\{[^}]*\})[?+]?|\?[?+]?|.", re.DOTALL)
+_EXACT = re.compile(r"\{(\d{1,3})\}\??")
+# Ways to match, a repeat counted as 8, though it has as many as the text is long: "a?(b|c)d*" has 2 · 2 · 8.
+_MOST_WAYS = 256
+_REPEAT = 8
+
+
+@dataclass
+class _Group:
+    """ways, repeats: of the alternative that is being read. before: the ways of those before it. most: their repeats,
+    at most."""
+
+    ways: int = 1
+    repeats: int = 0
+    before: int = 0
+    most: int = 0
+
+    def close(self) -> None:
+        """The alternative has ended."""
+        self.before, self.most = self.before + self.ways, max(self.most, self.repeats)
+        self.ways, self.repeats = 1, 0
 
 
 def _ends(expression: str) -> bool:
-    """Whether a regular expression is of a kind that cannot take more than the text's length squared at any place."""
-    plain = _CLASSES.sub("c", _ESCAPES.sub("e", expression))
-    if _NEVER.search(plain):
+    """Whether a regular expression is of a kind that takes no more at any place of a text than the text's length, times
+    `_MOST_WAYS`: one repeat in a row, or a second at the end, behind which nothing can fail."""
+    escaped = _ESCAPES.sub("e", expression)
+    plain = _CLASSES.sub("c", escaped)
+    if _MORE.search(escaped) or _NEVER.search(plain):
         return False
-    depth = repeats = 0
-    for part in re.findall(r"[()|]|[^()|]+", plain):
-        if part == "|" and depth == 0:
-            repeats = 0
-        depth += (part == "(") - (part == ")")
-        repeats += len(_REPEAT.findall(part))
-        if repeats > 2:
+    groups = [_Group()]
+    for piece in _PIECES.findall(plain):
+        here = groups[-1]
+        if here.repeats == 2 and (piece != "|" or len(groups) > 1):
+            return False
+        if piece == "|":
+            here.close()
+        elif piece[0] == "(":
+            groups.append(_Group())
+        elif piece == ")" and len(groups) > 1:
+            here.close()
+            groups.pop()
+            groups[-1].ways *= here.before
+            groups[-1].repeats += here.most
+            if groups[-1].repeats == 2:
+                return False
+        elif piece[0] == "?":
+            here.ways *= 2
+        elif exact := _EXACT.fullmatch(piece):
+            here.ways *= max(1, int(exact[1]))
+        elif piece[0] in "*+{":
+            here.ways *= _REPEAT
+            here.repeats += 1
+            if here.repeats == 2 and (piece[0] == "{" or len(groups) > 1):
+                return False
+        if groups[-1].ways > _MOST_WAYS:
             return False
     return True

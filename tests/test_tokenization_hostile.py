@@ -59,6 +59,9 @@ def test_the_file_as_it_is(tmp_path):
         *({"pre_tokenizer": regex(pattern)} for pattern in (
             "(a+)+$", "(a|a)*b", "(?:\\w|x)+y", "a*a*a*b", "(a*)(b*)(c*)d", "(a)\\1", "((a){9}){9}", "(?#[)(a+)+(?#])",
             "(?x) a # [\n (a+)+ # ]", "(?<n>a)\\k<n>", "\\g<0>a|b", "(?~a+)b", "(", "[",
+            "a{1,3}+[bc]", "a{1,30}{1,30}[bc]", "a+{1,9}[bc]", "a*{2,}[bc]", "\\c[(a|aa)*b]", "\\C-[(a|aa)*b]",
+            "[\\c](a|aa)*b]", "(a|a)" * 20 + "[bc]", "(?:a|(?:a|a))" * 12 + "[bc]", "a?" * 24 + "[bc]",
+            "\\w*\\w*[xy]", "[\\s\\S]*[\\s\\S]{9999}", "a?a?a?a?a?a?\\w*[xy]", "(a*a*)[xy]", "\\w*x|a*b*c",
         )),
         {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "BertPreTokenizer"}, regex("(a+)+$")]}},
         {"pre_tokenizer": {"type": "FixedLength", "length": 0}},
@@ -97,6 +100,8 @@ def test_pipelines_that_may_not_end(tmp_path, change, capfd):
         {"pre_tokenizer": regex(r"'s|'t| ?\p{L}+| ?\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+(?!\S)|\s+")},
         {"pre_tokenizer": regex(r"(\[[^\]]+]|Br?|Cl?|N|O|S|\(|\)|\.|=|#|-|\+|\\|\/|>>?|\*|\$|\%[0-9]{2}|[0-9]| )")},
         {"pre_tokenizer": regex(r"(?i:(the|a)) ")},
+        {"pre_tokenizer": regex(r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\s*[\r\n]|\s+(?!\S)|\s+")},
+        {"pre_tokenizer": regex(r"\p{N}{1,3}?| ?[^\s\p{L}\p{N}]++[\r\n]*|\w{2,}")},
         {"padding": {"strategy": {"Fixed": 10**10}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
                      "pad_type_id": 0, "pad_token": "[PAD]"}},
         {"truncation": {"max_length": 1, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}},
