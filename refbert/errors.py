@@ -23,7 +23,7 @@ def one_line(text: str) -> str:
 
 class _OneLine(Exception):
     def __str__(self) -> str:
-        return one_line(super().__str__())
+        return one_line(super().__str__()).strip() or type(self).__name__  # a plugin may raise one without a word
 
 
 class RefbertError(_OneLine):

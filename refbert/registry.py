@@ -110,5 +110,7 @@ def _import(module: str, *, here: bool) -> ModuleType:
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text or type(error).__name__
+    try:
+        return " ".join(str(error).split()) or type(error).__name__
+    except Exception:  # noqa: BLE001 (a plugin's own, however its author has made it)
+        return type(error).__name__

@@ -8,6 +8,7 @@ import textwrap
 from importlib import metadata
 
 import pytest
+from hostile import assert_one_line
 
 from refbert import registry
 from refbert.backend import OPTIONAL, REQUIRED, missing_ops
@@ -117,6 +118,22 @@ def test_a_constructor_that_refuses_is_unavailable(tmp_path, monkeypatch):
     module(tmp_path, monkeypatch, "needs_device", source)
     with pytest.raises(BackendUnavailable, match="no accelerator found; plug one in"):
         registry.create("needs_device:B")
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("not a word")
+
+
+@pytest.mark.parametrize("error", [BackendUnavailable(""), BackendUnavailable(" \n\t"), ValueError(), Mute()])
+def test_a_constructor_that_does_not_say_why(tmp_path, monkeypatch, error):
+    module(
+        tmp_path, monkeypatch, "mute", "class B:\n    def __init__(self, dtype=None, device=None):\n        raise ERROR"
+    )
+    registry.backend_class("mute:B").__init__.__globals__["ERROR"] = error
+    with pytest.raises(BackendError, match=type(error).__name__) as caught:
+        registry.create("mute:B")
+    assert_one_line(caught.value)
 
 
 def test_a_plugin_that_breaks_on_import_is_an_error_not_a_traceback(tmp_path, monkeypatch):
