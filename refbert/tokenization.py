@@ -5,7 +5,9 @@
 
 A ``tokenizer.json`` is taken as it is, with two exceptions: its truncation and padding are switched off (refbert does
 both itself, so that it can say what was cut), and where ``tokenizer_config.json`` states another casing, that wins, as
-in Hugging Face transformers. Without one the tokenizer is built from ``vocab.txt`` and ``tokenizer_config.json``.
+in Hugging Face transformers. Without one the tokenizer is built from ``vocab.txt`` and ``tokenizer_config.json``. At
+which end texts are cut, and whether segments are told apart, is as either file says. Padding is always at the end,
+where it changes nothing.
 
 Google's releases have a ``vocab.txt`` alone, and their casing is the user's to know (run_classifier.py's
 ``--do_lower_case``, checked only against the names of the released models). Here the vocabulary tells: one with a
@@ -41,6 +43,8 @@ from refbert.vocabulary import (
     apply_stated,
     build,
     check_settings,
+    cut_side,
+    has_segments,
     looks_cased,
     lower_first,
     read_vocabulary,
@@ -76,10 +80,11 @@ class Tokenizer:
     """
 
     def __init__(self, inner: tokenizers.Tokenizer, settings: Mapping[str, Any] | None = None) -> None:
+        self.settings = dict(settings or {})
+        self.cut_side, self._segments = cut_side(inner, self.settings), has_segments(self.settings)
         inner.no_truncation()
         inner.no_padding()
         self._inner = inner
-        self.settings = dict(settings or {})
         self._specials = special_tokens(self.settings)
         self._ids = {role: inner.token_to_id(word) for role, word in self._specials.items()}
         for role in ("unk", "sep", "pad", "cls"):
@@ -105,7 +110,8 @@ class Tokenizer:
         """
         directory = Path(directory)
         settings = read_all_settings(directory)
-        require_wordpiece(directory, settings)
+        if named := require_wordpiece(directory, settings):
+            settings["tokenizer_class"] = named
         if is_file(directory / "tokenizer.json", TokenizerError):
             inner = read_tokenizer(directory / "tokenizer.json")
             apply_stated(inner, settings)
@@ -231,9 +237,10 @@ class Tokenizer:
         """Tokenize texts and pairs, special tokens added, none longer than ``max_length`` tokens.
 
         Raises `InputError` for something that is not text, and `TextError` for a text that is empty (or a side of it)
-        or too long; with ``truncate=True`` the longer side is cut at its end until the text fits, and one
-        `RefbertWarning` says how much went. A text counts as empty if nothing of it is left to read: white space,
-        control characters. One of which nothing is known ([UNK] throughout) is tokenized, with a `RefbertWarning`.
+        or too long; with ``truncate=True`` the longer side is cut until the text fits, at its end (at its beginning
+        where ``cut_side`` is "left"), and one `RefbertWarning` says how much went. A text counts as empty if nothing of
+        it is left to read: white space, control characters. One of which nothing is known ([UNK] throughout) is
+        tokenized, with a `RefbertWarning`.
         """
         if isinstance(texts, str) or not isinstance(texts, Iterable):
             raise InputError(f"a list of texts is expected, not {type(texts).__name__}")
@@ -263,7 +270,8 @@ class Tokenizer:
                 stacklevel=3,
             )
         return [
-            Encoding(tuple(e.ids), tuple(e.type_ids), tuple(e.tokens), tuple(e.special_tokens_mask)) for e in encoded
+            Encoding(tuple(e.ids), self.segments(e.type_ids), tuple(e.tokens), tuple(e.special_tokens_mask))
+            for e in encoded
         ]
 
     def _cut(self, items: list[Text], encoded: list[Any], long: list[int], max_length: int) -> list[Any]:
@@ -281,12 +289,12 @@ class Tokenizer:
             first, second = next(parts), next(parts) if len(each) == 2 else None
             room = max_length - self._inner.num_special_tokens_to_add(second is not None)
             if second is None:
-                first.truncate(room)
+                first.truncate(room, direction=self.cut_side)
             else:
                 least = min(len(first.ids), len(second.ids), room // 2)
                 first_is_longer = len(first.ids) > len(second.ids)
-                first.truncate(room - least if first_is_longer else least)
-                second.truncate(least if first_is_longer else room - least)
+                first.truncate(room - least if first_is_longer else least, direction=self.cut_side)
+                second.truncate(least if first_is_longer else room - least, direction=self.cut_side)
             shorter.append(self._inner.post_process(first, second))
         lost = sum(len(encoded[i].ids) for i in long) - sum(len(e.ids) for e in shorter)
         warnings.warn(
@@ -298,6 +306,10 @@ class Tokenizer:
         for i, e in zip(long, shorter, strict=True):
             out[i] = e
         return out
+
+    def segments(self, type_ids: Sequence[int]) -> tuple[int, ...]:
+        """The segments as the model is given them: all 0 where its settings say that it is given none."""
+        return tuple(type_ids) if self._segments else (0,) * len(type_ids)
 
     def _nothing_known(self, encoding: Any) -> bool:
         words = set(encoding.ids) - {self._ids[role] for role in SPECIALS if role != "unk"}
@@ -347,7 +359,8 @@ class Tokenizer:
         )
         settings = {
             "tokenizer_class": "BertTokenizer" if plain else FILE_ONLY[0],
-            "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+            "model_input_names": ["input_ids", *(["token_type_ids"] if self._segments else []), "attention_mask"],
+            **({"truncation_side": "left"} if self.cut_side == "left" else {}),
             **({name: normalizer[theirs] for name, theirs in NORMALIZER.items()} if plain else {}),
             **{f"{role}_token": word for role, word in self._specials.items()},
             **stated(self._inner, self._specials),

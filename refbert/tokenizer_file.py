@@ -71,9 +71,6 @@ def read_tokenizer(path: Path) -> tokenizers.Tokenizer:
             check_ids(inner.get_vocab(with_added_tokens=True))
         except TokenizerError as error:
             raise TokenizerError(f"{path}: {error}") from None
-    # Truncation and padding of the file's own are refbert's business, and padding may be to any length.
-    inner.no_truncation()
-    inner.no_padding()
     for part in (inner.normalizer, inner.pre_tokenizer, inner.decoder):
         if part is not None:
             with library_call(f"{path}: cannot be read"):

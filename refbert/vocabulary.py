@@ -74,8 +74,8 @@ def read_vocabulary(path: Path) -> list[str]:
     return pieces
 
 
-def require_wordpiece(directory: Path, settings: Mapping[str, Any]) -> None:
-    """Raise `TokenizerError` if the files name another tokenizer than BERT's, where transformers looks for one."""
+def require_wordpiece(directory: Path, settings: Mapping[str, Any]) -> str | None:
+    """The tokenizer's class where transformers looks for one; raises `TokenizerError` if it is not WordPiece."""
     file, kind = "tokenizer_config.json", settings.get("tokenizer_class")
     if kind is None and is_file(directory / "config.json", TokenizerError):
         config = read_object(directory / "config.json", TokenizerError)
@@ -85,9 +85,32 @@ def require_wordpiece(directory: Path, settings: Mapping[str, Any]) -> None:
             raise TokenizerError(f"{directory / file}: model_type is {shown(model)}; refbert reads WordPiece alone")
     if kind is not None and not (isinstance(kind, str) and kind in WORDPIECE):
         raise TokenizerError(f"{directory / file}: tokenizer_class is {shown(kind)}; refbert reads WordPiece alone")
+    elsewhere = settings.get("auto_map")
+    for named in _classes(elsewhere.get("AutoTokenizer")) if isinstance(elsewhere, Mapping) else ():
+        if named.rpartition(".")[2] not in WORDPIECE:
+            raise TokenizerError(f"{directory}: auto_map names {shown(named)}; refbert reads WordPiece alone")
     for name, plain in _SPLITTERS.items():
         if settings.get(name) not in (None, plain):
             raise TokenizerError(f"{directory}: {name} is {shown(settings[name])}; refbert reads WordPiece alone")
+    return kind
+
+
+def _classes(source: object) -> list[str]:
+    """A class, or one in Python and one in Rust of which either may be missing."""
+    return [name for name in (source if isinstance(source, list) else [source]) if isinstance(name, str)]
+
+
+def cut_side(inner: tokenizers.Tokenizer, settings: Mapping[str, Any]) -> str:
+    """The end at which texts are cut, "right" or "left": as the settings say, or else the tokenizer itself."""
+    return str(settings.get("truncation_side") or (inner.truncation or {}).get("direction", "right")).lower()
+
+
+def has_segments(settings: Mapping[str, Any]) -> bool:
+    """Whether the model is told the segments of a pair: as the settings say, or else as its class does."""
+    named = settings.get("model_input_names")
+    if named is None:
+        return not str(settings.get("tokenizer_class")).startswith(("DistilBert", "DPRReader"))
+    return "token_type_ids" in named
 
 
 def looks_cased(vocabulary: Collection[str]) -> bool:
@@ -168,6 +191,12 @@ def check_settings(settings: Mapping[str, Any], where: object) -> None:
     length = settings.get("model_max_length")
     if length is not None and (isinstance(length, bool) or not isinstance(length, int | float) or length < 1):
         raise TokenizerError(f"{where}: model_max_length must be a number of at least 1, not {shown(length)}")
+    if settings.get("truncation_side") not in (None, "left", "right"):
+        side = settings["truncation_side"]
+        raise TokenizerError(f"{where}: truncation_side must be left or right, not {shown(side)}")
+    inputs = settings.get("model_input_names")
+    if inputs is not None and not isinstance(inputs, list | tuple):
+        raise TokenizerError(f"{where}: model_input_names must be a list of names, not {shown(inputs)}")
     kind = settings.get("tokenizer_class")
     if not isinstance(kind, str | None):
         raise TokenizerError(f"{where}: tokenizer_class must be a name, not {shown(kind)}")

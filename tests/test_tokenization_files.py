@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from vocabularies import CASED, CHINESE, SPECIAL, TEXTS, UNCASED, write_vocabulary
 
 from refbert.config import BertConfig
+from refbert.data.features import encode_words
 from refbert.errors import InputError, RefbertWarning, TokenizerError
 from refbert.profiles import GOOGLE
 from refbert.tokenization import Tokenizer
@@ -247,6 +248,55 @@ class TestReading:
         assert read_vocabulary(tmp_path / "vocab.txt") == [*SPECIAL, "", "sat", "cat", "mat"]
         with pytest.raises(TokenizerError, match="9 entries, the model 8"):
             Tokenizer.from_directory(tmp_path, config=BertConfig(vocab_size=8))
+
+
+LEFT = {"direction": "Left", "max_length": 9, "strategy": "LongestFirst", "stride": 0}
+CATS = ["cat sat mat cat sat", ("cat sat mat cat", "sat"), ("cat", "mat sat mat cat")]
+
+
+class TestSides:
+    @pytest.mark.parametrize("settings", [
+        {"truncation_side": "left"},
+        {"truncation_side": "right"},
+        {"model_input_names": ["input_ids", "attention_mask"]},
+        {"tokenizer_class": "DistilBertTokenizer"},
+        {"tokenizer_class": "BertTokenizer"},
+    ])  # fmt: skip
+    @pytest.mark.parametrize("fast", [False, True])
+    def test_which_end_is_cut_and_what_segments_there_are(self, tmp_path, settings, fast):
+        write_vocabulary(tmp_path, [*SPECIAL, "cat", "sat", "mat"], tokenizer_config=settings)
+        (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+        if fast:
+            Tokenizer.from_directory(tmp_path)._inner.save(str(tmp_path / "tokenizer.json"))
+            source = json.loads((tmp_path / "tokenizer.json").read_text())
+            (tmp_path / "tokenizer.json").write_text(json.dumps(source | {"truncation": LEFT}))
+        theirs = transformers("AutoTokenizer").from_pretrained(tmp_path)
+        tokenizer = Tokenizer.from_directory(tmp_path)
+        (tmp_path / "saved").mkdir()
+        tokenizer.save(tmp_path / "saved")
+        for mine in (tokenizer, Tokenizer.from_directory(tmp_path / "saved")):
+            for text in CATS:
+                wanted = theirs(*([text] if isinstance(text, str) else text), truncation=True, max_length=6)
+                (found,) = ours(mine, [text], max_length=6, truncate=True)
+                assert list(found.input_ids) == wanted["input_ids"]
+                assert list(found.token_type_ids) == wanted.get("token_type_ids", [0] * 6)
+            wanted = theirs(["cat", "sat", "mat"], is_split_into_words=True, truncation=True, max_length=4)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RefbertWarning)
+                (words,) = encode_words(mine, [["cat", "sat", "mat"]], max_length=4)
+            assert list(words.encoding.input_ids) == wanted["input_ids"]
+
+    @pytest.mark.parametrize("wrong", [{"truncation_side": "both"}, {"model_input_names": "input_ids"}])
+    def test_what_is_neither_is_refused(self, tmp_path, wrong):
+        write_vocabulary(tmp_path, SPECIAL, tokenizer_config=wrong)
+        with pytest.raises(TokenizerError, match=next(iter(wrong))):
+            Tokenizer.from_directory(tmp_path)
+
+    @pytest.mark.parametrize("name", ["tokenization.KanjiTokenizer", ["a--b.ByteTokenizer", None], [None, "x.Own"]])
+    def test_a_class_of_ones_own_is_refused(self, tmp_path, name):
+        write_vocabulary(tmp_path, SPECIAL, tokenizer_config={"auto_map": {"AutoTokenizer": name}})
+        with pytest.raises(TokenizerError, match="auto_map names"):
+            Tokenizer.from_directory(tmp_path)
 
 
 class TestSaving:

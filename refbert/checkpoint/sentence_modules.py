@@ -258,7 +258,7 @@ def _read_model_settings(root: Path) -> tuple[dict[str, str], str, int | None]:
             f"{file}: default_prompt_name {shown(default)} is none of its prompts: {shown(list(prompts))}"
         )
     dimensions = settings.get("truncate_dim")
-    if dimensions is not None and (not isinstance(dimensions, int) or dimensions < 1):
+    if dimensions is not None and (type(dimensions) is not int or dimensions < 1):
         raise CheckpointError(f"{file}: truncate_dim must be a whole number of at least 1, not {shown(dimensions)}")
     return prompts, "" if default is None else prompts[default], dimensions
 

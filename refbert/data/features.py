@@ -91,7 +91,9 @@ def encode_words(tokenizer: Tokenizer, sentences: Sequence[Sequence[str]], *, ma
         kept = list(range(len(e.ids)))
         if len(kept) > max_length:
             cut, lost = cut + 1, lost + len(kept) - max_length
-            kept = [*kept[: max_length - 1], kept[-1]]  # [SEP] stays
+            room = max_length - 2  # [CLS] and [SEP] stay
+            words_kept = kept[1:-1][-room:] if tokenizer.cut_side == "left" else kept[1:-1][:room]
+            kept = [kept[0], *words_kept, kept[-1]]
         firsts: list[int | None] = [None] * len(words)
         for place, i in enumerate(kept):
             word = e.word_ids[i]
@@ -180,7 +182,7 @@ def windows(
                     question=number,
                     encoding=Encoding(
                         input_ids=tuple(ids),
-                        token_type_ids=(0,) * (asked + 2) + (1,) * (stop - start + 1),
+                        token_type_ids=tokenizer.segments((0,) * (asked + 2) + (1,) * (stop - start + 1)),
                         tokens=(cls, *question.tokens[:asked], sep, *context.tokens[start:stop], sep),
                         special_tokens_mask=(1, *(0,) * asked, 1, *(0,) * (stop - start), 1),
                     ),

@@ -184,6 +184,19 @@ class TestTexts:
         put(file, json.loads(file.read_text()) | {"model_max_length": 9})
         assert_same(tmp_path)
 
+    def test_the_end_that_is_cut(self, tmp_path):
+        Directory(tmp_path).pool()
+        file = tmp_path / "tokenizer_config.json"
+        put(file, json.loads(file.read_text()) | {"truncation_side": "left"})
+        assert_same(tmp_path, ["A cat sat. " + "President Smith spoke " * 9])
+
+    def test_padding_at_the_beginning_would_make_a_vector_depend_on_its_batch(self, tmp_path):
+        Directory(tmp_path).pool()
+        file = tmp_path / "tokenizer_config.json"
+        put(file, json.loads(file.read_text()) | {"padding_side": "left"})
+        alone = np.concatenate([theirs(tmp_path, [text]) for text in TEXTS])
+        assert np.abs(quietly(refbert.load(tmp_path).encode, TEXTS) - alone).max() <= 1e-5 * np.linalg.norm(alone)
+
     @pytest.mark.parametrize("cased", [False, True])
     def test_do_lower_case(self, tmp_path, cased):
         Directory(tmp_path, transformer={"do_lower_case": True}).pool()
@@ -298,6 +311,7 @@ class TestRefused:
             (None, {"default_prompt_name": {"a": 1}}, "default_prompt_name {'a': 1}"),
             (None, {"default_prompt_name": ["query"]}, "default_prompt_name"),
             (None, {"prompts": ["q"]}, "prompts must be texts by name"),
+            (None, {"truncate_dim": True}, "truncate_dim must be a whole number"),
         ],
     )
     def test_settings(self, tmp_path, transformer, model, message):
