@@ -39,6 +39,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from refbert.errors import BackendError, Unsupported
+
 A = TypeVar("A")
 # What lives on the host: NumPy arrays of ids, masks, labels, weights.
 Host = npt.NDArray[Any]
@@ -295,6 +297,20 @@ def missing_ops(backend: object) -> tuple[str, ...]:
     """The ops that the backend must have, for training or for inference, and does not."""
     free = () if has_gradients(backend) else TRAINING
     return tuple(name for name in REQUIRED if name not in free and not callable(getattr(backend, name, None)))
+
+
+def require_whole(backend: Any) -> None:
+    """Raise a `BackendError` where the backend lacks what refbert needs before it can compute with it.
+
+    `refbert.registry.create` lets such a one pass, for the conformance suite to say what it lacks.
+    """
+    called = getattr(backend, "name", None) or type(backend).__name__
+    for name in ("name", "library", "dtype", "device", "dtypes"):
+        if not getattr(backend, name, None):
+            raise BackendError(f'backend "{called}" lacks the attribute {name}')
+    missing = missing_ops(backend)
+    if missing:
+        raise Unsupported(f'backend "{called}" lacks required operations: {", ".join(missing)}')
 
 
 def host_dtype(dtype: str) -> type[np.floating[Any]]:

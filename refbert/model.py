@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from refbert.backend import Backend, has_gradients, host_dtype, missing_ops
+from refbert.backend import Backend, has_gradients, host_dtype, require_whole
 from refbert.batching import Batch
 from refbert.config import BertConfig
 from refbert.embedder import DEFAULT, Embedder, embedded, with_prompt
@@ -82,9 +82,7 @@ class Model:
         embedder: Callable[[], Embedder] = lambda: DEFAULT,
         report: LoadReport | None = None,
     ) -> None:
-        missing = missing_ops(backend)
-        if missing:
-            raise Unsupported(f'backend "{backend.name}" lacks required operations: {", ".join(missing)}')
+        require_whole(backend)
         self.config = config
         self.profile = profile
         self.backend = backend

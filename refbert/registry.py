@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -34,33 +36,31 @@ def backend_class(name: str) -> Any:
     `BackendError` if it fails otherwise.
     """
     path, colon, attribute = name.partition(":")
-    given = name if path and attribute else None
+    given = name if all((*path.split("."), attribute)) else None
     target = given if colon else OWN.get(name) or _installed().get(name)
     if target is None:
         import difflib  # here: for those who mistyped
 
-        near = difflib.get_close_matches(name, names(), n=1)
+        near = difflib.get_close_matches(name.lower(), names(), n=1)
         hint = f'; did you mean "{near[0]}"?' if near else "."
         raise UnknownBackend(
             f'unknown backend "{name}"{hint} Installed: {", ".join(names())}. '
             "A backend that is not installed is named as package.module:Class"
         )
     path, _, attribute = target.partition(":")
-    try:
-        module = _import(path, here=bool(colon))
-    except ModuleNotFoundError as error:
-        if error.name and (path == error.name or path.startswith(error.name + ".")):
-            raise UnknownBackend(f'backend "{name}": there is no module "{error.name}" to import') from error
-        raise BackendUnavailable(f'backend "{name}" is unavailable: {_one_line(error)}') from error
-    except ImportError as error:
-        raise BackendUnavailable(f'backend "{name}" is unavailable: {_one_line(error)}') from error
-    except (Exception, SystemExit) as error:
-        raise BackendError(f'backend "{name}": importing {path} failed: {_one_line(error)}') from error
-    try:
-        return getattr(module, attribute)
-    except AttributeError as error:
-        place = getattr(module, "__file__", None) or "built into Python"
-        raise UnknownBackend(f'backend "{name}": {path} has no "{attribute}" ({place})') from error
+    with _blaming(name, f"importing {path} failed"):
+        try:
+            module = _import(path, here=bool(colon))
+        except ModuleNotFoundError as error:
+            if error.name and (path == error.name or path.startswith(error.name + ".")):
+                raise UnknownBackend(f'backend "{name}": there is no module "{error.name}" to import') from error
+            raise
+    with _blaming(name, f"{path} does not give {attribute}"):
+        try:
+            return getattr(module, attribute)
+        except AttributeError as error:
+            place = getattr(module, "__file__", None) or "built into Python"
+            raise UnknownBackend(f'backend "{name}": {path} has no "{attribute}" ({place})') from error
 
 
 def _installed() -> dict[str, str]:
@@ -79,26 +79,30 @@ def create(name: str, *, dtype: str | None = None, device: str | None = None) ->
     cls = backend_class(name)
     if device is not None and not device.strip():
         raise Unsupported(f'backend "{name}": a device has a name, as "cpu" has, not "{device}"')
-    offered = tuple(getattr(cls, "dtypes", ()))
-    if dtype is not None and offered and dtype not in offered:
-        raise Unsupported(f'backend "{name}" does not offer dtype "{dtype}" (it offers {", ".join(offered)})')
-    try:
+    with _blaming(name, f"{name if ':' in name else cls}(dtype=…, device=…) makes no backend"):
+        offered = tuple(getattr(cls, "dtypes", ()))
+        if dtype is not None and offered and dtype not in offered:
+            raise Unsupported(f'backend "{name}" does not offer dtype "{dtype}" (it offers {", ".join(offered)})')
         backend: Backend[Any] = cls(dtype=dtype, device=device)
+        is_one = isinstance(getattr(backend, "dtype", None), str)
+        if not is_one or not all(callable(getattr(backend, method, None)) for method in ("asarray", "to_numpy")):
+            raise BackendError(
+                f'backend "{name}" makes {type(backend).__name__}, no backend: without a dtype, asarray or to_numpy'
+            )
+        return backend
+
+
+@contextlib.contextmanager
+def _blaming(name: str, what: str) -> Iterator[None]:
+    """Whatever a plugin's code raises is its own: unavailable if something is missing, else ``what``."""
+    try:
+        yield
     except RefbertError:
         raise
     except (ImportError, OSError, RuntimeError) as error:
         raise BackendUnavailable(f'backend "{name}" is unavailable: {_one_line(error)}') from error
     except (Exception, SystemExit) as error:
-        raise BackendError(
-            f'backend "{name}": {name if ":" in name else cls}(dtype=…, device=…) makes no backend '
-            f"({type(error).__name__}: {_one_line(error)})"
-        ) from error
-    is_one = isinstance(getattr(backend, "dtype", None), str)
-    if not is_one or not all(callable(getattr(backend, method, None)) for method in ("asarray", "to_numpy")):
-        raise BackendError(
-            f'backend "{name}" makes {type(backend).__name__}, no backend: without a dtype, asarray or to_numpy'
-        )
-    return backend
+        raise BackendError(f'backend "{name}": {what} ({type(error).__name__}: {_one_line(error)})') from error
 
 
 def _import(module: str, *, here: bool) -> ModuleType:

@@ -35,9 +35,9 @@ def status(name: str, device: str | None = None) -> Status:
     return Status(
         name,
         available=True,
-        library=backend.library,
-        device=backend.device,
-        dtypes=tuple(backend.dtypes),
+        library=str(getattr(backend, "library", "")),
+        device=str(getattr(backend, "device", "")),
+        dtypes=tuple(getattr(backend, "dtypes", ())),
         missing=missing_ops(backend),
     )
 

@@ -102,6 +102,7 @@ def _sides(
     model: str | None, texts: tuple[str, ...], backward: bool, truncate: bool, mine: Named, theirs: Named, told: Told
 ) -> tuple[Side, Side]:
     from refbert import checkpoint, registry
+    from refbert.backend import require_whole
     from refbert.tracing.difference import side_of
     from refbert.tracing.setting import synthetic
 
@@ -110,10 +111,13 @@ def _sides(
         told(f"{label}: {_described(setting)}", "")
         return side_of(backend, setting, label=label)
 
-    backend = registry.create(mine[0], dtype=mine[1], device=mine[2])
-    other: Any = None
-    if theirs[0] != _TRANSFORMERS:
-        other = registry.create(theirs[0], dtype=theirs[1], device=theirs[2])
+    def made(named: Named) -> Any:
+        backend = registry.create(named[0], dtype=named[1], device=named[2])
+        require_whole(backend)
+        return backend
+
+    backend = made(mine)
+    other = None if theirs[0] == _TRANSFORMERS else made(theirs)
     setting = synthetic(backward=backward) if model is None else _of_checkpoint(model, texts, backward, truncate)
     if other is not None:
         setting = setting.in_dtype(backend.dtype, other.dtype)

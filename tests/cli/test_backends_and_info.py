@@ -101,3 +101,17 @@ def test_help(arguments):
     done = refbert_cli(*arguments)
     assert done.returncode == 0
     assert done.stdout
+
+
+def test_one_that_lacks_an_attribute_does_not_hide_the_others(tmp_path, monkeypatch, capsys):
+    lines = "    dtype = 'float32'\n    def __init__(self, dtype=None, device=None): pass\n"
+    held = "    def asarray(self, x): return x\n    def to_numpy(self, x): return x\n"
+    (tmp_path / "nameless_backend.py").write_text(f"class Nameless:\n{lines}{held}", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("refbert.registry._installed", lambda: {"nameless": "nameless_backend:Nameless"})
+    with pytest.raises(SystemExit) as exit:
+        main(["backends", "--json"])
+    rows = {row["name"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert exit.value.code == 0
+    assert rows["numpy"]["available"]
+    assert (rows["nameless"]["library"], rows["nameless"]["missing"][0]) == ("", "add")

@@ -399,20 +399,56 @@ def test_what_cannot_be_written_is_one_line(tmp_path, monkeypatch, capfd, odd_pa
 
 # Backends that are none
 
+NO_BACKENDS = """
+class Nameless:
+    dtype, device, library, dtypes = "float32", "cpu", "none", ("float32",)
+    def __init__(self, dtype=None, device=None): pass
+    def asarray(self, x): return x
+    def to_numpy(self, x): return x
+
+def Function(dtype=None, device=None): return Nameless()
+
+class Asked:
+    def __init__(self, dtype=None, device=None): pass
+    @property
+    def dtype(self): raise RuntimeError("not today")
+
+class Dtypes(Nameless):
+    dtypes = 5
+
+class Lists(type):
+    @property
+    def dtypes(cls): raise KeyError("not today")
+
+class Listed(metaclass=Lists): pass
+
+class Wordless(Exception):
+    def __str__(self): raise ValueError
+
+class Unspeakable:
+    def __init__(self, dtype=None, device=None): raise Wordless
+
+def __getattr__(name): raise ValueError("no such thing here")
+"""
+
 
 @pytest.mark.parametrize(
     "name",
     ["os:system", "os:path", "os:environ", "builtins:dict", "builtins:print", "sys:exit", "collections:Counter", ":x",
-     "x:", "..a:b", "unittest.mock:Mock", "json:JSONDecodeError", "a:b:c"],
+     "x:", ":", "..a:b", "unittest.mock:Mock", "json:JSONDecodeError", "a:b:c", "NUMPY",
+     *(f"none:{kind}" for kind in ("Nameless", "Function", "Asked", "Dtypes", "Listed", "Unspeakable", "absent"))],
 )  # fmt: skip
-@pytest.mark.parametrize("command", [("run", "a cat"), ("bench",), ("diff",)])
-def test_a_backend_that_is_none_is_one_line(capsys, name, command):
+@pytest.mark.parametrize("command", [("run", "a cat"), ("bench",), ("diff",), ("diff", "--against")])
+def test_a_backend_that_is_none_is_one_line(tmp_path, monkeypatch, capsys, name, command):
+    (tmp_path / "none.py").write_text(NO_BACKENDS, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(SystemExit) as exit:
-        main([command[0], "--backend", name, *command[1:]])
+        main([*command, name] if "--against" in command else [command[0], "--backend", name, *command[1:]])
+    sys.modules.pop("none", None)
     out, err = capsys.readouterr()
     assert (exit.value.code, out) == (2, "")
     (line,) = [line for line in err.splitlines() if "no --model named" not in line]
-    assert f'backend "{name}"' in line
+    assert f'backend "{name}"' in line or 'backend "Nameless" lacks the attribute name' in line
 
 
 @pytest.mark.parametrize(
