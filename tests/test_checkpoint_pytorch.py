@@ -62,7 +62,10 @@ def test_a_state_dict_inside_another_dictionary(tmp_path, zipped):
 
 
 @both_layouts
-@pytest.mark.parametrize("keys", [("model_state_dict",), ("model",), ("state_dict", "model"), ("model", "state_dict")])
+@pytest.mark.parametrize("keys", [
+    ("model_state_dict",), ("model",), ("state_dict", "model"), ("model", "state_dict"), ("checkpoint", "mine"),
+    ("ema_state_dict",),
+])  # fmt: skip
 def test_a_training_checkpoint(tmp_path, zipped, keys):
     """With what training scripts keep beside the weights, and with what wraps the model in front of the names."""
     module = torch.nn.Linear(2, 2)
@@ -78,7 +81,7 @@ def test_a_training_checkpoint(tmp_path, zipped, keys):
 
 
 def test_a_dictionary_without_weights(tmp_path):
-    save(tmp_path / "pytorch_model.bin", {"epoch": 3, "mine": as_torch(weights())}, True)
+    save(tmp_path / "pytorch_model.bin", {"epoch": 3, "mine": as_torch(weights()), "other": as_torch(weights())}, True)
     with pytest.raises(CheckpointError, match=r"'epoch' is a int \(the weights may be in one called model_state_dict"):
         read(tmp_path)
 

@@ -30,7 +30,7 @@ def test_old_names_and_no_prefix(tmp_path, prefix, old):
     assert_bitwise(read(store(tmp_path, stored)).tensors, weights())
 
 
-@pytest.mark.parametrize("wrapper", ["module.", "model.", "0.auto_model.", "module.model."])
+@pytest.mark.parametrize("wrapper", ["module.", "model.", "0.auto_model.", "module.model.", "net.", "my.text_encoder."])
 @pytest.mark.parametrize("prefix", [True, False])
 def test_a_wrapped_model(tmp_path, wrapper, prefix):
     """Also its decoder: tied it is a second name, and any other is not left out in silence."""
@@ -41,6 +41,29 @@ def test_a_wrapped_model(tmp_path, wrapper, prefix):
     assert found.ignored == (DECODER,)
     with pytest.raises(CheckpointError, match="untied decoders are not supported"):
         read(store(tmp_path, stored | {wrapper + DECODER: weights()[WORDS] + 1}))
+
+
+@pytest.mark.parametrize(("part", "wrapped"), [
+    ("bert.", "bert.module."), ("bert.encoder.", "bert.encoder._orig_mod."), ("bert.", "trunk."),
+    (".attention.", "._fsdp_wrapped_module._checkpoint_wrapped_module.attention."),
+])  # fmt: skip
+def test_a_model_of_which_a_part_is_wrapped(tmp_path, part, wrapped):
+    stored = {name.replace(part, wrapped, 1): x for name, x in weights().items()}
+    assert_bitwise(read(store(tmp_path, stored)).tensors, weights())
+
+
+def test_two_models_in_one_file(tmp_path):
+    """Beside one that has BERT's names another is not used; of two others it cannot be told which is meant."""
+    teacher, student = ({f"{front}.{name}": x for name, x in weights().items()} for front in ("teacher", "student"))
+    assert_bitwise(read(store(tmp_path, weights() | teacher)).tensors, weights() | teacher)
+    with pytest.raises(CheckpointError, match=r"holds 2 models, called student\., teacher\.; keep the weights of one"):
+        read(store(tmp_path, student | teacher))
+
+
+@pytest.mark.parametrize("other", ["roberta.", "xlm_roberta.", "electra."])
+def test_another_model_with_the_same_names_is_not_taken_for_bert(tmp_path, other):
+    stored = {name.replace("bert.", other, 1): x for name, x in weights().items()}
+    assert WORDS not in read(store(tmp_path, stored)).tensors
 
 
 def test_a_wrapped_and_a_plain_copy_must_agree(tmp_path):

@@ -63,8 +63,15 @@ TIED = {
     "cls.predictions.decoder.bias": "cls.predictions.bias",
 }
 
-# What data parallelism, torch.compile, Lightning, sentence-transformers and a class around a model put in front.
-_WRAPPERS = re.compile(r"(?:(?:module|model|_orig_mod|_forward_module|base_model|backbone|0|auto_model|bert_model)\.)+")
+# What data parallelism, torch.compile, Lightning, sentence-transformers and a class around a model put in front; the
+# first three kinds also stand within a name, where a part of the model is wrapped.
+_WRAPPERS = re.compile(r"(?:(?:model|base_model|backbone|0|auto_model|bert_model)\.)+")
+_ANYWHERE = re.compile(
+    r"(?<![^.])(?:module|_orig_mod|_forward_module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+)
+_WORDS = "embeddings.word_embeddings.weight"
+# Models that have BERT's names and compute something else.
+_OTHERS = ("roberta.", "camembert.", "electra.", "ernie.", "layoutlm.", "splinter.", "data2vec_text.", "lxmert.")
 
 _LAYER = re.compile(r"(?<=[._])(0|[1-9]\d*)(?=[./])")
 _BY_NAME = {row.name: row for row in TABLE}
@@ -102,9 +109,26 @@ def to_tensorflow(name: str) -> tuple[str, bool]:
     return (name, False) if row is None else (row.tensorflow.replace("{i}", layer), row.transposed)
 
 
-def from_hugging_face(name: str) -> str:
-    """Any of Hugging Face's names, old or new, in a wrapper or not -> refbert's. Unknown ones come back as they are."""
-    inner = _WRAPPERS.sub("", name, count=1) if _WRAPPERS.match(name) else name
+def fronts(names: Collection[str]) -> list[str]:
+    """What stands in front of the names of each BERT in a checkpoint, "" where `from_hugging_face` knows it anyway.
+
+    A class around a model writes its own attribute there, which may be called anything.
+    """
+    found = set()
+    for name in names:
+        if name.endswith(_WORDS):
+            front = name.removesuffix(_WORDS).removesuffix("bert.")
+            found.add("" if from_hugging_face(name) != name or front.endswith(_OTHERS) or front[-1:] != "." else front)
+    return sorted(found)
+
+
+def from_hugging_face(name: str, front: str = "") -> str:
+    """Any of Hugging Face's names, old or new, in a wrapper or not -> refbert's. Unknown ones come back as they are.
+
+    ``front``: one of `fronts`.
+    """
+    inner = _ANYWHERE.sub("", name.removeprefix(front))
+    inner = _WRAPPERS.sub("", inner, count=1) if _WRAPPERS.match(inner) else inner
     for candidate in (inner, f"bert.{inner}"):
         modern = candidate.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
         if is_known(modern) or modern in TIED:

@@ -227,13 +227,17 @@ def _aligned(data: Host, dtype: np.dtype[Any]) -> Host:
 
 
 # Where a training script keeps the weights, beside epochs, optimizers and the like.
-_WEIGHTS = ("model_state_dict", "state_dict", "model_state", "model", "module", "network", "net", "weights")
+_WEIGHTS = (
+    "model_state_dict", "state_dict", "model_state", "model", "module", "network", "net", "weights", "checkpoint",
+)  # fmt: skip
 
 
 def _state_dict(loaded: object, budget: Budget) -> dict[str, Host]:
     for _ in range(3):  # one inside the other
         if isinstance(loaded, dict):
-            loaded = next((found for key in _WEIGHTS if isinstance(found := loaded.get(key), dict)), loaded)
+            called = [found for key in _WEIGHTS if isinstance(found := loaded.get(key), dict)]
+            others = [found for found in loaded.values() if _is_state_dict(found)]
+            loaded = called[0] if called else others[0] if len(others) == 1 else loaded
     if not isinstance(loaded, dict):
         raise CheckpointError(f"holds a {type(loaded).__name__}, not a dictionary of tensors")
     out = {}
@@ -245,6 +249,10 @@ def _state_dict(loaded: object, budget: Budget) -> dict[str, Host]:
             )
         out[name] = _materialise(name, tensor, budget)
     return out
+
+
+def _is_state_dict(value: object) -> bool:
+    return isinstance(value, dict) and bool(value) and all(isinstance(one, _Tensor) for one in value.values())
 
 
 def _materialise(name: str, tensor: _Tensor, budget: Budget) -> Host:

@@ -58,6 +58,11 @@ def read(directory: Path) -> Checkpoint:
     """
     file = _find(Path(directory))
     raw, kind, files = _read(file)
+    fronts = names.fronts(raw)
+    if len(fronts) > 1 and "" not in fronts:
+        some = ", ".join(fronts[:4])
+        raise CheckpointError(f"{file}: holds {len(fronts)} models, called {some}; keep the weights of one")
+    front = "".join(fronts[:1])
     tensors: dict[str, Host] = {}
     ignored = []
     for name, array in raw.items():
@@ -68,7 +73,7 @@ def read(directory: Path) -> Checkpoint:
             known, transposed = names.from_tensorflow(name)
             array = array.T if transposed and array.ndim == 2 else array
         else:
-            known = names.from_hugging_face(name)
+            known = names.from_hugging_face(name, front)
         if not np.issubdtype(array.dtype, np.floating):
             if names.is_known(known) or known in names.TIED:
                 raise CheckpointError(f"{file}: {name} is {array.dtype}; quantised checkpoints are not supported")
