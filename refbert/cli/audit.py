@@ -62,7 +62,7 @@ def audit(
     chosen = select(claims)
     if listing:
         for one in chosen:
-            click.echo(f"{one.id:36} {one.expects + _mark(one):19} {one.says}")
+            say(f"{one.id:36} {one.expects + _mark(one):19} {one.says}")
         return 0
     require_writable(html_file)
     if model is not None:

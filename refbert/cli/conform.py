@@ -77,7 +77,7 @@ def conform(
     properties = matching(only, model)
     if listing:
         for p in properties:
-            click.echo(f"{p.id:55} {p.says}")
+            say(f"{p.id:55} {p.says}")
         return 0
     require_writable(json_file, html_file)
     waived = () if waivers is None else waiving.read(waivers, [p.id for p in matching(None, model)])

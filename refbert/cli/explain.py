@@ -8,6 +8,7 @@ import sys
 import click
 
 from refbert.cli.output import print_json
+from refbert.cli.tables import columns
 from refbert.cli.terminal import console
 from refbert.errors import InputError
 
@@ -37,7 +38,7 @@ def explain(name: str | None, as_json: bool, as_markdown: bool, width: int | Non
             print_json([{"name": e.name, "kind": e.kind, "summary": e.summary} for e in entries()])
         else:
             # Whole lines into a pipe, where someone may look for a word.
-            click.echo(listing(width or (_columns() if sys.stdout.isatty() else None)), nl=False)
+            click.echo(listing(width or columns()), nl=False)
         return 0
     entry = find(name)
     examples = list(worked(entry))

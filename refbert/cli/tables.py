@@ -98,14 +98,20 @@ def print_table(table: Table) -> None:
 
 def say(line: str) -> None:
     """A line of words on stdout, folded between words on a terminal; a word that is longer stays whole."""
-    import textwrap
-
     room = columns()
+    print("\n".join(_folded(line, room)) if room else line)
+
+
+def _folded(line: str, room: int) -> list[str]:
+    """Lines of whole words, by the columns that a terminal gives them, which are two for 漢."""
     deeper = " " * (4 + len(line) - len(line.lstrip()))
-    folded = textwrap.wrap(
-        line, room, subsequent_indent=deeper, break_long_words=False, break_on_hyphens=False
-    ) if room else [line]  # fmt: skip
-    print("\n".join(folded or [""]))
+    lines: list[str] = []
+    for word in re.findall(r"\s*\S+", re.sub(r"[\t\n]", " ", line)):
+        if lines and _width(lines[-1] + word) <= room:
+            lines[-1] += word
+        else:
+            lines.append(deeper + word.lstrip() if lines else word)
+    return lines or [""]
 
 
 def bar_columns(console: Console, text: str, room: int) -> list[ProgressColumn]:
@@ -242,9 +248,12 @@ def _print_records(table: Table, console: Console) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
+    shortens = table.columns[0].kind == "name" and _distinct(table, 0, console.width)
     for row, style in table.rows:
         if str(row[0]):
             first = row[0] if isinstance(row[0], Text) else Text(row[0])
+            if shortens:
+                first = Text(shortened(str(first), console.width))
             console.print(Text.assemble(first, style="bold", overflow="fold"), style=style)
         line = Text()
         for column, cell in zip(table.columns[1:], row[1:], strict=True):

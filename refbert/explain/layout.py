@@ -61,7 +61,7 @@ def wrap(text: str, width: int, indent: int = 4) -> list[str]:
         for line in paragraph:
             start, later = " " * (indent + line.indent), " " * (indent + line.hanging)
             prose = line.prose or is_sentence(line.text)
-            out += _filled(line.text, width, start, later) if prose else _folded(start + line.text, width)
+            out += filled(line.text, width, start, later) if prose else _folded(start + line.text, width)
     return out
 
 
@@ -72,10 +72,11 @@ def is_sentence(line: str) -> bool:
 
 def prose(text: str, width: int, indent: int = 4) -> list[str]:
     """A paragraph, indented."""
-    return _filled(text, width, " " * indent, " " * indent)
+    return filled(text, width, " " * indent, " " * indent)
 
 
-def _filled(text: str, width: int, start: str, later: str) -> list[str]:
+def filled(text: str, width: int, start: str, later: str) -> list[str]:
+    """A paragraph whose first line begins with ``start``, every other with ``later``."""
     return textwrap.wrap(
         text, max(width, len(later) + 20), initial_indent=start, subsequent_indent=later,
         break_long_words=False, break_on_hyphens=False,
@@ -90,7 +91,7 @@ def _folded(line: str, width: int) -> list[str]:
     gaps = [gap for gap in _GAP.finditer(line) if columns(line[: gap.start()]) <= width]
     if gaps:
         return [line[: gaps[-1].start()], *_folded(" " * indent + line[gaps[-1].end() :], width)]
-    return _filled(line.strip(), width, " " * (indent - 4), " " * indent)
+    return filled(line.strip(), width, " " * (indent - 4), " " * indent)
 
 
 def fold_code(code: str, width: int) -> list[str]:
@@ -102,9 +103,9 @@ def fold_code(code: str, width: int) -> list[str]:
         if columns(line) <= width:
             out.append(line)
         elif mark and columns(statement) <= width:
-            out += [statement, *_filled(f"# {comment}", width, indent, indent + "# ")]
+            out += [statement, *filled(f"# {comment}", width, indent, indent + "# ")]
         else:
-            out += _filled(line.strip(), width, indent[4:], indent + "    ")
+            out += filled(line.strip(), width, indent[4:], indent + "    ")
     return out
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from refbert.explain.appearances import appearances
 from refbert.explain.catalogue import Entry, entries, find
-from refbert.explain.layout import beside, columns, fold_code, prose, wrap
+from refbert.explain.layout import beside, columns, filled, fold_code, prose, wrap
 from refbert.explain.numbers import Worked, worked
 from refbert.explain.sources import code
 from refbert.explain.wording import CHECKED_BY, FOUND_BY, calls, made_of, of, value, verdict
@@ -28,10 +28,10 @@ def page(entry: Entry, examples: Sequence[Worked], width: int) -> str:
 
 
 def listing(width: int | None = None) -> str:
-    """Every op and block, one line each, cut at ``width`` columns where that is given."""
+    """Every op and block, one line each, folded at ``width`` columns where that is given."""
     longest = max(len(e.name) for e in entries())
     lines = [f"{e.name:{longest}}  {e.kind:5}  {e.summary}" for e in entries()]
-    return "".join(f"{line[: width - 1]}…\n" if width and columns(line) > width else f"{line}\n" for line in lines)
+    return "".join(f"{part}\n" for line in lines for part in (filled(line, width, "", "    ") if width else [line]))
 
 
 def _lines(entry: Entry, examples: Sequence[Worked], width: int) -> Iterator[str]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from refbert import registry
 from refbert.config import BertConfig
 from refbert.errors import ConfigError, InputError, RefbertWarning
 from refbert.files import is_file
@@ -208,7 +209,9 @@ def _prepare(run: RunDirectory, settings: Settings, say: Callable[[str], object]
     if "-" in settings.dev:
         raise InputError("the development text is a file, not stdin")
     files, form, how = _text(run, settings)
-    _config(settings, None)  # a mistake here should not cost the reading of the text
+    # A mistake here should not cost the reading of the text.
+    _config(settings, None)
+    registry.create(settings.backend, dtype=settings.dtype, device=settings.device)
     if "-" in settings.files:
         _keep_stdin(run.stdin)
     if settings.tokenizer is None and settings.start_from is None:

@@ -14,6 +14,7 @@ from terminals import on_a_terminal
 
 import refbert
 from refbert.cli import main
+from refbert.cli.tables import say
 from refbert.reference import ReferenceBackend
 
 NARROW = (80, 60, 40)
@@ -51,7 +52,10 @@ COMMANDS = {
     "info of a preset": ("info", "bert-large-uncased-whole-word-masking"),
     "backends": ("backends",),
     "audit": ("audit", "bert.params."),
+    "audit's list": ("audit", "--list", "bert.params."),
     "audit of one": ("audit", "bert.params.large"),
+    "conform's list": ("conform", "--list"),
+    "explain's list": ("explain",),
     "run on a mask": ("run", "--model", "SMALL", TEXT, "a dog"),
     "vectors": ("run", "--model", "SMALL", "--task", "embed", *("the cat sat" + " a dog" * i for i in range(4))),
     "labels": ("run", "--model", "CLASSIFIER", "the cat sat on a mat", "a dog"),
@@ -95,6 +99,28 @@ def test_no_figure_is_lost(command, small, classifier, tmp_path, monkeypatch, ca
         assert not lost, (width, lost)
         if command != "vectors":  # which say that a vector has more numbers than four
             assert not [line for line in lines if line.endswith("…")]
+
+
+def test_words_of_wide_characters_are_folded_where_they_end(monkeypatch, capsys):
+    line = "[MASK] (token 3): " + ", ".join(f"漢字漢字 {i}.5%" for i in range(20))
+    for width in range(40, 121):
+        monkeypatch.setenv("COLUMNS", str(width))
+        say(line)
+        lines = capsys.readouterr().out.splitlines()
+        assert fits(lines, width)
+        assert " ".join(" ".join(lines).split()) == line
+        # No line ends before it must.
+        firsts = [below.split()[0] for below in lines[1:]]
+        assert not [a for a, word in zip(lines, firsts, strict=False) if cell_len(f"{a} {word}") <= width]
+
+
+def test_names_of_records_are_shortened_and_stay_apart(small, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    with pytest.raises(SystemExit):
+        main(["trace", "--model", str(small), "--html", str(tmp_path / "t.html"), TEXT])
+    lines = capsys.readouterr().out.splitlines()
+    for name in ("…encoder.layer.0.attention.self.query", "…layer.1.attention.self.probabilities"):
+        assert lines.count(name) == 1, lines
 
 
 def test_the_test_can_fail():

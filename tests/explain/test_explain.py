@@ -67,6 +67,7 @@ def test_every_block_is_listed():
 def test_the_listing_has_a_line_for_each():
     assert [line.split()[0] for line in listing().splitlines()] == NAMES
     assert all(columns(line) <= 80 for line in listing(80).splitlines())
+    assert listing(60).split() == listing().split()  # nothing is cut
 
 
 @pytest.mark.parametrize("written", ["layer_norm", "layer-norm", "Layer Norm", "LayerNorm"])

@@ -317,6 +317,10 @@ def test_bad_input_leaves_nothing(text, tmp_path):
         with pytest.raises(refbert.RefbertError, match=says):
             pretraining.pretrain(out, settings(text, **given))
     assert not out.exists()
+    said = []
+    with pytest.raises(refbert.RefbertError, match="nonsense"):
+        pretraining.pretrain(out, settings(text, backend="nonsense"), say=said.append)
+    assert not said, "no text is read for it"
 
 
 def test_a_loss_that_is_not_finite_stops_with_status_1(text, tmp_path):
