@@ -25,7 +25,8 @@ SHRINKING_SECONDS = 4.0
 
 @dataclass
 class Result:
-    """What came of one property. ``example``: the smallest failing one."""
+    """What came of one property. ``example``: the smallest failing one. ``stale``: it fails only because a waiver says
+    that it does, or speaks of what is not there."""
 
     property: Property
     outcome: str
@@ -36,6 +37,7 @@ class Result:
     worst: Worst | None = None
     example: Any = None
     waived: str | None = None
+    stale: bool = False
     excuses: Sequence[Excuse] = ()
 
     def excuse(self, example: Any) -> Excuse | None:
@@ -124,7 +126,7 @@ def _settle(result: Result, excuse: Excuse) -> None:
     else:
         return  # no such case at this effort
     result.outcome, result.waived, result.message = "failed", None, said
-    result.worst = result.example = None
+    result.stale = True
 
 
 def attempt(property: Property, subject: Subject, example: Any, record: Record) -> tuple[str, Worst | None]:

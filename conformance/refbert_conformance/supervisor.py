@@ -205,6 +205,9 @@ class Supervisor:
             while (event := self._answer(("detail", "over"), self._limits.seconds, id))["event"] == "detail":
                 row["message"] = event["message"]
                 row["failure"] = {**(row["failure"] or {}), **event["failure"]}
+                here = (row["failure"].get("worst") or {}).get("rho")
+                if here is not None:  # the smallest case may be the worst
+                    row["rho"] = max(row["rho"] or 0.0, here, key=float)
         except Stopped:
             pass  # the verdict stands, without what could not be found out about it
         return row

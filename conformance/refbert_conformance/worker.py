@@ -101,7 +101,7 @@ def serve(job: dict[str, Any]) -> None:
             noted = True
             send(event="note", message=f"the backend sets {subject.mode} for the whole process; {_KEPT_APART}")
         send(event="result", **as_data(result))
-        if result.outcome == "failed" and job["explain"] and not result.waived:
+        if result.outcome == "failed" and job["explain"] and not (result.waived or result.stale):
             from refbert_conformance.explain import explain
 
             more = {"passed": request["passed"], "alive": lambda: send(event="try", example="")}
@@ -190,7 +190,7 @@ def as_data(result: Any) -> dict[str, Any]:
         "message": result.message,
         "waived": result.waived,
         "failure": None
-        if result.outcome != "failed"
+        if result.outcome != "failed" or result.stale
         else {
             "case": None if result.example is None else repr(result.example)[:2000],
             "script": None,

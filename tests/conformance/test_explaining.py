@@ -98,6 +98,15 @@ class OverflowsAndMore(Overflows):
         return (y * x.dtype.type(1.5) if x.shape[-1] > 2 else y).astype(x.dtype), back
 
 
+class TanhGelu(Base):
+    """The other form: as wrong as anywhere where a single number remains."""
+
+    def gelu(self, x, *, form):
+        if form not in ("erf", "tanh"):
+            raise ValueError(form)
+        return ops.gelu(x, form="tanh")
+
+
 class Workspace(Base):
     """One array for all calls of a shape, copied at the end: right in one thread."""
 
@@ -181,6 +190,11 @@ def test_both_rhos_and_the_arithmetic_are_shown(tmp_path):
     assert done.returncode == 1
     assert "arithmetic: float64, nothing else declared" in done.stdout
     assert " in the worst case tried; the smallest that fails:" in done.stdout
+    report = tmp_path / "r.json"
+    only = ("--only", "forward/gelu/accuracy", "--profile", "quick")
+    done = conform("--backend", "test_explaining:TanhGelu", *only, "--json", report, cwd=tmp_path)
+    (row,) = json.loads(report.read_text(encoding="utf-8"))["properties"]
+    assert float(row["rho"]) >= float(row["failure"]["worst"]["rho"]), "nothing is worse than the worst case tried"
     done = conform("--backend", "subjects:Declared32", "--only", "forward/linear/accuracy", cwd=tmp_path)
     assert "arithmetic: float32; declared: matmul_inputs tensorfloat32" in done.stdout
 

@@ -81,13 +81,22 @@ def test_what_is_for_inference_is_judged_for_inference(tmp_path):
                "models/inference/accuracy"):  # fmt: skip
         assert rows[id]["outcome"] == "passed", rows[id]
         assert rows[id]["examples"], id
+    for row in rows.values():
+        if row["level"] == "contract" and callable(getattr(ForInference, row["op"], None)):
+            assert row["outcome"] == "passed", (row["id"], row["message"])
     assert rows["models/training/accuracy"]["outcome"] == "unsupported"
     assert "gradients = False" in rows["models/training/accuracy"]["message"]
 
 
 @pytest.mark.parametrize(
     ("name", "only"),
-    [("WrongForInference", "tanh"), ("WrongForInference", "models/inference"), ("LacksForInference", "*")],
+    [
+        ("WrongForInference", "tanh"),
+        ("WrongForInference", "models/inference"),
+        ("LacksForInference", "*"),
+        ("WorkspaceForInference", "relu"),
+        ("HardlyForInference", "backend/attributes"),
+    ],
 )
 def test_what_is_wrong_for_inference_is_not_conformant(name, only, tmp_path):
     done, report = judged(f"subjects:{name}", "--only", only, cwd=tmp_path)

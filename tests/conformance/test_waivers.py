@@ -69,6 +69,8 @@ def test_a_corner_that_passes_is_not_waived(tmp_path):
     done, row = judged("Corner", 'when = "H > 20"', "--backend", "reference", cwd=tmp_path)
     assert done.returncode == 1
     assert row["message"] == "waived where H > 20, but it passes there: take the waiver out (long rows)"
+    assert row["failure"] is None, "nothing of the backend's failed"
+    assert "reproduce:" not in done.stdout
 
 
 def test_a_condition_on_what_no_case_has(tmp_path):

@@ -39,6 +39,9 @@ def _attributes(subject: Subject, example: Any, record: Record) -> None:
     dtypes = getattr(backend, "dtypes", None)
     if not isinstance(dtypes, tuple) or backend.dtype not in dtypes:
         raise Failure(f"dtypes must be a tuple that holds the dtype {backend.dtype}, it is {dtypes!r}")
+    gradients = getattr(backend, "gradients", True)
+    if not isinstance(gradients, bool):
+        raise Failure(f"gradients must be True or False, it is {gradients!r}")
     unknown = [d for d in dtypes if d not in FORMATS]
     if unknown:
         raise Failure(f"dtypes names {', '.join(unknown)}; known: float64, float32, float16, bfloat16")

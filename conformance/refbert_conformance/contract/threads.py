@@ -18,7 +18,7 @@ from refbert_conformance.corpus import corpus
 from refbert_conformance.measure import Failure, Record, Unsupported, same_bits
 from refbert_conformance.models import ModelRecipe, layer, on
 from refbert_conformance.properties import Property
-from refbert_conformance.subject import Host, Subject, backward, forward
+from refbert_conformance.subject import Host, Subject, backward_if_any, forward
 
 _ROUNDS = 4  # while another thread is at work
 _PAUSES = {"op": 80, "block": 16}  # in all rounds together
@@ -103,9 +103,9 @@ def _op(case: OpCase, subject: Subject) -> Begin:
         y, pullback = forward(subject, case.op, arrays, case.options, backend)
 
         def finish() -> dict[str, Host]:
-            cotangents = backward(pullback, backend.asarray(case.dy), len(arrays))
+            cotangents = backward_if_any(subject, pullback, backend.asarray(case.dy), len(arrays))
             names = ("y", *(f"d{name}" for name in ARRAYS[case.op]))
-            return _copied({name: backend.to_numpy(x) for name, x in zip(names, (y, *cotangents), strict=True)})
+            return _copied({name: backend.to_numpy(x) for name, x in zip(names, (y, *cotangents), strict=False)})
 
         return finish
 
