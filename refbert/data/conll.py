@@ -2,8 +2,10 @@
 
 Source   Tjong Kim Sang and De Meulder 2003 (CoNLL-2003); Nivre et al. 2020 (CoNLL-U). Tabs separate where a line has
          one, otherwise spaces; no other character does. The tag is in the last column, or where CoNLL-U's ten columns
-         end in MISC in the fourth, UPOS. A first column that counts the words of each sentence is no word; CoNLL-U's
-         ranges (1-2) and empty nodes (1.1) are none either. ``-DOCSTART-`` lines and comments are skipped.
+         end in MISC in the fourth, UPOS. A first column that counts the words, of each sentence or of the file, is no
+         word; CoNLL-U's ranges (1-2) and empty nodes (1.1) are none either. ``-DOCSTART-`` lines and comments are
+         skipped. Another first column that cannot be words, numbers alone or one document's name, is refused until the
+         column of the words is named.
 
 "#" begins comments, and words ("#", "#tag"). Where the first column counts, such a line is a comment. Elsewhere it is a
 word if it has as many columns as the other lines and ends in one of their tags or in what looks like an entity's;
@@ -18,6 +20,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from refbert import files
 from refbert.data.tables import lines_of, read_text
 from refbert.errors import InputError
 
@@ -49,7 +52,7 @@ def read_conll(path: str | Path, *, word_column: int | None = None, tag_column: 
     Raises `InputError` for a missing or empty file, and with its number for a line without a word and a tag and for
     one with more or fewer columns than the first.
     """
-    lines = [_split(number, line) for number, line in enumerate(lines_of(read_text(path)), start=1)]
+    lines = [_split(path, number, line) for number, line in enumerate(lines_of(read_text(path)), start=1)]
     plain = [line for line in lines if not line.comment]
     indexed = _counts(_sentences(plain))
     lines = plain if indexed else _without_comments(lines)
@@ -60,6 +63,9 @@ def read_conll(path: str | Path, *, word_column: int | None = None, tag_column: 
     for row in rows:
         if len(row.fields) != columns:
             raise InputError(f"{path}, line {row.number}: {len(row.fields)} columns, the lines before have {columns}")
+    if word_column is None and not indexed and _is_no_word(_sentences(lines), columns):
+        raise InputError(f"{path}: the first column ({files.shown(rows[0].fields[0])}, …) holds no words; name the one "
+                         "that does with --text-column")  # fmt: skip
     word = word_column or (2 if indexed else 1)
     tag = tag_column or (_tag_of_conll_u(rows) if indexed and columns == _CONLL_U else columns)
     for what, column in (("words", word), ("tags", tag)):
@@ -68,8 +74,10 @@ def read_conll(path: str | Path, *, word_column: int | None = None, tag_column: 
     return list(_read(path, lines, word - 1, tag - 1, indexed))
 
 
-def _split(number: int, line: str) -> _Line:
+def _split(path: str | Path, number: int, line: str) -> _Line:
     """Only tabs and spaces separate: U+202F stands within French numbers, U+00A0 within names."""
+    if "\r" in line:
+        raise InputError(f"{path}, line {number}: a carriage return that ends no line; lines end at LF or CRLF")
     line = line.strip(" ")
     fields = [f.strip(" ") for f in line.split("\t")] if "\t" in line else [f for f in line.split(" ") if f]
     blank = not any(fields) or "-DOCSTART-" in fields[:2]
@@ -94,17 +102,25 @@ def _sentences(lines: Sequence[_Line]) -> list[list[_Line]]:
 
 
 def _counts(sentences: Sequence[Sequence[_Line]]) -> bool:
-    """Whether the first column counts each sentence's words, from 1 or from 0, and two more columns follow."""
-    if not sentences:
-        return False
+    """Whether the first column counts words, from 1 or 0 in each sentence or on from the last, and two more follow."""
+    last = None
     for lines in sentences:
         places = [line.fields[0] for line in lines if not _NO_WORD.fullmatch(line.fields[0])]
         if len(lines[0].fields) < 3 or not places or not _PLACE.fullmatch(places[0]):
             return False
         first = int(places[0])
-        if first > 1 or places != [str(first + i) for i in range(len(places))]:
+        if first not in (0, 1, last) or places != [str(first + i) for i in range(len(places))]:
             return False
-    return True
+        last = first + len(places)
+    return last is not None
+
+
+def _is_no_word(sentences: Sequence[Sequence[_Line]], columns: int) -> bool:
+    """Whether the first of several columns has only numbers, or says the same throughout every sentence."""
+    first = [[line.fields[0] for line in lines] for lines in sentences]
+    several = any(len(places) > 1 for places in first)
+    numbers = all(_PLACE.fullmatch(place) for places in first for place in places)
+    return columns > 2 and several and (numbers or all(len(set(places)) == 1 for places in first))
 
 
 def _tag_of_conll_u(rows: Sequence[_Line]) -> int:

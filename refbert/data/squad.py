@@ -12,7 +12,7 @@ from typing import Any
 
 from refbert.data.tables import read_text, require_unicode
 from refbert.errors import InputError
-from refbert.files import parse_json
+from refbert.files import parse_json, shown
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,8 @@ def _question(path: str | Path, context: str, item: dict[str, Any], positions: b
             raise InputError(f"{where}: the {what} is empty or no text")
         require_unicode(text, f"{where}: the {what}")
     impossible = item.get("is_impossible", False)
+    if not isinstance(impossible, bool):
+        raise InputError(f"{where}: is_impossible must be true or false, not {shown(impossible)}")
     answers = [
         (answer["text"], answer["answer_start"] if positions else None)
         for answer in ([] if impossible else item["answers"])

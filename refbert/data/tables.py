@@ -224,10 +224,10 @@ def _classes(value: Any, where: str) -> tuple[str, ...]:
 
 def _is_list(text: str) -> bool:
     """Whether a text is a list or an object, as JSON or Python writes it: what a table makes of one."""
-    if text[0] + text[-1] not in ("[]", "{}"):
+    if text[0] + text[-1] not in ("[]", "{}", "()"):
         return False
     try:
-        return isinstance(ast.literal_eval(text), list | dict | set)
+        return isinstance(ast.literal_eval(text), list | dict | set | tuple)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return False
 

@@ -128,7 +128,7 @@ class TestTables:
             read_labelled(path, Columns(), numbers=numbers)
 
     @pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.jsonl"])
-    @pytest.mark.parametrize("label", [*NOT_LABELS, "nan", "NULL", "", "  ", "['x', 'y']"])
+    @pytest.mark.parametrize("label", [*NOT_LABELS, "nan", "NULL", "", "  ", "['x', 'y']", "('x', 'y')"])
     def test_what_is_no_label_as_text(self, tmp_path, name, label):
         quoted = label.replace('"', '""')
         lines = {
@@ -139,7 +139,7 @@ class TestTables:
             with pytest.raises(InputError, match="line 2: .*label"):
                 read_labelled(written(tmp_path, name, lines[name]), Columns(), numbers=numbers)
 
-    @pytest.mark.parametrize("label", ["[UNK]", "{x}", "None", "NA", "[draft, 2]"])
+    @pytest.mark.parametrize("label", ["[UNK]", "{x}", "None", "NA", "[draft, 2]", "(1)"])
     def test_names_that_only_look_odd(self, tmp_path, label):
         (row,) = read_labelled(written(tmp_path, "x.tsv", f"text\tlabel\na\t{label}\n"), Columns())
         assert row.label == label
@@ -256,10 +256,33 @@ class TestConll:
         assert outer.tags == ("O", "B-PER")
 
     def test_numbers_that_do_not_count_are_words(self, tmp_path):
-        first, second = read_conll(written(tmp_path, "x.conll", "1 CD O\n2 CD O\n\n1990 CD B-T\n"))
-        assert (first.words, second.words) == (("1", "2"), ("1990",))
+        first, second = read_conll(written(tmp_path, "x.conll", "1 CD O\n2 CD O\n\n1990 CD B-T\nAD NN O\n"))
+        assert (first.words, second.words) == (("1", "2"), ("1990", "AD"))
         (found,) = read_conll(written(tmp_path, "x.conll", "1 O\n2 O\n"))
         assert found.words == ("1", "2")
+
+    @pytest.mark.parametrize("second", ["3 Ja O\n", "1 Ja O\n", "0 Ja O\n"])
+    def test_an_index_goes_on_or_begins_again(self, tmp_path, second):
+        found = read_conll(written(tmp_path, "x.conll", f"1 Auch O\n2 Ronaldo B-PER\n\n{second}"))
+        assert [sentence.words for sentence in found] == [("Auch", "Ronaldo"), ("Ja",)]
+
+    @pytest.mark.parametrize("content", [
+        "#begin document (x); part 000\nbc/x 0 0 In IN O\nbc/x 0 1 it PRP O\n\n#end document\n",  # CoNLL-2012
+        "5001 a O\n5002 b O\n\n5003 c B-X\n",
+        "1 a O\n3 b O\n",
+        "s1 a O\ns1 b O\n\ns2 c O\n",
+    ])  # fmt: skip
+    def test_a_first_column_that_cannot_be_words(self, tmp_path, content):
+        path = written(tmp_path, "x.conll", content)
+        with pytest.raises(InputError, match=r"the first column \('.*', …\) holds no words.*--text-column"):
+            read_conll(path)
+        (first, *_) = read("tag", path, Columns(text="4" if "bc" in content else "2")).sentences
+        assert first.words in (("In", "it"), ("a", "b"))
+
+    @pytest.mark.parametrize("content", ["a O\rb B-X\r", "a O\nb\rc B-X\n"])
+    def test_a_carriage_return_that_ends_no_line(self, tmp_path, content):
+        with pytest.raises(InputError, match=r"line \d: a carriage return that ends no line"):
+            read_conll(written(tmp_path, "x.conll", content))
 
     @pytest.mark.parametrize(
         "space", ["\u202f", "\u00a0", "\u2009", "\u3000", "\u2028", "\x0c", "\x0b", "\x85", "\x1c"]
@@ -305,6 +328,8 @@ class TestSquad:
             ({"question": " "}, "question is empty"),
             ({"answers": [{"text": "cat"}]}, "there is no 'answer_start'"),
             ({"answers": 3}, "not SQuAD's format"),
+            ({"is_impossible": "false"}, "is_impossible must be true or false, not 'false'"),
+            ({"is_impossible": None}, "is_impossible must be true or false, not None"),
         ],
     )
     def test_mistakes(self, tmp_path, change, says):
