@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from refbert import ops
 from refbert.audit import witness
 from refbert.audit.findings import Finding, Value, agrees, deviates, needs
 from refbert.audit.registry import claim
@@ -112,14 +111,18 @@ def gradients() -> Finding:
     says="hidden_act \"gelu\" is the exact form, by erf.",
 )  # fmt: skip
 def gelu() -> Finding:
-    """Its activation on a grid, against refbert's two forms."""
+    """Its activation on a grid, against those of models of refbert's two profiles: erf (hf), tanh (google)."""
+    from refbert.reference import ReferenceBackend
+    from refbert.spec.parts import activate
+
     x = np.linspace(-6, 6, 24_001)
     torch = witness.library("torch")
     y = witness.library("transformers.activations").ACT2FN["gelu"](torch.tensor(x)).numpy()
-    apart = [float(np.abs(y - ops.gelu(x, form=form)[0]).max()) for form in ("erf", "tanh")]
+    forms = (model(profile=name).choices.activation for name in ("hf", "google"))
+    apart = [float(np.abs(y - activate(ReferenceBackend(), x, form)[0]).max()) for form in forms]
     return agrees(
-        Value("from erf", apart[0], 0.0, within=1e-15, by=by()),
-        Value("from tanh", apart[1], 4.73e-4, within=1e-6, by=by()),
+        Value("from profile hf", apart[0], 0.0, within=1e-15, by=by()),
+        Value("from profile google", apart[1], 4.73e-4, within=1e-6, by=by()),
     )
 
 
