@@ -33,6 +33,8 @@ DEATHS = 2  # of one op
 _POLL = 0.2
 # A process that gets less than this share of a processor waits; more, and it has this many times as long.
 _WAITS, _PATIENCE = 0.05, 8.0
+# Lines that a worker may send before its answer: a thorough property with all that explains it has some thousands.
+_TELLS = 50_000
 # Making a backend may mean importing and compiling a library: so many times as long as an example.
 _MAKING = 4.0
 
@@ -223,7 +225,7 @@ class Supervisor:
             raise
 
     def _listen(self, worker: Worker, kinds: Sequence[str], seconds: float, id: str) -> dict[str, Any]:
-        clock, trying, printed = _Clock(worker, seconds), "", worker.printed
+        clock, trying, printed, told = _Clock(worker, seconds), "", worker.printed, 0
         looked = time.monotonic()
         while True:
             line = worker.line(_POLL)
@@ -235,15 +237,17 @@ class Supervisor:
                     raise Stopped("died", f"wrote where its results are sent, {said}", trying) from None
                 if event["event"] in kinds and event.get("id", id) == id:
                     return event
-                if event["event"] == "note":
-                    self.run.backend["note"] = event["message"]
-                    continue
                 if event["event"] == "forked":
                     raise Stopped("died", "forked, and its child came back into the caller", trying)
-                if event["event"] != "try":
-                    raise Stopped("died", f"wrote where its results are sent, out of turn: {channel.excerpt(line)}")
-                clock, trying = _Clock(worker, seconds), event["example"]
-                self._watch("try", id)
+                told += 1
+                if event["event"] not in ("note", "try") or told > _TELLS:
+                    turn = f"out of turn, as line {told:,} of one property"
+                    raise Stopped("died", f"wrote where its results are sent, {turn}: {channel.excerpt(line)}", trying)
+                if event["event"] == "note":
+                    self.run.backend["note"] = event["message"]
+                else:
+                    clock, trying = _Clock(worker, seconds), event["example"]
+                    self._watch("try", id)
             elif worker.over:
                 worker.settle()
                 raise Stopped(*_death(worker), trying)

@@ -107,6 +107,19 @@ class WritesWithoutEnd(Base):
                 continue
 
 
+class TellsWithoutEnd(Base):
+    """Events as the worker itself sends them, so that each looks like life."""
+
+    def act(self):
+        line = os.environ["HOSTILE_LINE"].encode() + b"\n"
+        for fd in pipes():
+            try:
+                while True:
+                    os.write(fd, line * 50)
+            except OSError:
+                continue
+
+
 class Closes(Base):
     def act(self):
         os.closerange(0, 256)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from refbert.errors import BackendUnavailable, RefbertWarning
-from refbert_conformance import channel
+from refbert_conformance import channel, supervisor
 from refbert_conformance.shapes import Wrong
 from refbert_conformance.supervisor import Limits, Supervisor
 
@@ -169,6 +169,16 @@ def test_an_odd_line_where_results_are_sent(line, monkeypatch):
     assert relu["outcome"] == "failed"
     assert relu["message"].startswith("the backend wrote where its results are sent, ")
     assert len(relu["message"]) < 400
+    assert tanh["outcome"] == "passed"
+
+
+@pytest.mark.parametrize("line", ['{"event": "try", "example": "x"}', '{"event": "note", "message": "x"}'])
+def test_signs_of_life_without_end(line, monkeypatch):
+    monkeypatch.setenv("HOSTILE_LINE", line)
+    monkeypatch.setattr(supervisor, "_TELLS", 2000)
+    relu, tanh = tried("TellsWithoutEnd")
+    assert relu["outcome"] == "failed"
+    assert "out of turn, as line 2,001 of one property" in relu["message"]
     assert tanh["outcome"] == "passed"
 
 
