@@ -19,7 +19,7 @@ from refbert.vocabulary import SPECIALS
 # As Google's released vocabularies begin, but for their unused entries.
 _SPECIALS = tuple(SPECIALS[role] for role in ("pad", "unk", "cls", "sep", "mask"))
 _ALPHABET = 1000  # characters kept, the most frequent; a word with another is [UNK] (the library's default for BERT)
-_TOGETHER = 2**16  # characters normalized in one call
+_TOGETHER = 2**16  # characters in one call of the library, which holds some hundred of them
 
 
 def train_wordpiece(sentences: Iterable[str], *, size: int, cased: bool) -> Tokenizer:
@@ -89,7 +89,8 @@ def _joined(sentences: Iterable[str]) -> Iterator[str]:
 
 
 def _repeated(words: dict[str, int]) -> Iterator[str]:
-    """Each word as often as it was counted, at most a thousand to a text."""
+    """Each word as often as it was counted, in texts of at most `_TOGETHER` characters, or of one word."""
     for word, count in words.items():
-        for start in range(0, count, 1000):
-            yield f"{word} " * min(1000, count - start)
+        some = max(1, _TOGETHER // (len(word) + 1))
+        for start in range(0, count, some):
+            yield f"{word} " * min(some, count - start)

@@ -9,6 +9,7 @@ import pytest
 
 from refbert.data import train_wordpiece
 from refbert.data.tokens import tokenizer_fingerprint
+from refbert.data.wordpiece import _repeated
 from refbert.errors import InputError
 
 # English and code: enough different words for many pairs that are equally frequent.
@@ -69,6 +70,15 @@ def test_rare_characters_are_left_out(monkeypatch):
     tokenizer = train_wordpiece(["aab abc abc", "abz q"], size=50, cased=False)
     assert not {"z", "q", "##z"} & set(pieces(tokenizer))
     assert tokenizer.encode(["aab abz"], max_length=9)[0].tokens[-2] == "[UNK]"
+
+
+def test_long_words_are_not_held_a_thousand_times():
+    """A Parquet file of 100 KB can hold one word of 1,000 letters a million times."""
+    words = {"a" * 1000: 5001, "b" * 200_000: 3, "c": 100_000}
+    texts = list(_repeated(words))
+    assert sum(map(len, texts)) == sum((len(word) + 1) * count for word, count in words.items())
+    assert max(len(text) for text in texts if "b" not in text) <= 2**16
+    assert [text for text in texts if "b" in text] == ["b" * 200_000 + " "] * 3
 
 
 def test_what_is_more_frequent_is_learned_first():
