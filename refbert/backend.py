@@ -300,7 +300,7 @@ def missing_ops(backend: object) -> tuple[str, ...]:
 
 
 def require_whole(backend: Any) -> None:
-    """Raise `Unsupported` where the backend lacks what refbert needs before it can compute with it.
+    """Raise `BackendError`, or for operations `Unsupported`, where a backend lacks what refbert computes with.
 
     `refbert.registry.create` lets such a one pass, for the conformance suite to say what it lacks.
     """
