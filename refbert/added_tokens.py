@@ -15,12 +15,11 @@ the model reads another row of its embeddings; refbert refuses the files.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refbert.errors import RefbertWarning, TokenizerError
+from refbert.errors import TokenizerError, warn
 from refbert.files import shown
 from refbert.tokenizer_file import library_call
 from refbert.vocabulary import FILE_ONLY, SPECIALS, read_settings, special_tokens
@@ -107,9 +106,8 @@ def _add(inner: tokenizers.Tokenizer, wanted: dict[str, tuple[int | None, Any]],
                                      "must follow the vocabulary's without a gap")  # fmt: skip
             free += 1
         elif stated not in (None, found):
-            warnings.warn(
+            warn(
                 f"{shown(word)} is stated with the id {stated:,}; the vocabulary has it as {found:,}, which counts",
-                RefbertWarning,
                 stacklevel=4,
             )
 

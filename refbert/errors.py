@@ -6,6 +6,11 @@ exits with status 2; anything else that escapes is a bug in refbert.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 # Characters of a message. Names and values come from files and may be of any length and content.
 _LONGEST = 480
 _KEPT_AT_END = 160
@@ -72,3 +77,22 @@ class Unsupported(BackendError):
 
 class RefbertWarning(_OneLine, UserWarning):
     """Something that changes results and that the user may not expect: cut text, unused tensors."""
+
+
+_quiet: ContextVar[bool] = ContextVar("quiet", default=False)
+
+
+def warn(text: str, *, stacklevel: int = 1) -> None:
+    """Warn the user; ``stacklevel`` counts from the caller, as `warnings.warn` does."""
+    if not _quiet.get():
+        warnings.warn(text, RefbertWarning, stacklevel=stacklevel + 1)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside, this thread warns of nothing. The filters of `warnings` belong to all threads, so they stay."""
+    before = _quiet.set(True)
+    try:
+        yield
+    finally:
+        _quiet.reset(before)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy.typing as npt
 from refbert import registry
 from refbert.backend import Backend, host_dtype
 from refbert.config import BertConfig
-from refbert.errors import CheckpointError, InputError, RefbertWarning
+from refbert.errors import CheckpointError, InputError, warn
 from refbert.model import LoadReport, Model
 from refbert.parameters import POOLED_HEADS, initialize, shapes
 from refbert.profiles import Profile, get_profile
@@ -70,7 +69,7 @@ def load(
     for what, names in (("drawn afresh, not in the checkpoint", matched.missing), ("not used", matched.unused)):
         if names:
             said = checkpoint.summary(names)
-            warnings.warn(f"{stored.files[0].name}: {what}: {said}", RefbertWarning, stacklevel=2)
+            warn(f"{stored.files[0].name}: {what}: {said}", stacklevel=2)
     model = Model(
         config,
         {name: parameters[name] for name in expected},

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from refbert.backend import Backend, has_gradients, host_dtype, require_whole
 from refbert.batching import Batch
 from refbert.config import BertConfig
 from refbert.embedder import DEFAULT, Embedder, embedded, with_prompt
-from refbert.errors import CheckpointError, InputError, RefbertWarning, TokenizerError, Unsupported
+from refbert.errors import CheckpointError, InputError, TokenizerError, Unsupported, warn
 from refbert.labels import read_labels
 from refbert.output import Output
 from refbert.parameters import HEADS, count
@@ -378,7 +377,7 @@ class Model:
             if self.embedder is not DEFAULT:
                 checkpoint.write_embedder(Path(directory), self.embedder, self.config.hidden_size)
         except CheckpointError as error:
-            warnings.warn(f"saved without the modules behind it: {error}", RefbertWarning, stacklevel=2)
+            warn(f"saved without the modules behind it: {error}", stacklevel=2)
 
     def _check_files(self) -> None:
         if self.mapped_files is not None:

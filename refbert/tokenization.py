@@ -20,7 +20,6 @@ split it into punctuation and a word.
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,7 +31,7 @@ import numpy as np
 from refbert.added_tokens import add_stated, read_all_settings, stated
 from refbert.batching import Batch
 from refbert.config import BertConfig
-from refbert.errors import CheckpointError, InputError, RefbertWarning, TextError, TokenizerError
+from refbert.errors import CheckpointError, InputError, TextError, TokenizerError, warn
 from refbert.files import is_file
 from refbert.profiles import HF, Profile
 from refbert.tokenizer_file import check_ids, library_call, read_tokenizer
@@ -263,10 +262,9 @@ class Tokenizer:
             encoded = self._cut(items, encoded, long, max_length)
         unknown = [i for i, e in enumerate(encoded) if self._nothing_known(e)]
         if unknown:
-            warnings.warn(
+            warn(
                 f"nothing in {_count(len(unknown), 'text')} is in the vocabulary (first: text {unknown[0] + 1}): "
                 f"every word is {self._specials['unk']}",
-                RefbertWarning,
                 stacklevel=3,
             )
         return [
@@ -297,9 +295,8 @@ class Tokenizer:
                 second.truncate(least if first_is_longer else room - least, direction=self.cut_side)
             shorter.append(self._inner.post_process(first, second))
         lost = sum(len(encoded[i].ids) for i in long) - sum(len(e.ids) for e in shorter)
-        warnings.warn(
+        warn(
             f"{_count(len(long), 'text')} cut to {max_length} tokens: {lost:,} tokens lost (first: text {long[0] + 1})",
-            RefbertWarning,
             stacklevel=4,
         )
         out = list(encoded)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import string
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refbert.errors import RefbertWarning, TokenizerError
+from refbert.errors import TokenizerError, warn
 from refbert.files import is_file, read_object, read_text, shown
 from refbert.profiles import Profile
 
@@ -66,9 +65,8 @@ def read_vocabulary(path: Path) -> list[str]:
     if repeated:
         first, second = repeated[0]
         others = f" (and {len(repeated) - 1:,} more such)" if repeated[1:] else ""
-        warnings.warn(
+        warn(
             f"{path}: lines {first + 1} and {second + 1} are both {pieces[first]!r}; the later one counts{others}",
-            RefbertWarning,
             stacklevel=2,
         )
     return pieces

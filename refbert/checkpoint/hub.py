@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import threading
-import warnings
 from pathlib import Path
 
 from refbert.checkpoint.reading import WEIGHTS
@@ -24,7 +23,7 @@ from refbert.checkpoint.sentence_modules import (
 from refbert.checkpoint.sharded import weight_map
 from refbert.checkpoint.tensorflow_file import data_files
 from refbert.config import CONFIG_FILES
-from refbert.errors import CheckpointError, RefbertWarning
+from refbert.errors import CheckpointError, warn
 from refbert.files import expanded, is_directory, is_file
 from refbert.models import shipped
 
@@ -68,10 +67,9 @@ def locate(name: str | Path, *, revision: str | None = None) -> Path:
     if own is not None:
         # Whoever names it means the one in the package, wherever the command is given.
         if os.path.isdir(name):
-            warnings.warn(
+            warn(
                 f"{name} is the model that comes with refbert, not the directory of that name here; say ./{name} for "
                 "the directory",
-                RefbertWarning,
                 stacklevel=3,
             )
         return own

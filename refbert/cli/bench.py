@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import click
 
 from refbert.cli.output import print_json
 from refbert.cli.tables import Table, print_table
-from refbert.errors import RefbertWarning
+from refbert.errors import quiet
 
 _POSITIVE = click.IntRange(1, 2**31)
 
@@ -60,9 +59,7 @@ def speed(
 
     heads = PRETRAINING if step else ()
     known = preset_of(model)
-    with warnings.catch_warnings():
-        # A head that the checkpoint lacks is drawn afresh, weights of others are left out: the time is the same.
-        warnings.simplefilter("ignore", RefbertWarning)
+    with quiet():  # a head that the checkpoint lacks is drawn afresh, weights of others are left out: as fast
         if known is not None:
             made = from_config(known, heads=heads, backend=backend, dtype=dtype, device=device)
         else:

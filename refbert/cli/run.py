@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -17,7 +16,7 @@ from refbert.cli.output import progress, require_writable, say_default_model, wr
 from refbert.cli.results import Printer
 from refbert.cli.texts import Outcome, from_arguments, from_stdin, outcomes
 from refbert.embedder import POOLINGS
-from refbert.errors import InputError, RefbertWarning
+from refbert.errors import InputError, quiet
 from refbert.loading import load
 from refbert.model import Model, Text
 from refbert.models import DEFAULT
@@ -141,8 +140,7 @@ def _all_good(every: Iterable[list[Outcome]]) -> list[Outcome]:
 
 def _arrays(model: Model, texts: list[Text], *, batch_size: int, **how: Any) -> dict[str, Any]:
     """The raw arrays of all texts in one padded batch: [N, S, …], under Hugging Face's output names."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RefbertWarning)  # the task has said what was cut
+    with quiet():  # the task has said what was cut
         batch = (
             model.tokenizer.pad(model.tokens_to_embed(texts, **how)[0])
             if "prompt" in how

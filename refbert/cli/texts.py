@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from refbert.errors import InputError, RefbertWarning, TextError
+from refbert.errors import InputError, RefbertWarning, TextError, warn
 from refbert.model import Text
 
 # Bytes of a line: a longer one is of a file of another kind, and would have to be held whole.
@@ -107,7 +107,7 @@ def outcomes(
         yield list(out.values())
     for kind, times in said.items():
         if times > 1:
-            warnings.warn(f"so it was in {times - 1:,} more batches: {kind}", RefbertWarning, stacklevel=2)
+            warn(f"so it was in {times - 1:,} more batches: {kind}", stacklevel=2)
 
 
 def _say(messages: Iterable[str], good: Sequence[Given], said: Counter[str]) -> None:
@@ -116,5 +116,5 @@ def _say(messages: Iterable[str], good: Sequence[Given], said: Counter[str]) -> 
         if not said[kind]:
             # The tokenizer counts the texts that it is given.
             named = re.sub(r"\btext (\d+)", lambda found: good[int(found[1]) - 1].where, message)
-            warnings.warn(named, RefbertWarning, stacklevel=3)
+            warn(named, stacklevel=3)
         said[kind] += 1

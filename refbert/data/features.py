@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import unicodedata
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 
 from refbert.backend import Host
 from refbert.batching import Batch
-from refbert.errors import InputError, RefbertWarning, TextError
+from refbert.errors import InputError, TextError, warn
 from refbert.ops.cross_entropy import IGNORE
 from refbert.tokenization import Encoding, Tokenizer
 from refbert.tokenizer_file import library_call
@@ -275,4 +274,4 @@ def _picked(encoded: Any, kept: Sequence[int]) -> Encoding:
 
 
 def _warn(text: str) -> None:
-    warnings.warn(text, RefbertWarning, stacklevel=3)
+    warn(text, stacklevel=3)

@@ -19,7 +19,6 @@ import hashlib
 import json
 import re
 import shutil
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refbert.errors import CheckpointError, RefbertWarning
+from refbert.errors import CheckpointError, warn
 from refbert.files import parse_json
 from refbert.model import Model
 from refbert.training.optimizer import Optimizer
@@ -156,7 +155,7 @@ def put_aside(place: Path, why: str) -> None:
         place.rename(aside)
     except OSError as error:
         raise CheckpointError(f"{place}: damaged, and cannot be put aside ({error.strerror})") from None
-    warnings.warn(f"{why}; the damaged one is kept as {aside.name}", RefbertWarning, stacklevel=3)
+    warn(f"{why}; the damaged one is kept as {aside.name}", stacklevel=3)
 
 
 def digest(path: Path) -> str:

@@ -17,9 +17,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +28,7 @@ from refbert.classifying import label_names
 from refbert.data.epochs import Epochs
 from refbert.data.features import Feature
 from refbert.data.labelled import Labelled, check_labels, label_set, read
-from refbert.errors import InputError, RefbertWarning
+from refbert.errors import InputError, quiet, warn
 from refbert.evaluation.tasks import evaluate, main_score, score_names
 from refbert.files import is_file, read_json
 from refbert.model import Model
@@ -153,10 +152,9 @@ def finetune(
         if best is None:
             raise NotFinite(f"no run ended well; the last: {outcomes[-1].failed}", 0, None)
         if best.scores and best.scores[metric] is None:
-            warnings.warn(
+            warn(
                 f"{metric} is undefined in every epoch of every run, so it decides nothing: the last epoch of the "
                 "first run is taken",
-                RefbertWarning,
                 stacklevel=2,
             )
         export(run, outcomes, best)
@@ -203,8 +201,7 @@ class _Run:
             return done
         settings, plan = self.settings, self.plan
         if model is None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", RefbertWarning)  # said of the first run
+            with quiet():  # said of the first run
                 model = begin(settings, self.labels, seed=plan.seed)
         optimizer = settings.new_optimizer(model.profile)
         per_epoch = self.source.updates
@@ -306,9 +303,7 @@ class _Run:
     def _score(self, model: Model, *, warn: bool) -> dict[str, float | None]:
         if self.dev is None:
             return {}
-        with warnings.catch_warnings():
-            if not warn:
-                warnings.simplefilter("ignore", RefbertWarning)
+        with nullcontext() if warn else quiet():
             found = evaluate(model, self.settings.task, self.dev, self.settings.limits()).scores
         return {name: value if math.isfinite(value) else None for name, value in found.items()}
 

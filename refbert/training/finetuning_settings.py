@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import json
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from refbert.answering import DOC_STRIDE
 from refbert.data.labelled import TASKS
 from refbert.data.tables import Columns
-from refbert.errors import InputError, RefbertWarning
+from refbert.errors import InputError, warn
 from refbert.evaluation.tasks import Limits
 from refbert.profiles import Profile
 from refbert.training.optimizer import Optimizer
@@ -178,9 +177,8 @@ def resumed_settings(directory: str | Path, given: Mapping[str, Any]) -> Setting
     chosen = agreed(recorded, json.loads(json.dumps(dict(given))), free=FREE, where=run.path)
     changed = [name for name in _ROUNDS_OTHERWISE if chosen.get(name) != recorded.get(name)]
     if changed:
-        warnings.warn(
+        warn(
             f"{run.path}: going on with another {', '.join(sorted(changed))}: the weights will differ by rounding",
-            RefbertWarning,
             stacklevel=2,
         )
     return run.settings(Settings, chosen)

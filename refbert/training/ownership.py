@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from pathlib import Path
 
-from refbert.errors import InputError, RefbertWarning
+from refbert.errors import InputError, warn
 
 _FILE = ".lock"
 
@@ -92,11 +91,7 @@ def _lock(path: Path) -> tuple[int, Path]:
         except OSError:
             os.close(handle)
             raise _taken(path) from None
-    warnings.warn(
-        f"{path}: this file system has no locks; see to it that no other run writes there",
-        RefbertWarning,
-        stacklevel=4,
-    )
+    warn(f"{path}: this file system has no locks; see to it that no other run writes there", stacklevel=4)
     return os.open(path, os.O_RDONLY), path
 
 

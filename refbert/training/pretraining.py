@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from refbert import registry
 from refbert.config import BertConfig
-from refbert.errors import ConfigError, InputError, RefbertWarning
+from refbert.errors import ConfigError, InputError, warn
 from refbert.files import is_file
 from refbert.loading import from_config, load
 from refbert.model import Model
@@ -260,7 +259,7 @@ def _check_data(run: RunDirectory, settings: Settings, say: Callable[[str], obje
             with _store(place) as store:
                 store.check()
     except InputError as error:
-        warnings.warn(f"{error}; the text is tokenized again", RefbertWarning, stacklevel=3)
+        warn(f"{error}; the text is tokenized again", stacklevel=3)
         shutil.rmtree(place, ignore_errors=True)
         _tokenize(run, settings, _tokenizer(run.tokenizer, settings), say)
 

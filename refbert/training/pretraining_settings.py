@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refbert.errors import InputError, RefbertWarning
+from refbert.errors import InputError, warn
 from refbert.profiles import get_profile
 from refbert.training.optimizer import Optimizer
 from refbert.training.run import RunDirectory, agreed
@@ -196,10 +195,9 @@ def resumed_settings(directory: str | Path, given: Mapping[str, Any]) -> Setting
     chosen = agreed(recorded, given, free=FREE, where=run.path)
     changed = [name for name in _ROUNDS_OTHERWISE if chosen.get(name) != recorded.get(name)]
     if changed:
-        warnings.warn(
+        warn(
             f"{run.path}: going on with another {', '.join(changed)}: the weights will differ by rounding from those "
             "of a run that was not stopped",
-            RefbertWarning,
             stacklevel=2,
         )
     return run.settings(Settings, chosen)

@@ -15,7 +15,6 @@ import hashlib
 import json
 import platform
 import shutil
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -24,7 +23,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from refbert.errors import CheckpointError, InputError, RefbertWarning
+from refbert.errors import CheckpointError, InputError, warn
 from refbert.files import read_object, shown
 from refbert.training.checkpoints import clear_partial, saved, updates_of
 from refbert.training.ownership import Claim
@@ -177,7 +176,7 @@ class RunDirectory:
         self._claim.check()
         if self._content is not None and not self.file.exists():
             self._write(self._content)
-            warnings.warn(f"{self.file}: had gone, and was written again", RefbertWarning, stacklevel=2)
+            warn(f"{self.file}: had gone, and was written again", stacklevel=2)
 
     def _discard(self) -> None:
         """Remove what was made since `prepare`; when the marker was set, nothing of it was there."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -13,7 +12,7 @@ from refbert.classifying import label_names
 from refbert.config import BertConfig
 from refbert.data.features import Feature, answer_features, encode_words, tag_features, windows
 from refbert.data.labelled import Labelled
-from refbert.errors import InputError, RefbertWarning
+from refbert.errors import InputError, quiet, warn
 from refbert.labels import is_multi_label
 from refbert.loading import load
 from refbert.model import LoadReport, Model, Text
@@ -52,8 +51,7 @@ def begin(settings: Settings, labels: Sequence[str], *, seed: int) -> Model:
     where: dict[str, Any] = {
         "backend": settings.backend, "dtype": settings.dtype, "device": settings.device, "profile": settings.profile,
     }  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RefbertWarning)
+    with quiet():
         body = load(settings.model, **where, heads=())
     kind = {
         "classify": "single_label_classification", "multi-label": "multi_label_classification", "regress": "regression",
@@ -64,8 +62,7 @@ def begin(settings: Settings, labels: Sequence[str], *, seed: int) -> Model:
         changes["classifier_dropout"] = settings.dropout
     names = dict(enumerate(labels))
     if _continues(settings, body, labels):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RefbertWarning)
+        with quiet():
             whole = load(settings.model, **where, heads=(head,))
         names, given = dict(enumerate(label_names(whole.config))), whole.state_dict()
     else:
@@ -76,7 +73,7 @@ def begin(settings: Settings, labels: Sequence[str], *, seed: int) -> Model:
     missing = {name: shape for name, shape in expected.items() if name not in given}
     drawn = initialize(missing, config, seed=seed, profile=body.profile)
     if missing:
-        warnings.warn(f"drawn afresh: {', '.join(missing)}", RefbertWarning, stacklevel=2)
+        warn(f"drawn afresh: {', '.join(missing)}", stacklevel=2)
     tokenizer = body.tokenizer
     model = Model(
         config,
@@ -95,8 +92,7 @@ def _continues(settings: Settings, body: Model, labels: Sequence[str]) -> bool:
     """Whether the checkpoint's own head is the task's, with these labels among its own."""
     if not any(name.startswith(("classifier.", "qa_outputs.")) for name in body.report.unused):
         return False
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RefbertWarning)
+    with quiet():
         stored = load(settings.model, profile=settings.profile)
     if HEAD[settings.task] not in stored.heads:
         return False
@@ -127,10 +123,9 @@ def features(settings: Settings, data: Labelled, model: Model) -> list[Feature]:
         learned = [cast("tuple[str, int]", q.answers[0]) if q.answers else None for q in data.questions]
         out, lost = answer_features(found, learned)
         if lost:
-            warnings.warn(
+            warn(
                 f"{data.path}: {len(lost):,} answers are in no window whole, or nothing that is read (first: question "
                 f'"{data.questions[lost[0]].id}") and are learned as "no answer"',
-                RefbertWarning,
                 stacklevel=3,
             )
         return out
