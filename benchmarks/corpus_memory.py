@@ -20,7 +20,7 @@ from pathlib import Path
 
 from refbert.benchmark import peak_process_bytes
 from refbert.data import Phase, Pretraining, PretrainingSource, build_store, read_sentences, train_wordpiece
-from refbert.tokenization import Tokenizer
+from refbert.text.tokenization import Tokenizer
 
 BATCHES = 200
 

@@ -12,10 +12,10 @@
 import numpy as np
 
 from refbert import ops
-from refbert.reference import ReferenceBackend
-from refbert_conformance import engine
-from refbert_conformance.properties import LEVELS, all_properties
-from refbert_conformance.subject import Subject
+from refbert.backend.reference import ReferenceBackend
+from refbert_conformance.engine import running as engine
+from refbert_conformance.engine.subject import Subject
+from refbert_conformance.properties.table import LEVELS, all_properties
 
 
 class FasterBackend(ReferenceBackend):

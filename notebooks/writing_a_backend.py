@@ -17,9 +17,9 @@
 import numpy as np
 
 from refbert.backend import REQUIRED, missing_ops
-from refbert_conformance import engine
-from refbert_conformance.properties import all_properties
-from refbert_conformance.subject import Subject
+from refbert_conformance.engine import running as engine
+from refbert_conformance.engine.subject import Subject
+from refbert_conformance.properties.table import all_properties
 
 
 class SmallBackend:

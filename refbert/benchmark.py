@@ -1,7 +1,7 @@
 """How fast a model runs on a backend, and how near that is to what the backend's own matrix products allow.
 
-Letters as in refbert.config. Operations are those of refbert.flops: matrix products only, two for each multiplication
-and addition. A fraction of 1 would mean that everything but the products is free.
+Letters as in refbert.config. Operations are those of refbert.config.flops: matrix products only, two for each
+multiplication and addition. A fraction of 1 would mean that everything but the products is free.
 
 Everything goes through the plugin contract, so a third party's backend is measured like a built-in one. Devices that
 compute behind the caller's back are waited for by reading one row of the result, not all of it: moving [B, S, H] to
@@ -22,14 +22,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refbert import flops
 from refbert.backend import Backend, host_dtype
-from refbert.batching import Batch
-from refbert.config import BertConfig
+from refbert.config import BertConfig, flops
 from refbert.errors import InputError
 from refbert.model import Model
 from refbert.ops.cross_entropy import IGNORE
 from refbert.spec.bert import bert
+from refbert.text.batching import Batch
 
 Host = npt.NDArray[Any]
 

@@ -20,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 
 from refbert.backend import Backend
-from refbert.batching import Batch
 from refbert.errors import InputError
 from refbert.ops.gelu import gelu
 from refbert.spec.bert import bert
@@ -28,6 +27,7 @@ from refbert.spec.choices import Choices
 from refbert.spec.packed import packed_bert
 from refbert.spec.parts import Scope
 from refbert.spec.pooler import pooler
+from refbert.text.batching import Batch
 
 Host = npt.NDArray[Any]
 

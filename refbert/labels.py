@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refbert.batching import Batch
 from refbert.config import BertConfig
 from refbert.errors import InputError
 from refbert.ops.cross_entropy import IGNORE
 from refbert.spec.bert import LABELS
+from refbert.text.batching import Batch
 
 Host = npt.NDArray[Any]
 

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy.typing as npt
 
-from refbert import registry
-from refbert.backend import Backend, host_dtype
+from refbert.backend import Backend, host_dtype, registry
 from refbert.config import BertConfig
+from refbert.config.parameters import POOLED_HEADS, initialize, shapes
+from refbert.config.profiles import Profile, get_profile
 from refbert.errors import CheckpointError, InputError, warn
 from refbert.model import LoadReport, Model
-from refbert.parameters import POOLED_HEADS, initialize, shapes
-from refbert.profiles import Profile, get_profile
 
 Host = npt.NDArray[Any]
 
@@ -41,7 +40,7 @@ def load(
     device beside a backend that is made already.
     """
     from refbert import checkpoint
-    from refbert.tokenization import Tokenizer
+    from refbert.text.tokenization import Tokenizer
 
     if not isinstance(backend, str) and (dtype is not None or device is not None):
         raise InputError("dtype= and device= belong to a backend named by a string")
@@ -103,7 +102,7 @@ def from_config(
     device: str | None = None,
     profile: str | Profile = "hf",
 ) -> Model:
-    """A fresh model with random weights (`refbert.parameters.initialize`) and no tokenizer."""
+    """A fresh model with random weights (`refbert.config.parameters.initialize`) and no tokenizer."""
     made: Backend[Any] = registry.create(backend, dtype=dtype, device=device) if isinstance(backend, str) else backend
     chosen = get_profile(profile)
     drawn = initialize(

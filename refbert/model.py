@@ -17,24 +17,24 @@ import numpy as np
 import numpy.typing as npt
 
 from refbert.backend import Backend, has_gradients, host_dtype, require_whole
-from refbert.batching import Batch
 from refbert.config import BertConfig
+from refbert.config.parameters import HEADS, count
+from refbert.config.profiles import HF, Profile
 from refbert.embedder import DEFAULT, Embedder, embedded, with_prompt
 from refbert.errors import CheckpointError, InputError, TokenizerError, Unsupported, warn
 from refbert.labels import read_labels
 from refbert.output import Output
-from refbert.parameters import HEADS, count
-from refbert.profiles import HF, Profile
 from refbert.randomness import Dropout
 from refbert.spec import heads as head
 from refbert.spec.bert import bert, objective
 from refbert.spec.choices import Choices
 from refbert.spec.encoder import Watch
+from refbert.text.batching import Batch
 from refbert.updating import snapshot
 
 if TYPE_CHECKING:
     from refbert.checkpoint.mapped import MappedFiles
-    from refbert.tokenization import Encoding, Tokenizer
+    from refbert.text.tokenization import Encoding, Tokenizer
     from refbert.training.optimizer import Optimizer
 
 Host = npt.NDArray[Any]
@@ -60,7 +60,7 @@ class LoadReport:
 class Model:
     """A configuration, weights on a backend, heads, a profile, and (if the checkpoint has one) a tokenizer.
 
-    parameters: name -> the backend's array; names and shapes are `refbert.parameters.shapes`'.
+    parameters: name -> the backend's array; names and shapes are `refbert.config.parameters.shapes`'.
     gradient_checkpointing: whether each layer keeps only its input for the backward and is then run again: the same
     gradients in less memory and more time. It may be set at any time.
     mapped_files: the checkpoint's files where the parameters are views of them (`refbert.load`), else None: a call

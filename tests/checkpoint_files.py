@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from refbert.config import BertConfig
-from refbert.parameters import initialize, shapes
+from refbert.config.parameters import initialize, shapes
 
 GOLDEN = Path(__file__).parent / "data" / "google-golden"
 

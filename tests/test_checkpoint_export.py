@@ -12,8 +12,8 @@ from checkpoint_files import GOLDEN, TINY, assert_bitwise, weights
 
 from refbert.checkpoint import heads_in, match, read, write
 from refbert.config import BertConfig
+from refbert.config.parameters import shapes
 from refbert.errors import CheckpointError, ConfigError
-from refbert.parameters import shapes
 
 CLASSES = [
     ((), True, "BertModel"),

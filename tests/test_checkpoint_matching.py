@@ -9,8 +9,8 @@ import pytest
 from checkpoint_files import TINY, assert_bitwise, weights
 
 from refbert.checkpoint import Checkpoint, heads_in, match
+from refbert.config.parameters import HEADS, POOLED_HEADS, shapes
 from refbert.errors import CheckpointError
-from refbert.parameters import HEADS, POOLED_HEADS, shapes
 
 WORDS = "bert.embeddings.word_embeddings.weight"
 

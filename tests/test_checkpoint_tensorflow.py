@@ -13,8 +13,8 @@ from checkpoint_files import GOLDEN, TINY, assert_bitwise, entry, number, table,
 from refbert.checkpoint import match, names, read
 from refbert.checkpoint.tensorflow_file import read_tensorflow
 from refbert.config import BertConfig
+from refbert.config.parameters import shapes
 from refbert.errors import CheckpointError
-from refbert.parameters import shapes
 
 INDEX = "bert_model.ckpt.index"
 DATA = "bert_model.ckpt.data-00000-of-00001"

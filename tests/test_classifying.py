@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import refbert
-from refbert.classifying import classify, regress
 from refbert.cli import main
 from refbert.errors import ConfigError, InputError
+from refbert.tasks.classifying import classify, regress
 
 LOGITS = np.array([-7.0, -6.0, -9.0])
 

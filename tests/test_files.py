@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refbert import files
 from refbert.errors import CheckpointError, InputError, RefbertError, RefbertWarning, TokenizerError
+from refbert.files import reading as files
 
 USELESS = {
     "nested lists": b"[" * 100_000,
@@ -168,7 +168,7 @@ def test_unreadable_files_and_directories(tmp_path):
             parent.chmod(parent.stat().st_mode | 0o711)
     code = (
         "import os, sys\n"
-        "from refbert import files; from refbert.errors import ConfigError\n"
+        "from refbert.files.reading import reading as files; from refbert.errors import ConfigError\n"
         "if os.getuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "for ask, path in ((files.read_json, 'locked.json'), (files.is_file, 'secret/config.json')):\n"
         "    try: print(ask(sys.argv[1] + '/' + path, ConfigError))\n"

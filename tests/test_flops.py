@@ -7,11 +7,10 @@ import torch
 import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
-from refbert import flops
-from refbert.config import BertConfig
+from refbert.config import BertConfig, flops
+from refbert.config.parameters import count
+from refbert.config.presets import preset
 from refbert.errors import ConfigError
-from refbert.parameters import count
-from refbert.presets import preset
 
 BASE, LARGE = preset("bert-base-uncased"), preset("bert-large-uncased")
 PRETRAINING = ("masked_lm", "next_sentence")

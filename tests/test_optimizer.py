@@ -8,10 +8,10 @@ import pytest
 from oracles import agree
 
 from refbert import ops
+from refbert.backend.reference import ReferenceBackend
 from refbert.config import BertConfig
+from refbert.config.parameters import shapes
 from refbert.errors import InputError, Unsupported
-from refbert.parameters import shapes
-from refbert.reference import ReferenceBackend
 from refbert.training import Optimizer, decays
 
 BACKEND = ReferenceBackend()

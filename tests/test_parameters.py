@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from refbert.config import BertConfig
+from refbert.config.parameters import HEADS, POOLED_HEADS, count, initialize, shapes
+from refbert.config.presets import preset
+from refbert.config.profiles import GOOGLE, HF
 from refbert.errors import ConfigError
-from refbert.parameters import HEADS, POOLED_HEADS, count, initialize, shapes
-from refbert.presets import preset
-from refbert.profiles import GOOGLE, HF
 
 BASE, LARGE = preset("bert-base-uncased"), preset("bert-large-uncased")
 PRETRAINING = ("masked_lm", "next_sentence")

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from refbert.plain import plain
+from refbert.files.as_json import plain
 
 
 def test_numbers():

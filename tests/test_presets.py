@@ -7,9 +7,9 @@ import torch
 import transformers
 
 from refbert.config import BertConfig
+from refbert.config.parameters import count
+from refbert.config.presets import PRESETS, preset
 from refbert.errors import ConfigError
-from refbert.parameters import count
-from refbert.presets import PRESETS, preset
 
 # google-research/bert's README: L, H, A and the number of lines of each release's vocab.txt.
 RELEASES = {

@@ -10,8 +10,8 @@ from transformers.activations import ACT2FN
 
 from refbert import ops
 from refbert.config import BertConfig
+from refbert.config.profiles import GOOGLE, HF, PROFILES, get_profile
 from refbert.errors import ConfigError, InputError
-from refbert.profiles import GOOGLE, HF, PROFILES, get_profile
 
 ERF, TANH = "gelu_erf", "gelu_tanh"
 

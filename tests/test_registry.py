@@ -10,10 +10,9 @@ from importlib import metadata
 import pytest
 from hostile import assert_one_line
 
-from refbert import registry
-from refbert.backend import OPTIONAL, REQUIRED, missing_ops
+from refbert.backend import OPTIONAL, REQUIRED, missing_ops, registry
+from refbert.backend.reference import ReferenceBackend
 from refbert.errors import BackendError, BackendUnavailable, UnknownBackend, Unsupported
-from refbert.reference import ReferenceBackend
 
 
 def module(tmp_path, monkeypatch, name, source):
@@ -35,7 +34,7 @@ def test_our_own_are_what_the_package_declares():
 
 def test_by_name_and_by_class():
     assert isinstance(registry.create("reference"), ReferenceBackend)
-    assert isinstance(registry.create("refbert.reference:ReferenceBackend"), ReferenceBackend)
+    assert isinstance(registry.create("refbert.backend.reference:ReferenceBackend"), ReferenceBackend)
 
 
 @pytest.mark.parametrize("name", ["reference", "numpy", "torch"])
@@ -68,9 +67,9 @@ def test_a_class_without_ops_is_told_which(tmp_path, monkeypatch):
         ("nunpy", 'did you mean "numpy"'),
         ("tpu", 'unknown backend "tpu". Installed: reference, numpy, torch, cupy'),
         ("no_such_module_here:Backend", 'no module "no_such_module_here"'),
-        ("refbert.reference:NoSuchClass", 'no "NoSuchClass"'),
+        ("refbert.backend.reference:NoSuchClass", 'no "NoSuchClass"'),
         (":Backend", 'unknown backend ":Backend".* package.module:Class'),
-        ("refbert.reference:", 'unknown backend "refbert.reference:".* package.module:Class'),
+        ("refbert.backend.reference:", 'unknown backend "refbert.backend.reference:".* package.module:Class'),
         (":", 'unknown backend ":".* package.module:Class'),
     ],
 )

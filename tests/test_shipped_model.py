@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 import refbert
-from refbert import models, tasks
+from refbert import models
 from refbert.data import Phase, Pretraining, PretrainingSource, build_store
+from refbert.tasks import fill_mask as tasks
 
 ROOT = Path(__file__).parent.parent
 # Sentences of the held-out text (its sources and licences are in the model card), never seen in training.

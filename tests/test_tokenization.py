@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from vocabularies import CHINESE, SPECIAL
 
+from refbert.config.profiles import GOOGLE, HF
 from refbert.errors import InputError, RefbertWarning, TokenizerError
-from refbert.profiles import GOOGLE, HF
-from refbert.tokenization import Tokenizer
+from refbert.text.tokenization import Tokenizer
 
 PIECES = [*SPECIAL, "the", "a", "cat", "sat", "##s", "."]
 TOKENIZER = Tokenizer.from_vocabulary(PIECES)

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from vocabularies import CASED, CHINESE, SPECIAL, TEXTS, UNCASED, write_vocabulary
 
 from refbert.config import BertConfig
+from refbert.config.profiles import GOOGLE
 from refbert.data.features import encode_words
 from refbert.errors import InputError, RefbertWarning, TokenizerError
-from refbert.profiles import GOOGLE
-from refbert.tokenization import Tokenizer
-from refbert.vocabulary import looks_cased, read_vocabulary
+from refbert.text.tokenization import Tokenizer
+from refbert.text.vocabulary import looks_cased, read_vocabulary
 
 MINILM = Path(get_model_path())
 PAIRS = list(itertools.pairwise(TEXTS))

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from hostile import assert_one_line, bounded, refused
 
-from refbert import tokenizer_file
 from refbert.config import BertConfig
 from refbert.errors import RefbertWarning, TokenizerError
 from refbert.models import shipped
-from refbert.tokenization import Tokenizer
-from refbert.vocabulary import read_vocabulary
+from refbert.text import tokenizer_file
+from refbert.text.tokenization import Tokenizer
+from refbert.text.vocabulary import read_vocabulary
 
 FILE = json.loads((shipped("small-english") / "tokenizer.json").read_text(encoding="utf-8"))
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "a", "cat", "##s"]

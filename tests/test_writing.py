@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 import refbert
-from refbert import writing
 from refbert.cli.output import write_text
 from refbert.errors import CheckpointError, InputError
-from refbert.tokenization import Tokenizer
-from refbert.writing import whole, write_whole
+from refbert.files import writing
+from refbert.files.writing import whole, write_whole
+from refbert.text.tokenization import Tokenizer
 
 KILLED = (
-    "import os, sys, signal\nfrom pathlib import Path\nfrom refbert.writing import whole\n"
+    "import os, sys, signal\nfrom pathlib import Path\nfrom refbert.files.writing import whole\n"
     "with whole(Path(sys.argv[1])) as part:\n    part.write_text('half')\n"
 )
 

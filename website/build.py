@@ -114,7 +114,7 @@ def pages() -> Iterator[tuple[str, str]]:
 
 
 def _operations() -> Iterator[tuple[str, str]]:
-    from refbert import explain
+    from refbert_inspection import explain
 
     for entry in explain.entries():
         yield f"ops/{entry.name}.md", explain.markdown(entry.name)

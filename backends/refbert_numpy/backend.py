@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from refbert import ops
+from refbert.backend.reference import ReferenceBackend
 from refbert.ops.gelu import FORMS
 from refbert.ops.types import Array, Ids, Pullback
-from refbert.reference import ReferenceBackend
 from refbert_numpy.attention import attention
 from refbert_numpy.gelu import gelu_in_place
 from refbert_numpy.layer import Workspace, encoder_layer, packed_encoder_layer

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refbert.batching import Batch
+from refbert.config.parameters import POOLED_HEADS
 from refbert.ops.cross_entropy import IGNORE
-from refbert.parameters import POOLED_HEADS
+from refbert.text.batching import Batch
 from refbert_numpy.threads import shares, whole_sequences
 
 Host = npt.NDArray[Any]

@@ -13,15 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from refbert.backend import Backend
-from refbert.batching import Batch
+from refbert.config.parameters import POOLED_HEADS
 from refbert.ops.cross_entropy import IGNORE
-from refbert.parameters import POOLED_HEADS
 from refbert.randomness import Dropout
 from refbert.spec import bert, losses
 from refbert.spec.choices import Choices
 from refbert.spec.heads import TIED
 from refbert.spec.parts import Scope, accumulate, prefixed
 from refbert.spec.pooler import pooler
+from refbert.text.batching import Batch
 from refbert_numpy import threads
 from refbert_numpy.layout import Rows, parts, rows_to_compute
 from refbert_numpy.memory import Recycler

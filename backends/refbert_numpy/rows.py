@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refbert.reference import ReferenceBackend
+from refbert.backend.reference import ReferenceBackend
 from refbert.spec.parts import activate
 from refbert_numpy.blocks import blocks
 from refbert_numpy.gelu import gelu_in_place

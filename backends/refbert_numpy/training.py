@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refbert.batching import Batch
 from refbert.randomness import Dropout
 from refbert.spec.choices import Choices
 from refbert.spec.parts import Scope
+from refbert.text.batching import Batch
 from refbert_numpy.attention import KeyMask
 from refbert_numpy.layout import Part, Rows
 from refbert_numpy.memory import Recycler

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from refbert import registry
+from refbert.backend import registry
 
 PACKAGES = ("refbert", "numpy", "torch", "transformers", "sentence-transformers", "onnxruntime", "onnx", "cupy-cuda12x",
             "cupy-cuda13x", "tokenizers")  # fmt: skip

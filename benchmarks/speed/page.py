@@ -102,7 +102,7 @@ def _scaling(results: Mapping[str, Any]) -> list[str]:
     out = [
         f"<p>Everything but the axis at {fixed}, all threads. The parts: bare products of the linear maps and of "
         "attention, timed alone; Python, a model as deep but of the smallest sizes; the rest is the difference. "
-        "Operations are refbert.flops's.</p>"
+        "Operations are refbert.config.flops's.</p>"
     ]
     for kind in ("forward", "step"):
         for axis in (*scaling.AXES, "threads"):

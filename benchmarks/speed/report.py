@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from refbert import flops
 from refbert.benchmark import quartiles, step_flops
+from refbert.config import flops
 from refbert.ops.cross_entropy import IGNORE
 from speed.cases import NO_GPU, Case, Target
 from speed.inputs import batch_of, config_of
@@ -162,7 +162,7 @@ def row_text(row: Mapping[str, Any]) -> str:
 
 
 def operations(work: Mapping[str, Any]) -> int | None:
-    """Floating-point operations of the work, by refbert.flops: of the text only, not of padding; None if unknown."""
+    """Floating-point operations of the work, by refbert.config.flops, without padding; None if unknown."""
     if work.get("model") == "MiniLM":
         return None
     config = config_of(work)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from refbert import registry
+from refbert.backend import registry
 from refbert.benchmark import product_limit
 from speed.worker import Prepared
 

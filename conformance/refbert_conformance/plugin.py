@@ -16,8 +16,8 @@ import pytest
 
 from refbert.errors import RefbertError, RefbertWarning
 from refbert_conformance import waivers
-from refbert_conformance.properties import EXAMPLES, Property, matching
-from refbert_conformance.supervisor import Limits, Supervisor
+from refbert_conformance.process.supervisor import Limits, Supervisor
+from refbert_conformance.properties.table import EXAMPLES, Property, matching
 
 _SUPERVISOR: pytest.StashKey[Supervisor] = pytest.StashKey()
 

@@ -19,9 +19,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from refbert_conformance import engine
-from refbert_conformance.properties import LEVELS, Property, all_properties
-from refbert_conformance.subject import Subject
+from refbert_conformance.engine import running as engine
+from refbert_conformance.engine.subject import Subject
+from refbert_conformance.properties.table import LEVELS, Property, all_properties
 
 SEEDS = (0, 1, 2, 3, 4)
 

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from refbert import files
 from refbert.backend import UNIT_ROUNDOFF
 from refbert.errors import InputError
-from refbert_conformance.conditions import Condition
-from refbert_conformance.properties import EXAMPLES
+from refbert.files import reading as files
+from refbert_conformance.engine.conditions import Condition
+from refbert_conformance.properties.table import EXAMPLES
 
 _KEYS = ("property", "reason", "dtype", "effort", "when")
 

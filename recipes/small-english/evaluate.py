@@ -30,11 +30,11 @@ import numpy as np
 import numpy.typing as npt
 from baselines import Trigram, Unigram
 
-from refbert.batching import Batch
 from refbert.data import Phase, Pretraining, PretrainingSource, Store, build_store
 from refbert.errors import RefbertError
 from refbert.ops.cross_entropy import IGNORE
-from refbert.tokenization import Tokenizer
+from refbert.text.batching import Batch
+from refbert.text.tokenization import Tokenizer
 
 SEED, ROUNDS, LENGTH, BATCH = 20180, 2, 64, 32
 

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from refbert.checkpoint.matching import ARCHITECTURES
 from refbert.config import BertConfig
+from refbert.config.parameters import shapes
 from refbert.errors import CheckpointError
-from refbert.parameters import shapes
-from refbert.writing import whole, write_whole
+from refbert.files.writing import whole, write_whole
 
 Host = npt.NDArray[Any]
 
@@ -30,7 +30,7 @@ def write(
 ) -> None:
     """Write ``model.safetensors`` and ``config.json``; the directory is made if need be.
 
-    ``tensors``: exactly the names and shapes of ``refbert.parameters.shapes(config, heads, pooler=pooler)``; their
+    ``tensors``: exactly the names and shapes of ``parameters.shapes(config, heads, pooler=pooler)``; their
     dtypes are kept. ``config.hidden_act`` must be Hugging Face's word for the activation. Each file appears whole or
     not at all.
 

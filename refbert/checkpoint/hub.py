@@ -24,7 +24,7 @@ from refbert.checkpoint.sharded import weight_map
 from refbert.checkpoint.tensorflow_file import data_files
 from refbert.config import CONFIG_FILES
 from refbert.errors import CheckpointError, warn
-from refbert.files import expanded, is_directory, is_file
+from refbert.files.reading import expanded, is_directory, is_file
 from refbert.models import shipped
 
 PROBE_SECONDS = 3.0

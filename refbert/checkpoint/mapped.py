@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refbert.errors import CheckpointError
-from refbert.files import reading
+from refbert.files.reading import reading
 
 Host = npt.NDArray[Any]
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from refbert.checkpoint.mapped import is_finite
 from refbert.checkpoint.reading import Checkpoint
 from refbert.config import BertConfig
+from refbert.config.parameters import HEADS, Shapes, shapes
 from refbert.errors import CheckpointError
-from refbert.parameters import HEADS, Shapes, shapes
 
 Host = npt.NDArray[Any]
 
@@ -41,7 +41,7 @@ class Matched:
 
 
 def heads_in(names: Collection[str], config: BertConfig) -> tuple[tuple[str, ...], bool]:
-    """The heads of `refbert.parameters.HEADS` whose tensors are all there, in that order; whether the pooler is.
+    """The heads of `refbert.config.parameters.HEADS` whose tensors are all there, in that order; whether the pooler is.
 
     ``classifier`` belongs to three heads. ``config.architectures`` decides; failing that, a checkpoint without pooler
     holds a token classifier, and one whose matrix (where ``names`` maps to arrays) has a single row although the

@@ -31,7 +31,7 @@ from refbert.checkpoint.mapped import blocks, map_file, mapping_of
 from refbert.checkpoint.pickled import Damaged, Forbidden, unpickle
 from refbert.checkpoint.safetensors_file import widen_bfloat16
 from refbert.errors import CheckpointError
-from refbert.files import shown
+from refbert.files.reading import shown
 
 Host = npt.NDArray[Any]
 

@@ -16,7 +16,7 @@ from refbert.checkpoint.safetensors_file import read_safetensors
 from refbert.checkpoint.sharded import read_sharded
 from refbert.checkpoint.tensorflow_file import data_files, read_tensorflow, state_file_choice
 from refbert.errors import CheckpointError
-from refbert.files import is_directory, is_file, reading
+from refbert.files.reading import is_directory, is_file, reading
 
 Host = npt.NDArray[Any]
 

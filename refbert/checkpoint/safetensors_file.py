@@ -17,7 +17,7 @@ import numpy.typing as npt
 from refbert.checkpoint.budget import OverBudget, check_shape
 from refbert.checkpoint.mapped import map_file
 from refbert.errors import CheckpointError
-from refbert.files import parse_json, reading
+from refbert.files.reading import parse_json, reading
 
 Host = npt.NDArray[Any]
 

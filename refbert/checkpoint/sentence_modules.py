@@ -23,8 +23,8 @@ from refbert.checkpoint.export import write_json, write_weights
 from refbert.checkpoint.safetensors_file import read_safetensors
 from refbert.embedder import DEFAULT, Dense, Embedder, Normalize
 from refbert.errors import CheckpointError
-from refbert.files import is_file, read_json, read_object, shown
-from refbert.writing import whole
+from refbert.files.reading import is_file, read_json, read_object, shown
+from refbert.files.writing import whole
 
 Host = npt.NDArray[Any]
 

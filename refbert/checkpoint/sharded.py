@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refbert.errors import CheckpointError
-from refbert.files import is_file, read_object, reading
+from refbert.files.reading import is_file, read_object, reading
 
 Host = npt.NDArray[Any]
 

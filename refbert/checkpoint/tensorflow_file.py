@@ -24,7 +24,7 @@ from refbert.checkpoint.mapped import map_file
 from refbert.checkpoint.names import is_weight
 from refbert.checkpoint.safetensors_file import widen_bfloat16
 from refbert.errors import CheckpointError
-from refbert.files import SETTINGS, is_file, read_bytes, read_text
+from refbert.files.reading import SETTINGS, is_file, read_bytes, read_text
 
 Host = npt.NDArray[Any]
 

@@ -7,52 +7,67 @@ the reader of the output has gone.
 
 from __future__ import annotations
 
+import importlib
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from refbert import __version__
-from refbert.cli.audit import audit
-from refbert.cli.backends import backends
-from refbert.cli.bench import bench
-from refbert.cli.conform import conform
-from refbert.cli.diff import diff
-from refbert.cli.evaluate import evaluate
-from refbert.cli.explain import explain
-from refbert.cli.finetune import finetune
-from refbert.cli.info import info
-from refbert.cli.pretrain import pretrain
-from refbert.cli.run import run
-from refbert.cli.scoreboard import scoreboard
 from refbert.cli.signals import Signalled, ending
 from refbert.cli.terminal import OutputError, ReaderGone, drop, terminal
-from refbert.cli.trace import trace
 from refbert.errors import RefbertError, RefbertWarning, one_line
 
-__all__ = ["cli", "main"]
+__all__ = ["cli", "commands", "main"]
 
 
-# What `refbert --help` shows, in its order.
-_GROUPS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
-    ("Use a model", (run, evaluate, info)),
-    ("Train one", (pretrain, finetune)),
-    ("Look inside", (explain, trace, diff)),
-    ("Judge a backend", (backends, conform, scoreboard, bench)),
-    ("Check what is said of BERT", (audit,)),
-)
+# What `refbert --help` shows, in its order: each command and the module that has it. One is imported when it is asked
+# for: the conformance suite, the audit and what looks inside a model are users of refbert, and not part of every start.
+_GROUPS: Mapping[str, Mapping[str, str]] = {
+    "Use a model": {"run": "refbert.cli.run", "evaluate": "refbert.cli.evaluate", "info": "refbert.cli.info"},
+    "Train one": {"pretrain": "refbert.cli.pretrain", "finetune": "refbert.cli.finetune"},
+    "Look inside": {
+        "explain": "refbert_inspection.commands.explain",
+        "trace": "refbert_inspection.commands.trace",
+        "diff": "refbert_inspection.commands.diff",
+    },
+    "Judge a backend": {
+        "backends": "refbert.cli.backends",
+        "conform": "refbert_conformance.commands.conform",
+        "scoreboard": "refbert_conformance.commands.scoreboard",
+        "bench": "refbert.cli.bench",
+    },
+    "Check what is said of BERT": {"audit": "refbert_audit.command"},
+}
+_MODULES = {name: module for group in _GROUPS.values() for name, module in group.items()}
 
 
 class _Grouped(click.Group):
     """Commands under headings, each with the whole of its summary."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return _command(cmd_name) if cmd_name in _MODULES else None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for title, commands in _GROUPS:
+        for title, names in _GROUPS.items():
             with formatter.section(title):
-                formatter.write_dl([(str(one.name), _summary(one)) for one in commands])
+                formatter.write_dl([(name, _summary(_command(name))) for name in names])
+
+
+def _command(name: str) -> click.Command:
+    command: click.Command = getattr(importlib.import_module(_MODULES[name]), name)
+    return command
+
+
+def commands() -> dict[str, click.Command]:
+    """Every command by its name."""
+    return {name: _command(name) for name in _MODULES}
 
 
 def _summary(command: click.Command) -> str:
@@ -69,11 +84,6 @@ def cli(context: click.Context) -> None:
     """BERT, by the book: run it, on any backend."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
-
-
-for _, _commands in _GROUPS:
-    for _command in _commands:
-        cli.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from refbert.answering import Answered, answer
-from refbert.classifying import Classified, Estimated, classify, next_sentence, regress
 from refbert.errors import InputError
 from refbert.labels import is_regression
 from refbert.model import Model, Text
-from refbert.tagging import TaggedText, tag
+from refbert.tasks.answering import Answered, answer
+from refbert.tasks.classifying import Classified, Estimated, classify, next_sentence, regress
+from refbert.tasks.tagging import TaggedText, tag
 
 Answers = Sequence[Classified | Estimated | TaggedText | Answered]
 

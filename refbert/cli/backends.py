@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass
 
 import click
 
-from refbert import registry
-from refbert.backend import missing_ops
+from refbert.backend import missing_ops, registry
 from refbert.cli.output import print_json
 from refbert.cli.tables import Table, print_table
 from refbert.errors import BackendError

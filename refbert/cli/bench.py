@@ -54,8 +54,8 @@ def speed(
 ) -> dict[str, Any]:
     """Everything that the command shows, as plain data."""
     from refbert.benchmark import PRETRAINING, measure, quartiles
+    from refbert.config.presets import preset_of
     from refbert.loading import from_config, load
-    from refbert.presets import preset_of
 
     heads = PRETRAINING if step else ()
     known = preset_of(model)

@@ -15,10 +15,10 @@ import click
 
 from refbert.cli.output import print_json, progress, require_writable, write_text
 from refbert.cli.tables import Table, print_table
+from refbert.config.profiles import PROFILES
 from refbert.errors import InputError
 from refbert.labels import is_multi_label
 from refbert.loading import load
-from refbert.profiles import PROFILES
 
 if TYPE_CHECKING:
     from refbert.model import Model
@@ -159,7 +159,7 @@ def _trained_with(directory: Path) -> tuple[dict[str, Any], Settings | None]:
 
     Raises `InputError` where run.json is refbert's and damaged: the scores would be of other lengths.
     """
-    from refbert.files import is_file, read_json
+    from refbert.files.reading import is_file, read_json
     from refbert.training.finetuning_settings import Settings as Finetuning
     from refbert.training.pretraining_settings import Settings
     from refbert.training.run import RunDirectory

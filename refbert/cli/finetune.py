@@ -12,8 +12,8 @@ import click
 from refbert.cli.progress import TrainingProgress, say
 from refbert.cli.signals import Interrupted, Stopping
 from refbert.cli.tables import Table, print_table
+from refbert.config.profiles import PROFILES
 from refbert.errors import InputError
-from refbert.profiles import PROFILES
 
 _POSITIVE = click.IntRange(min=1)
 _TASKS = ("classify", "multi-label", "regress", "tag", "answer", "choose")

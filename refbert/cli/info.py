@@ -7,12 +7,11 @@ from typing import Any
 
 import click
 
-from refbert import flops
 from refbert.cli.output import print_json
 from refbert.cli.tables import Table, print_table
-from refbert.config import BertConfig
+from refbert.config import BertConfig, flops
+from refbert.config.presets import preset_of
 from refbert.errors import CheckpointError, InputError
-from refbert.presets import preset_of
 
 LENGTHS = (128, 512)
 

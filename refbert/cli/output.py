@@ -15,15 +15,15 @@ import numpy as np
 from refbert.cli.tables import bar_columns
 from refbert.cli.terminal import console
 from refbert.errors import InputError
-from refbert.plain import plain
-from refbert.writing import whole
+from refbert.files.as_json import plain
+from refbert.files.writing import whole
 
 # Work on fewer texts than this is over before a bar could be read.
 _LONG = 64
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on one line of stdout, in UTF-8, of what `refbert.plain` takes."""
+    """One JSON document on one line of stdout, in UTF-8, of what `refbert.files.as_json` takes."""
     sys.stdout.write(json.dumps(plain(value), ensure_ascii=False, allow_nan=False) + "\n")
 
 

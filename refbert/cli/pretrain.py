@@ -12,8 +12,8 @@ import click
 
 from refbert.cli.progress import TrainingProgress, say
 from refbert.cli.signals import Interrupted, Stopping
+from refbert.config.profiles import PROFILES
 from refbert.errors import InputError
-from refbert.profiles import PROFILES
 
 if TYPE_CHECKING:
     from refbert.model import Model
@@ -161,7 +161,7 @@ def pretrain(files: tuple[str, ...], output: Path, resume: bool, **options: Any)
 
 def _phases(settings: Settings, model: Model) -> list[tuple[int, float, int]]:
     """(updates, operations of one, tokens) of each phase."""
-    from refbert.flops import forward_flops
+    from refbert.config.flops import forward_flops
 
     hidden = settings.data().most_predictions
     return [

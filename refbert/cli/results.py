@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from refbert.answering import Answered
-from refbert.classifying import Classified, Estimated
 from refbert.cli.output import print_json
 from refbert.cli.tables import Table, print_table
 from refbert.cli.texts import Outcome
 from refbert.embedder import Normalize
 from refbert.model import Text
-from refbert.tagging import TaggedText
-from refbert.tasks import Embedded, Filled
+from refbert.tasks.answering import Answered
+from refbert.tasks.classifying import Classified, Estimated
+from refbert.tasks.fill_mask import Embedded, Filled
+from refbert.tasks.tagging import TaggedText
 
 # More texts than this make a similarity table that nobody reads.
 _COMPARABLE = 12

@@ -15,13 +15,13 @@ from refbert.cli.answers import answers_of
 from refbert.cli.output import progress, require_writable, say_default_model, write_arrays
 from refbert.cli.results import Printer
 from refbert.cli.texts import Outcome, from_arguments, from_stdin, outcomes
+from refbert.config.profiles import PROFILES
 from refbert.embedder import POOLINGS
 from refbert.errors import InputError, quiet
 from refbert.loading import load
 from refbert.model import Model, Text
 from refbert.models import DEFAULT
-from refbert.profiles import PROFILES
-from refbert.tasks import TASKS, default_task, embed, fill_mask, has_mask
+from refbert.tasks.fill_mask import TASKS, default_task, embed, fill_mask, has_mask
 
 
 @click.command()

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from refbert import files
 from refbert.data.tables import lines_of, read_text
 from refbert.errors import InputError
+from refbert.files import reading as files
 
 _PLACE = re.compile(r"[0-9]+")
 _NO_WORD = re.compile(r"[0-9]+[-.][0-9]+")

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from refbert.backend import Host
-from refbert.batching import Batch
 from refbert.data.draws import generator
 from refbert.data.features import Feature, collate
 from refbert.errors import InputError
-from refbert.tokenization import Tokenizer
+from refbert.text.batching import Batch
+from refbert.text.tokenization import Tokenizer
 
 
 class Epochs:

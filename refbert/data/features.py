@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from refbert.backend import Host
-from refbert.batching import Batch
 from refbert.errors import InputError, TextError, warn
 from refbert.ops.cross_entropy import IGNORE
-from refbert.tokenization import Encoding, Tokenizer
-from refbert.tokenizer_file import library_call
+from refbert.text.batching import Batch
+from refbert.text.tokenization import Encoding, Tokenizer
+from refbert.text.tokenizer_file import library_call
 
 # Google's max_query_length: questions are cut to that many tokens.
 MAX_QUESTION = 64

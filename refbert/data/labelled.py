@@ -18,7 +18,7 @@ from refbert.data.conll import Sentence, read_conll
 from refbert.data.squad import Question, read_squad
 from refbert.data.tables import Choice, Columns, LabelledText, read_choices, read_labelled
 from refbert.errors import InputError
-from refbert.files import shown
+from refbert.files.reading import shown
 
 TASKS = ("classify", "multi-label", "regress", "tag", "answer", "choose")
 

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from refbert.backend import Host
-from refbert.batching import Batch
 from refbert.data.draws import Draws, generator
 from refbert.data.masking import mask_batch
 from refbert.data.pairs import Example, examples
@@ -20,7 +19,8 @@ from refbert.data.settings import Pretraining
 from refbert.data.store import Store
 from refbert.data.tokens import continues, tokenizer_fingerprint
 from refbert.errors import InputError
-from refbert.tokenization import Tokenizer
+from refbert.text.batching import Batch
+from refbert.text.tokenization import Tokenizer
 
 # (version, document, number in it, and the Example's five)
 Row = tuple[int, ...]

@@ -12,7 +12,7 @@ from typing import Any
 
 from refbert.data.tables import read_text, require_unicode
 from refbert.errors import InputError
-from refbert.files import parse_json, shown
+from refbert.files.reading import parse_json, shown
 
 
 @dataclass(frozen=True)

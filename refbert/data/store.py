@@ -26,9 +26,9 @@ import numpy.typing as npt
 from refbert.data.corpus import Documents, Format, Progress, Source, read_sentences, source_name
 from refbert.data.tokens import encode_sentences, tokenizer_fingerprint
 from refbert.errors import InputError
-from refbert.files import is_file, read_object
-from refbert.tokenization import Tokenizer
-from refbert.writing import sync
+from refbert.files.reading import is_file, read_object
+from refbert.files.writing import sync
+from refbert.text.tokenization import Tokenizer
 
 Array = npt.NDArray[np.int64]
 

@@ -20,13 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from refbert.backend import Host
-from refbert.batching import Batch
 from refbert.data.draws import Permutation, generator
 from refbert.data.rows import Row, Rows
 from refbert.data.settings import Phase, Pretraining
 from refbert.data.store import Store
 from refbert.errors import InputError
-from refbert.tokenization import Tokenizer
+from refbert.text.batching import Batch
+from refbert.text.tokenization import Tokenizer
 
 CHUNK = 256  # documents
 

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from refbert import files
 from refbert.errors import InputError
-from refbert.files import TWICE
-from refbert.tokenization import Text
+from refbert.files import reading as files
+from refbert.files.reading import TWICE
+from refbert.text.tokenization import Text
 
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 

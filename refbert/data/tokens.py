@@ -1,4 +1,4 @@
-"""What pretraining data needs of a tokenizer beyond `refbert.tokenization`: sentences in bulk, and which pieces go on.
+"""What pretraining data needs of a tokenizer beyond `refbert.text`: sentences in bulk, and which pieces go on.
 
 "[MASK]" and its like, spelled out in a corpus, are ordinary text here, as for Google's tokenizer: a [SEP] in the middle
 of a sentence would tell the model of a boundary that is not there.
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from refbert.tokenization import Tokenizer
+from refbert.text.tokenization import Tokenizer
 
 
 def encode_sentences(tokenizer: Tokenizer, sentences: Sequence[str]) -> list[list[int]]:

@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from refbert.errors import InputError
-from refbert.tokenization import Tokenizer
-from refbert.vocabulary import SPECIALS
+from refbert.text.tokenization import Tokenizer
+from refbert.text.vocabulary import SPECIALS
 
 # As Google's released vocabularies begin, but for their unused entries.
 _SPECIALS = tuple(SPECIALS[role] for role in ("pad", "unk", "cls", "sep", "mask"))

@@ -16,10 +16,10 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from refbert.backend import Host
-from refbert.batching import Batch
 from refbert.errors import InputError
 from refbert.model import Model
 from refbert.ops.cross_entropy import IGNORE, cross_entropy
+from refbert.text.batching import Batch
 
 
 @dataclass

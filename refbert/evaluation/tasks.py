@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from refbert.answering import DOC_STRIDE, MAX_ANSWER, N_BEST, answer
-from refbert.classifying import choose, classify, label_names, regress
 from refbert.config import BertConfig
 from refbert.data.labelled import Labelled, check_labels
 from refbert.errors import InputError
@@ -16,7 +14,9 @@ from refbert.evaluation.entities import entity_scores, spans
 from refbert.evaluation.squad import best_threshold, normalize, question_scores, squad_scores
 from refbert.labels import is_multi_label, is_regression
 from refbert.model import Model
-from refbert.tagging import tag_words
+from refbert.tasks.answering import DOC_STRIDE, MAX_ANSWER, N_BEST, answer
+from refbert.tasks.classifying import choose, classify, label_names, regress
+from refbert.tasks.tagging import tag_words
 
 # The score by which one model is preferred to another; higher is better. For tags that are no BIO tags: accuracy.
 MAIN = {

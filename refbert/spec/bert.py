@@ -13,9 +13,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from refbert.backend import Backend, Host
-from refbert.batching import Batch
+from refbert.config.parameters import POOLED_HEADS
 from refbert.ops.cross_entropy import IGNORE
-from refbert.parameters import POOLED_HEADS
 from refbert.randomness import Dropout
 from refbert.spec import heads as head
 from refbert.spec import losses
@@ -24,6 +23,7 @@ from refbert.spec.embeddings import embeddings
 from refbert.spec.encoder import Watch, encoder
 from refbert.spec.parts import Scope, accumulate, prefixed
 from refbert.spec.pooler import pooler
+from refbert.text.batching import Batch
 
 A = TypeVar("A")
 

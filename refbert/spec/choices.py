@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from refbert.config import BertConfig
-from refbert.profiles import Profile
+from refbert.config.profiles import Profile
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class Choices:
     """Everything besides parameters and inputs that decides what comes out.
 
     activation is "gelu_erf", "gelu_tanh", "relu", "tanh" or "linear"; the rates are dropout probabilities; see
-    `refbert.profiles.Profile` for the rest. gradient_checkpointing alone changes no result: it says that a layer keeps
+    `refbert.config.Profile` for the rest. gradient_checkpointing alone changes no result: it says that a layer keeps
     nothing but its input for the backward, which runs the layer again.
     """
 

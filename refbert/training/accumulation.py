@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from refbert.backend import Backend, Host
-from refbert.batching import Batch
 from refbert.errors import InputError
 from refbert.labels import read_labels
 from refbert.model import Model
 from refbert.randomness import Dropout
 from refbert.spec.bert import labelled_heads
 from refbert.spec.losses import denominators
+from refbert.text.batching import Batch
 from refbert.training.precision import MixedPrecision
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from refbert.errors import CheckpointError, InputError
+from refbert.files.writing import whole
 from refbert.training.checkpoints import TRAINING, Damaged, check_whole, delete, saved, updates_of
 from refbert.training.run import RunDirectory
-from refbert.writing import whole
 
 # By name; None for one that is not defined, such as the correlation with a constant.
 Scores = Mapping[str, float | None]

@@ -29,10 +29,10 @@ import numpy as np
 import numpy.typing as npt
 
 from refbert.errors import CheckpointError, warn
-from refbert.files import parse_json
+from refbert.files.reading import parse_json
+from refbert.files.writing import sync
 from refbert.model import Model
 from refbert.training.optimizer import Optimizer
-from refbert.writing import sync
 
 Host = npt.NDArray[Any]
 

@@ -24,14 +24,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from refbert.classifying import label_names
 from refbert.data.epochs import Epochs
 from refbert.data.features import Feature
 from refbert.data.labelled import Labelled, check_labels, label_set, read
 from refbert.errors import InputError, quiet, warn
 from refbert.evaluation.tasks import evaluate, main_score, score_names
-from refbert.files import is_file, read_json
+from refbert.files.reading import is_file, read_json
+from refbert.files.writing import write_whole
 from refbert.model import Model
+from refbert.tasks.classifying import label_names
 from refbert.training.best import Outcome, Scores, best_epoch, best_of, export, keep_best
 from refbert.training.checkpoints import (
     Damaged,
@@ -57,7 +58,6 @@ from refbert.training.page import write_page
 from refbert.training.precision import MixedPrecision
 from refbert.training.run import RunDirectory, agreed, check_same, digest_of, effective, versions
 from refbert.training.task_model import NAMED, begin, features, of_the_checkpoint
-from refbert.writing import write_whole
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from refbert.answering import DOC_STRIDE
+from refbert.config.profiles import Profile
 from refbert.data.labelled import TASKS
 from refbert.data.tables import Columns
 from refbert.errors import InputError, warn
 from refbert.evaluation.tasks import Limits
-from refbert.profiles import Profile
+from refbert.tasks.answering import DOC_STRIDE
 from refbert.training.optimizer import Optimizer
 from refbert.training.run import RunDirectory, agreed
 from refbert.training.schedule import learning_rate

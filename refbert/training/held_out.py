@@ -16,7 +16,7 @@ from refbert.data.store import Store
 from refbert.errors import InputError
 from refbert.evaluation.masked_lm import Sums
 from refbert.model import Model
-from refbert.tokenization import Tokenizer
+from refbert.text.tokenization import Tokenizer
 from refbert.training.distributed import Processes
 from refbert.training.metrics import Metrics
 from refbert.training.pretraining_settings import Settings

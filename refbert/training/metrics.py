@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from refbert.errors import InputError
-from refbert.files import parse_json
-from refbert.writing import whole
+from refbert.files.reading import parse_json
+from refbert.files.writing import whole
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from refbert.errors import InputError
+from refbert.files.writing import write_whole
 from refbert.training.metrics import clock, read_metrics
-from refbert.writing import write_whole
 
 _BINS = 300
 _DRAWN = ("loss", "learning_rate", "gradient_norm", "tokens", "seconds")

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from refbert import registry
-from refbert.backend import UNIT_ROUNDOFF
+from refbert.backend import UNIT_ROUNDOFF, registry
 from refbert.errors import InputError
 from refbert.model import Model
 

@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refbert import registry
+from refbert.backend import registry
 from refbert.config import BertConfig
+from refbert.config.presets import PRESETS, preset
+from refbert.config.profiles import get_profile
 from refbert.errors import ConfigError, InputError, warn
-from refbert.files import is_file
+from refbert.files.reading import is_file
+from refbert.files.writing import sync
 from refbert.loading import from_config, load
 from refbert.model import Model
-from refbert.presets import PRESETS, preset
-from refbert.profiles import get_profile
 from refbert.spec.choices import Choices
 from refbert.training.checkpoints import last_whole, read_state, restore
 from refbert.training.distributed import ALONE, Processes
@@ -35,11 +36,10 @@ from refbert.training.page import write_page
 from refbert.training.precision import MixedPrecision
 from refbert.training.pretraining_settings import FREE, Settings
 from refbert.training.run import RunDirectory, agreed, check_same, effective, versions
-from refbert.writing import sync
 
 if TYPE_CHECKING:
     from refbert.data import PretrainingSource, Store
-    from refbert.tokenization import Tokenizer
+    from refbert.text.tokenization import Tokenizer
 
 # Seconds between two drawings of the run's page.
 _REDRAW = 60.0
@@ -296,7 +296,7 @@ def _keep_stdin(path: Path) -> None:
 
 def _given_tokenizer(settings: Settings) -> Tokenizer:
     from refbert import checkpoint
-    from refbert.tokenization import Tokenizer
+    from refbert.text.tokenization import Tokenizer
 
     where = settings.start_from if settings.tokenizer is None else settings.tokenizer
     assert where is not None
@@ -304,7 +304,7 @@ def _given_tokenizer(settings: Settings) -> Tokenizer:
 
 
 def _tokenizer(directory: Path, settings: Settings) -> Tokenizer:
-    from refbert.tokenization import Tokenizer
+    from refbert.text.tokenization import Tokenizer
 
     return Tokenizer.from_directory(directory, profile=get_profile(settings.profile))
 

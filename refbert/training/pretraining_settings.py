@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from refbert.config.profiles import get_profile
 from refbert.errors import InputError, warn
-from refbert.profiles import get_profile
 from refbert.training.optimizer import Optimizer
 from refbert.training.run import RunDirectory, agreed
 from refbert.training.schedule import learning_rate

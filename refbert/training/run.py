@@ -24,10 +24,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from refbert.errors import CheckpointError, InputError, warn
-from refbert.files import read_object, shown
+from refbert.files.reading import read_object, shown
+from refbert.files.writing import clear_unfinished, write_whole
 from refbert.training.checkpoints import clear_partial, saved, updates_of
 from refbert.training.ownership import Claim
-from refbert.writing import clear_unfinished, write_whole
 
 _VERSION = 2
 Kind = TypeVar("Kind")

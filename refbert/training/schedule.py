@@ -14,7 +14,7 @@ from __future__ import annotations
 
 
 def learning_rate(step: int, *, peak: float, warmup: int, total: int, from_zero: bool) -> float:
-    """The rate of update ``step`` (from 0). ``from_zero``: Google's decay (see `refbert.profiles.Profile`)."""
+    """The rate of update ``step`` (from 0). ``from_zero``: Google's decay (see `refbert.config.profiles.Profile`)."""
     if step < warmup:
         return peak * step / warmup
     if step >= total:

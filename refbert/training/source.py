@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from refbert.backend import Host
-from refbert.batching import Batch
+from refbert.text.batching import Batch
 
 
 class Source(Protocol):

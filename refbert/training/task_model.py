@@ -7,16 +7,16 @@ from dataclasses import replace
 from typing import Any, cast
 
 from refbert import checkpoint
-from refbert.answering import window_length
-from refbert.classifying import label_names
 from refbert.config import BertConfig
+from refbert.config.parameters import POOLED_HEADS, initialize, shapes
 from refbert.data.features import Feature, answer_features, encode_words, tag_features, windows
 from refbert.data.labelled import Labelled
 from refbert.errors import InputError, quiet, warn
 from refbert.labels import is_multi_label
 from refbert.loading import load
 from refbert.model import LoadReport, Model, Text
-from refbert.parameters import POOLED_HEADS, initialize, shapes
+from refbert.tasks.answering import window_length
+from refbert.tasks.classifying import label_names
 from refbert.training.finetuning_settings import Settings
 
 HEAD = {

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from refbert.audit import all_claims, run
+from refbert_audit import all_claims, run
 
 
 @pytest.fixture(scope="session")

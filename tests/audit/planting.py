@@ -31,7 +31,7 @@ TABLE = ROOT / "docs" / "audit-mutations.md"
 
 @dataclass(frozen=True)
 class Planted:
-    """One error. file: below refbert/. claims: whose verdict or values it must change."""
+    """One error. file: from the root on. claims: whose verdict or values it must change."""
 
     file: str
     was: str
@@ -40,7 +40,7 @@ class Planted:
 
     def source(self) -> str:
         """The module with the error; raises ValueError unless what was there is there, once."""
-        text = (ROOT / "refbert" / self.file).read_text(encoding="utf-8")
+        text = (ROOT / self.file).read_text(encoding="utf-8")
         if text.count(self.was) != 1:
             times = text.count(self.was)
             raise ValueError(f"{self.file}: {self.was!r} is there {times} times, not once: see {ERRORS.name}")
@@ -100,9 +100,9 @@ def _in_a_child(error: Planted) -> list[dict[str, Any]]:
 
 
 def _audited(error: Planted, source: str) -> list[dict[str, Any]]:
-    plant(ROOT / "refbert" / error.file, source)
-    audit = importlib.import_module("refbert.audit")
-    summary = importlib.import_module("refbert.audit.wording").summary
+    plant(ROOT / error.file, source)
+    audit = importlib.import_module("refbert_audit")
+    summary = importlib.import_module("refbert_audit.wording").summary
     claims = [one for one in audit.all_claims() if one.id in error.claims]
     return [
         {"id": o.claim.id, "verdict": o.verdict, "ok": o.ok, "says": summary(o)}
@@ -141,8 +141,8 @@ def table(found: Sequence[tuple[Planted, list[dict[str, Any]]]]) -> str:
         "# Errors that the audit notices",
         "",
         "A claim that cannot fail is worth nothing. So for every claim that the [audit](audit.md) decides there is an",
-        "error, planted in refbert or in what is copied from a document (`audit/printed.py`), after which it is no",
-        "longer as recorded: the verdict is another, or a value. Files are below `refbert/`.",
+        "error, planted in refbert or in what it copies from a document (`refbert_audit/printed.py`), after which it",
+        "is no longer as recorded: the verdict is another, or a value. Files are named from the root on.",
         "",
         "Claims that nothing decides without weights or data measure nothing and are not counted as agreeing. The two",
         "that a checkpoint decides (`--model`) are tried with other weights and another vocabulary in `tests/audit`.",

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from refbert.audit import Value, agrees, all_claims, counts, deviates, needs, registry, run, select, witness, wrong
-from refbert.audit.documentation import BEGIN, END, table
-from refbert.audit.findings import VERDICTS
-from refbert.audit.pages import page
-from refbert.audit.running import FORMAT, as_data, by_kind
-from refbert.audit.sources import DOCUMENTS, KINDS, links
-from refbert.audit.wording import show
 from refbert.errors import InputError
+from refbert_audit import Value, agrees, all_claims, counts, deviates, needs, registry, run, select, witness, wrong
+from refbert_audit.documentation import BEGIN, END, table
+from refbert_audit.findings import VERDICTS
+from refbert_audit.pages import page
+from refbert_audit.running import FORMAT, as_data, by_kind
+from refbert_audit.sources import DOCUMENTS, KINDS, links
+from refbert_audit.wording import show
 
 ROOT = Path(__file__).parent.parent.parent
 CLAIMS = all_claims()
@@ -235,7 +235,7 @@ def test_a_library_that_cannot_be_imported_is_unavailable_too(monkeypatch):
 
 
 def test_an_exception_is_that_claims_outcome(monkeypatch):
-    from refbert.audit.claims import bert_model
+    from refbert_audit.claims import bert_model
 
     def broken(*_, **__):
         raise RuntimeError("no such\nthing")

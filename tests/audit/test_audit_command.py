@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -9,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from refbert.audit import all_claims
-from refbert.audit.documentation import BEGIN, END
 from refbert.cli import main
+from refbert_audit import all_claims
+from refbert_audit.documentation import BEGIN, END
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -35,7 +36,7 @@ def test_one_claim_in_full():
     done = audit("bert.params.large")
     assert done.returncode == 0, done.stderr
     for word in ("335,141,888", "336,226,108", "§3", "BERT large has 340M", "agrees (as on record)",
-                 "def params_large() -> Finding:", "refbert/audit/claims/bert_model.py"):  # fmt: skip
+                 "def params_large() -> Finding:", "audit/refbert_audit/claims/bert_model.py"):  # fmt: skip
         assert word in done.stdout, word
 
 
@@ -98,7 +99,7 @@ def test_a_vocabulary_is_enough_for_the_claim_that_reads_it_alone(capsys, tmp_pa
 
 def test_what_is_unavailable_is_one_line_and_status_2(capsys, monkeypatch):
     """The rest is reported; and a verdict that is not as recorded counts for more."""
-    from refbert.audit import witness
+    from refbert_audit import witness
 
     monkeypatch.setattr(witness, "find_spec", lambda name: None)
     code, out, err = here(capsys, "hf.gelu", "hf.params", "article.params")
@@ -111,7 +112,7 @@ def test_what_is_unavailable_is_one_line_and_status_2(capsys, monkeypatch):
     assert (code, "verdict: unavailable (on record is agrees)" in out) == (2, True)
     assert here(capsys, "hf.gelu", "--json")[0] == 2
     assert here(capsys, "hf.integration")[0] == 0
-    monkeypatch.setattr("refbert.parameters._dense", lambda name, n_in, n_out: {f"{name}.weight": (n_out, n_in)})
+    monkeypatch.setattr("refbert.config.parameters._dense", lambda name, n_in, n_out: {f"{name}.weight": (n_out, n_in)})
     assert here(capsys, "hf.gelu", "bert.params.large")[0] == 1
 
 
@@ -154,7 +155,7 @@ def test_write_docs_keeps_what_is_around(capsys, tmp_path):
 
 def test_other_weights_do_not_pass_for_those_that_are_missing(capsys, tmp_path):
     from refbert import from_config
-    from refbert.audit.shared import SIZES
+    from refbert_audit.shared import SIZES
 
     from_config(SIZES, backend="reference").save(tmp_path / "small")
     code, out, _ = here(capsys, "--model", tmp_path / "small", "hf.integration")
@@ -170,7 +171,7 @@ def test_without_weights_it_says_what_is_missing(capsys):
 
 def test_the_table_fits_80_columns(whole, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
-    sys.modules["refbert.cli.audit"]._show_all(whole[0], 1.0)
+    importlib.import_module("refbert_audit.command")._show_all(whole[0], 1.0)
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     for claim in all_claims():

@@ -11,8 +11,8 @@ import planting
 import pytest
 
 from refbert import ops
-from refbert.audit import all_claims, run, select
 from refbert.cli import main
+from refbert_audit import all_claims, run, select
 
 ERRORS = planting.read()
 FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="unavailable: errors are planted in a forked process")
@@ -39,7 +39,7 @@ def test_every_claim_that_is_decided_has_an_error():
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.claims[0])
 def test_what_an_error_replaces_is_there(error):
     """In code that is no claim's own, and what comes of it is Python."""
-    assert not error.file.startswith("audit/") or error.file == "audit/printed.py"
+    assert not error.file.startswith("audit/") or error.file == "audit/refbert_audit/printed.py"
     compile(error.source(), error.file, "exec")
 
 
@@ -86,7 +86,7 @@ def test_the_command_says_so(monkeypatch, capsys):
     (before,) = run(select(["bert.params.large"]))
     assert (before.verdict, before.ok) == ("agrees", True)
     with monkeypatch.context() as patch:
-        patch.setattr("refbert.parameters._dense", lambda name, n_in, n_out: {f"{name}.weight": (n_out, n_in)})
+        patch.setattr("refbert.config.parameters._dense", lambda name, n_in, n_out: {f"{name}.weight": (n_out, n_in)})
         assert status("bert.params.large") == 1
         assert "NOT AS RECORDED" in capsys.readouterr().out
     assert status("bert.params.large") == 0
@@ -102,7 +102,7 @@ def test_a_deviation_that_is_gone_is_noticed(monkeypatch):
 
 def test_a_wrong_statement_with_other_numbers_is_noticed(monkeypatch):
     """The verdict stays "wrong", but what was measured is not what is on record."""
-    monkeypatch.setattr("refbert.parameters._dense", lambda name, n_in, n_out: {f"{name}.weight": (n_out, n_in)})
+    monkeypatch.setattr("refbert.config.parameters._dense", lambda name, n_in, n_out: {f"{name}.weight": (n_out, n_in)})
     (outcome,) = run(select(["article.params.chinese"]))
     assert (outcome.verdict, outcome.ok) == ("wrong", False)
 
@@ -123,7 +123,7 @@ def test_a_vocabulary_with_other_ids_is_noticed(tmp_path):
 def test_other_weights_of_the_same_width_are_noticed(tmp_path):
     """And the one about the weights of bert-base-uncased."""
     from refbert import from_config
-    from refbert.audit.shared import SIZES
+    from refbert_audit.shared import SIZES
 
     wide = SIZES.replace(vocab_size=6100, hidden_size=768, num_attention_heads=12, num_hidden_layers=1)
     from_config(wide, backend="reference").save(tmp_path / "wide")

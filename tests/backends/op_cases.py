@@ -1,4 +1,4 @@
-"""What every backend's ops are tried on, and how far they may be from the truth (refbert_conformance.bounds)."""
+"""What every backend's ops are tried on, and how far they may be from the truth (refbert_conformance.tolerances)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from refbert import ops
-from refbert_conformance import bounds
-from refbert_conformance.arithmetic import Arithmetic
+from refbert_conformance.tolerances import bounds
+from refbert_conformance.tolerances.arithmetic import Arithmetic
 
 
 def cases():
@@ -135,14 +135,14 @@ BAD_ARGUMENTS = [
 
 def model_difference(backend, profile):
     """The largest normwise relative difference of loss and gradients between a backend and the reference in float64."""
-    from refbert.batching import Batch
+    from refbert.backend.reference import ReferenceBackend
     from refbert.config import BertConfig
-    from refbert.parameters import shapes
-    from refbert.profiles import PROFILES
+    from refbert.config.parameters import shapes
+    from refbert.config.profiles import PROFILES
     from refbert.randomness import Dropout
-    from refbert.reference import ReferenceBackend
     from refbert.spec.bert import objective
     from refbert.spec.choices import Choices
+    from refbert.text.batching import Batch
 
     rng = np.random.default_rng(0)
     B, S = 2, 6

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 from op_cases import BAD_ARGUMENTS, CASES, RATES, SHARED, check, model_difference
 
-from refbert import ops, registry
-from refbert.backend import OPTIONAL, REQUIRED, Backend, Optimizers
+from refbert import ops
+from refbert.backend import OPTIONAL, REQUIRED, Backend, Optimizers, registry
 from refbert.errors import BackendUnavailable, Unsupported
 
 PACKAGE = Path(__file__).parents[2] / "backends" / "refbert_cupy"

@@ -7,9 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from refbert import registry
-from refbert.backend import UNIT_ROUNDOFF
-from refbert.reference import ReferenceBackend
+from refbert.backend import UNIT_ROUNDOFF, registry
+from refbert.backend.reference import ReferenceBackend
 from refbert.spec.choices import Choices
 from refbert.spec.encoder import encoder_layer
 

@@ -12,9 +12,8 @@ from op_cases import expected
 from scipy.special import erfc, expit, log_ndtr
 from test_fused_layer import MASKS, A, H, layer_case
 
-from refbert import registry
-from refbert.backend import UNIT_ROUNDOFF
-from refbert.reference import ReferenceBackend
+from refbert.backend import UNIT_ROUNDOFF, registry
+from refbert.backend.reference import ReferenceBackend
 from refbert.spec.choices import Choices
 from refbert.spec.encoder import encoder_layer
 from refbert_numpy import attention as blocked

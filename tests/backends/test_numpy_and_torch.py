@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from op_cases import BAD_ARGUMENTS, CASES, RATES, check, model_difference
 
-from refbert import ops, registry
-from refbert.backend import OPTIONAL, REQUIRED, UNIT_ROUNDOFF, Backend, FusedEncoderLayer, Optimizers
+from refbert import ops
+from refbert.backend import OPTIONAL, REQUIRED, UNIT_ROUNDOFF, Backend, FusedEncoderLayer, Optimizers, registry
 
 BACKENDS = ("numpy", "torch")
 WIDE = ("float64", "float32")

@@ -13,7 +13,8 @@ import warnings
 import numpy as np
 import pytest
 
-from refbert import ops, registry
+from refbert import ops
+from refbert.backend import registry
 from refbert.training import Optimizer
 from refbert_numpy import memory, threads, updates
 from refbert_numpy.memory import Recycler

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 import refbert
-from refbert import registry
-from refbert.parameters import initialize, shapes
-from refbert.profiles import HF
+from refbert.backend import registry
+from refbert.config.parameters import initialize, shapes
+from refbert.config.profiles import HF
 from refbert.spec.choices import Choices
-from refbert_conformance.measure import Record
-from refbert_conformance.objective import properties
-from refbert_conformance.subject import Subject
+from refbert_conformance.engine.measure import Record
+from refbert_conformance.engine.subject import Subject
+from refbert_conformance.properties.objective import properties
 from refbert_numpy import attention, blocks, layout, objective, threads
 
 HEADS = ("masked_lm", "next_sentence")

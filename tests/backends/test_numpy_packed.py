@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from refbert_conformance import bounds
-from refbert_conformance.arithmetic import Arithmetic
+from refbert_conformance.tolerances import bounds
+from refbert_conformance.tolerances.arithmetic import Arithmetic
 from refbert_numpy.packed import attend_packed, plan, scores_size
 
 HEADS, D = 3, 4

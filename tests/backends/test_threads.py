@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import refbert
-from refbert import registry
+from refbert.backend import registry
 from refbert.spec.choices import Choices
 from refbert.spec.parts import Scope
 from refbert_numpy import layer, threads, updates

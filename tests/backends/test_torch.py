@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import refbert  # noqa: E402
-from refbert.tokenization import Tokenizer  # noqa: E402
+from refbert.text.tokenization import Tokenizer  # noqa: E402
 from refbert_torch.backend import TorchBackend  # noqa: E402
 from refbert_torch.packed import PackedLinears, available  # noqa: E402
 

@@ -118,7 +118,7 @@ def test_bare_products_are_all_of_the_models_operations():
     from speed.work_products import Sizes
 
     from refbert.benchmark import step_flops
-    from refbert.flops import forward_flops
+    from refbert.config.flops import forward_flops
     from refbert.ops.cross_entropy import IGNORE
 
     config = config_of(WORK)

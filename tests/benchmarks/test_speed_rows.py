@@ -13,7 +13,7 @@ from speed import docs, inputs, page, report, scaling
 from speed.cases import GROUPS, Case, Contender, Target, all_cases, select
 from speed.measuring import agreement_bound, distance
 
-from refbert import flops
+from refbert.config import flops
 
 OURS, A, B = (Contender(name, "refbert") for name in ("ours", "a", "b"))
 CASE = Case("some-case", "forward", {"kind": "forward", "model": "bert-tiny", "B": 1, "S": 8}, (OURS, A, B))

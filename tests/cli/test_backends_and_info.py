@@ -8,7 +8,7 @@ import pytest
 from small_checkpoint import write_small_checkpoint
 from test_run import MINILM, fails, refbert_cli
 
-from refbert.cli import cli, main
+from refbert.cli import commands, main
 from refbert.errors import BackendUnavailable
 
 
@@ -37,8 +37,8 @@ def test_backends_table_shows_what_others_say_as_it_is(monkeypatch, capsys):
     def create(name, **_):
         raise BackendUnavailable(f'backend "{name}" is unavailable: pip install "x[gpu]", see [/docs] :key:')
 
-    monkeypatch.setattr("refbert.registry.create", create)
-    monkeypatch.setattr("refbert.registry.names", lambda: ("numpy", "[red]"))
+    monkeypatch.setattr("refbert.backend.registry.create", create)
+    monkeypatch.setattr("refbert.backend.registry.names", lambda: ("numpy", "[red]"))
     with pytest.raises(SystemExit):
         main(["backends"])
     rows = [line.split("no", 1) for line in capsys.readouterr().out.splitlines() if "gpu" in line]
@@ -82,10 +82,10 @@ def test_info_of_nothing(tmp_path):
 
 def test_every_option_says_what_it_is_for():
     silent = [
-        f"{name} {option.opts[0]}" for name, command in cli.commands.items() for option in command.params
+        f"{name} {option.opts[0]}" for name, command in commands().items() for option in command.params
         if option.param_type_name == "option" and not option.help
     ]  # fmt: skip
-    assert len(cli.commands) > 10
+    assert len(commands()) > 10
     assert silent == []
 
 
@@ -108,7 +108,7 @@ def test_one_that_lacks_an_attribute_does_not_hide_the_others(tmp_path, monkeypa
     held = "    def asarray(self, x): return x\n    def to_numpy(self, x): return x\n"
     (tmp_path / "nameless_backend.py").write_text(f"class Nameless:\n{lines}{held}", encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr("refbert.registry._installed", lambda: {"nameless": "nameless_backend:Nameless"})
+    monkeypatch.setattr("refbert.backend.registry._installed", lambda: {"nameless": "nameless_backend:Nameless"})
     with pytest.raises(SystemExit) as exit:
         main(["backends", "--json"])
     rows = {row["name"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}

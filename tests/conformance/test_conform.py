@@ -127,7 +127,7 @@ def test_no_answer_in_time_is_inconclusive_and_a_status_of_its_own(tmp_path):
 def test_nothing_but_a_named_module_is_looked_for_in_the_current_directory(command, tmp_path):
     for name in ("json", "numpy", "scipy", "ctypes", "hypothesis", "rich", "subprocess", "selectors"):
         (tmp_path / f"{name}.py").write_text("import os\nos.mkdir('ran')\nraise SystemExit('ran')\n", encoding="utf-8")
-    backend = "from refbert.reference import ReferenceBackend as Mine\n"
+    backend = "from refbert.backend.reference import ReferenceBackend as Mine\n"
     (tmp_path / "mine.py").write_text(backend, encoding="utf-8")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     for backend in ("numpy", "mine:Mine"):
@@ -155,7 +155,7 @@ def test_a_script_is_a_program_of_ours_whatever_the_backend_is_called(tmp_path):
 
 
 def test_memory_has_a_limit():
-    from refbert_conformance.supervisor import Limits, supervise
+    from refbert_conformance.process.supervisor import Limits, supervise
 
     job = {
         "given": "subjects:Hoards", "dtype": None, "device": None, "profile": "quick", "seed": 0, "model": None,

@@ -14,14 +14,14 @@ from test_conform import HERE, conform
 
 from refbert import ops
 from refbert.backend import Host
+from refbert.backend.reference import ReferenceBackend
 from refbert.errors import InputError
-from refbert.reference import ReferenceBackend
-from refbert_conformance import engine
-from refbert_conformance.explain import explain
-from refbert_conformance.inputs import rounded
-from refbert_conformance.measure import Worst, described, telling
-from refbert_conformance.properties import matching, selected
-from refbert_conformance.subject import Subject
+from refbert_conformance.cases.inputs import rounded
+from refbert_conformance.engine import running as engine
+from refbert_conformance.engine.measure import Worst, described, telling
+from refbert_conformance.engine.subject import Subject
+from refbert_conformance.failures.explaining import explain
+from refbert_conformance.properties.table import matching, selected
 
 
 class Base(ReferenceBackend):

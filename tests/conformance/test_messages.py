@@ -7,12 +7,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from refbert import ops
-from refbert.reference import ReferenceBackend
-from refbert_conformance import engine
-from refbert_conformance.cases import DRAWN, recipes
-from refbert_conformance.corpus import corpus
-from refbert_conformance.properties import selected
-from refbert_conformance.subject import Subject
+from refbert.backend.reference import ReferenceBackend
+from refbert_conformance.cases.corpus import corpus
+from refbert_conformance.cases.operations import DRAWN, recipes
+from refbert_conformance.engine import running as engine
+from refbert_conformance.engine.subject import Subject
+from refbert_conformance.properties.table import selected
 
 
 class Coarse(ReferenceBackend):

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from refbert.reference import ReferenceBackend
-from refbert_conformance import engine
-from refbert_conformance.cases import recipes
-from refbert_conformance.models import model_recipes
-from refbert_conformance.pools import SHAPES, few_shapes
-from refbert_conformance.properties import all_properties
-from refbert_conformance.subject import Subject
+from refbert.backend.reference import ReferenceBackend
+from refbert_conformance.cases.model_cases import model_recipes
+from refbert_conformance.cases.operations import recipes
+from refbert_conformance.cases.pools import SHAPES, few_shapes
+from refbert_conformance.engine import running as engine
+from refbert_conformance.engine.subject import Subject
+from refbert_conformance.properties.table import all_properties
 
 
 def drawn(strategy, count=200):

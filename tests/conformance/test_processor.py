@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from refbert import ops
-from refbert.reference import ReferenceBackend
-from refbert_conformance import engine, processor
-from refbert_conformance.explain import explain
-from refbert_conformance.properties import selected
-from refbert_conformance.subject import Subject
+from refbert.backend.reference import ReferenceBackend
+from refbert_conformance.engine import processor
+from refbert_conformance.engine import running as engine
+from refbert_conformance.engine.subject import Subject
+from refbert_conformance.failures.explaining import explain
+from refbert_conformance.properties.table import selected
 
 
 def set_flush_to_zero():
@@ -128,7 +129,7 @@ def test_a_library_of_gccs_is_seen_when_it_is_loaded(tmp_path):
     done = subprocess.run(["gcc", "-ffast-math", "-shared", "-fPIC", "a.c", "-o", "a.so"], cwd=tmp_path, check=False)
     assert done.returncode == 0
     code = (
-        "import ctypes\nfrom refbert_conformance import processor\nctypes.CDLL('./a.so')\n"
+        "import ctypes\nfrom refbert_conformance.engine.running import processor\nctypes.CDLL('./a.so')\n"
         "import sys\nsys.exit(processor.changed() == 'flush-to-zero')"
     )
     seen = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False).returncode

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from refbert.errors import BackendUnavailable, RefbertWarning
-from refbert_conformance import channel, supervisor
-from refbert_conformance.shapes import Wrong
-from refbert_conformance.supervisor import Limits, Supervisor
+from refbert_conformance.process import channel, supervisor
+from refbert_conformance.process.records import Wrong
+from refbert_conformance.process.supervisor import Limits, Supervisor
 
 HERE = Path(__file__).parent
 RELU, TANH = "forward/relu/accuracy", "forward/tanh/accuracy"

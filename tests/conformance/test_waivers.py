@@ -12,11 +12,11 @@ import pytest
 from test_conform import HERE, conform, waivers
 
 from refbert import ops
+from refbert.backend.reference import ReferenceBackend
 from refbert.errors import InputError
-from refbert.reference import ReferenceBackend
-from refbert_conformance.cases import recipe
-from refbert_conformance.conditions import Condition, facts
-from refbert_conformance.models import ModelRecipe, Repeated
+from refbert_conformance.cases.model_cases import ModelRecipe, Repeated
+from refbert_conformance.cases.operations import recipe
+from refbert_conformance.engine.conditions import Condition, facts
 
 
 class Corner(ReferenceBackend):

@@ -11,14 +11,14 @@ from hugging_face import random_model
 from small_checkpoint import write_small_checkpoint
 
 import refbert
-from refbert import registry
-from refbert.reference import ReferenceBackend
-from refbert.tracing.difference import compared, side_of
-from refbert.tracing.difference_page import page
-from refbert.tracing.setting import of_model, synthetic
-from refbert.tracing.witness import load_model, side_of_transformers
-from refbert.tracing.wording import verdict
+from refbert.backend import registry
+from refbert.backend.reference import ReferenceBackend
 from refbert_conformance.mutants import MUTANTS, Correct
+from refbert_inspection.tracing.difference import compared, side_of
+from refbert_inspection.tracing.difference_page import page
+from refbert_inspection.tracing.setting import of_model, synthetic
+from refbert_inspection.tracing.witness import load_model, side_of_transformers
+from refbert_inspection.tracing.wording import verdict
 
 SETTING = synthetic(backward=True)
 PLACES = {

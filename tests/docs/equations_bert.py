@@ -13,15 +13,15 @@ from equations_attention import HEADS, D
 from equations_blocks import DRAWS, DROPPING, OPS, attend, draw, gelu, kept, layer_norm
 from equations_heads import entropy
 
-from refbert.batching import Batch
 from refbert.config import BertConfig
+from refbert.config.parameters import shapes
 from refbert.ops.cross_entropy import IGNORE
-from refbert.parameters import shapes
 from refbert.spec.bert import bert, objective
 from refbert.spec.embeddings import embeddings
 from refbert.spec.encoder import encoder
 from refbert.spec.parts import Scope
 from refbert.spec.pooler import pooler
+from refbert.text.batching import Batch
 
 B, S, H, V, F, K = 2, 3, HEADS * D, 5, 2, 2
 CONFIG = BertConfig(

@@ -19,8 +19,8 @@ from calculus import (
 )
 from equations_attention import HEADS, D, probabilities
 
+from refbert.backend.reference import ReferenceBackend
 from refbert.randomness import Dropout
-from refbert.reference import ReferenceBackend
 from refbert.spec.attention import self_attention
 from refbert.spec.choices import Choices
 from refbert.spec.embeddings import embeddings

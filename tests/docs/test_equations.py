@@ -17,9 +17,10 @@ import equations_updates
 import numpy as np
 import pytest
 
-from refbert import explain, ops
-from refbert.explain.layout import logical
-from refbert.explain.pages import _typeset
+from refbert import ops
+from refbert_inspection import explain
+from refbert_inspection.explain.layout import logical
+from refbert_inspection.explain.pages import _typeset
 
 OF_OPS = (equations, equations_attention, equations_updates)
 OF_BLOCKS = (equations_blocks, equations_heads, equations_bert)

@@ -122,7 +122,7 @@ HOW_TO = ROOT / "docs" / "how-to"
 
 
 def test_the_commands_that_are_shown_exist():
-    from refbert.cli import cli
+    from refbert.cli import commands
 
     for page in (*HOW_TO.glob("*.md"), *TOUR.glob("*.md")):
         for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
@@ -130,7 +130,7 @@ def test_the_commands_that_are_shown_exist():
                 words = line.split(" #")[0].split()
                 if not words or words[0] != "refbert":
                     continue
-                options = {name for p in cli.commands[words[1]].params for name in (*p.opts, *p.secondary_opts)}
+                options = {name for p in commands()[words[1]].params for name in (*p.opts, *p.secondary_opts)}
                 used = {word for word in words[2:] if word.startswith("--")}
                 assert used <= options, f"{page.name}: {line}"
 

@@ -14,17 +14,18 @@ import numpy as np
 import pytest
 
 import refbert
-from refbert import explain, ops, spec
+from refbert import ops, spec
 from refbert.errors import InputError
-from refbert.explain.appearances import appearances
-from refbert.explain.catalogue import Entry, unread_modules
-from refbert.explain.documents import read
-from refbert.explain.examples import examples
-from refbert.explain.layout import columns
-from refbert.explain.numbers import work, worked
-from refbert.explain.sources import code, functions
-from refbert.explain.terminal import listing, page
-from refbert.explain.wording import calls, made_of
+from refbert_inspection import explain
+from refbert_inspection.explain.appearances import appearances
+from refbert_inspection.explain.catalogue import Entry, unread_modules
+from refbert_inspection.explain.documents import read
+from refbert_inspection.explain.examples import examples
+from refbert_inspection.explain.layout import columns
+from refbert_inspection.explain.numbers import work, worked
+from refbert_inspection.explain.sources import code, functions
+from refbert_inspection.explain.terminal import listing, page
+from refbert_inspection.explain.wording import calls, made_of
 
 ROOT = Path(refbert.__file__).parent.parent
 NAMES = [e.name for e in explain.entries()]
@@ -235,7 +236,9 @@ def test_made_of():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_example_holds(name):
-    assert examples(name), "no example: write one in refbert/explain/examples.py or block_examples.py"
+    assert examples(name), (
+        "no example: write one in inspection/refbert_inspection/explain/examples.py or block_examples.py"
+    )
     for one in numbers(name):
         assert one.outputs
         assert bool(one.gradients) == (name not in WITHOUT_GRADIENT)

@@ -10,9 +10,9 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from refbert import explain
 from refbert.cli import cli
-from refbert.explain import numbers
+from refbert_inspection import explain
+from refbert_inspection.explain import numbers
 
 NAMES = [e.name for e in explain.entries()]
 

@@ -7,10 +7,10 @@ import re
 
 import pytest
 
-from refbert import explain
-from refbert.explain.documents import Section
-from refbert.explain.pages import _section
-from refbert.explain.tex import is_formula, tex
+from refbert_inspection import explain
+from refbert_inspection.explain.documents import Section
+from refbert_inspection.explain.pages import _section
+from refbert_inspection.explain.tex import is_formula, tex
 
 NAMES = [e.name for e in explain.entries()]
 

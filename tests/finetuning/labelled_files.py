@@ -6,7 +6,7 @@ import json
 import random
 
 import refbert
-from refbert.tokenization import Tokenizer
+from refbert.text.tokenization import Tokenizer
 
 WORDS = ["the", "a", "cat", "sat", "on", "mat", "dog", "."]
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, "##s"]

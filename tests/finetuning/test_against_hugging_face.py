@@ -11,14 +11,14 @@ from rounding import RUNS, SLACK, rename
 
 import refbert
 from refbert import ops
-from refbert.answering import answer
-from refbert.classifying import choose, classify, regress
+from refbert.backend.reference import ReferenceBackend
 from refbert.data.epochs import Epochs
 from refbert.data.labelled import label_set, read
 from refbert.errors import RefbertWarning
 from refbert.model import Model
-from refbert.reference import ReferenceBackend
-from refbert.tagging import tag, tag_words
+from refbert.tasks.answering import answer
+from refbert.tasks.classifying import choose, classify, regress
+from refbert.tasks.tagging import tag, tag_words
 from refbert.training.finetuning import finetune
 from refbert.training.finetuning_settings import Settings
 from refbert.training.loop import train
@@ -140,7 +140,7 @@ def test_the_same_loss_curve_in_float32_within_rounding(tmp_path, task):
         allowed = np.maximum(allowed, np.abs(our_losses(renamed, source) - truth))
     allowed = np.maximum.accumulate(allowed)  # an error made once stays in the weights
     for backend in ("numpy", "torch"):
-        ours = our_losses(start(refbert.registry.create(backend, dtype="float32"), weights), source)
+        ours = our_losses(start(refbert.backend.registry.create(backend, dtype="float32"), weights), source)
         assert (np.abs(ours - theirs) <= np.maximum(SLACK * allowed, 4 * 2.0**-24 * np.abs(theirs))).all(), backend
 
 

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from labelled_files import VOCABULARY, write_model
 
 import refbert
-from refbert.answering import answer
 from refbert.data.epochs import Epochs
 from refbert.data.features import Feature, answer_features, collate, encode_words, tag_features, windows
 from refbert.errors import InputError, RefbertWarning
 from refbert.ops.cross_entropy import IGNORE
-from refbert.tagging import tag
-from refbert.tokenization import Tokenizer
+from refbert.tasks.answering import answer
+from refbert.tasks.tagging import tag
+from refbert.text.tokenization import Tokenizer
 
 TOKENIZER = Tokenizer.from_vocabulary(VOCABULARY)
 

@@ -29,7 +29,7 @@ from refbert.data.corpus import read_sentences
 from refbert.data.squad import read_squad
 from refbert.data.tables import Columns, read_choices, read_labelled
 from refbert.errors import RefbertError
-from refbert.tokenization import Tokenizer
+from refbert.text.tokenization import Tokenizer
 
 Files = Mapping[str, bytes]
 
@@ -358,8 +358,8 @@ def _channel() -> Target:
 
 
 def _supervised(directory: Path) -> None:
-    from refbert_conformance import supervisor
-    from refbert_conformance.shapes import RESULT, check, check_failure, check_ulps
+    from refbert_conformance.process import supervisor
+    from refbert_conformance.process.records import RESULT, check, check_failure, check_ulps
 
     waiting = (directory / "channel").read_bytes().split(b"\n")
 

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 import refbert
-from refbert.parameters import shapes
+from refbert.config.parameters import shapes
 
 SIZES = {
     "vocab_size": 101,

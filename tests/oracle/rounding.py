@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from refbert.backend.reference import ReferenceBackend
 from refbert.model import Model
-from refbert.reference import ReferenceBackend
 
 RUNS = 3
 # Errors of independent roundings scatter: the largest of three draws is exceeded by a fourth a quarter of the time,

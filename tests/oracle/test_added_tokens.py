@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, BertTokenizer
 
 import refbert
 from refbert.errors import TokenizerError
-from refbert.tokenization import Tokenizer
+from refbert.text.tokenization import Tokenizer
 
 VOCABULARY = [
     "[PAD]",

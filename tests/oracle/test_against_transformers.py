@@ -15,7 +15,7 @@ from hugging_face import (
     run,
 )
 
-from refbert import registry
+from refbert.backend import registry
 from refbert.model import Model
 
 # float64: the project's promise is 1e-10 normwise. Rounding alone gives about 1e-15; 1e-10 leaves room for the worst

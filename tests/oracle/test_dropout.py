@@ -11,7 +11,7 @@ import pytest
 import torch
 from hugging_face import assert_gradients_agree, random_batch, random_labels, random_model, run
 
-from refbert import registry
+from refbert.backend import registry
 from refbert.model import Model
 from refbert.randomness import Dropout
 

@@ -10,9 +10,9 @@ import pytest
 from hugging_face import random_batch, random_labels, random_model, run
 from rounding import SLACK, distance, float32_errors
 
-from refbert import registry
+from refbert.backend import registry
+from refbert.backend.reference import ReferenceBackend
 from refbert.model import Model
-from refbert.reference import ReferenceBackend
 
 HEADS = [
     ("masked_lm", "next_sentence"),

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 import refbert
 from refbert import checkpoint
 from refbert.errors import CheckpointError, InputError
-from refbert.tasks import embed
+from refbert.tasks.fill_mask import embed
 
 TEXTS = [
     "A cat sat on the mat.",

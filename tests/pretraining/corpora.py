@@ -6,7 +6,7 @@ import random
 
 from refbert.data.settings import Pretraining
 from refbert.data.store import build_store
-from refbert.tokenization import Tokenizer
+from refbert.text.tokenization import Tokenizer
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

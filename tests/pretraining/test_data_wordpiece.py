@@ -51,7 +51,7 @@ def test_room_is_made_for_the_pieces_that_there_can_be():
 
 
 def test_it_is_saved_and_loaded(tmp_path):
-    from refbert.tokenization import Tokenizer
+    from refbert.text.tokenization import Tokenizer
 
     tokenizer = train_wordpiece(["Été Zürich, low lower"] * 3, size=100, cased=True)
     tokenizer.save(tmp_path)

@@ -16,7 +16,7 @@ import refbert
 from refbert.config import BertConfig
 from refbert.data import build_store, read_sentences, train_wordpiece
 from refbert.errors import InputError
-from refbert.tokenization import Tokenizer
+from refbert.text.tokenization import Tokenizer
 
 # Ids 1 and 2 are words, 0 the boundary, 3 [MASK]; two documents: "1 2 1" and "1 2".
 DOCUMENTS = [np.array([1, 2, 1]), np.array([1, 2])]

@@ -11,17 +11,17 @@ import pytest
 from small_checkpoint import write_small_checkpoint
 
 import refbert
-from refbert import registry
+from refbert.backend import registry
+from refbert.backend.reference import ReferenceBackend
 from refbert.cli import main
-from refbert.explain import terminal
-from refbert.reference import ReferenceBackend
-from refbert.tracing import trace
-from refbert.tracing.difference import compared, side_of
-from refbert.tracing.difference_page import page as difference_page
-from refbert.tracing.maps import habits
-from refbert.tracing.names import NUMBERING, layer_of
-from refbert.tracing.page import data, page
-from refbert.tracing.setting import synthetic
+from refbert_inspection.explain import terminal
+from refbert_inspection.tracing import trace
+from refbert_inspection.tracing.difference import compared, side_of
+from refbert_inspection.tracing.difference_page import page as difference_page
+from refbert_inspection.tracing.maps import habits
+from refbert_inspection.tracing.names import NUMBERING, layer_of
+from refbert_inspection.tracing.page import data, page
+from refbert_inspection.tracing.setting import synthetic
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = "the cat [MASK] on a mat."
@@ -107,7 +107,7 @@ def test_what_the_shipped_models_card_says_of_its_heads():
 
 
 def test_no_script_of_the_page_adds_one_to_a_number_that_is_shown():
-    scripts = [*(ROOT / "refbert/tracing/assets").glob("*.js")]
+    scripts = [*(ROOT / "inspection/refbert_inspection/tracing/assets").glob("*.js")]
     assert len(scripts) > 3
     for script in scripts:
         shown = re.findall(r"\$\{[a-z.]+ \+ 1\}", script.read_text(encoding="utf-8"))

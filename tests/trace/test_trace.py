@@ -10,12 +10,12 @@ from hugging_face import normwise, random_batch, random_labels, random_model, ru
 from small_checkpoint import write_small_checkpoint
 
 import refbert
+from refbert.backend.reference import ReferenceBackend
 from refbert.errors import BackendError, InputError
 from refbert.ops.cross_entropy import IGNORE
-from refbert.reference import ReferenceBackend
 from refbert.spec.choices import Choices
-from refbert.tracing import run_pass, trace
-from refbert.tracing.trace import hidden_states
+from refbert_inspection.tracing import run_pass, trace
+from refbert_inspection.tracing.trace import hidden_states
 
 TEXT = "the cat [MASK] on a mat."
 PRETRAINING = ("masked_lm", "next_sentence")
@@ -31,7 +31,9 @@ def on_reference(heads, batch, *, labels=None, backward=False, dtype=None):
     theirs, config, weights = random_model(heads)
     backend = ReferenceBackend(dtype)
     p = {name: backend.asarray(x) for name, x in weights.items()}
-    made = run_pass(backend, p, batch, Choices.of(config, refbert.profiles.HF), heads, labels=labels, backward=backward)
+    made = run_pass(
+        backend, p, batch, Choices.of(config, refbert.config.profiles.HF), heads, labels=labels, backward=backward
+    )
     return theirs, made
 
 

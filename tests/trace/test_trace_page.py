@@ -14,12 +14,12 @@ from chromium import WIDTHS, Browser, needs_chromium
 from small_checkpoint import write_small_checkpoint
 
 import refbert
-from refbert.reference import ReferenceBackend
-from refbert.tracing import Trace, run_pass, trace
-from refbert.tracing.lens import lens
-from refbert.tracing.maps import encode, largest, quantised, restored, thumbnail
-from refbert.tracing.page import data, page
-from refbert.tracing.trace import hidden_states
+from refbert.backend.reference import ReferenceBackend
+from refbert_inspection.tracing import Trace, run_pass, trace
+from refbert_inspection.tracing.lens import lens
+from refbert_inspection.tracing.maps import encode, largest, quantised, restored, thumbnail
+from refbert_inspection.tracing.page import data, page
+from refbert_inspection.tracing.trace import hidden_states
 
 TEXT = "the cat [MASK] on a mat."
 

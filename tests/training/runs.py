@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import refbert
 from refbert.config import BertConfig
-from refbert.tokenization import Tokenizer
+from refbert.text.tokenization import Tokenizer
 from refbert.training.finetuning_settings import Settings as Fine
 from refbert.training.pretraining_settings import Settings as Pre
 

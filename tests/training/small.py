@@ -7,9 +7,9 @@ import hashlib
 import numpy as np
 
 import refbert
-from refbert.batching import Batch
 from refbert.config import BertConfig
 from refbert.ops.cross_entropy import IGNORE
+from refbert.text.batching import Batch
 
 CONFIG = BertConfig(
     vocab_size=31, hidden_size=12, num_hidden_layers=2, num_attention_heads=3, intermediate_size=20,

@@ -94,7 +94,7 @@ def test_more_processes_than_rows():
 def test_an_own_objective_is_told_the_denominators():
     """A backend that computes the whole model itself gives the same sums."""
     import refbert
-    from refbert_conformance.mutants.made import Correct
+    from refbert_conformance.mutants.mutant import Correct
 
     model = refbert.from_config(small.CONFIG, heads=small.PRETRAINING, backend=Correct("float64"), seed=1)
     batch, labels = small.batch_and_labels(0)
@@ -105,7 +105,7 @@ def test_an_own_objective_is_told_the_denominators():
 @pytest.mark.parametrize("profile", ["google", "hf"])
 def test_denominators(profile):
     """Numbers counted by hand."""
-    from refbert.profiles import PROFILES
+    from refbert.config.profiles import PROFILES
 
     c = Choices.of(small.CONFIG, PROFILES[profile])
     google = profile == "google"

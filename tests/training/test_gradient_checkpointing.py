@@ -16,13 +16,13 @@ import small
 import refbert
 from refbert.cli import main
 from refbert.config import BertConfig
-from refbert.tokenization import Tokenizer
+from refbert.text.tokenization import Tokenizer
 from refbert.training import finetuning, pretraining
 from refbert.training.accumulation import loss_and_gradients
 from refbert.training.precision import MixedPrecision
-from refbert_conformance.measure import Record
-from refbert_conformance.objective import properties
-from refbert_conformance.subject import Subject
+from refbert_conformance.engine.measure import Record
+from refbert_conformance.engine.subject import Subject
+from refbert_conformance.properties.objective import properties
 from refbert_numpy import attention, blocks, threads
 from refbert_numpy import objective as numpy_objective
 from refbert_numpy.backend import NumpyBackend

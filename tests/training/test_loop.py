@@ -53,7 +53,7 @@ def test_ten_steps_agree_across_backends(rule):
 
 def test_googles_optimization_test():
     """optimization_test.py in float64: 100 steps at 0.2 for the loss mean((x − w)²); paper-facts' numbers to 1e-6."""
-    from refbert.reference import ReferenceBackend
+    from refbert.backend.reference import ReferenceBackend
 
     x = np.array([0.4, 0.2, -0.5])
     parameters = {"w": np.array([0.1, -0.2, -0.1])}

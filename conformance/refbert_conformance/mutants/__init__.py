@@ -14,8 +14,8 @@ To add one, add a line to the table it belongs to; the old text must occur exact
 from __future__ import annotations
 
 from refbert_conformance.mutants.conduct import CONDUCT
-from refbert_conformance.mutants.made import Correct, Mutant
 from refbert_conformance.mutants.masks import MASKS
+from refbert_conformance.mutants.mutant import Correct, Mutant
 from refbert_conformance.mutants.operations import OPERATIONS
 from refbert_conformance.mutants.packed import PACKED
 from refbert_conformance.mutants.sizes import SIZES

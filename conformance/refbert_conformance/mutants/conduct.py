@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from refbert import ops
-from refbert_conformance.mutants.made import Correct, Mutant, mutant
+from refbert_conformance.mutants.mutant import Correct, Mutant, mutant
 
 _FOUND: list[Mutant] = []
 

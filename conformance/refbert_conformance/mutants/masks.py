@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from refbert.backend import Host
-from refbert_conformance.mutants.made import Correct, Mutant, mutant
+from refbert_conformance.mutants.mutant import Correct, Mutant, mutant
 
 # What is wrong -> what it takes for the mask, as True and False.
 _READINGS: dict[str, Callable[[Host], Host]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from refbert_conformance.mutants.made import Mutant, mutant, patched
+from refbert_conformance.mutants.mutant import Mutant, mutant, patched
 
 _TABLE: tuple[tuple[str, str, str, str, str], ...] = (
     # forward

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from refbert_conformance.mutants.made import Correct, Mutant, mutant
+from refbert_conformance.mutants.mutant import Correct, Mutant, mutant
 
 
 def _one_sequence(self: Any, x: Any, params: Any, *, lengths: Any, **options: Any) -> Any:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from refbert import ops
-from refbert.batching import Batch
-from refbert_conformance.mutants.made import Correct, Mutant, mutant
+from refbert.text.batching import Batch
+from refbert_conformance.mutants.mutant import Correct, Mutant, mutant
 
 Change = Callable[..., Any]
 

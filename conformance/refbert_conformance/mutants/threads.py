@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from refbert import ops
-from refbert_conformance.mutants.made import Correct, Mutant, mutant
+from refbert_conformance.mutants.mutant import Correct, Mutant, mutant
 
 
 def _made(self: Any, dtype: str | None = None, device: str | None = None) -> None:

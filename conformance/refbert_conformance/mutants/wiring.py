@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from refbert_conformance.mutants.made import Mutant, mutant, patched_spec
+from refbert_conformance.mutants.mutant import Mutant, mutant, patched_spec
 
 _TABLE: tuple[tuple[str, str, str, str, str, str], ...] = (
     ("objective", "wiring", "segment embedding ignored", "embeddings", "ops.add(words, segments)", "(words, ops.add(words, segments)[1])"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from refbert_conformance.measure import telling
+from refbert_conformance.engine.measure import telling
 from refbert_conformance.scoreboard.html import Html, join, table_of, tag
 from refbert_conformance.scoreboard.labels import link_to, outcome, rho_text, who
 from refbert_conformance.scoreboard.numbers import real, show

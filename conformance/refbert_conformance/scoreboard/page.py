@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 
 from refbert.errors import InputError
-from refbert_conformance.measure import ULPS
+from refbert_conformance.engine.measure import ULPS
 from refbert_conformance.scoreboard.failures import failures, waivers
 from refbert_conformance.scoreboard.html import Html, tag
 from refbert_conformance.scoreboard.labels import outcome

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from refbert_conformance.measure import ULPS
+from refbert_conformance.engine.measure import ULPS
 from refbert_conformance.scoreboard.html import Html, join, soft, tag
 from refbert_conformance.scoreboard.numbers import real, show
 from refbert_conformance.scoreboard.runs import STATES, Row, Run

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from refbert.errors import InputError
-from refbert.files import parse_json, read_bytes
+from refbert.files.reading import parse_json, read_bytes
+from refbert_conformance.process.records import BACKEND, RESULT, Wrong, check, check_failure, check_ulps
 from refbert_conformance.report import FORMAT
 from refbert_conformance.scoreboard.runs import STATES, counts_of, state_of
-from refbert_conformance.shapes import BACKEND, RESULT, Wrong, check, check_failure, check_ulps
 
 
 def read(path: Path) -> dict[str, Any]:

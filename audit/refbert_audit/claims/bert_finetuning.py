@@ -1,0 +1,381 @@
+"""Devlin et al. 2019 §3.2, §4, §5.3, A.3: fine-tuning and its heads."""
+
+from __future__ import annotations
+
+import math
+import string
+
+import numpy as np
+
+from refbert.config.parameters import count
+from refbert.config.presets import preset
+from refbert.data.features import answer_features, encode_words, tag_features, windows
+from refbert.ops.cross_entropy import IGNORE
+from refbert.spec import heads, losses
+from refbert.tasks.answering import Answered, answer
+from refbert.text.batching import Batch
+from refbert_audit.findings import Finding, Value, agrees, deviates, wrong
+from refbert_audit.registry import claim
+from refbert_audit.shared import BERT, SIZES, batch, finetuning, model, tokenizer
+
+CLASSES = ("sequence_classification",)
+TAGS = ("token_classification",)
+SPANS = ("question_answering",)
+CHOICES = ("multiple_choice",)
+
+
+def own_parameters(head: str, K: int = 2) -> int:
+    """Parameters that a head adds to base with its pooler."""
+    config = preset(BERT).replace(num_labels=K)
+    return count(config, (head,)) - count(config)
+
+
+@claim(
+    "bert.finetune.all", where="§3.2", expects="agrees",
+    says="All parameters are fine-tuned, end to end.",
+)  # fmt: skip
+def finetune_all() -> Finding:
+    """Tensors without a gradient in a classification step: none but the key biases, which cancel in the softmax."""
+    rows = batch()
+    _, gradients = model(CLASSES).loss_and_gradients(rows, {"labels": np.array([0, 1, 2])})
+    largest = max(np.abs(g).max() for g in gradients.values())
+    silent = [name for name, g in gradients.items() if np.abs(g).max() < 1e-13 * largest]
+    return agrees(
+        Value("tensors without a gradient", [n for n in silent if "key.bias" not in n], []),
+        Value("key biases", len(silent), SIZES.num_hidden_layers),
+    )
+
+
+@claim(
+    "bert.finetune.grid", where="A.3", expects="agrees",
+    says="Batch sizes 16 and 32, rates 5e-5, 3e-5 and 2e-5, and 2, 3 or 4 epochs: 18 runs.",
+)  # fmt: skip
+def finetune_grid() -> Finding:
+    """The runs that the paper's grid makes."""
+    plans = finetuning().plans()
+    return agrees(
+        Value("runs", len(plans), 18),
+        Value("batch sizes", sorted({p.batch_size for p in plans}), [16, 32]),
+        Value("rates", sorted({p.learning_rate for p in plans}), [2e-5, 3e-5, 5e-5]),
+        Value("epochs", sorted({p.epochs for p in plans}), [2, 3, 4]),
+    )
+
+
+@claim(
+    "bert.finetune.grid-glue", where="§4.1 against A.3", expects="wrong", inferred=True,
+    says="The rates that were tried for GLUE are those of the appendix.",
+)  # fmt: skip
+def finetune_grid_glue() -> Finding:
+    """§4.1's rates 5e-5, 4e-5, 3e-5, 2e-5 looked for in the appendix's grid: 4e-5 is not in it."""
+    plans = finetuning().plans()
+    rates = {p.learning_rate for p in plans}
+    return wrong(Value("rates not in the grid", [r for r in (5e-5, 4e-5, 3e-5, 2e-5) if r not in rates], [4e-5],
+                       claimed=[]))  # fmt: skip
+
+
+@claim(
+    "bert.finetune.grid-squad2", where="§4.3 against A.3", expects="wrong", inferred=True,
+    says="SQuAD 2.0 was fine-tuned with a batch size of the appendix.",
+)  # fmt: skip
+def finetune_grid_squad2() -> Finding:
+    """The batch size 48 of §4.3 looked for in the appendix's grid."""
+    plans = finetuning().plans()
+    return wrong(Value("batch size 48 is in the grid", 48 in {p.batch_size for p in plans}, False, claimed=True))
+
+
+@claim(
+    "bert.finetune.restarts", where="§4.1", expects="agrees",
+    says="Runs are repeated with other shufflings and classifier weights, and the best on the development set is kept.",
+)  # fmt: skip
+def finetune_restarts() -> Finding:
+    """Seeds of three restarts, and whether a choice between runs without a development set is refused."""
+    from refbert.errors import InputError
+
+    seeds = [p.seed for p in finetuning(restarts=3, learning_rates=(5e-5,), batch_sizes=(32,), epochs=(3,)).plans()]
+    try:
+        finetuning(dev=None)
+        refused = False
+    except InputError:
+        refused = True
+    return agrees(Value("seeds", seeds, [0, 1, 2]), Value("without a dev set it is refused", refused, True))
+
+
+@claim(
+    "bert.glue.parameters", where="§4.1", expects="deviates",
+    says="The only new parameters are the weights W of K×H.",
+)  # fmt: skip
+def glue_parameters() -> Finding:
+    """Parameters that the classifier adds to base with its pooler, K = 3: a bias for each class on top."""
+    return deviates(
+        Value("new parameters, K = 3", own_parameters("sequence_classification", 3), 2307, claimed=2304),
+        paper="K·H", google="K(H + 1)", hf="K(H + 1)",
+    )  # fmt: skip
+
+
+@claim(
+    "bert.glue.head", where="§4.1", expects="deviates",
+    says="The classes' probabilities are softmax(C Wᵀ), C the final vector of [CLS].",
+)  # fmt: skip
+def glue_head() -> Finding:
+    """The head's logits against C Wᵀ, and against what the code does: pooled Wᵀ + b."""
+    one, rows = model(CLASSES), batch()
+    out = one(rows)
+    assert out.pooler_output is not None
+    p, logits = one.state_dict(), out.logits["sequence_classification"]
+    formula = out.last_hidden_state[:, 0] @ p["classifier.weight"].T
+    code = out.pooler_output @ p["classifier.weight"].T + p["classifier.bias"]
+    return deviates(
+        Value("logits − (pooled Wᵀ + b)", np.abs(logits - code).max(), 0.0, within=1e-12),
+        Value("logits are C Wᵀ", bool(np.allclose(logits, formula)), False, claimed=True),
+        paper="C Wᵀ", google="dropout(tanh pooler) Wᵀ + b", hf="the same as Google",
+    )  # fmt: skip
+
+
+@claim(
+    "bert.glue.loss", where="§4.1", expects="agrees",
+    says="The loss is the standard one, −log of the right class's softmax.",
+)  # fmt: skip
+def glue_loss() -> Finding:
+    """The loss against the mean of −log softmax written out."""
+    one, rows, y = model(CLASSES), batch(), np.array([0, 3, 4])
+    loss, _ = one.loss_and_gradients(rows, {"labels": y})
+    z = one(rows).logits["sequence_classification"]
+    by_hand = -np.log((np.exp(z) / np.exp(z).sum(-1, keepdims=True))[np.arange(3), y]).mean()
+    return agrees(Value("difference", loss - by_hand, 0.0, within=1e-12))
+
+
+@claim(
+    "bert.squad.parameters", where="§4.2", expects="deviates",
+    says="Only a start vector S and an end vector E are introduced.",
+)  # fmt: skip
+def squad_parameters() -> Finding:
+    """Parameters that the head adds: the two vectors, and two biases, which no softmax notices."""
+    added = own_parameters("question_answering")
+    one, rows = model(SPANS), batch()
+    before = one(rows).logits["question_answering"]
+    one.parameters["qa_outputs.bias"] += 3.0
+    after = one(rows).logits["question_answering"]
+    return deviates(
+        Value("new parameters", added, 2 * 768 + 2, claimed=2 * 768),
+        Value("a bias shifts all positions alike, by", float(np.ptp(after - before)), 0.0, within=1e-12),
+        paper="S and E, 2H numbers", google="2H + 2, with biases", hf="2H + 2, with biases",
+    )  # fmt: skip
+
+
+@claim(
+    "bert.squad.softmax", where="§4.2", expects="deviates",
+    says="A word's probability of being the start is a softmax over the words of the paragraph.",
+)  # fmt: skip
+def squad_softmax() -> Finding:
+    """The gradient of the loss at the question's positions: were they left out of the softmax, it would be 0."""
+    one = model(SPANS)
+    rows = batch(1, 11)
+    hidden = one(rows).last_hidden_state
+    logits, _ = heads.question_answering(one.backend, one.parameters, hidden)
+    _, back = losses.span_loss(one.backend, logits, np.array([7]), np.array([8]), one.choices, 2.0, 2.0)
+    (dlogits,) = back(np.ones(()))
+    question = np.abs(dlogits[0, :5]).min()
+    return deviates(
+        Value("positions of the question are in the softmax", bool(question > 0), True, claimed=False),
+        paper="the words of the paragraph", google="all positions: question, [CLS], [SEP], padding",
+        hf="all positions",
+    )  # fmt: skip
+
+
+@claim(
+    "bert.squad.loss", where="§4.2", expects="deviates",
+    says="The objective is the sum of the log-likelihoods of the right start and end.",
+)  # fmt: skip
+def squad_loss() -> Finding:
+    """The loss over the sum of the two means: the code halves it."""
+    one, rows = model(SPANS), batch()
+    starts, ends = np.array([1, 2, 3]), np.array([4, 5, 6])
+    loss, _ = one.loss_and_gradients(rows, {"start_positions": starts, "end_positions": ends})
+    z = one(rows).logits["question_answering"]
+    p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    each = [-np.log(p[np.arange(3), y, which]).mean() for which, y in enumerate((starts, ends))]
+    return deviates(
+        Value("loss / (start + end)", loss / sum(each), 0.5, within=1e-12, claimed=1.0),
+        paper="the sum", google="half the sum", hf="half the sum",
+    )  # fmt: skip
+
+
+@claim(
+    "bert.squad.packed", where="§4.2", expects="agrees",
+    says="Question and passage are one sequence, the question in segment A, the passage in segment B.",
+)  # fmt: skip
+def squad_packed() -> Finding:
+    """A question and a passage as the reader packs them."""
+    (window,) = windows(tokenizer(), [("w1 w2", "w3 w4 w5")], max_length=32, doc_stride=8)
+    e = window.encoding
+    return agrees(
+        Value("tokens", e.tokens, ["[CLS]", "w1", "w2", "[SEP]", "w3", "w4", "w5", "[SEP]"]),
+        Value("segments", e.token_type_ids, [0, 0, 0, 0, 1, 1, 1, 1]),
+    )
+
+
+def reader() -> list[Answered]:
+    """Answers of a random model to three questions, every window and span of it looked at."""
+    one = model(SPANS, config=SIZES.replace(vocab_size=tokenizer().vocab_size), scale=0.3)
+    one.tokenizer = tokenizer()
+    pairs = [(f"w{i} w{i + 1}", " ".join(f"w{7 * i + j}" for j in range(20))) for i in range(3)]
+    return answer(one, pairs, n_best=1000, max_length=30)
+
+
+@claim(
+    "bert.squad.score", where="§4.2", expects="agrees",
+    says="A span (i, j) scores S·T_i + E·T_j, and the best with j ≥ i is the answer.",
+)  # fmt: skip
+def squad_score() -> Finding:
+    """The best span of each of three texts, against a search through all pairs of the logits."""
+    one = model(SPANS, config=SIZES.replace(vocab_size=tokenizer().vocab_size), scale=0.3)
+    off, backwards = [], 0
+    for found in reader():
+        (window,) = windows(tokenizer(), [(found.question, found.passage)], max_length=30, doc_stride=8)
+        z = one(tokenizer().pad([window.encoding])).logits["question_answering"][0]
+        n = len(window.offsets)
+        start, end = (z[window.first : window.first + n, which] for which in (0, 1))
+        best = max(start[i] + end[j] for i in range(n) for j in range(i, n))
+        off.append(abs(best - found.answers[0].score))
+        backwards += sum(a.stop <= a.start for a in found.answers)
+    return agrees(
+        Value("best score − the search's", max(off), 0.0, within=1e-10),
+        Value("spans that end before they start", backwards, 0),
+    )
+
+
+@claim(
+    "bert.squad2.no-answer", where="§4.3", expects="agrees",
+    says="A question without an answer has its answer at [CLS].",
+)  # fmt: skip
+def squad2_no_answer() -> Finding:
+    """The labels of a question with no answer, and of one whose answer the window does not hold."""
+    found = windows(tokenizer(), [("w1", "w2 w3 w4")], max_length=32, doc_stride=8)
+    (none,), _ = answer_features(found, [None])
+    (some,), _ = answer_features(found, [("w3", 3)])
+    return agrees(
+        Value("start, end without an answer", [none.labels["start_positions"], none.labels["end_positions"]], [0, 0]),
+        Value("start, end of w3", [some.labels["start_positions"], some.labels["end_positions"]], [4, 4]),
+    )
+
+
+@claim(
+    "bert.squad2.null-score", where="§4.3", expects="agrees",
+    says="No answer scores S·C + E·C.",
+)  # fmt: skip
+def squad2_null_score() -> Finding:
+    """The margin of three texts against that sum, from the logits at [CLS], less the best span's score."""
+    one = model(SPANS, config=SIZES.replace(vocab_size=tokenizer().vocab_size), scale=0.3)
+    off = []
+    for found in reader():
+        (window,) = windows(tokenizer(), [(found.question, found.passage)], max_length=30, doc_stride=8)
+        z = one(tokenizer().pad([window.encoding])).logits["question_answering"][0]
+        off.append(abs(float(z[0].sum()) - found.answers[0].score - found.null_margin))
+    return agrees(Value("largest difference", max(off), 0.0, within=1e-10))
+
+
+@claim(
+    "bert.squad2.threshold", where="§4.3", expects="deviates",
+    says="An answer is given where its score exceeds s_null + τ.",
+)  # fmt: skip
+def squad2_threshold() -> Finding:
+    """Where the decision turns for a margin s_null − ŝ of 2: at a threshold of 2, so the threshold is −τ."""
+    (found, *_) = reader()
+    one = Answered(found.question, found.passage, found.answers, null_margin=2.0)
+    given = [one.text(threshold) != "" for threshold in (-2.0, 1.9, 2.0, 2.1)]
+    best, null = 0.0, 2.0
+    by_tau = [best > null + tau for tau in (-2.0, 1.9, 2.0, 2.1)]
+    return deviates(
+        Value("answered at −2, 1.9, 2, 2.1", given, [False, False, True, True], claimed=by_tau),
+        paper="answer iff ŝ > s_null + τ", google="no answer iff s_null − ŝ > threshold, so threshold = −τ",
+        hf="the same as Google (its example script)",
+    )  # fmt: skip
+
+
+@claim(
+    "bert.swag.parameters", where="§4.4", expects="deviates",
+    says="The only new parameter is one vector, whose product with C is a choice's score.",
+)  # fmt: skip
+def swag_parameters() -> Finding:
+    """Parameters that the head adds: the vector, and a bias that the softmax over choices does not notice."""
+    one, rows = model(CHOICES), batch(4)
+    before = one.loss_and_gradients(rows, {"labels": np.array([1])})[0]
+    one.parameters["classifier.bias"] += 3.0
+    after = one.loss_and_gradients(rows, {"labels": np.array([1])})[0]
+    return deviates(
+        Value("new parameters", own_parameters("multiple_choice"), 769, claimed=768),
+        Value("a bias of 3 changes the loss by", after - before, 0.0, within=1e-12),
+        paper="one vector", google="no code for SWAG", hf="one vector and a bias, on the pooled vector",
+    )  # fmt: skip
+
+
+@claim(
+    "bert.swag.softmax", where="§4.4", expects="agrees",
+    says="The scores of a question's four choices are normalized by a softmax.",
+)  # fmt: skip
+def swag_softmax() -> Finding:
+    """The loss of one question with four choices against −log softmax of its four scores."""
+    one, rows = model(CHOICES), batch(4)
+    loss, _ = one.loss_and_gradients(rows, {"labels": np.array([2])})
+    z = one(rows).logits["multiple_choice"].reshape(4)
+    return agrees(Value("difference", loss + math.log(np.exp(z[2]) / np.exp(z).sum()), 0.0, within=1e-12))
+
+
+@claim(
+    "bert.ner.first-piece", where="§5.3", expects="agrees",
+    says="A word's tag is predicted from its first piece.",
+)  # fmt: skip
+def ner_first_piece() -> Finding:
+    """Labels of a sentence whose second word falls into three pieces: its other pieces do not count."""
+    (words,) = encode_words(tokenizer(), [["w1", "abc", "w2"]], max_length=16)
+    (feature,) = tag_features([words], [[1, 2, 3]])
+    labels = feature.labels["labels"]
+    return agrees(
+        Value("tokens", words.encoding.tokens, ["[CLS]", "w1", "a", "##b", "##c", "w2", "[SEP]"]),
+        Value("labels", labels, [IGNORE, 1, 2, IGNORE, IGNORE, 3, IGNORE]),
+    )
+
+
+@claim(
+    "bert.ner.no-crf", where="§5.3", expects="agrees",
+    says="There is no CRF: each token's tag is decided on its own.",
+)  # fmt: skip
+def ner_no_crf() -> Finding:
+    """The last hidden vector of one position is changed: the tags' logits of all others must stay."""
+    one, rows = model(TAGS), batch()
+    hidden = one(rows).last_hidden_state
+    other = hidden.copy()
+    other[:, 3] += 1
+    a, b = (heads.classifier(one.backend, one.parameters, x, one.choices)[0] for x in (hidden, other))
+    moved = np.flatnonzero(np.abs(a - b).max(axis=(0, 2))).tolist()
+    return agrees(Value("positions whose logits move", moved, [3]))
+
+
+@claim(
+    "bert.ner.cased", where="§5.3", expects="agrees", inferred=True,
+    says="Named entities need a cased model.",
+)  # fmt: skip
+def ner_cased() -> Finding:
+    """What the two kinds of tokenizer make of Paris and paris: to the uncased one they are the same word."""
+    from refbert.text.tokenization import Tokenizer
+
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "Paris", "paris", *string.ascii_lowercase]
+    made = [Tokenizer.from_vocabulary(vocabulary, settings={"do_lower_case": lower}) for lower in (True, False)]
+    same = [len({e.input_ids for e in t.encode(["Paris", "paris"], max_length=8)}) == 1 for t in made]
+    return agrees(Value("the same to uncased and cased", same, [True, False]))
+
+
+@claim(
+    "bert.feature-based.layers", where="§5.3", expects="agrees",
+    says="Activations of single layers can be taken out; the last four side by side are 3072 numbers for base.",
+)  # fmt: skip
+def feature_based_layers() -> Finding:
+    """Hidden states of a run at base's width: embeddings and every layer, the last four concatenated."""
+    config = preset(BERT).replace(vocab_size=9, num_hidden_layers=4, intermediate_size=8)
+    out = model(config=config, scale=0.02)(Batch(np.array([[1, 2, 3]])), output_hidden_states=True)
+    assert out.hidden_states is not None
+    last = np.concatenate(out.hidden_states[-4:], axis=-1)
+    return agrees(
+        Value("states of 4 layers and the embeddings", len(out.hidden_states), 5),
+        Value("width of four side by side", last.shape[-1], 3072),
+    )

@@ -1,0 +1,317 @@
+"""Devlin et al. 2019 §3.1 and A.1: masked words, next sentences, and the loss."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from refbert.backend.reference import ReferenceBackend
+from refbert.data.draws import Draws
+from refbert.data.pairs import IS_NEXT, RANDOM_NEXT, examples
+from refbert.loading import from_config
+from refbert.ops.cross_entropy import IGNORE, cross_entropy
+from refbert.ops.mask_tokens import mask_tokens
+from refbert.text.batching import Batch
+from refbert_audit.findings import Finding, Value, agrees, deviates, needs
+from refbert_audit.registry import claim
+from refbert_audit.shared import (
+    PRETRAINING,
+    SIZES,
+    batch,
+    corpus,
+    examples_of_a_run,
+    masked_labels,
+    model,
+    next_sentence_labels,
+    pairs,
+    pretraining_rows,
+    spread,
+    store,
+    texts,
+    tokenizer,
+)
+
+
+@claim(
+    "bert.masking.rate", where="§3.1", expects="agrees",
+    says="15% of all WordPiece tokens of a sequence are chosen to be predicted.",
+)  # fmt: skip
+def masking_rate() -> Finding:
+    """Targets among all tokens ([CLS] and [SEP] counted) and among those that may be chosen, in 1,920 sequences.
+
+    Rounding a sequence's number is off by at most a half, which is the bound; the second share is larger because
+    [CLS] and [SEP] are counted but never chosen.
+    """
+    seen = pretraining_rows()
+    targets = int((seen["labels"] != IGNORE).sum())
+    tokens, special = int(seen["mask"].sum()), int(seen["special"].sum())
+    half = 0.5 * len(seen["ids"]) / tokens
+    return agrees(
+        Value("share of all tokens", targets / tokens, 0.15, within=half),
+        Value("share of those not special", targets / (tokens - special), 0.1525, within=0.004, claimed=0.15),
+        Value("targets of full sequences of 128", _full(seen), [19]),
+    )
+
+
+def _full(seen: dict[str, np.ndarray]) -> list[int]:
+    full = seen["mask"].all(axis=1)
+    return sorted(set((seen["labels"][full] != IGNORE).sum(axis=1).tolist()))
+
+
+@claim(
+    "bert.masking.512", where="§3.1", expects="agrees", inferred=True,
+    says="15% of 512 tokens are 77.",
+)  # fmt: skip
+def masking_512() -> Finding:
+    """Targets of full sequences of 512 tokens, as the data code draws them."""
+    seen = pretraining_rows(S=512, batches=4)
+    return agrees(Value("targets of full sequences", _full(seen), [77]))
+
+
+@claim(
+    "bert.masking.80-10-10", where="§3.1", expects="agrees",
+    says="Of the chosen tokens 80% become [MASK], 10% a random token, and 10% stay.",
+)  # fmt: skip
+def masking_80_10_10() -> Finding:
+    """Shares among 32,000 targets. A random token is the token itself once in V, so that little more stays."""
+    seen = pretraining_rows()
+    chosen = seen["labels"] != IGNORE
+    now, before = seen["ids"][chosen], seen["labels"][chosen]
+    hidden = now == tokenizer().mask_id
+    kept = ~hidden & (now == before)
+    n = len(now)
+    return agrees(
+        Value("[MASK]", hidden.mean(), 0.8, within=spread(0.8, n)),
+        Value("random", (~hidden & ~kept).mean(), 0.1, within=spread(0.1, n)),
+        Value("unchanged", kept.mean(), 0.1, within=spread(0.1, n)),
+    )
+
+
+@claim(
+    "bert.masking.random-words", where="A.1", expects="agrees",
+    says="Random replacement concerns only 1.5% of all tokens.",
+)  # fmt: skip
+def masking_random_words() -> Finding:
+    """Tokens that were replaced by another word, among all tokens: 10% of 15%."""
+    seen = pretraining_rows()
+    changed = (seen["ids"] != seen["original"]) & (seen["ids"] != tokenizer().mask_id)
+    tokens = int(seen["mask"].sum())
+    return agrees(Value("share of all tokens", changed.sum() / tokens, 0.015, within=spread(0.015, tokens) + 2e-4))
+
+
+@claim(
+    "bert.masking.unchanged-predicted", where="§3.1", expects="agrees",
+    says="A chosen token that stays as it is has to be predicted all the same.",
+)  # fmt: skip
+def masking_unchanged_predicted() -> Finding:
+    """Labels where the input still shows the token: a tenth of all, or targets would be missing."""
+    seen = pretraining_rows()
+    chosen = seen["labels"] != IGNORE
+    same, n = chosen & (seen["ids"] == seen["labels"]), int(chosen.sum())
+    return agrees(
+        Value("labelled as they stand, of all labelled", same.sum() / n, 0.1, within=spread(0.1, n)),
+        Value("labelled in full sequences of 128", _full(seen), [19]),
+        Value("positions not chosen that changed", int((seen["ids"] != seen["original"])[~chosen].sum()), 0),
+    )
+
+
+@claim(
+    "bert.masking.no-specials", where="§3.1", expects="agrees", inferred=True,
+    says="Words are masked, never [CLS], [SEP] or padding.",
+)  # fmt: skip
+def masking_no_specials() -> Finding:
+    """Targets on special or padded positions, in 1,920 sequences."""
+    seen = pretraining_rows()
+    chosen = seen["labels"] != IGNORE
+    return agrees(
+        Value("on [CLS] or [SEP]", int((chosen & seen["special"]).sum()), 0),
+        Value("on padding", int((chosen & ~seen["mask"]).sum()), 0),
+    )
+
+
+@claim(
+    "bert.masking.only-masked", where="§3.1", expects="agrees",
+    says="Only the masked words are predicted; the rest of the input is not reconstructed.",
+)  # fmt: skip
+def masking_only_masked() -> Finding:
+    """The loss is the mean cross-entropy over the labelled positions, written out from the logits of all positions."""
+    one, rows = model(("masked_lm",)), batch()
+    labels = masked_labels(rows)
+    loss, _ = one.loss_and_gradients(rows, labels)
+    logits = one(rows).logits["masked_lm"][labels != IGNORE]
+    own = -np.log(np.exp(logits) / np.exp(logits).sum(-1, keepdims=True))
+    by_hand = own[np.arange(len(logits)), labels[labels != IGNORE]].mean()
+    return agrees(
+        Value("loss − mean over labelled positions", loss - by_hand, 0.0, within=1e-10),
+        Value("labelled positions, of 33", len(logits), 8),
+    )
+
+
+@claim(
+    "bert.masking.hides", where="§3.1", expects="agrees",
+    says="Masking keeps a bidirectional model from seeing the word that it is to predict.",
+)  # fmt: skip
+def masking_hides() -> Finding:
+    """Two texts that differ in one word, with it and with it masked: predictions at its place.
+
+    The masking is the training's, with draws that choose that word and put [MASK] in its place.
+    """
+    one, rows = model(("masked_lm",)), batch()
+    here = np.zeros(rows.shape, dtype=bool)
+    here[:, 4] = True
+
+    def apart(masked: bool) -> float:
+        found = []
+        for step in (0, 1):
+            ids = np.where(here, (rows.input_ids + step) % SIZES.vocab_size, rows.input_ids)
+            if masked:
+                none = np.zeros(ids.shape)
+                ids, _ = mask_tokens(ids, ~here, select=none, action=none, random_ids=ids, rate=1.0, mask_id=5)
+            found.append(one(Batch(ids, rows.token_type_ids, rows.attention_mask)).logits["masked_lm"])
+        return float(np.abs(found[0] - found[1])[:, 4].max())
+
+    open_, hidden = apart(masked=False), apart(masked=True)
+    return agrees(
+        Value("the word moves its own prediction where it is seen", bool(open_ > 1e-6), True),
+        Value("and moves nothing where it is masked", hidden, 0.0),
+    )
+
+
+@claim(
+    "bert.nsp.half", where="§3.1", expects="deviates",
+    says="In half of the pairs B is the sentence that follows, in the other half a random one.",
+)  # fmt: skip
+def nsp_half() -> Finding:
+    """Random pairs among some 7,000: more than half, because a chunk of one sentence has no next one to take."""
+    found, coins = pairs()
+    random = sum(e.label == RANDOM_NEXT for e in found)
+    alone = len(found) - coins  # chunks of one sentence, which toss none
+    lonely = store(texts(60, sentences=(1, 1), tokens=(5, 45)), "lonely")
+    forced = [e.label for d in range(60) for e in examples(lonely, d, 128, examples_of_a_run(), Draws(d))]
+    return deviates(
+        Value("random, where a coin decides", (random - alone) / coins, 0.5, within=spread(0.5, coins)),
+        Value("random, in all", random / len(found), 0.566, within=0.02, claimed=0.5),
+        Value("random, in documents of one sentence", np.mean(forced), 1.0, claimed=0.5),
+        paper="50%", google="more: chunks of one sentence are random whatever the coin says",
+        hf="no data code for next sentences",
+    )  # fmt: skip
+
+
+@claim(
+    "bert.nsp.follows", where="§3.1", expects="agrees",
+    says="Where B is labelled as next, it is the text that follows A.",
+)  # fmt: skip
+def nsp_follows() -> Finding:
+    """Where each part lies in the corpus; tokens cut at the ends of a long pair are the only gap there may be."""
+    found, _ = pairs()
+    following = [e for e in found if e.label == IS_NEXT]
+    whole = [e for e in following if (e.a_stop - e.a_start) + (e.b_stop - e.b_start) < 125]
+    return agrees(
+        Value("B begins after A's end", all(e.b_start >= e.a_stop for e in following), True),
+        Value("right after, where nothing is cut", all(e.b_start == e.a_stop for e in whole), True),
+    )
+
+
+@claim(
+    "bert.nsp.random-document", where="§3.1", expects="agrees",
+    says="A random B is from anywhere in the corpus.",
+)  # fmt: skip
+def nsp_random_document() -> Finding:
+    """The documents that random parts were taken from: nearly all of the corpus serves, the own one almost never."""
+    found, _ = pairs()
+    starts = [int(corpus().boundaries(*corpus().document(d))[0]) for d in range(corpus().documents)]
+    drawn = [e for e in found if e.label == RANDOM_NEXT]
+    home = np.searchsorted(starts, [e.a_start for e in drawn], "right")
+    away = np.searchsorted(starts, [e.b_start for e in drawn], "right")
+    return agrees(
+        Value("random parts from A's own document", int((home == away).sum()), 0),
+        Value("documents that served, of 400", len(set(away.tolist())), 400, within=8),
+    )
+
+
+@claim(
+    "bert.nsp.uses-c", where="§3.1", expects="agrees",
+    says="The next-sentence prediction is made from C, the vector of [CLS].",
+)  # fmt: skip
+def nsp_uses_c() -> Finding:
+    """The other positions' last hidden vectors are changed behind the last layer: the prediction must not move."""
+    from refbert.spec.heads import next_sentence
+    from refbert.spec.parts import Scope
+    from refbert.spec.pooler import pooler
+
+    one, rows = model(PRETRAINING), batch()
+    backend, hidden = one.backend, one(rows).last_hidden_state
+
+    def predicted(x: np.ndarray) -> np.ndarray:
+        pooled, _ = pooler(backend, Scope(one.parameters, "bert.pooler."), x)
+        return np.asarray(next_sentence(backend, one.parameters, pooled)[0])
+
+    other, first = hidden.copy(), hidden.copy()
+    other[:, 1:] += 1
+    first[:, 0] += 1
+    return agrees(
+        Value("moved by all other positions", np.abs(predicted(other) - predicted(hidden)).max(), 0.0),
+        Value("moved by [CLS]", bool(np.abs(predicted(first) - predicted(hidden)).max() > 1e-6), True),
+    )
+
+
+@claim(
+    "bert.loss.sum", where="A.2", expects="agrees",
+    says="The loss is the mean masked-LM loss plus the mean next-sentence loss.",
+)  # fmt: skip
+def loss_sum() -> Finding:
+    """The loss of both heads, against the two means computed from the logits."""
+    one, rows = model(PRETRAINING), batch()
+    labels, order = masked_labels(rows), next_sentence_labels(rows)
+    loss, _ = one.loss_and_gradients(rows, {"labels": labels, "next_sentence_label": order})
+    out = one(rows)
+    words = cross_entropy(out.logits["masked_lm"], labels, denominator=float((labels != IGNORE).sum()))[0]
+    sentences = cross_entropy(out.logits["next_sentence"], order, denominator=float(len(order)))[0]
+    return agrees(Value("loss − (mean MLM + mean NSP)", loss - float(words + sentences), 0.0, within=1e-10))
+
+
+@claim(
+    "bert.loss.initial", where="§3.1 (implied)", expects="agrees", inferred=True,
+    says="Before training all words and both orders are about equally likely: the loss is near ln V + ln 2.",
+)  # fmt: skip
+def loss_initial() -> Finding:
+    """A fresh model with 30,522 words and H = 128. Logits have variance H·0.02² = 0.05, half of which is added."""
+    config = SIZES.replace(vocab_size=30_522, hidden_size=128, num_attention_heads=2)
+    fresh = from_config(config, heads=PRETRAINING, backend=ReferenceBackend(), profile="google")
+    rows = batch(8, 32, vocabulary=config.vocab_size)
+    labels = {"labels": masked_labels(rows), "next_sentence_label": next_sentence_labels(rows)}
+    loss, _ = fresh.loss_and_gradients(rows, labels)
+    return agrees(
+        Value("loss", loss, math.log(30_522) + math.log(2) + 0.5 * 128 * 0.02**2, within=0.08),
+        Value("above ln V + ln 2, in percent", 100 * (loss / (math.log(30_522) + math.log(2)) - 1), 0, within=1),
+    )
+
+
+@claim(
+    "bert.loss.gradients", where="§3.1", expects="agrees", inferred=True,
+    says="Both objectives train the whole encoder.",
+)  # fmt: skip
+def loss_gradients() -> Finding:
+    """Encoder tensors that get no gradient from an objective alone: only the key biases, which cancel."""
+    rows = batch()
+    silent = []
+    for labels in ({"labels": masked_labels(rows)}, {"next_sentence_label": next_sentence_labels(rows)}):
+        _, gradients = model(PRETRAINING).loss_and_gradients(rows, labels)
+        body = {n: g for n, g in gradients.items() if n.startswith(("bert.encoder", "bert.embeddings"))}
+        largest = max(np.abs(g).max() for g in body.values())
+        silent.append({n for n, g in body.items() if np.abs(g).max() < 1e-13 * largest})
+    return agrees(
+        Value("silent but for key biases, from MLM and NSP",
+              [sum("key.bias" not in n for n in names) for names in silent], [0, 0]),
+        Value("silent key biases", [len(names) for names in silent], [2, 2]),
+    )  # fmt: skip
+
+
+@claim(
+    "bert.corpus.words", where="§3.1", expects="needs weights/data",
+    says="Pretraining reads 800M words of BooksCorpus and 2,500M of English Wikipedia.",
+)  # fmt: skip
+def corpus_words() -> Finding:
+    """The words would have to be counted in the two corpora."""
+    return needs("BooksCorpus (no longer distributed) and the English Wikipedia dump that was used (not named)")

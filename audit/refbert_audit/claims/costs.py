@@ -1,0 +1,182 @@
+"""What a BERT costs: closed forms, against the operations and the memory that running takes."""
+
+from __future__ import annotations
+
+import tracemalloc
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from refbert.config import flops
+from refbert.config.presets import preset
+from refbert.text.batching import Batch
+from refbert.training.optimizer import Optimizer
+from refbert_audit.findings import Finding, Value, agrees
+from refbert_audit.registry import claim
+from refbert_audit.shared import (
+    BERT,
+    LARGE,
+    PRETRAINING,
+    SIZES,
+    Counting,
+    batch,
+    flops_of,
+    masked_labels,
+    model,
+    next_sentence_labels,
+)
+
+
+def layer_flops(name: str, S: int) -> int:
+    """Operations of one layer of that size on S tokens, counted while it runs in float32."""
+    config = preset(name).replace(vocab_size=9, num_hidden_layers=1)
+    one = model(config=config, pooler=False, backend=Counting(dtype="float32"), scale=0.02)
+    return flops_of(lambda: one(Batch(np.ones((1, S), dtype=np.int64))))[0]
+
+
+@claim(
+    "costs.flops.base-128", where="§3's sizes", expects="agrees",
+    says="Base's encoder takes L(24H² + 4SH) = 174,587,904 operations per token at S = 128.",
+)  # fmt: skip
+def flops_base_128() -> Finding:
+    """NumPy's matrix products are counted while a layer of base runs on 128 tokens; times 12, over 128."""
+    S, closed = 128, flops.encoder_flops_per_token(preset(BERT), 128)
+    return agrees(
+        Value("counted", 12 * layer_flops(BERT, S) / S, 174_587_904),
+        Value("closed form", closed, 174_587_904),
+    )
+
+
+@claim(
+    "costs.flops.base-512", where="§3's sizes", expects="agrees",
+    says="At S = 512 that is 188,743,680 per token.",
+)  # fmt: skip
+def flops_base_512() -> Finding:
+    """As for 128 tokens."""
+    S, closed = 512, flops.encoder_flops_per_token(preset(BERT), 512)
+    return agrees(
+        Value("counted", 12 * layer_flops(BERT, S) / S, 188_743_680),
+        Value("closed form", closed, 188_743_680),
+        Value("base with its pooler, one sequence", flops.forward_flops(preset(BERT), S), 96_637_943_808),
+    )
+
+
+@claim(
+    "costs.flops.large-128", where="§3's sizes", expects="agrees",
+    says="Large takes 616,562,688 operations per token at S = 128.",
+)  # fmt: skip
+def flops_large_128() -> Finding:
+    """As for base, with 24 layers."""
+    S, closed = 128, flops.encoder_flops_per_token(preset(LARGE), 128)
+    return agrees(
+        Value("counted", 24 * layer_flops(LARGE, S) / S, 616_562_688),
+        Value("closed form", closed, 616_562_688),
+        Value("closed form at 512", flops.encoder_flops_per_token(preset(LARGE), 512), 654_311_424),
+    )
+
+
+@claim(
+    "costs.flops.heads", where="§3.1, §4", expects="agrees",
+    says="The heads' costs have closed forms, and nothing else multiplies matrices.",
+)  # fmt: skip
+def flops_heads() -> Finding:
+    """Counted and closed for each head of a small model whose sizes all differ."""
+    rows, found = batch(2, 11), []
+    heads = (("masked_lm",), ("next_sentence",), ("sequence_classification",), ("token_classification",),
+             ("question_answering",), ("multiple_choice",))  # fmt: skip
+    for head in heads:
+        one = model(head, backend=Counting())
+        counted, _ = flops_of(partial(one, rows))
+        found.append(counted - 2 * flops.forward_flops(SIZES, 11, head))
+    return agrees(Value("counted − closed form, six heads", found, [0] * 6))
+
+
+@claim(
+    "costs.flops.backward", where="(derived)", expects="agrees",
+    says="A backward costs twice its forward.",
+)  # fmt: skip
+def flops_backward() -> Finding:
+    """A pretraining step, counted, over the forward of the encoder, the pooler and the labelled positions."""
+    rows = batch(2, 11)
+    labels: dict[str, Any] = {"labels": masked_labels(rows), "next_sentence_label": next_sentence_labels(rows)}
+    P = int((labels["labels"] >= 0).sum())
+    counted, _ = flops_of(lambda: model(PRETRAINING, backend=Counting()).loss_and_gradients(rows, labels))
+    forward = 2 * flops.forward_flops(SIZES, 11, ("next_sentence",))
+    forward += P * (2 * SIZES.hidden_size**2 + 2 * SIZES.hidden_size * SIZES.vocab_size)
+    return agrees(Value("step / forward", counted / forward, 3.0))
+
+
+@claim(
+    "costs.flops.masked-positions", where="§3.1", expects="agrees",
+    says="Predicting only the masked words makes the vocabulary cheap: 4.1% of a forward at S = 128, not 21.6%.",
+)  # fmt: skip
+def flops_masked_positions() -> Finding:
+    """Counted while the small model projects 3 and all 22 positions; shares of base by the form that this confirms."""
+    rows = batch(2, 11)
+    one = model(("masked_lm",), backend=Counting())
+    some, _ = flops_of(lambda: one(rows, masked_lm_positions=[1, 5, 13]))
+    every, _ = flops_of(lambda: one(rows))
+    each = 2 * SIZES.hidden_size**2 + 2 * SIZES.hidden_size * SIZES.vocab_size
+    rest = flops.forward_flops(preset(BERT), 128, ("next_sentence",))
+    shares = [1 - rest / flops.forward_flops(preset(BERT), 128, PRETRAINING, masked_positions=P) for P in (20, 128)]
+    step = flops.training_flops(preset(BERT), 128, PRETRAINING, masked_positions=20)
+    return agrees(
+        Value("19 positions more cost", every - some, 19 * each),
+        Value("share of base's forward, 20 and 128 positions", shares, [0.041, 0.216], within=5e-4),
+        Value("base's training step, one sequence", step, 69_928_989_696),
+        Value("a forward that projects all 128", flops.forward_flops(preset(BERT), 128, PRETRAINING), 28_500_298_752),
+    )
+
+
+@claim(
+    "costs.memory.training", where="A.2", expects="agrees",
+    says="Weights, gradients and Adam's two moments are four times the parameters: 1.76 GB for base, 5.38 for large.",
+)  # fmt: skip
+def memory_training() -> Finding:
+    """Bytes of all arrays after a training step of a small float32 model, over its parameters; then base and large."""
+    from refbert.backend.reference import ReferenceBackend
+
+    backend = ReferenceBackend(dtype="float32")
+    one, rows = model(PRETRAINING, backend=backend), batch()
+    labels = {"labels": masked_labels(rows), "next_sentence_label": next_sentence_labels(rows)}
+    optimizer = Optimizer()
+    _, gradients = one.device_loss_and_gradients(rows, labels)
+    held = [*gradients.values()]
+    new, _ = optimizer.step(backend, one.parameters, gradients, lr=1e-4)
+    held += [*new.values(), *optimizer.m.values(), *optimizer.v.values()]
+    sizes = [flops.training_bytes(preset(p), PRETRAINING) / 1e9 for p in (BERT, LARGE)]
+    return agrees(
+        Value("bytes per parameter", sum(x.nbytes for x in held) / one.num_parameters, 16.0),
+        Value("GB, base and large", sizes, [1.76, 5.38], within=0.005),
+    )
+
+
+@claim(
+    "costs.memory.activations", where="(derived)", expects="agrees",
+    says="A backward keeps roughly 16H + 2AS numbers per token and layer.",
+)  # fmt: skip
+def memory_activations() -> Finding:
+    """Memory that a forward's pullback holds on to, from the difference between 4 and 2 layers, over the estimate.
+
+    refbert's truth keeps some more than it must (masks and shifted copies), a tuned backend some less.
+    """
+    from refbert.spec.bert import bert
+
+    S = 128
+    config = SIZES.replace(hidden_size=96, intermediate_size=384, max_position_embeddings=S)
+    rows = batch(1, S)
+
+    def held(layers: int) -> int:
+        one = model(config=config.replace(num_hidden_layers=layers))
+        bert(one.backend, one.parameters, rows, one.choices)  # whatever is imported on first use
+        tracemalloc.start()
+        try:
+            kept = bert(one.backend, one.parameters, rows, one.choices)
+            return tracemalloc.get_traced_memory()[0] if kept else 0
+        finally:
+            tracemalloc.stop()
+
+    estimate = flops.activation_bytes(config.replace(num_hidden_layers=2), S, dtype="float64")
+    ratio = (held(4) - held(2)) / estimate
+    return agrees(Value("held / estimate", ratio, 1.0, within=0.1))

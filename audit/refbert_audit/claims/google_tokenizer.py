@@ -1,0 +1,167 @@
+"""google-research/bert: tokenization.py, as refbert's tokenizer does it with small vocabularies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from refbert.config.profiles import get_profile
+from refbert.data.tokens import encode_sentences
+from refbert.text.tokenization import Tokenizer
+from refbert_audit.findings import Finding, Value, agrees, deviates
+from refbert_audit.registry import claim
+
+SPECIALS = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
+
+
+def pieces(text: str, vocabulary: Sequence[str], *, profile: str = "google", lower: bool = True) -> list[str]:
+    """The pieces of a text under a vocabulary, [CLS] and [SEP] taken off."""
+    made = Tokenizer.from_vocabulary(
+        [*SPECIALS, *vocabulary], settings={"do_lower_case": lower}, profile=get_profile(profile)
+    )
+    (encoded,) = made.encode([text], max_length=512)
+    return list(encoded.tokens[1:-1])
+
+
+@claim(
+    "google.tokenizer.own-test", where="tokenization_test.py, test_full_tokenizer", expects="agrees",
+    says="\"UNwantéd,running\" becomes the ids 7 4 5 10 8 9 of a vocabulary of eleven pieces.",
+)  # fmt: skip
+def own_test() -> Finding:
+    """Google's own test, [PAD] added behind its vocabulary."""
+    vocabulary = ["[UNK]", "[CLS]", "[SEP]", "want", "##want", "##ed", "wa", "un", "runn", "##ing", ",", "[PAD]"]
+    (encoded,) = Tokenizer.from_vocabulary(vocabulary).encode(["UNwant\u00e9d,running"], max_length=16)
+    return agrees(
+        Value("ids", encoded.input_ids[1:-1], [7, 4, 5, 10, 8, 9]),
+        Value("pieces", encoded.tokens[1:-1], ["un", "##want", "##ed", ",", "runn", "##ing"]),
+    )
+
+
+@claim(
+    "google.tokenizer.greedy", where="tokenization.py, WordpieceTokenizer", expects="agrees",
+    says="A word is cut greedily, the longest piece first.",
+)  # fmt: skip
+def greedy() -> Finding:
+    """A word that several cuts fit."""
+    return agrees(Value("abcd", pieces("abcd", ["a", "ab", "abc", "##d", "##cd", "##bcd"]), ["abc", "##d"]))
+
+
+@claim(
+    "google.tokenizer.unknown", where="tokenization.py, WordpieceTokenizer", expects="agrees",
+    says="A word of which one part is unknown is [UNK] as a whole.",
+)  # fmt: skip
+def unknown() -> Finding:
+    """A word whose beginning is known and whose end is not; and one that the greedy cut leads into a dead end."""
+    return agrees(
+        Value("abz", pieces("ab abz", ["ab", "##z1"]), ["ab", "[UNK]"]),
+        Value("abc, cut as ab + c", pieces("abc", ["ab", "a", "##bc"]), ["[UNK]"]),
+    )
+
+
+@claim(
+    "google.tokenizer.chinese", where="tokenization.py, BasicTokenizer", expects="agrees",
+    says="Every Chinese character is a token of its own.",
+)  # fmt: skip
+def chinese() -> Finding:
+    """Characters in a row and between letters."""
+    return agrees(
+        Value("我喜欢ab苹果", pieces("我喜欢ab苹果", [*"我喜欢苹果", "ab", "苹果"]), [*"我喜欢", "ab", *"苹果"])
+    )
+
+
+@claim(
+    "google.tokenizer.japanese", where="tokenization.py, _is_chinese_char", expects="agrees",
+    says="Japanese kana and Korean are words like any other, not single characters.",
+)  # fmt: skip
+def japanese() -> Finding:
+    """Kana and Hangul in a row."""
+    return agrees(Value("かな 한국", pieces("かな 한국", ["かな", "한국"], lower=False), ["かな", "한국"]))
+
+
+@claim(
+    "google.tokenizer.accents", where="tokenization.py, _run_strip_accents", expects="agrees",
+    says="Uncased text is lower-cased and loses its accents (NFD without Mn); cased text keeps both.",
+)  # fmt: skip
+def accents() -> Finding:
+    """Résumé, composed and decomposed, under both kinds of vocabulary."""
+    words = ["resume", "R\u00e9sum\u00e9"]
+    uncased = [pieces(text, words)[0] for text in ("R\u00e9sum\u00e9", "Re\u0301sume\u0301")]
+    return agrees(
+        Value("uncased", uncased, ["resume", "resume"]),
+        Value("cased", pieces("R\u00e9sum\u00e9", words, lower=False), ["R\u00e9sum\u00e9"]),
+    )
+
+
+@claim(
+    "google.tokenizer.punctuation", where="tokenization.py, _is_punctuation", expects="agrees",
+    says="Punctuation is split off, ASCII signs such as $ and ^ included.",
+)  # fmt: skip
+def punctuation() -> Finding:
+    """Signs within words."""
+    return agrees(Value("a$b^c-d…", pieces("a$b^c-d…", [*"abcd$^-…"]), [*"a$b^c-d…"]))
+
+
+@claim(
+    "google.tokenizer.cleaning", where="tokenization.py, _clean_text", expects="agrees",
+    says="Control characters and U+FFFD are dropped; every kind of space is a space.",
+)  # fmt: skip
+def cleaning() -> Finding:
+    """A word with a NUL, a bell and a replacement character in it; a tab, a line break and a no-break space."""
+    return agrees(Value("pieces", pieces("a\x00b\x07\ufffdc\td\ne\u00a0f", ["abc", *"def"]), ["abc", "d", "e", "f"]))
+
+
+@claim(
+    "google.tokenizer.long-words", where="tokenization.py, max_input_chars_per_word", expects="deviates", inferred=True,
+    says="A word is cut into pieces, however long it is.",
+)  # fmt: skip
+def long_words() -> Finding:
+    """The longest row of a's that is not [UNK], in both profiles."""
+
+    def longest(profile: str) -> int:
+        return max(n for n in (99, 100, 101, 199, 200, 201) if pieces("a" * n, ["a", "##a"], profile=profile)[0] == "a")
+
+    return deviates(
+        Value("characters, google", longest("google"), 200, claimed=201, by="refbert, profile google"),
+        Value("characters, hf", longest("hf"), 100, claimed=201, by="refbert, profile hf"),
+        paper="does not say", google="200 characters", hf="100 characters",
+    )  # fmt: skip
+
+
+@claim(
+    "google.tokenizer.mask-literal", where="tokenization.py, BasicTokenizer", expects="deviates", inferred=True,
+    says="\"[MASK]\" in a text is the mask token.",
+)  # fmt: skip
+def mask_literal() -> Finding:
+    """As refbert reads text for the model, and as it reads a corpus for pretraining, which is Google's way."""
+    made = Tokenizer.from_vocabulary([*SPECIALS, "[", "]", "mask", "a"])
+    (text,) = made.encode(["a [MASK]"], max_length=16)
+    (corpus,) = encode_sentences(made, ["a [MASK]"])
+    return deviates(
+        Value("in a text", text.tokens[1:-1], ["a", "[MASK]"]),
+        Value("in a corpus", made.tokens(corpus), ["a", "[", "mask", "]"], claimed=["a", "[MASK]"]),
+        google="splits it: [ mask ]", hf="keeps it", refbert="keeps it in texts, splits it in corpora",
+    )  # fmt: skip
+
+
+@claim(
+    "google.tokenizer.sigma", where="tokenization.py (Python's lower)", expects="deviates", inferred=True,
+    says="Google and Hugging Face lower-case alike.",
+)  # fmt: skip
+def sigma() -> Finding:
+    """ΟΔΟΣ: Python's rule, which Google uses, makes the last letter ς; the tokenizers library makes it σ."""
+    ours = pieces("ΟΔΟΣ", ["οδος", "οδοσ"])
+    return deviates(
+        Value("Python", "ΟΔΟΣ".lower(), "οδος", by="Python"),
+        Value("refbert", ours, ["οδοσ"], claimed=["οδος"]),
+        google="ς at the end of a word", hf="σ (fast tokenizer), and refbert with it",
+    )  # fmt: skip
+
+
+@claim(
+    "google.tokenizer.pairs", where="run_classifier.py, _truncate_seq_pair", expects="agrees",
+    says="A pair that is too long for fine-tuning loses tokens at the end of the longer side.",
+)  # fmt: skip
+def pairs() -> Finding:
+    """Six and two words in eight places."""
+    made = Tokenizer.from_vocabulary([*SPECIALS, *"abcdefgh"])
+    (encoded,) = made.encode([("a b c d e f", "g h")], max_length=8, truncate=True)
+    return agrees(Value("tokens", encoded.tokens, ["[CLS]", "a", "b", "c", "[SEP]", "g", "h", "[SEP]"]))

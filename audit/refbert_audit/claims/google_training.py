@@ -1,0 +1,178 @@
+"""google-research/bert: optimization.py, and the schedules of run_*.py."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from refbert import ops
+from refbert.backend.reference import ReferenceBackend
+from refbert.config.parameters import shapes
+from refbert.config.profiles import GOOGLE
+from refbert_audit.findings import Finding, Value, agrees, deviates
+from refbert_audit.registry import claim
+from refbert_audit.shared import (
+    PRETRAINING,
+    RUN,
+    SIZES,
+    finetuning,
+    model,
+    optimizer_of_a_run,
+)
+
+ADAM: dict[str, Any] = {"beta1": 0.9, "beta2": 0.999, "weight_decay": 0.0}
+
+
+@claim(
+    "google.adam.bias-correction", where="optimization.py, AdamWeightDecayOptimizer", expects="deviates", inferred=True,
+    says="As in Adam, which the paper names, the moments are divided by 1 − βᵗ.",
+)  # fmt: skip
+def adam_bias_correction() -> Finding:
+    """The step of BERT's Adam over that of AdamW, on the same constant gradient: (1 − β₁ᵗ)/√(1 − β₂ᵗ)."""
+    p, g = np.zeros(1), np.ones(1)
+    zero: Any = np.zeros(1)
+    m = v = other_m = other_v = zero
+    ratio = []
+    for t in range(1, 1001):
+        a, m, v = ops.bert_adam(p, g, m, v, lr=1.0, eps=0.0, **ADAM)
+        b, other_m, other_v = ops.adamw(p, g, other_m, other_v, lr=1.0, eps=0.0, step=t, **ADAM)
+        ratio.append(float(a[0] / b[0]))
+    return deviates(
+        Value("a run's update", RUN.rule, "bert_adam", by="refbert, profile google"),
+        Value("at t = 1", ratio[0], math.sqrt(10), within=1e-9, claimed=1.0),
+        Value("largest", max(ratio), 6.57, within=5e-3, claimed=1.0),
+        Value("at t", int(np.argmax(ratio)) + 1, 12),
+        Value("at t = 1000", ratio[-1], 1.26, within=5e-3, claimed=1.0),
+        paper="Adam", google="no correction: larger first steps, which warmup hides", hf="AdamW, corrected",
+    )  # fmt: skip
+
+
+@claim(
+    "google.adam.epsilon", where="optimization.py, AdamWeightDecayOptimizer", expects="agrees",
+    says="ε = 1e-6 is added to √v, outside the root.",
+)  # fmt: skip
+def adam_epsilon() -> Finding:
+    """A gradient so small that √v = ε: outside the root the step is m/2ε, inside it would be m/√(ε² + ε)."""
+    g = np.array([1e-6 / math.sqrt(0.001)])
+    steps = []
+    for optimizer in (optimizer_of_a_run(), finetuning().new_optimizer(GOOGLE)):
+        new, _ = optimizer.step(ReferenceBackend(), {"w": np.zeros(1)}, {"w": g}, lr=1.0)
+        steps.append(float(-new["w"][0] / (0.1 * g[0] / 2e-6)))
+    return agrees(Value("step / (m/2ε), pretraining and fine-tuning", steps, [1.0, 1.0], within=1e-9))
+
+
+@claim(
+    "google.adam.exclusions", where="run_pretraining.py, optimization.py", expects="agrees",
+    says="LayerNorm's parameters and biases do not decay; everything else does, the embeddings too.",
+)  # fmt: skip
+def adam_exclusions() -> Finding:
+    """One update without gradients of all parameters of a pretraining model: which of them move."""
+    one = model(PRETRAINING)
+    zeros = {name: np.zeros(x.shape) for name, x in one.parameters.items()}
+    new, _ = optimizer_of_a_run().step(one.backend, one.parameters, zeros, lr=0.1)
+    moved = {name for name in new if not np.array_equal(new[name], one.parameters[name])}
+    tables = {name for name in moved if "embeddings.weight" in name}
+    fixed = [n for n in shapes(SIZES, PRETRAINING) if n not in moved and not ("LayerNorm" in n or n.endswith("bias"))]
+    return agrees(
+        Value(
+            "LayerNorms and biases that decay", [n for n in sorted(moved) if "LayerNorm" in n or n.endswith("bias")], []
+        ),
+        Value("other parameters that do not", fixed, []),
+        Value("embedding tables that decay", len(tables), 3),
+    )
+
+
+@claim(
+    "google.adam.own-test", where="optimization_test.py, test_adam", expects="agrees",
+    says="From [0.1, −0.2, −0.1], 100 steps at rate 0.2 on a squared error reach [0.4, 0.2, −0.5] within 0.01.",
+)  # fmt: skip
+def adam_own_test() -> Finding:
+    """Google's own test, in float64: the mean of (target − w)², its gradient −2/3 (target − w)."""
+    target = np.array([0.4, 0.2, -0.5])
+    w, backend, optimizer = (
+        np.array([0.1, -0.2, -0.1]),
+        ReferenceBackend(),
+        optimizer_of_a_run(weight_decay=0.0, max_norm=None),
+    )
+    seen = []
+    for _ in range(100):
+        new, _ = optimizer.step(backend, {"w": w}, {"w": -2 / 3 * (target - w)}, lr=0.2)
+        w = new["w"]
+        seen.append(w)
+    return agrees(
+        Value("after step 1", seen[0], [0.73235555, 0.43238054, -0.73238054], within=5e-9),
+        Value("after step 100", seen[-1], [0.40164604, 0.19782445, -0.49782445], within=5e-9),
+        Value("largest distance from the target", np.abs(seen[-1] - target).max(), 0.0, within=0.01),
+    )
+
+
+@claim(
+    "google.clip", where="optimization.py, create_optimizer", expects="agrees",
+    says="Gradients are clipped together, to a global norm of 1.",
+)  # fmt: skip
+def clip() -> Finding:
+    """Two gradients of joint norm 10, and two of joint norm 0.5: what arrives in the first moments, m = 0.1 g.
+
+    Of a pretraining run, and of fine-tuning.
+    """
+    arrived = []
+    for of_a_run, (a, b) in product((True, False), ((6.0, 8.0), (0.3, 0.4))):
+        optimizer = RUN.new_optimizer() if of_a_run else finetuning().new_optimizer(GOOGLE)
+        weights = {"a": np.zeros(1), "b": np.zeros(1)}
+        _, norm = optimizer.step(ReferenceBackend(), weights, {"a": np.array([a]), "b": np.array([b])}, lr=0.1)
+        arrived.append([norm, *(10 * float(optimizer.m[name][0]) for name in weights)])
+    return agrees(
+        Value("norm 10: norm, gradients", arrived[::2], [[10.0, 0.6, 0.8]] * 2, within=1e-12),
+        Value("norm 0.5: norm, gradients", arrived[1::2], [[0.5, 0.3, 0.4]] * 2, within=1e-12),
+    )
+
+
+@claim(
+    "google.schedule.jump", where="optimization.py, create_optimizer", expects="deviates", inferred=True,
+    says="As in the paper, the rate decays linearly from where the warmup ends.",
+)  # fmt: skip
+def schedule_jump() -> Finding:
+    """Rates around the end of the warmup in both profiles: Google counts the decay from step 0, so it jumps by w/T."""
+    hf = replace(RUN, profile="hf")
+    jump = [1e4 * (s.rate(10_000) - s.rate(9_999)) for s in (RUN, hf)]
+    return deviates(
+        Value("rate of step 10,000", RUN.rate(10_000), 9.9e-5, within=1e-18, claimed=1e-4,
+              by="refbert, profile google"),
+        Value("step to it, 1e-4", jump, [-0.0099, 0.0001], within=1e-12, by="refbert, profiles google and hf"),
+        paper="linear decay after the warmup", google="peak·(1 − s/T), counted from 0: down from 9.999e-5 to 9.9e-5",
+        hf="peak·(T − s)/(T − w): no jump",
+    )  # fmt: skip
+
+
+@claim(
+    "google.schedule.first", where="optimization.py, create_optimizer", expects="agrees",
+    says="The first update has rate 0: it moves the moments, and no weight.",
+)  # fmt: skip
+def schedule_first() -> Finding:
+    """The first update of a run, its rate from the schedule."""
+    optimizer, w = optimizer_of_a_run(max_norm=None), {"w": np.array([0.5])}
+    new, _ = optimizer.step(ReferenceBackend(), w, {"w": np.array([2.0])}, lr=RUN.rate(0))
+    return agrees(
+        Value("rate", RUN.rate(0), 0.0),
+        Value("weight", new["w"][0], 0.5),
+        Value("m, v", [optimizer.m["w"][0], optimizer.v["w"][0]], [0.2, 0.004], within=1e-15),
+    )
+
+
+@claim(
+    "google.finetune.warmup", where="run_classifier.py, --warmup_proportion", expects="agrees",
+    says="Fine-tuning warms up over the first 10% of its steps, which the paper does not mention.",
+)  # fmt: skip
+def finetune_warmup() -> Finding:
+    """The share that a fine-tuning run takes by default, and where the rate of 1,000 steps is highest."""
+    settings = finetuning()
+    plan = settings.plans()[0]
+    rates = [settings.rate(step, plan, steps=1000, profile=GOOGLE) for step in range(1000)]
+    return agrees(
+        Value("share", settings.warmup_share, 0.1),
+        Value("steps up to the highest rate", int(np.argmax(rates)) + 1, 100),
+    )

@@ -1,0 +1,385 @@
+"""Hugging Face transformers: where it follows Google, where it does not.
+
+It is run beside refbert in every claim. Where it is not installed these claims are unavailable.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refbert.checkpoint.names import from_hugging_face, to_hugging_face
+from refbert.config.parameters import count, initialize, shapes
+from refbert.config.presets import preset
+from refbert.config.profiles import HF
+from refbert.data.masking import mask_batch
+from refbert.ops.cross_entropy import IGNORE
+from refbert.text.batching import Batch
+from refbert.text.tokenization import Tokenizer
+from refbert_audit import witness
+from refbert_audit.findings import Finding, Value, agrees, deviates, needs
+from refbert_audit.registry import claim
+from refbert_audit.shared import (
+    BERT,
+    LARGE,
+    PRETRAINING,
+    RUN,
+    SIZES,
+    SPECIALS,
+    Watching,
+    batch,
+    dropout_sites,
+    examples_of_a_run,
+    masked_labels,
+    model,
+    next_sentence_labels,
+    spread,
+    tokenizer,
+)
+
+
+def by() -> str:
+    """Who speaks for Hugging Face."""
+    return witness.name()
+
+
+@claim(
+    "hf.params", where="modeling_bert.py", expects="agrees",
+    says="BertModel, ForPreTraining, ForMaskedLM, ForQuestionAnswering and two classes have the sizes counted here.",
+)  # fmt: skip
+def params() -> Finding:
+    """Hugging Face's classes at base's size, and large's body: their parameters counted, against refbert's count."""
+    kinds: dict[tuple[str, ...], tuple[bool, int]] = {
+        (): (True, 109_482_240), PRETRAINING: (True, 110_106_428), ("masked_lm",): (False, 109_514_298),
+        ("question_answering",): (False, 108_893_186), ("sequence_classification",): (True, 109_483_778),
+    }  # fmt: skip
+    ours = [count(preset(BERT), heads, pooler=pooler) for heads, (pooler, _) in kinds.items()]
+    theirs = [witness.parameter_count(heads, BERT) for heads in kinds]
+    return agrees(
+        Value("base, five classes", theirs, [n for _, n in kinds.values()], by=by()),
+        Value("the same, refbert's count", ours, [n for _, n in kinds.values()]),
+        Value("large", witness.parameter_count((), LARGE), count(preset(LARGE)), by=by()),
+    )
+
+
+@claim(
+    "hf.forward", where="modeling_bert.py", expects="agrees", inferred=True,
+    says="With the same weights profile hf computes what Hugging Face computes.",
+)  # fmt: skip
+def forward() -> Finding:
+    """A random pretraining model in float64, eager attention, rows with padding: both heads' logits."""
+    one, rows = model(PRETRAINING), batch(ragged=True)
+    ours, theirs = one(rows), witness.outputs(witness.twin(one), rows)
+    words = ours.logits["masked_lm"] - theirs.prediction_logits.numpy()
+    order = ours.logits["next_sentence"] - theirs.seq_relationship_logits.numpy()
+    return agrees(
+        Value("masked-LM logits, largest difference", np.abs(words).max(), 0.0, within=1e-12, by=by()),
+        Value("next-sentence logits", np.abs(order).max(), 0.0, within=1e-12, by=by()),
+    )
+
+
+@claim(
+    "hf.gradients", where="modeling_bert.py and PyTorch's autograd", expects="agrees", inferred=True,
+    says="And its gradients are refbert's.",
+)  # fmt: skip
+def gradients() -> Finding:
+    """Loss and all gradients of a random pretraining model, against PyTorch's autograd."""
+    torch = witness.library("torch")
+    one, rows = model(PRETRAINING), batch(ragged=True)
+    labels = {"labels": masked_labels(rows), "next_sentence_label": next_sentence_labels(rows)}
+    loss, ours = one.loss_and_gradients(rows, labels)
+    theirs = witness.twin(one)
+    out = theirs(**witness.tensors(rows), **{k: torch.tensor(v) for k, v in labels.items()})
+    out.loss.backward()
+    found = {name: p.grad.numpy() for name, p in theirs.named_parameters() if p.grad is not None}
+    largest = max(float(np.linalg.norm(g)) for g in ours.values())
+    apart = [float(np.linalg.norm(ours[name] - g)) / largest for name, g in found.items()]
+    return agrees(
+        Value("loss", loss - float(out.loss.detach()), 0.0, within=1e-12, by=by()),
+        Value("tensors compared", len(found), len(ours), by=by()),
+        Value("largest difference, of the largest gradient", max(apart), 0.0, within=1e-12, by=by()),
+    )
+
+
+@claim(
+    "hf.gelu", where="activations.py", expects="agrees",
+    says="hidden_act \"gelu\" is the exact form, by erf.",
+)  # fmt: skip
+def gelu() -> Finding:
+    """Its activation on a grid, against those of models of refbert's two profiles: erf (hf), tanh (google)."""
+    from refbert.backend.reference import ReferenceBackend
+    from refbert.spec.parts import activate
+
+    x = np.linspace(-6, 6, 24_001)
+    torch = witness.library("torch")
+    y = witness.library("transformers.activations").ACT2FN["gelu"](torch.tensor(x)).numpy()
+    forms = (model(profile=name).choices.activation for name in ("hf", "google"))
+    apart = [float(np.abs(y - activate(ReferenceBackend(), x, form)[0]).max()) for form in forms]
+    return agrees(
+        Value("from profile hf", apart[0], 0.0, within=1e-15, by=by()),
+        Value("from profile google", apart[1], 4.73e-4, within=1e-6, by=by()),
+    )
+
+
+@claim(
+    "hf.mask.nothing-visible", where="modeling_bert.py, eager attention", expects="deviates", inferred=True,
+    says="As in Google's code, a row without a visible key attends as if nothing were masked.",
+)  # fmt: skip
+def mask_nothing_visible() -> Finding:
+    """The probabilities of such a row: 1/S each in Hugging Face's eager attention; Google's as without a mask."""
+    rows = batch()
+    dead = Batch(rows.input_ids, rows.token_type_ids, np.array([[1] * 11, [1] * 11, [0] * 11]))
+
+    def attention(profile: str, mask: Batch) -> np.ndarray:
+        one = model(profile=profile, config=SIZES.replace(hidden_act="relu"))
+        found = one(mask, output_attentions=True).attentions
+        assert found is not None
+        return np.asarray(found[0][2])
+
+    theirs = witness.twin(model(config=SIZES.replace(hidden_act="relu")))
+    hf = theirs(**witness.tensors(dead), output_attentions=True).attentions[0][2].detach().numpy()
+    same = np.abs(attention("google", dead) - attention("google", rows)).max()
+    return deviates(
+        Value("largest |p − 1/S|", np.abs(hf - 1 / 11).max(), 0.0, within=1e-12, by=by()),
+        Value("it is as if nothing were masked", bool(np.allclose(hf, attention("hf", rows))), False, claimed=True,
+              by=by()),
+        Value("refbert's − Hugging Face's", np.abs(attention("hf", dead) - hf).max(), 0.0, within=1e-12,
+              by="refbert, profile hf"),
+        Value("Google's − unmasked", same, 0.0, within=1e-10, by="refbert, profile google"),
+        google="as if nothing were masked", hf="uniform, 1/S (eager); the smallest finite number is added",
+    )  # fmt: skip
+
+
+@claim(
+    "hf.mask.sdpa", where="modeling_bert.py, sdpa against eager", expects="deviates", inferred=True,
+    says="Hugging Face's attention implementations are interchangeable.",
+)  # fmt: skip
+def mask_sdpa() -> Finding:
+    """The same model with both, rows with and without a visible key; profile hf does as eager does."""
+    rows = batch()
+    dead = Batch(rows.input_ids, rows.token_type_ids, np.array([[1] * 11, [1] * 8 + [0] * 3, [0] * 11]))
+    one = model()
+    found = [witness.outputs(witness.twin(one, attn_implementation=kind), dead).last_hidden_state.numpy()
+             for kind in ("eager", "sdpa")]  # fmt: skip
+    apart = np.abs(found[0] - found[1]).max(axis=(1, 2))
+    ours = np.abs(one(dead).last_hidden_state - found[0]).max()
+    return deviates(
+        Value("rows with a visible key", apart[:2].max(), 0.0, within=1e-12, by=by()),
+        Value("a row without one differs", bool(apart[2] > 1e-3), True, claimed=False, by=by()),
+        Value("profile hf − eager, all rows", ours, 0.0, within=1e-12, by="refbert, profile hf"),
+        hf="eager: uniform; sdpa: a boolean mask, whose empty row PyTorch fills in its own way",
+    )
+
+
+@claim(
+    "hf.mlm.no-targets", where="modeling_bert.py, BertForMaskedLM", expects="deviates", inferred=True,
+    says="As in Google's code, a batch without targets has a masked-LM loss of 0.",
+)  # fmt: skip
+def mlm_no_targets() -> Finding:
+    """The loss where every label is −100. refbert gives 0 in both profiles: such a batch says nothing."""
+    one, rows = model(("masked_lm",)), batch()
+    none = np.full(rows.shape, IGNORE)
+    ours = one.loss_and_gradients(rows, none)[0]
+    theirs = float(witness.outputs(witness.twin(one), rows, labels=none).loss)
+    return deviates(
+        Value("Hugging Face's loss", theirs, math.nan, claimed=0.0, by=by()),
+        Value("refbert's, profile hf", ours, 0.0, by="refbert, profile hf"),
+        google="0", hf="NaN (0/0)", refbert="0",
+    )  # fmt: skip
+
+
+@claim(
+    "hf.mlm.all-positions", where="modeling_bert.py, BertForMaskedLM", expects="deviates", inferred=True,
+    says="As in Google's code, only the masked positions are projected onto the vocabulary.",
+)  # fmt: skip
+def mlm_all_positions() -> Finding:
+    """Rows of logits for a batch of 33 positions, 8 of them labelled; and rows that refbert's loss is made of."""
+    watching, rows = Watching(), batch()
+    one = model(("masked_lm",), backend=watching)
+    labels = masked_labels(rows)
+    theirs = witness.outputs(witness.twin(one), rows, labels=labels).logits.shape[:2]
+    one.loss_and_gradients(rows, labels)
+    ours = next(shapes[0] for name, shapes, _ in watching.calls if name == "cross_entropy")
+    return deviates(
+        Value("rows of logits", math.prod(theirs), 33, claimed=int((labels != IGNORE).sum()), by=by()),
+        Value("refbert's in training: rows, words", ours, [8, SIZES.vocab_size]),
+        google="gathers the masked positions first", hf="projects all and ignores −100",
+        refbert="gathers in training; all for those who ask for logits",
+    )  # fmt: skip
+
+
+@claim(
+    "hf.init", where="modeling_bert.py, _init_weights", expects="deviates", inferred=True,
+    says="As in Google's code, weights start from a truncated normal of deviation 0.02.",
+)  # fmt: skip
+def init() -> Finding:
+    """Fresh word embeddings of 3,000 × 96: their deviation, their largest, and the row of the padding token."""
+    config = SIZES.replace(vocab_size=3000, hidden_size=96)
+    name = "bert.embeddings.word_embeddings.weight"
+    ours = initialize({name: (3000, 96)}, config, seed=0, profile=HF)[name]
+    witness.library("torch").manual_seed(0)
+    theirs = witness.library().BertModel(witness.config_of(config)).embeddings.word_embeddings.weight.detach().numpy()
+    return deviates(
+        *(value for w, who in ((theirs, by()), (ours, "refbert, profile hf")) for value in (
+            Value("deviation", float(w[1:].std()), 0.02, within=6 * 0.02 / math.sqrt(2 * w[1:].size), by=who),
+            Value("largest is beyond three deviations", bool(np.abs(w).max() > 0.06), True, claimed=False, by=who),
+            Value("padding's row", float(np.abs(w[0]).max()), 0.0, by=who),
+        )),
+        google="truncated: true deviation 0.0176",
+        hf="not truncated: 0.02; the padding row is 0",
+    )  # fmt: skip
+
+
+@claim(
+    "hf.schedule", where="optimization.py, get_linear_schedule_with_warmup", expects="agrees",
+    says="The rate falls linearly from the end of the warmup, without a jump.",
+)  # fmt: skip
+def schedule() -> Finding:
+    """Its multiplier around the end of a warmup of 10,000 steps and in the middle, of 1,000,000."""
+    steps = (0, 9_999, 10_000, 505_000, 1_000_000)
+    ours = replace(RUN, learning_rate=1.0, profile="hf")
+    torch = witness.library("torch")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    made = witness.library().get_linear_schedule_with_warmup(optimizer, 10_000, 1_000_000)
+    expected = [0.0, 0.9999, 1.0, 0.5, 0.0]
+    return agrees(
+        Value("multipliers", [float(made.lr_lambdas[0](step)) for step in steps], expected, within=1e-15, by=by()),
+        Value("refbert's", [ours.rate(step) for step in steps], expected, within=1e-15, by="refbert, profile hf"),
+    )
+
+
+@claim(
+    "hf.collator", where="data_collator.py, DataCollatorForLanguageModeling", expects="deviates", inferred=True,
+    says="As in Google's code, a fixed number of tokens of each sequence is masked.",
+)  # fmt: skip
+def collator() -> Finding:
+    """Targets of 400 sequences of 98 words: a fixed number would have variance 0, tosses have n·p·(1 − p) = 12.5."""
+    B, S = 400, 100
+    ids = np.full((B, S), tokenizer().library.token_to_id("w1"))
+    ids[:, 0], ids[:, -1] = tokenizer().cls_id, tokenizer().sep_id
+    special = np.isin(ids, (tokenizer().cls_id, tokenizer().sep_id))
+    transformers = witness.library()
+    wrapped = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer().library,
+        **{f"{r}_token": f"[{r.upper()}]" for r in ("unk", "cls", "sep", "pad", "mask")},
+    )
+    collate = transformers.DataCollatorForLanguageModeling(wrapped, mlm_probability=0.15, seed=1)
+    theirs = collate([{"input_ids": row} for row in ids.tolist()])["labels"].numpy()
+    draws = np.random.default_rng(1).random((B, 3, S))
+    whole_words = np.zeros(tokenizer().vocab_size, dtype=bool)
+    settings = examples_of_a_run(masking="independent")
+    _, ours = mask_batch(
+        ids, special, np.full(B, S), draws, settings, mask_id=tokenizer().mask_id, continues=whole_words
+    )
+
+    def values(labels: np.ndarray, who: str) -> list[Value]:
+        n = (labels != IGNORE).sum(axis=1)
+        return [
+            Value("mean share of words", n.mean() / 98, 0.15, within=spread(0.15, 98 * B), by=who),
+            # A sample variance of n normal numbers is off by σ²√(2/n).
+            Value("variance", n.var(), 98 * 0.15 * 0.85, within=6 * 12.5 * math.sqrt(2 / B), claimed=0.0, by=who),
+            Value("on [CLS] or [SEP]", int((labels[special] != IGNORE).sum()), 0, by=who),
+        ]
+
+    return deviates(
+        *values(theirs, by()), *values(ours, 'refbert, masking="independent"'),
+        google="a fixed number, at most max_predictions",
+        hf="a toss for every token",
+    )  # fmt: skip
+
+
+def their_tokenizer(pieces: list[str]) -> Any:
+    """Hugging Face's BertTokenizer of a vocabulary file."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+        return witness.library().BertTokenizer.from_pretrained(folder)
+
+
+@claim(
+    "hf.tokenizer", where="tokenization_bert.py", expects="agrees",
+    says="Words of over 100 characters are [UNK], and a literal \"[MASK]\" stays the mask token.",
+)  # fmt: skip
+def hf_tokenizer() -> Finding:
+    """Rows of 100 and 101 a's, and a text with [MASK], through BertTokenizer."""
+    vocabulary = [*SPECIALS, "a", "##a", "mask", "[", "]"]
+    made = their_tokenizer(vocabulary)
+    ours = Tokenizer.from_vocabulary(vocabulary, profile=HF)
+    texts = ("a" * 100, "a" * 101, "a [MASK]")
+    found = {
+        by(): [made.tokenize(text) for text in texts],
+        "refbert, profile hf": [e.tokens[1:-1] for e in ours.encode(texts, max_length=512)],
+    }
+    expected = [[100, "##a"], [1, "[UNK]"], [2, "[MASK]"]]
+    return agrees(*(Value("pieces, and the last", [[len(tokens), tokens[-1]] for tokens in all_], expected, by=who)
+                    for who, all_ in found.items()))  # fmt: skip
+
+
+@claim(
+    "hf.type-vocabulary", where="configuration_bert.py", expects="agrees",
+    says="A configuration that does not say so has two segments.",
+)  # fmt: skip
+def type_vocabulary() -> Finding:
+    """The default of its configuration class, and of refbert's."""
+    from refbert.config import BertConfig
+
+    theirs = witness.library().BertConfig().type_vocab_size
+    return agrees(Value("segments", theirs, 2, by=by()), Value("refbert's", BertConfig().type_vocab_size, 2))
+
+
+@claim(
+    "hf.dropout.tags", where="modeling_bert.py, BertForTokenClassification", expects="agrees",
+    says="There is dropout before the tags' classifier, which the paper's NER does not mention.",
+)  # fmt: skip
+def dropout_tags() -> Finding:
+    """Its module in front of the classifier, and the place that refbert draws a mask for."""
+    rate = next(rate for site, rate, _ in dropout_sites(("token_classification",)) if site == "classifier")
+    theirs = float(witness.library().BertForTokenClassification(witness.config_of(SIZES)).dropout.p)
+    return agrees(Value("rate", theirs, 0.1, by=by()), Value("refbert's", rate, 0.1))
+
+
+@claim(
+    "hf.names", where="modeling_bert.py; its first releases", expects="agrees",
+    says="Parameters carry the names that refbert uses; the first releases said gamma and beta for LayerNorm's.",
+)  # fmt: skip
+def names() -> Finding:
+    """The names of its pretraining class, against refbert's; and old names, without the prefix, read as new."""
+    ours = set(shapes(SIZES, PRETRAINING))
+    theirs = {n for n, _ in witness.library().BertForPreTraining(witness.config_of(SIZES)).named_parameters()}
+    old = {n: to_hugging_face(n, prefix=False, old=True) for n in ours}
+    misread = sorted(n for n in ours if from_hugging_face(old[n]) != n)
+    return agrees(
+        Value("names that only one has", sorted(theirs ^ ours), [], by=by()),
+        Value("old names with gamma", any("gamma" in n for n in old.values()), True),
+        Value("old names that are not read as what they were", misread, []),
+    )
+
+
+INTEGRATION = ([0, 345, 232, 328, 740, 140, 1695, 69, 6078, 1588, 2], [0] + [1] * 10)
+INTEGRATION_OUT = [[0.4249, 0.1008, 0.7531], [0.3771, 0.1188, 0.7467], [0.4152, 0.1098, 0.7108]]
+
+
+@claim(
+    "hf.integration", where="tests of transformers, test_modeling_bert.py", expects="needs weights/data",
+    says="bert-base-uncased gives known numbers for a known input.",
+)  # fmt: skip
+def integration(directory: str | None) -> Finding:
+    """With --model DIR the weights there are run on the test's input and compared with its nine numbers.
+
+    Raises `InputError` for weights of another model.
+    """
+    missing = "the weights of bert-base-uncased (refbert audit hf.integration --model DIR)"
+    if directory is None:
+        return needs(missing)
+    from refbert.errors import InputError
+    from refbert.loading import load
+
+    one = load(directory, heads=())
+    if max(INTEGRATION[0]) >= one.config.vocab_size or one.config.hidden_size != 768:
+        raise InputError(f"{directory}: not bert-base-uncased: {one!r}")
+    out = one(Batch([INTEGRATION[0]], None, [INTEGRATION[1]])).last_hidden_state  # type: ignore[arg-type]
+    return agrees(Value("out[0, 1:4, 1:4]", out[0, 1:4, 1:4], INTEGRATION_OUT, within=1e-4))

@@ -1,0 +1,93 @@
+"""Vaswani et al. 2017 §5: how the Transformer is trained, and how BERT is."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from refbert import ops
+from refbert.backend.reference import ReferenceBackend
+from refbert_audit.findings import Finding, Value, agrees, deviates
+from refbert_audit.printed import noam
+from refbert_audit.registry import claim
+from refbert_audit.shared import (
+    PRETRAINING,
+    RUN,
+    dropout_sites,
+    optimizer_of_a_run,
+)
+
+
+@claim(
+    "transformer.schedule", where="§5.3 eq. 3", expects="deviates",
+    says="The rate rises linearly and then falls with the square root of the step.",
+)  # fmt: skip
+def schedule() -> Finding:
+    """The formula's first rate and peak; and the fall of BERT's rate from step 20,000 to 80,000, over the formula's."""
+    ratio = RUN.rate(80_000) / RUN.rate(20_000)
+    return deviates(
+        Value("peak of the formula, d = 512", max(noam(s) for s in range(1, 8001)), 6.98771e-4, within=5e-10),
+        Value("its first rate", noam(1), 1.74693e-7, within=5e-13),
+        Value("rate of step 80,000 / 20,000 in BERT", ratio, 0.92 / 0.98, within=1e-12,
+              claimed=noam(80_000) / noam(20_000)),
+        vaswani="inverse square root", paper="linear decay to 0", google="linear decay to 0",
+    )  # fmt: skip
+
+
+@claim(
+    "transformer.adam", where="§5.3", expects="deviates",
+    says="Adam has β₁ = 0.9, β₂ = 0.98 and ε = 1e-9.",
+)  # fmt: skip
+def adam() -> Finding:
+    """Read off BERT's optimizer after one step on a gradient of 1: m = 1 − β₁, v = 1 − β₂, step = m/(√v + ε)."""
+    optimizer = optimizer_of_a_run(max_norm=None, weight_decay=0.0)
+    new, _ = optimizer.step(ReferenceBackend(), {"w": np.zeros(1)}, {"w": np.ones(1)}, lr=1.0)
+    m, v = float(optimizer.m["w"][0]), float(optimizer.v["w"][0])
+    eps = m / -float(new["w"][0]) - math.sqrt(v)
+    return deviates(
+        Value("β₁, β₂", [1 - m, 1 - v], [0.9, 0.999], within=1e-12, claimed=[0.9, 0.98]),
+        Value("ε", eps, 1e-6, within=1e-12, claimed=1e-9),
+        vaswani="0.9, 0.98, 1e-9", paper="0.9, 0.999, and does not say ε", google="0.9, 0.999, 1e-6",
+    )  # fmt: skip
+
+
+@claim(
+    "transformer.dropout.residual", where="§5.4", expects="agrees",
+    says="Dropout of 0.1 on each sublayer's output before the addition, and on the sum of the embeddings.",
+)  # fmt: skip
+def dropout_residual() -> Finding:
+    """Those places among the ones that a training step of BERT draws masks for."""
+    sites = {site: rate for site, rate, _ in dropout_sites(PRETRAINING)}
+    wanted = ["embeddings", *(f"encoder.layer.{i}.{s}" for i in (0, 1) for s in ("attention.output", "output"))]
+    return agrees(Value("rates there", [sites.get(site) for site in wanted], [0.1] * 5))
+
+
+@claim(
+    "transformer.dropout.attention", where="§5.4", expects="deviates", inferred=True,
+    says="Those are all the places of dropout.",
+)  # fmt: skip
+def dropout_attention() -> Finding:
+    """Places in a layer beyond the two sublayers' outputs: the attention probabilities."""
+    extra = [s for s, _, _ in dropout_sites(PRETRAINING) if s.startswith("encoder.layer.0.") and "output" not in s]
+    return deviates(
+        Value("further places in layer 0", extra, ["encoder.layer.0.attention.self"], claimed=[]),
+        vaswani="outputs of sublayers, and embeddings (its code drops probabilities too)",
+        paper="0.1 on all layers", google="also on the attention probabilities", hf="the same as Google",
+    )  # fmt: skip
+
+
+@claim(
+    "transformer.label-smoothing", where="§5.4", expects="deviates",
+    says="Labels are smoothed with ε = 0.1.",
+)  # fmt: skip
+def label_smoothing() -> Finding:
+    """The loss of logits that are certain and right: 0 with hard labels, as it could not be with smoothed ones."""
+    logits = np.zeros((1, 10))
+    logits[0, 3] = 50
+    loss, _ = ops.cross_entropy(logits, np.array([3]), denominator=1)
+    smoothed = -float((np.full(10, 0.01) * (logits[0] - 50)).sum())  # the right label's term is 0
+    return deviates(
+        Value("loss", float(loss), 0.0, within=1e-15, claimed=smoothed),
+        vaswani="smoothed, 0.1", paper="plain cross-entropy", google="plain cross-entropy",
+    )  # fmt: skip

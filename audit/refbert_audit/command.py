@@ -1,0 +1,187 @@
+"""``refbert audit``: what the papers and the code say of BERT, checked by running it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from refbert.cli.output import print_json, progress, require_writable, write_text
+from refbert.cli.tables import Table, print_table, say
+from refbert.config import BertConfig
+from refbert.errors import InputError
+from refbert.files.reading import is_directory, is_file
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from refbert_audit import Claim, Outcome
+
+# How a verdict looks on a terminal.
+STYLES = {
+    "agrees": "green", "deviates": "yellow", "wrong": "red", "needs weights/data": "dim", "unavailable": "dim",
+    "error": "bold red",
+}  # fmt: skip
+
+
+@click.command()
+@click.argument("claims", nargs=-1, metavar="[ID | GROUP] …")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
+@click.option(
+    "--html", "html_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Everything as one HTML page, too.",
+)  # fmt: skip
+@click.option("--model", type=click.Path(path_type=str), metavar="DIR", help="A checkpoint, for what weights decide.")
+@click.option("--list", "listing", is_flag=True, help="Only list the claims and the verdicts on record.")
+@click.option(
+    "--write-docs", "docs_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Only write the table of claims into a page of the documentation.",
+)  # fmt: skip
+def audit(
+    claims: tuple[str, ...], as_json: bool, html_file: Path | None, model: str | None, listing: bool,
+    docs_file: Path | None,
+) -> int:  # fmt: skip
+    """Check what the BERT paper, Vaswani et al., Google's code and others say, by running refbert.
+
+    Without arguments: all claims. An ID such as bert.params.large shows one claim in full, with its code; a GROUP such
+    as bert. or bert.masking. several.
+
+    Exit status: 0 every verdict is the one on record, 1 some is not, 2 bad usage, or some claim is unavailable: it is
+    about Hugging Face's code, and transformers or PyTorch is not installed here.
+    """
+    from refbert_audit import run, select
+
+    if docs_file is not None:
+        from refbert_audit.documentation import write
+
+        click.echo(f"{docs_file}: {write(docs_file)} claims")
+        return 0
+    chosen = select(claims)
+    if listing:
+        for one in chosen:
+            say(f"{one.id:36} {one.expects + _mark(one):19} {one.says}")
+        return 0
+    require_writable(html_file)
+    if model is not None:
+        if not is_directory(model):
+            raise InputError(f"{model}: no such directory")
+        _require_checkpoint(model)
+    started = time.perf_counter()
+    with progress("auditing", len(chosen)) as advance:
+        outcomes = run(chosen, model=model, progress=advance)
+    seconds = time.perf_counter() - started
+    if html_file is not None:
+        from refbert_audit.pages import page
+
+        write_text(html_file, page(outcomes))
+    if as_json:
+        from refbert_audit.running import as_data
+
+        print_json(as_data(outcomes, model=model))
+    elif len(claims) == 1 and len(outcomes) == 1 and outcomes[0].claim.id == claims[0]:
+        _show_one(outcomes[0])
+    else:
+        _show_all(outcomes, seconds)
+    lacking = [outcome.lacking for outcome in outcomes if outcome.lacking]
+    for what in dict.fromkeys(lacking):
+        click.echo(f"refbert: {lacking.count(what)} of {len(outcomes)} claims unavailable: needs {what}", err=True)
+    if any(outcome.changed for outcome in outcomes):
+        return 1
+    return 2 if lacking else 0
+
+
+def _mark(one: Claim) -> str:
+    """What tells a claim that no document makes in so many words."""
+    return "*" if one.inferred else ""
+
+
+def _require_checkpoint(model: str) -> None:
+    """What is no checkpoint is the caller's mistake, no claim's outcome; but one claim reads the vocabulary alone."""
+    if not any(is_file(Path(model, name)) for name in ("tokenizer.json", "vocab.txt")):
+        BertConfig.from_directory(model)
+
+
+def _show_all(outcomes: Sequence[Outcome], seconds: float) -> None:
+    from refbert_audit import counts, witness
+    from refbert_audit.running import by_kind
+    from refbert_audit.wording import INFERRED, parts, summary
+
+    for document in dict.fromkeys(outcome.claim.document for outcome in outcomes):
+        table = Table(document, bold=True)
+        table.add_column("claim", "id")
+        table.add_column("verdict", "id")
+        table.add_column("where", "aside")
+        table.add_column("measured")
+        for outcome in outcomes:
+            if outcome.claim.document != document:
+                continue
+            table.add_row(outcome.claim.id, _word(outcome), outcome.claim.where, summary(outcome))
+        print_table(table)
+    for outcome in outcomes:
+        if outcome.changed:
+            say(
+                f"NOT AS RECORDED  {outcome.claim.id}: {outcome.verdict}, on record: {outcome.claim.expects}; "
+                f"{summary(outcome)}"
+            )
+    say(f"{len(outcomes)} claims in {seconds:.1f} s; Hugging Face's code is {witness.name()}")
+    for kind, numbers in by_kind(outcomes).items():
+        say(f"{kind:8}{parts(numbers)}")
+    inferred = sum(outcome.claim.inferred for outcome in outcomes)
+    if inferred:
+        say(f"* {inferred} are inferred: {INFERRED}")
+    changed = counts(outcomes)["not as recorded"]
+    which = "every other verdict" if any(outcome.lacking for outcome in outcomes) else "every verdict"
+    say(f"{which} is the one on record" if not changed else f"{changed} not as recorded")
+
+
+def _word(outcome: Outcome) -> Text:
+    """The verdict, short enough for a column of a table."""
+    from rich.text import Text
+
+    short = {"needs weights/data": "needs data"}.get(outcome.verdict, outcome.verdict)
+    if outcome.changed:
+        return Text(f"{short} ≠", "bold reverse red")
+    return Text(short + _mark(outcome.claim), STYLES[outcome.verdict])
+
+
+def _show_one(outcome: Outcome) -> None:
+    from refbert_audit.registry import module_of
+    from refbert_audit.wording import INFERRED, show_claimed, show_expected, show_measured
+
+    one, found = outcome.claim, outcome.finding
+    say(one.id)
+    say(f"{one.document}, {one.where}")
+    for url in dict.fromkeys(url for _, url in one.links if url):
+        click.echo(f"source: {url}")
+    click.echo()
+    say(f"    {one.says}")
+    click.echo()
+    if one.inferred:
+        say(f"inferred: {INFERRED}")
+    record = "as on record" if outcome.ok else f"on record is {one.expects}"
+    click.echo(f"verdict: {outcome.verdict} ({'NOT AS RECORDED: ' if outcome.changed else ''}{record})")
+    if outcome.lacking:
+        click.echo(f"needs {outcome.lacking}")
+    if outcome.error:
+        click.echo(f"error: {outcome.error}")
+    if found is not None and found.missing:
+        click.echo(f"missing: {found.missing}")
+    if found is not None and found.values:
+        table = Table()
+        columns = ("value", "measured", "on record", "the document says", "run by")
+        says = any(show_claimed(v) for v in found.values)
+        for name in columns:
+            if says or name != "the document says":
+                table.add_column(name)
+        for v in found.values:
+            cells = [v.name, show_measured(v), show_expected(v), *([show_claimed(v)] if says else []), v.by]
+            table.add_row(*cells, style="" if v.holds else "bold red")
+        print_table(table)
+    for party, does in (found.who if found else {}).items():
+        say(f"    {party}: {does}")
+    for paragraph in ("", *one.about.split("\n\n")):
+        say(" ".join(paragraph.split()))
+    click.echo(f"\n{module_of(one.check)}:\n\n{one.code.rstrip()}")

@@ -1,0 +1,154 @@
+"""Running claims: each check's finding, or what went wrong, beside the verdict on record."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from refbert import __version__
+from refbert.errors import RefbertWarning
+from refbert.files.as_json import plain
+from refbert_audit import shared, sources, witness
+from refbert_audit.findings import SAME, VERDICTS, Finding, Unavailable, Value
+from refbert_audit.registry import Claim, module_of
+
+FORMAT = "refbert-audit/1"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A claim and what its check came to.
+
+    error: the exception that ended it, in one line. lacking: what is not installed here, without which it cannot run.
+    With either there is no finding.
+    """
+
+    claim: Claim
+    finding: Finding | None
+    error: str
+    lacking: str
+    seconds: float
+
+    @property
+    def verdict(self) -> str:
+        """The finding's, or "unavailable" for want of a library, or "error"."""
+        if self.finding is None:
+            return "unavailable" if self.lacking else "error"
+        return self.finding.verdict
+
+    @property
+    def ok(self) -> bool:
+        """Whether the verdict is the one on record, and every value too; or weights were given, and agree."""
+        found = self.finding
+        if found is None:
+            return False
+        if self.claim.takes_model and found.verdict == "agrees":
+            return True
+        return found.verdict == self.claim.expects and all(v.holds for v in found.values)
+
+    @property
+    def changed(self) -> bool:
+        """Whether it is not as recorded, which what could not run here neither is nor is not."""
+        return not self.ok and not self.lacking
+
+
+def run(
+    claims: Sequence[Claim], *, model: str | None = None, progress: Callable[[int], object] | None = None
+) -> list[Outcome]:
+    """Every claim's outcome, in order. ``model``: a checkpoint's directory, for what weights decide.
+
+    Nothing of an earlier run is used again. ``progress`` is called with 1 after each claim.
+    """
+    shared.clear()
+    out = []
+    for one in claims:
+        out.append(_run(one, model))
+        if progress is not None:
+            progress(1)
+    shared.clear()
+    return out
+
+
+def _run(one: Claim, model: str | None) -> Outcome:
+    started = time.perf_counter()
+    finding: Finding | None = None
+    error = lacking = ""
+    with warnings.catch_warnings():
+        # Checks provoke what users are warned of (fresh heads, [UNK], cut texts), and other libraries chatter.
+        warnings.simplefilter("ignore", RefbertWarning)
+        warnings.filterwarnings("ignore", module=r"torch|transformers")
+        try:
+            finding = one.check(model) if one.takes_model else one.check()
+        except Unavailable as problem:
+            lacking = str(problem)
+        except Exception as problem:  # noqa: BLE001 - whatever it is, it is this claim's outcome and nobody else's
+            error = f"{type(problem).__name__}: {' '.join(str(problem).split())}"
+    return Outcome(one, finding, error, lacking, time.perf_counter() - started)
+
+
+def counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """Verdict -> how many; "unavailable" and "error" where there are some; and "not as recorded"."""
+    found = Counter(outcome.verdict for outcome in outcomes)
+    out: dict[str, int] = {verdict: found[verdict] for verdict in VERDICTS}
+    out |= {other: found[other] for other in ("unavailable", "error") if found[other]}
+    return out | {"not as recorded": sum(outcome.changed for outcome in outcomes)}
+
+
+def by_kind(outcomes: Sequence[Outcome]) -> dict[sources.Kind, dict[str, int]]:
+    """Kind of document (`refbert_audit.sources.KINDS`) -> its `counts`, so that no article is counted as a paper."""
+    found: dict[sources.Kind, list[Outcome]] = {kind: [] for kind in sources.KINDS}
+    for outcome in outcomes:
+        found[outcome.claim.kind].append(outcome)
+    return {kind: counts(some) for kind, some in found.items() if some}
+
+
+def as_data(outcomes: Sequence[Outcome], *, model: str | None = None) -> dict[str, Any]:
+    """The whole run as plain data for JSON (docs/command-line.md describes it); the same for the same code."""
+    return {
+        "format": FORMAT,
+        "refbert": __version__,
+        "hugging_face": witness.name(),
+        "model": model,
+        "counts": counts(outcomes),
+        "counts_by_kind": by_kind(outcomes),
+        "claims": [_claim_data(outcome) for outcome in outcomes],
+    }
+
+
+def _claim_data(outcome: Outcome) -> dict[str, Any]:
+    one, found = outcome.claim, outcome.finding
+    return {
+        "id": one.id,
+        "document": one.document,
+        "kind": one.kind,
+        "where": one.where,
+        "links": [{"text": text, "url": url} for text, url in one.links if url],
+        "inferred": one.inferred,
+        "says": one.says,
+        "about": one.about,
+        "recorded": one.expects,
+        "verdict": outcome.verdict,
+        "as_recorded": None if outcome.lacking else outcome.ok,
+        "values": [_value_data(v) for v in found.values] if found else [],
+        "who": dict(found.who) if found else {},
+        "missing": (found.missing if found else outcome.lacking) or None,
+        "error": outcome.error or None,
+        "file": module_of(one.check),
+        "code": one.code,
+    }
+
+
+def _value_data(v: Value) -> dict[str, Any]:
+    return {
+        "name": v.name,
+        "measured": plain(v.measured),
+        "expected": plain(v.expected),
+        "claimed": plain(v.expected if v.claimed is SAME else v.claimed),
+        "within": v.within,
+        "by": v.by,
+        "holds": v.holds,
+    }

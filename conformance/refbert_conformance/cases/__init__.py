@@ -1,0 +1,1 @@
+"""What is tried: sizes and numbers for ops, updates, layers and models."""

@@ -1,0 +1,1 @@
+"""``refbert conform`` and ``scoreboard``."""

@@ -1,0 +1,258 @@
+"""``refbert conform``: prove or disprove a backend."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from refbert.cli.output import require_writable, write_text
+from refbert.cli.tables import NOTHING, Table, bar_columns, print_table, say
+from refbert.cli.terminal import console
+from refbert.errors import BackendUnavailable, InputError, Unsupported
+
+PROFILES = ("quick", "default", "thorough")
+
+
+@click.command()
+@click.option(
+    "--backend", default="numpy", show_default=True, help="A name from `refbert backends`, or package.module:Class."
+)
+@click.option("--profile", type=click.Choice(PROFILES), default="default", show_default=True, help="How many examples.")
+@click.option(
+    "--dtype", help='What the backend computes in; default: its own first choice; "all": each that it offers.'
+)
+@click.option("--device", help='Where: "cpu", "cuda", "cuda:1", …')
+@click.option(
+    "--seed", default="0", show_default=True, metavar="N|random", help="Other examples; the same for the same N."
+)
+@click.option("--only", metavar="PATTERN", help="Properties whose id holds this text, or matches it with * and ?.")
+@click.option("--model", metavar="PATH", help="A checkpoint: adds the level of pretrained weights.")
+@click.option(
+    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="The report as JSON."
+)
+@click.option(
+    "--html", "html_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="The scoreboard."
+)
+@click.option("--waivers", type=click.Path(path_type=Path), metavar="FILE", help="Strict expected failures, in TOML.")
+@click.option(
+    "--scripts", type=click.Path(file_okay=False, path_type=Path), default=Path("conformance-failures"),
+    show_default=True, help="Where scripts that reproduce failures are written.",
+)  # fmt: skip
+@click.option("--timeout", default=30.0, show_default=True, help="Seconds that one example may take.")
+@click.option("--list", "listing", is_flag=True, help="Only list the properties.")
+@click.option("--self-test", is_flag=True, help="Try the suite itself: it must find every one of its seeded bugs.")
+def conform(
+    backend: str, profile: str, dtype: str | None, device: str | None, seed: str, only: str | None, model: str | None,
+    json_file: Path | None, html_file: Path | None, waivers: Path | None, scripts: Path, timeout: float, listing: bool,
+    self_test: bool,
+) -> int:  # fmt: skip
+    """Hold a backend to refbert.ops: contract, every op and gradient, blocks, models, training.
+
+    Exit status: 0 conformant, 1 not conformant, 2 bad usage or the backend is unavailable, 3 inconclusive: nothing
+    failed, but something gave no answer in time, which may be the machine's doing.
+    """
+    _require_hypothesis()
+    number = _seed(seed)
+    if self_test:
+        from refbert_conformance.selftest import run_self_test
+
+        return run_self_test(profile=profile, only=only)
+
+    from refbert_conformance import report as reports
+    from refbert_conformance import waivers as waiving
+    from refbert_conformance.process.supervisor import Limits, Run, supervise
+    from refbert_conformance.properties.table import matching
+
+    if model is not None:
+        from refbert_conformance.properties.pretrained import check_model
+
+        check_model(model)
+    properties = matching(only, model)
+    if listing:
+        for p in properties:
+            say(f"{p.id:55} {p.says}")
+        return 0
+    require_writable(json_file, html_file)
+    waived = () if waivers is None else waiving.read(waivers, [p.id for p in matching(None, model)])
+    job = {
+        "given": backend, "device": device, "profile": profile, "seed": number, "model": model,
+        "scripts": str(scripts), "explain": True,
+    }  # fmt: skip
+    limits = Limits(seconds=timeout)
+    needs = {p.id: p.needs for p in properties}
+    runs: list[tuple[Run, float]] = []
+    absent: dict[str, str] = {}
+    # One process after the other; what there is beside the first is known once it is made.
+    left = [None if dtype == "all" else dtype]
+    while left:
+        started, one = time.perf_counter(), left.pop(0)
+        try:
+            with _Progress(len(properties)) as progress:
+                run = supervise({**job, "dtype": one}, list(needs), limits, progress, needs, waived)
+        except BackendUnavailable as error:
+            if not runs or one is None:
+                raise
+            absent[one] = str(error)
+            continue
+        runs.append((run, time.perf_counter() - started))
+        if dtype == "all" and one is None:
+            left += [name for name in run.backend.get("dtypes") or () if name != run.backend["dtype"]]
+    judged = {run.backend["dtype"] for run, _ in runs}
+    results = [
+        reports.assemble(
+            run, properties,
+            waiving.concerning(waived, run.backend["dtype"], profile)[0],
+            profile=profile, seed=number, only=only, model=model, seconds=seconds,
+            not_judged=[name for name in run.backend.get("dtypes") or () if name not in judged],
+        )
+        for run, seconds in runs
+    ]  # fmt: skip
+    # The files first: whoever reads what is shown may not read it to its end.
+    if json_file is not None:
+        whole = results if len(results) > 1 else results[0]
+        write_text(json_file, json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    if html_file is not None:
+        from refbert_conformance.scoreboard import page
+
+        write_text(html_file, page(results))
+    for result in results:
+        _show(result)
+    for name, reason in absent.items():
+        say(f"{name}: not judged ({reason})")
+    statuses = {reports.STATUS[result["verdict"]] for result in results} | ({2} if absent else set())
+    return min(statuses, key=(1, 2, 3, 0).index)
+
+
+def _require_hypothesis() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("hypothesis") is None:
+        raise Unsupported('refbert conform needs Hypothesis; install it with: pip install "refbert[conformance]"')
+
+
+def _seed(text: str) -> int:
+    if text == "random":
+        return secrets.randbits(31)
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f'--seed takes a whole number or "random", not "{text}"') from None
+
+
+class _Progress:
+    """A bar on stderr where there is a terminal; otherwise one line per level."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._done, self._level = total, 0, ""
+        self._bar: Any = None
+
+    def __enter__(self) -> _Progress:
+        if sys.stderr.isatty():
+            from rich.progress import Progress, TimeElapsedColumn
+
+            out = console(stderr=True)
+            columns = bar_columns(out, f"{{task.completed}}/{self._total} {{task.description}}", 60)
+            self._bar = Progress(TimeElapsedColumn(), *columns, console=out, transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task("starting", total=self._total)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, kind: str, id: str) -> None:
+        if kind == "start":
+            level = id.split("/")[0]
+            if self._bar is not None:
+                self._bar.update(self._task, description=id)
+            elif level != self._level:
+                print(f"refbert: {level} …", file=sys.stderr, flush=True)
+            self._level = level
+        elif kind == "result" and self._bar is not None:
+            self._bar.advance(self._task)
+
+
+def _show(result: dict[str, Any]) -> None:
+    from refbert_conformance.properties.table import LEVELS
+
+    rows: Sequence[dict[str, Any]] = result["properties"]
+    backend = result["backend"]
+    few = f", {backend['shapes']} shapes per op" if backend.get("shapes") else ""
+    title = f"{backend['given']} ({backend['library']}, {backend['dtype']}, {backend['device']}{few})"
+    table = Table(f"{title}, profile {result['profile']}, seed {result['seed']}")
+    table.add_column("level", "id")
+    outcomes = ("passed", "failed", *(["inconclusive"] if result["counts"]["inconclusive"] else []), "unsupported",
+                "unavailable")  # fmt: skip
+    for name in (*outcomes, "waived", "examples", "worst ρ", "seconds"):
+        table.add_column(name, "figure")
+    for level in LEVELS:
+        here = [row for row in rows if row["level"] == level]
+        if not here:
+            continue
+        count = {name: sum((row["outcome"] == name) and not row["waived"] for row in here) for name in
+                 outcomes}  # fmt: skip
+        worst = max((float(row["rho"]) for row in here if row["rho"] is not None), default=None)
+        equal = "exact" if any(row["outcome"] == "passed" for row in here) else NOTHING
+        table.add_row(
+            level, *(str(n or NOTHING) for n in count.values()),
+            str(sum(bool(row["waived"]) for row in here) or NOTHING),
+            str(sum(row["examples"] for row in here)), equal if worst is None else f"{worst:.2g}",
+            f"{sum(row['seconds'] for row in here):.1f}",
+        )  # fmt: skip
+    print_table(table)
+    say(_declared(backend["dtype"], backend["arithmetic"].get("declared") or {}))
+    for row in rows:
+        if row["outcome"] == "failed":
+            _show_failure(row)
+        elif row["outcome"] == "inconclusive":
+            say(f"INCONCLUSIVE  {row['id']}: {row['says']}")
+            say(f"    {row['message']}")
+    if backend.get("note"):
+        say(f"note: {backend['note']}")
+    if result["not_judged"]:
+        say(f"not judged: {', '.join(result['not_judged'])} (--dtype all judges every dtype that the backend offers)")
+    absent: dict[str, set[str]] = {}
+    for row in rows:
+        if row["outcome"] == "unsupported":
+            absent.setdefault(row["message"], set()).add(row["op"])
+    if absent:
+        say("unsupported: " + "; ".join(f"{', '.join(sorted(ops))} ({reason})" for reason, ops in absent.items()))
+    say(f"{result['verdict']}: {result['counts']['passed']} of {len(rows)} properties in {result['seconds']:.1f} s")
+
+
+def _declared(dtype: str, declared: dict[str, Any]) -> str:
+    words = [name if value is True else f"{name} {value}" for name, value in declared.items() if value]
+    return f"arithmetic: {dtype}" + (f"; declared: {', '.join(words)}" if words else ", nothing else declared")
+
+
+def _show_failure(row: dict[str, Any]) -> None:
+    word = f"waived ({row['waived']})" if row["waived"] else "FAILED"
+    say(f"{word}  {row['id']}: {row['says']}")
+    say(f"    {row['message']}")
+    failure = row["failure"] or {}
+    here = (failure.get("worst") or {}).get("rho")
+    worst = f"{float(row['rho']):.3g}" if row["rho"] is not None else ""
+    if here is not None and worst not in ("", f"{float(here):.3g}"):
+        say(f"    ρ = {worst} in the worst case tried; the smallest that fails:")
+    for line in str(failure.get("case") or "").splitlines():
+        click.echo(f"    | {line}")  # an array: its own lines
+    if failure.get("first_divergence"):
+        first = failure["first_divergence"]
+        say(
+            f"    first diverging operation: {first['op']} ({first['direction']}) "
+            f"in {first['where']}" + (f", ρ = {float(first['rho']):.3g}" if first["rho"] is not None else "")
+        )
+    if failure.get("looks_like"):
+        say(f"    behaves like: {failure['looks_like']}")
+    if failure.get("hint"):
+        say(f"    hint: {failure['hint']}")
+    if failure.get("script"):
+        click.echo(f"    reproduce: python {failure['script']}")

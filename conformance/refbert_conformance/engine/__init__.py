@@ -1,0 +1,1 @@
+"""Running one property on one backend and measuring it."""

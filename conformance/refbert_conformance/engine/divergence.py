@@ -1,0 +1,207 @@
+"""Where a model goes wrong first: every op of the spec, judged on the very inputs that the backend gave it.
+
+`Lockstep` runs the spec on the backend. Each op is judged by itself (its own inputs, as the backend made them, through
+the truth, within its bound), so that an early error does not blame the ops after it, and no error hides in a bound for
+the whole. Where it shall show how the error grows, it carries the truth's own way along.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from refbert import ops
+from refbert.backend import Host
+from refbert.backend.reference import ReferenceBackend
+from refbert_conformance.engine.measure import Failure, Record, as_number, row_failure, same_bits
+from refbert_conformance.engine.subject import Subject, backward, forward
+from refbert_conformance.tolerances.bounds import ARRAYS, expecting
+from refbert_conformance.tolerances.noise import POSITIONAL, tolerances
+
+
+class Made:
+    """A backend's array, its numbers as they were when it was made, and what the truth has there (None: not asked)."""
+
+    def __init__(self, device: Any, host: Host, truth: Host | None = None) -> None:
+        self.device, self.host, self.truth = device, host, truth
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return tuple(self.host.shape)
+
+
+class Lockstep:
+    """A backend that judges another. failure: the first op beyond its bound, and ``first`` where that is, for reports.
+    growth: place -> relative distance from the truth, with ``growing``.
+    """
+
+    def __init__(self, subject: Subject, record: Record | None = None, *, growing: bool = False) -> None:
+        self.subject = subject
+        self.record = record or Record(subject.arithmetic)
+        self.growing = growing
+        self.failure: Failure | None = None
+        self.first: dict[str, Any] | None = None
+        self.growth: dict[str, float] = {}
+        self.name = "lockstep"
+        if subject.has("encoder_layer"):
+            self.encoder_layer = self._encoder_layer
+
+    def asarray(self, x: Host) -> Made:
+        """On the backend."""
+        return self.made(self.subject.device(x), np.asarray(x, np.float64) if self.growing else None)
+
+    def to_numpy(self, x: Made) -> Host:
+        """The backend's numbers."""
+        self.unchanged(x)
+        return self.subject.host(x.device)
+
+    def made(self, device: Any, truth: Host | None) -> Made:
+        """With its numbers copied: a backend that uses memory again changes them later."""
+        return Made(device, np.array(self.subject.host(device)), truth)
+
+    def unchanged(self, *arrays: Made) -> None:
+        """Note the first that is no longer what it was when it was made."""
+        for x in arrays:
+            if not same_bits(self.subject.host(x.device), x.host):
+                self.wrong("memory", "", Failure("an earlier result has been changed since it was made"))
+
+    def __getattr__(self, op: str) -> Callable[..., Any]:
+        if op not in ARRAYS:
+            raise AttributeError(op)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            names = ARRAYS[op]
+            given = arguments[: len(names)]
+            if len(arguments) > len(names):
+                options |= {POSITIONAL[op]: arguments[len(names)]}
+            self.unchanged(*given)
+            y, back = forward(self.subject, op, [x.device for x in given], options)
+            truth, truth_back = (
+                getattr(ops, op)(*(x.truth for x in given), **options) if self.growing else (None, _nothing)
+            )
+            inputs = [np.asarray(x.host, np.float64) for x in given]
+            want, want_back = expecting(op, inputs, options, self.subject.arithmetic)
+            self.judge(op, "forward", [y], lambda: [want])
+            result = self.made(y, truth)
+            self.grown(result)
+
+            def pullback(dy: Made) -> tuple[Made, ...]:
+                self.unchanged(*given, dy)
+                got = backward(back, dy.device, len(names))
+                cotangent = np.asarray(dy.host, np.float64)
+                self.judge(op, "backward", got, lambda: want_back(cotangent))
+                truths = truth_back(dy.truth) or [None] * len(got)
+                return tuple(self.made(g, t) for g, t in zip(got, truths, strict=True))
+
+            return result, pullback
+
+        return call
+
+    def judge(self, op: str, direction: str, got: Any, want: Callable[[], Any]) -> None:
+        """Note the first that is beyond its bound."""
+
+        def check() -> None:
+            for one, expectation in zip(got, want(), strict=True):
+                self.record.compare(self.subject.host(one, expectation.y.shape, expectation.name), expectation)
+
+        self.note(op, direction, check)
+
+    def note(self, op: str, direction: str, check: Callable[[], None]) -> None:
+        """Nothing but the first failure counts: what comes after it has been given wrong numbers."""
+        if self.failure is not None:
+            return
+        try:
+            check()
+        except Failure as failure:
+            self.wrong(op, direction, failure)
+
+    def wrong(self, op: str, direction: str, found: Failure) -> None:
+        """Keep a failure, if it is the first, and where the spec is."""
+        if self.failure is None:
+            where = place()
+            rho = as_number(found.worst.rho if found.worst is not None else None)
+            self.first = {"where": where, "op": op, "direction": direction, "rho": rho, "message": str(found)}
+            self.failure = Failure(f"{where}: {' '.join(x for x in (op, direction) if x)}: {found}", found.worst)
+
+    def grown(self, x: Made) -> None:
+        """How far the backend is from the truth at this place: its last op counts."""
+        if x.truth is None:
+            return
+        with np.errstate(all="ignore"):
+            size = float(np.linalg.norm(x.truth)) or 1.0
+            self.growth[place()] = float(np.linalg.norm(x.host - x.truth)) / size
+
+    def _encoder_layer(self, x: Made, params: Mapping[str, Made], **options: Any) -> Made:
+        names = list(params)
+        self.unchanged(x, *(params[n] for n in names))
+        y = self.subject.op("encoder_layer")(x.device, {n: params[n].device for n in names}, **options)
+        inputs = np.asarray(x.host, np.float64)
+        weights = {n: np.asarray(params[n].host, np.float64) for n in names}
+        truth = None
+        if self.growing:
+            truth = composed_layer(ReferenceBackend(), x.truth, {n: params[n].truth for n in names}, options)
+
+        def check() -> None:
+            (want,) = tolerances(lambda b: {"y": composed_layer(b, inputs, weights, options)}, self.subject.arithmetic)
+            row_failure(self.subject.host(y, want.y.shape, "y"), want, self.record)
+
+        self.note("encoder_layer", "forward", check)
+        result = self.made(y, truth)
+        self.grown(result)
+        return result
+
+
+def judge_ops(subject: Subject, run: Callable[[Any], Mapping[str, Host]], record: Record) -> Mapping[str, Host]:
+    """What ``run(backend)`` returns; raises `Failure` for its first op that is beyond its bound."""
+    lockstep = Lockstep(subject, record)
+    with np.errstate(all="ignore"):
+        found = run(lockstep)
+    if lockstep.failure is not None:
+        raise lockstep.failure
+    return found
+
+
+def _nothing(dy: Host | None) -> None:
+    """The pullback of what is not carried along."""
+
+
+def composed_layer(backend: Any, x: Any, params: Mapping[str, Any], options: Mapping[str, Any]) -> Host:
+    """What a backend's own `encoder_layer` computes: the spec's, on the ops of the reference or of `Noisy`."""
+    from refbert.spec.choices import Choices
+    from refbert.spec.encoder import encoder_layer
+
+    c = Choices(
+        layers=1, heads=options["heads"], activation=options["activation"], layer_norm_eps=options["eps"],
+        mask_value=options["mask_value"], hidden_dropout=0.0, attention_dropout=0.0, classifier_dropout=0.0,
+        masked_lm_epsilon=0.0, span_mean_over_batch=False,
+    )  # fmt: skip
+    y, _ = encoder_layer(backend, params, x, options["mask"], c)
+    return np.asarray(y)
+
+
+_BLOCKS = {
+    "embeddings": "embeddings", "self_attention": "attention", "attention_map": "attention map",
+    "feed_forward": "feed-forward", "pooler": "pooler", "masked_lm": "masked-LM head",
+    "next_sentence": "next-sentence head",
+    "classifier": "classifier", "question_answering": "answer head", "masked_lm_loss": "masked-LM loss",
+    "mean_loss": "loss", "regression_loss": "loss", "multi_label_loss": "loss", "choice_loss": "loss",
+    "span_loss": "span loss",
+}  # fmt: skip
+
+
+def place() -> str:
+    """Which block of the spec is calling, read off the stack: the spec itself does not carry names for us."""
+    layer, block = "", ""
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        if "refbert/spec" in frame.f_code.co_filename.replace("\\", "/"):
+            function = frame.f_code.co_qualname.split(".")[0]
+            block = block or _BLOCKS.get(function, "")
+            if function == "encoder" and not layer:
+                layer = f"encoder layer {frame.f_locals.get('i', '?')}"
+        frame = frame.f_back
+    return ", ".join(x for x in (layer, block) if x) or "objective"

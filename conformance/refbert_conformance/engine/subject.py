@@ -1,0 +1,133 @@
+"""The backend under test, and how to make another one like it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refbert.backend import TRAINING, has_gradients, registry
+from refbert.errors import BackendError
+from refbert_conformance.engine import processor
+from refbert_conformance.engine.guards import INFERENCE, ForInference
+from refbert_conformance.engine.measure import Failure, Unsupported
+from refbert_conformance.tolerances.arithmetic import Arithmetic
+
+Host = npt.NDArray[Any]
+
+
+@dataclass
+class Subject:
+    """given: what the user named. make: constructs a fresh backend. backend: the one that properties use. compiles:
+    every new shape costs it a compilation (see `pools`). gradients: it is not for inference only.
+    mode: what its library has changed in the process's floating-point arithmetic (see `processor`), or "".
+    """
+
+    given: str
+    make: Callable[[], Any]
+    backend: Any = field(init=False)
+    arithmetic: Arithmetic = field(init=False)
+    compiles: bool = field(init=False)
+    gradients: bool = field(init=False)
+    mode: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.mode = ""
+        self.backend = self.make()
+        self.isolate()
+        self.gradients = has_gradients(self.backend)
+        if not self.gradients:
+            make, self.make = self.make, lambda: ForInference(make())
+            self.backend = ForInference(self.backend)
+        self.arithmetic = Arithmetic.of(str(self.backend.dtype), getattr(self.backend, "arithmetic", None))
+        self.compiles = bool(getattr(self.backend, "compiles", False))
+
+    @classmethod
+    def named(cls, given: str, dtype: str | None = None, device: str | None = None) -> Subject:
+        """By name or ``package.module:Class``; raises what `refbert.backend.registry.create` raises."""
+        return cls(given, lambda: registry.create(given, dtype=dtype, device=device))
+
+    def isolate(self) -> bool:
+        """Whether the process's arithmetic has been changed; from now on only the backend's calls run in it."""
+        changed = processor.changed()
+        if not changed:
+            return False
+        found, made, make = processor.mode(), self.backend, self.make
+        processor.set_mode(processor.CLEAN)
+        if processor.changed():
+            raise BackendError(
+                f'backend "{self.given}" sets {changed} for the whole process, which cannot be undone here, and would '
+                "make refbert's own numbers others; build its library without -ffast-math"
+            )
+        self.mode = changed
+        self.backend = processor.OwnMode(lambda: made, found)
+        self.make = lambda: processor.OwnMode(make, found)
+        return True
+
+    def fresh(self) -> Subject:
+        """Another like it, whose backend has not been called."""
+        return Subject(self.given, self.make)
+
+    @property
+    def dtype(self) -> str:
+        """What the backend computes in."""
+        return self.arithmetic.dtype
+
+    def has(self, op: str) -> bool:
+        """Whether the backend offers the op."""
+        return callable(getattr(self.backend, op, None))
+
+    def op(self, name: str, backend: Any = None) -> Callable[..., Any]:
+        """The backend's op; raises `Unsupported` if it has none."""
+        found = getattr(self.backend if backend is None else backend, name, None)
+        if not callable(found):
+            raise Unsupported(INFERENCE if name in TRAINING and not self.gradients else f"the backend has no {name}")
+        return found  # type: ignore[no-any-return]
+
+    def device(self, x: Host) -> Any:
+        """A host array as the backend's."""
+        return self.backend.asarray(x)
+
+    def host(self, x: Any, shape: tuple[int, ...] | None = None, name: str = "result") -> Host:
+        """A backend's array on the host; with ``shape``, `Failure` before anything of another size is copied."""
+        found = getattr(x, "shape", None)
+        if found is None:
+            raise Failure(f"{name} is {_kind(x)}, not an array of the backend (it has no shape)")
+        if shape is not None and tuple(found) != shape:
+            raise Failure(f"{name} has shape {tuple(found)}, expected {shape}")
+        array = self.backend.to_numpy(x)
+        if not isinstance(array, np.ndarray):
+            raise Failure(f"{name}: to_numpy gave {_kind(array)}, not a NumPy array")
+        return array
+
+
+def forward(
+    subject: Subject, op: str, arrays: Any, options: Any, backend: Any = None
+) -> tuple[Any, Callable[..., Any]]:
+    """(y, pullback) of an op on the backend's arrays; `Failure` if it gives anything else."""
+    result = subject.op(op, backend)(*arrays, **options)
+    if not isinstance(result, tuple) or len(result) != 2 or not callable(result[1]):
+        raise Failure(f"{op} must return (y, pullback), it returned {_kind(result)}")
+    return result
+
+
+def backward(pullback: Callable[..., Any], dy: Any, count: int) -> tuple[Any, ...]:
+    """The cotangents; `Failure` if they are not a tuple of ``count``."""
+    cotangents = pullback(dy)
+    if not isinstance(cotangents, tuple | list) or len(cotangents) != count:
+        raise Failure(f"the pullback must return a tuple of {count}, it returned {_kind(cotangents)}")
+    return tuple(cotangents)
+
+
+def backward_if_any(subject: Subject, pullback: Callable[..., Any], dy: Any, count: int) -> tuple[Any, ...]:
+    """The cotangents, or none of a backend that is for inference only."""
+    return backward(pullback, dy, count) if subject.gradients else ()
+
+
+def _kind(x: Any) -> str:
+    if isinstance(x, tuple | list):
+        return f"a {type(x).__name__} of {len(x)}"
+    return f"{type(x).__name__}"

@@ -1,0 +1,110 @@
+"""What a mutant is, and how one is made from the source of what it is a mutant of."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+import sys
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from refbert.backend.reference import ReferenceBackend
+from refbert.spec.bert import objective
+from refbert.spec.choices import Choices
+from refbert.spec.encoder import encoder_layer
+
+
+class Correct(ReferenceBackend):
+    """The base of every mutant: refbert.ops in float32, with the optional blocks, and nothing wrong."""
+
+    name = "correct"
+    dtypes: tuple[str, ...] = ("float32", "float64")
+    # What the optional blocks are composed by; a wiring mutant puts its own here.
+    spec_objective: Callable[..., Any] = staticmethod(objective)
+    spec_layer: Callable[..., Any] = staticmethod(encoder_layer)
+
+    def objective(
+        self, params: Any, batch: Any, labels: Any, heads: Any, c: Any, *, draws: Any = None, denominators: Any = None
+    ) -> Any:
+        """The spec's, on itself."""
+        return self.spec_objective(self, params, batch, labels, heads, c, draws=draws, denominators=denominators)
+
+    def encoder_layer(
+        self, x: Any, params: Any, *, mask: Any, heads: int, mask_value: float, activation: str, eps: float
+    ) -> Any:
+        """The spec's, on itself."""
+        c = Choices(
+            layers=1, heads=heads, activation=activation, layer_norm_eps=eps, mask_value=mask_value, hidden_dropout=0.0,
+            attention_dropout=0.0, classifier_dropout=0.0, masked_lm_epsilon=0.0, span_mean_over_batch=False,
+        )  # fmt: skip
+        return self.spec_layer(self, params, x, mask, c)[0]
+
+    def packed_encoder_layer(
+        self, x: Any, params: Any, *, lengths: Any, heads: int, activation: str, eps: float
+    ) -> Any:
+        """Sequence by sequence."""
+        ends = np.cumsum(lengths)
+        parts = [
+            Correct.encoder_layer(
+                self, x[None, end - length : end], params, mask=np.ones((1, length), int), heads=heads,
+                mask_value=-math.inf, activation=activation, eps=eps,
+            )[0]
+            for length, end in zip(lengths, ends, strict=True)
+        ]  # fmt: skip
+        return np.concatenate(parts) if parts else x[:0]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """name: "op: what is wrong". op: the method that is. area: the kind of bug. make(dtype=None, device=None)."""
+
+    name: str
+    op: str
+    area: str
+    make: Callable[..., Any]
+
+
+def mutant(op: str, area: str, what: str, **members: Any) -> Mutant:
+    """A mutant whose class replaces some members of `Correct`."""
+    made = type("Mutant", (Correct,), {"name": "mutant", **members})
+    return Mutant(f"{op}: {what}", op, area, made)
+
+
+def replaced(module: str, old: str, new: str) -> str:
+    """The source of a module, docstrings aside, with one piece replaced; raises ValueError unless there is exactly one."""
+    code = "".join(inspect.getsource(importlib.import_module(module)).split('"""')[::2])
+    if code.count(old) != 1:
+        raise ValueError(f"{module}: {old!r} occurs {code.count(old)} times, a seeded bug needs exactly one place")
+    return code.replace(old, new)
+
+
+def patched(module: str, old: str, new: str) -> dict[str, Any]:
+    """The names of a module of refbert with one piece of its source replaced."""
+    names: dict[str, Any] = {"__name__": f"{module} (mutant)"}
+    exec(compile(replaced(module, old, new), f"<mutant of {module}>", "exec"), names)
+    return names
+
+
+# The order in which the spec's modules import each other.
+_SPEC = ("choices", "parts", "embeddings", "attention", "feed_forward", "encoder", "pooler", "heads", "losses", "bert")
+
+
+def patched_spec(file: str, old: str, new: str, number: int) -> types.ModuleType:
+    """refbert.spec.bert of a copy of the whole spec, with one piece of one file replaced."""
+    package = f"refbert_conformance_mutant_{number}"
+    for name in _SPEC:
+        module = f"refbert.spec.{name}"
+        source = replaced(module, old, new) if name == file else inspect.getsource(importlib.import_module(module))
+        for other in _SPEC:
+            source = source.replace(f"refbert.spec.{other} import", f"{package}_{other} import")
+        source = source.replace("from refbert.spec import losses", f"import {package}_losses as losses")
+        source = source.replace("from refbert.spec import heads as head", f"import {package}_heads as head")
+        made = types.ModuleType(f"{package}_{name}")
+        sys.modules[made.__name__] = made  # the copies import each other; dataclasses look their module up
+        exec(compile(source, f"<mutant of refbert.spec.{name}>", "exec"), made.__dict__)
+    return sys.modules[f"{package}_bert"]

@@ -1,0 +1,1 @@
+"""The process that runs a backend, and the one that watches it."""

@@ -1,0 +1,1 @@
+"""What must hold, by level; `table` lists all of it."""

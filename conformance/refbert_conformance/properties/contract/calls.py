@@ -1,0 +1,207 @@
+"""Calls of one op: what comes out, what stays as it was, and what one call may know of another."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from refbert_conformance.cases.corpus import corpus
+from refbert_conformance.cases.inputs import rounded
+from refbert_conformance.cases.operations import OpCase, Recipe, another
+from refbert_conformance.engine.measure import Failure, Record, Unsupported, check_array, same_bits
+from refbert_conformance.engine.subject import Subject, backward_if_any, forward
+from refbert_conformance.properties.contract.common import RING, always, drawn, run, same
+from refbert_conformance.properties.numerics import built
+from refbert_conformance.properties.table import Property
+from refbert_conformance.tolerances.bounds import ARRAYS, expected
+
+_CALLS = 5  # how often a call is repeated: a fault in every second, third or fifth call shows
+# And of a small case: a fault in one call of 50, and in one of 300, shows in 95% of runs.
+_OFTEN, _MORE_OFTEN = 150, 900
+
+
+def properties(op: str) -> list[Property]:
+    """Of an op with a pullback."""
+    here: dict[str, Any] = {"needs": ("asarray", "to_numpy", op), "draw": drawn(op), "cost": 2.0}
+    return [
+        Property(  # before any other, so that this call is the first of the process, too
+            "contract", op, "first call", "The very first call of a new instance is as right as any.",
+            check=_first, corpus=lambda s: corpus(op)[1:2], needs=here["needs"],
+        ),
+        Property(
+            "contract", op, "shapes and dtypes", "Results and cotangents have the shapes and dtype that are due.",
+            check=_shapes, corpus=always(op), **here,
+        ),
+        Property(
+            "contract", op, "inputs unchanged", "Neither the op nor its pullback writes into what it is given.",
+            check=_unchanged, corpus=always(op, 4), **here,
+        ),
+        Property(
+            "contract", op, "repeatable", "The same call gives the same bits, and so does the same pullback.",
+            check=_repeatable, corpus=always(op), **here,
+        ),
+        Property(
+            "contract", op, "repeatable often", "So do many calls, one after the other.",
+            check=partial(_often, op), corpus=lambda s: (_OFTEN,), larger=lambda s: (_MORE_OFTEN,), needs=here["needs"],
+        ),
+        Property(
+            "contract", op, "calls independent", "A later call changes nothing of an earlier one's results.",
+            check=_independent, corpus=always(op, 2), **here,
+        ),
+        Property(
+            "contract", op, "calls forget", "An argument is known by its content, not by where it lies.",
+            check=_forgets, **{**here, "cost": 6.0},
+        ),
+    ]  # fmt: skip
+
+
+def _first(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
+    """What is as wrong in the second call is no matter of the first."""
+    case, fresh = built(subject, example), subject.fresh()
+    first = run(fresh, case)
+    wanted = expected(case.op, case.arrays, case.options, subject.arithmetic, case.dy)
+    try:
+        record.compare_all([first[0], *first[1]], wanted[: 1 + len(first[1])])
+    except Failure as failure:
+        with contextlib.suppress(Failure):
+            same(case, first, run(fresh, case), "")
+            return
+        raise failure from None
+
+
+def _shapes(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
+    from refbert import ops
+
+    case = built(subject, example)
+    with np.errstate(all="ignore"):
+        want, _ = getattr(ops, case.op)(*case.arrays, **case.options)
+    arrays = [subject.device(a) for a in case.arrays]
+    y, pullback = forward(subject, case.op, arrays, case.options)
+    check_array(subject.host(y, want.shape, "y"), want.shape, subject.arithmetic, "y")
+    got = backward_if_any(subject, pullback, subject.device(case.dy), len(arrays))  # type: ignore[arg-type]
+    for name, cotangent, x in zip(ARRAYS[case.op], got, case.arrays, strict=False):
+        check_array(subject.host(cotangent, x.shape, f"d{name}"), x.shape, subject.arithmetic, f"d{name}")
+
+
+def _unchanged(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
+    case = built(subject, example)
+    hosts = {name: value for name, value in case.options.items() if isinstance(value, np.ndarray)}
+    before = {name: value.copy() for name, value in hosts.items()}
+    sources = [a.copy() for a in case.arrays]
+    arrays = [subject.device(a) for a in sources]
+    dy = np.array(case.dy)
+    cotangent = subject.device(dy)
+    y, pullback = forward(subject, case.op, arrays, case.options)
+    kept = np.array(subject.host(y))
+    backward_if_any(subject, pullback, cotangent, len(arrays))
+    names = (*ARRAYS[case.op], "dy")
+    for name, device, source, x in zip(
+        names, (*arrays, cotangent), (*sources, dy), (*case.arrays, case.dy), strict=True
+    ):
+        if not same_bits(subject.host(device).astype(np.float64), np.asarray(x)):
+            raise Failure(f"{case.op} wrote into {name}")
+        if not same_bits(source, np.asarray(x)):
+            raise Failure(f"{case.op} wrote into the host array behind {name}")
+    for name, value in hosts.items():
+        if value.tobytes() != before[name].tobytes():
+            raise Failure(f"{case.op} wrote into {name}")
+    if not same_bits(np.array(subject.host(y)), kept):
+        raise Failure(f"the pullback of {case.op} wrote into y")
+
+
+def _repeatable(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
+    _repeat(subject, built(subject, example), _CALLS)
+
+
+def _often(op: str, subject: Subject, calls: int, record: Record) -> None:
+    _repeat(subject, corpus(op)[1].build(subject.dtype), calls)
+
+
+def _repeat(subject: Subject, case: OpCase, calls: int) -> None:
+    if case.op in subject.arithmetic.nondeterministic:
+        raise Unsupported(f"the backend declares {case.op} nondeterministic")
+    first = run(subject, case)
+    for call in range(2, calls + 1):
+        same(case, first, run(subject, case), f"call {call} differs from call 1")
+    arrays = [subject.device(a) for a in case.arrays]
+    _, pullback = forward(subject, case.op, arrays, case.options)
+    for again in range(1, calls + 1):
+        got = [
+            np.array(subject.host(c))
+            for c in backward_if_any(subject, pullback, subject.device(np.array(case.dy)), len(arrays))
+        ]
+        same(case, first, (first[0], got), f"call {again} of one pullback differs from the first")
+
+
+def _independent(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
+    """One call, then others of the same shapes with other numbers, then look at the first again."""
+    case = built(subject, example)
+    if isinstance(example, Recipe):
+        other = another(example).build(subject.dtype)
+    else:
+        other = OpCase(case.op, tuple(rounded(a + 1, subject.dtype) for a in case.arrays), case.options, case.dy)
+    arrays = [subject.device(a) for a in case.arrays]
+    y, pullback = forward(subject, case.op, arrays, case.options)
+    y_host = subject.host(y)
+    y_kept = y_host.copy()
+    cotangents = backward_if_any(subject, pullback, subject.device(np.array(case.dy)), len(arrays))
+    hosts = [subject.host(c) for c in cotangents]
+    kept = [h.copy() for h in hosts]
+    # Results may live in a ring of buffers, which comes round.
+    for _ in range(RING if isinstance(example, Recipe) and example == corpus(example.op)[1] else 1):
+        run(subject, other)
+    others = [subject.device(a) for a in other.arrays]
+    _, other_pullback = forward(subject, case.op, others, other.options)
+    twice = subject.device(np.array(other.dy))
+    cotangent = OpCase(case.op, case.arrays, case.options, rounded(-2 * np.array(case.dy), subject.dtype))
+    second = backward_if_any(subject, pullback, subject.device(np.array(cotangent.dy)), len(arrays))
+    seconds = [np.array(subject.host(c)) for c in second]
+    backward_if_any(subject, other_pullback, twice, len(arrays))
+    free = case.op in subject.arithmetic.nondeterministic
+    names = ("y", *(f"d{name}" for name in ARRAYS[case.op]))
+    for name, device, host, was in zip(names, (y, *cotangents), (y_host, *hosts), (y_kept, *kept), strict=False):
+        if not same_bits(np.array(subject.host(device)), was) or not same_bits(host, was):
+            raise Failure(f"{name} changed when {case.op} was called again")
+    if not free:
+        got = [
+            np.array(subject.host(c))
+            for c in backward_if_any(subject, pullback, subject.device(np.array(case.dy)), len(arrays))
+        ]
+        same(case, (y_kept, kept), (y_kept, got), "after other calls the pullback gives something else")
+        same(case, run(subject, cotangent), (y_kept, seconds), "a pullback's second cotangent gives something else")
+
+
+def _forgets(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
+    """Calls on arguments that die after each, so that the next ones lie where they lay; then on host arrays whose
+    content changes. Whoever remembers an argument by its address gives the old one's answer."""
+    if not isinstance(example, Recipe) or example.op in subject.arithmetic.nondeterministic:
+        return
+    cases = [
+        Recipe(example.op, example.sizes, example.regimes, example.seed + i, example.options).build(subject.dtype)
+        for i in range(4)
+    ]
+    alive = []  # arguments that live on share no address
+    wanted = []
+    for case in cases:
+        arrays, dy = [subject.device(a) for a in case.arrays], subject.device(np.array(case.dy))
+        y, pullback = forward(subject, case.op, arrays, case.options)
+        wanted.append(
+            (
+                np.array(subject.host(y)),
+                [np.array(subject.host(c)) for c in backward_if_any(subject, pullback, dy, len(arrays))],
+            )
+        )
+        alive.append((arrays, dy))
+    buffers = {name: np.array(v) for name, v in cases[0].options.items() if isinstance(v, np.ndarray)}
+    for case, want in zip(cases, wanted, strict=True):
+        fresh = {name: np.array(v) if isinstance(v, np.ndarray) else v for name, v in case.options.items()}
+        got = run(subject, OpCase(case.op, case.arrays, fresh, case.dy))
+        del fresh
+        same(case, want, got, "after calls whose arguments are gone")
+        for name, buffer in buffers.items():
+            buffer[...] = case.options[name]
+        got = run(subject, OpCase(case.op, case.arrays, {**case.options, **buffers}, case.dy))
+        same(case, want, got, "with other content in the same host arrays")

@@ -1,0 +1,49 @@
+"""What the contract's files share: examples of an op, one call of it, equality bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from refbert_conformance.cases.corpus import corpus
+from refbert_conformance.cases.operations import OpCase, Recipe, recipes
+from refbert_conformance.engine.measure import Failure, same_bits
+from refbert_conformance.engine.subject import Host, Subject, backward_if_any, forward
+from refbert_conformance.tolerances.bounds import ARRAYS
+
+RING = 40
+
+
+def drawn(op: str) -> Callable[[Subject], Any]:
+    """The strategy of an op's recipes, for every subject."""
+    return lambda subject: recipes(op)
+
+
+def always(op: str, count: int | None = None) -> Callable[[Subject], tuple[Recipe, ...]]:
+    """The first ``count`` of an op's corpus, for every subject."""
+    return lambda subject: corpus(op)[:count]
+
+
+def run(subject: Subject, case: OpCase, backend: Any = None) -> tuple[Host, list[Host]]:
+    """y and the cotangents on the host, copied."""
+    backend = subject.backend if backend is None else backend
+    arrays = [backend.asarray(a) for a in case.arrays]
+    y, pullback = forward(subject, case.op, arrays, case.options, backend)
+    cotangents = backward_if_any(subject, pullback, backend.asarray(case.dy), len(arrays))
+    return np.array(backend.to_numpy(y)), [np.array(backend.to_numpy(c)) for c in cotangents]
+
+
+def same(case: OpCase, first: tuple[Host, list[Host]], again: tuple[Host, list[Host]], what: str) -> None:
+    """Raise `Failure` unless y and the cotangents have the same shapes, dtypes and bits."""
+    names = ("y", *(f"d{name}" for name in ARRAYS[case.op]))
+    for name, a, b in zip(names, (first[0], *first[1]), (again[0], *again[1]), strict=False):
+        if not same_bits(a, b):
+            if a.shape != b.shape or a.dtype != b.dtype:
+                raise Failure(f"{what}: {name} has another shape or dtype")
+            at = tuple(
+                int(i)
+                for i in np.argwhere(~((a == b) & (np.signbit(a) == np.signbit(b)) | (np.isnan(a) & np.isnan(b))))[0]
+            )
+            raise Failure(f"{what}: {name}{list(at)} is {b[at]}, was {a[at]}")

@@ -1,0 +1,250 @@
+"""Threads and instances: a call gives the bits that it gives alone, wherever it runs and whatever runs beside it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from refbert_conformance.cases.corpus import corpus
+from refbert_conformance.cases.model_cases import ModelRecipe, layer, on
+from refbert_conformance.cases.operations import OpCase, another
+from refbert_conformance.engine.measure import Failure, Record, Unsupported, same_bits
+from refbert_conformance.engine.subject import Host, Subject, backward_if_any, forward
+from refbert_conformance.properties import packed
+from refbert_conformance.properties.table import Property
+from refbert_conformance.tolerances.bounds import ARRAYS
+
+_ROUNDS = 4  # while another thread is at work
+_PAUSES = {"op": 80, "block": 16}  # in all rounds together
+_PATIENCE, _ENOUGH = 0.002, 4  # seconds that a pause lasts at most; after so many in vain, a round has no more
+_JUDGED = 50  # of the other thread's results
+_HURRY = 1e-6  # seconds until Python's threads hand over, instead of 5 ms
+# Large enough for work to overlap, and for NumPy to let other threads in.
+_SIZES = {"B": 2, "S": 20, "H": 48, "I": 48, "O": 48, "V": 48, "C": 48, "A": 4, "D": 12}
+_LAYER = ModelRecipe(1, "masked_lm", 1, B=3, S=10, A=4, D=8, F=64)
+_STEP = ModelRecipe(0, "pretraining", 1, B=3, S=6, A=2, D=4, F=16, V=30, rate=0.1)
+
+# The first half of a call, on a backend: its results so far go into the second half, which gives them all by name.
+Begin = Callable[[Any], Callable[[], dict[str, Host]]]
+
+
+def properties() -> list[Property]:
+    """Of every op, and of the blocks that are a backend's own."""
+    found = []
+    for op in (*ARRAYS, *_BLOCKS):
+        here: dict[str, Any] = {"needs": ("asarray", "to_numpy", op), "cost": 2.0}
+        found += [
+            Property(
+                "contract", op, "threads", "In any thread, and in two at once, it gives the bits that it gives alone.",
+                check=partial(_threads, op), **here,
+            ),
+            Property(
+                "contract", op, "instances", "A second instance is another: it changes nothing of the first one's.",
+                check=partial(_instances, op), **here,
+            ),
+        ]  # fmt: skip
+    return found
+
+
+def _threads(op: str, subject: Subject, example: Any, record: Record) -> None:
+    one, other = _calls(op, subject)
+    backend = subject.backend
+    want, want_other = one(backend)(), other(backend)()
+    _same(op, want, _elsewhere(lambda: one(backend)()), "in another thread than the one that made the backend")
+    _same(op, want, _elsewhere(one(backend)), "begun here, with its pullback called in another thread")
+    _same(op, want, _elsewhere(lambda: one(backend))(), "begun in another thread, with its pullback called here")
+    pauses = _PAUSES["block" if op in _BLOCKS else "op"]
+    found_by_both = _beside(pauses, lambda: one(backend)(), lambda: other(backend)())
+    for right, found in zip((want, want_other), found_by_both, strict=True):
+        for each in found:
+            _same(op, right, each, "while another thread calls it too")
+
+
+def _instances(op: str, subject: Subject, example: Any, record: Record) -> None:
+    one, other = _calls(op, subject)
+    want = one(subject.backend)()
+    begun = one(subject.backend)
+    second = subject.make()
+    _same(op, want, one(second)(), "by a second instance")
+    other(second)()
+    _same(op, want, begun(), "begun before a second instance was made and used")
+    _same(op, want, one(subject.backend)(), "beside a second instance")
+    del second
+    _same(op, want, one(subject.backend)(), "after a second instance is gone")
+
+
+def _same(op: str, want: dict[str, Host], found: dict[str, Host], when: str) -> None:
+    for name, x in want.items():
+        if not same_bits(found[name], x):
+            raise Failure(f"{when}, {op} gives another {name}")
+
+
+def _calls(op: str, subject: Subject) -> tuple[Begin, Begin]:
+    """Two calls of the same shapes with nothing else in common."""
+    if op in subject.arithmetic.nondeterministic:
+        raise Unsupported(f"the backend declares {op} nondeterministic")
+    if op in _BLOCKS:
+        make, recipe = _BLOCKS[op]
+        return make(recipe, subject), make(replace(recipe, seed=recipe.seed + 4), subject)
+    plain = corpus(op)[1]
+    first = replace(plain, sizes={letter: _SIZES.get(letter, n) for letter, n in plain.sizes.items()})
+    return _op(first.build(subject.dtype), subject), _op(another(first).build(subject.dtype), subject)
+
+
+def _op(case: OpCase, subject: Subject) -> Begin:
+    def begin(backend: Any) -> Callable[[], dict[str, Host]]:
+        arrays = [backend.asarray(x) for x in case.arrays]
+        y, pullback = forward(subject, case.op, arrays, case.options, backend)
+
+        def finish() -> dict[str, Host]:
+            cotangents = backward_if_any(subject, pullback, backend.asarray(case.dy), len(arrays))
+            names = ("y", *(f"d{name}" for name in ARRAYS[case.op]))
+            return _copied({name: backend.to_numpy(x) for name, x in zip(names, (y, *cotangents), strict=False)})
+
+        return finish
+
+    return begin
+
+
+def _layer(recipe: ModelRecipe, subject: Subject) -> Begin:
+    run = layer(recipe, subject.dtype, fused=True)
+    return lambda backend: lambda: _copied(run(backend))
+
+
+def _packed(recipe: ModelRecipe, subject: Subject) -> Begin:
+    run = packed.packed_run(recipe, subject.dtype, packed.lengths_of(_LAYER))
+    return lambda backend: lambda: _copied(run(backend))
+
+
+def _objective(recipe: ModelRecipe, subject: Subject) -> Begin:
+    parameters, batch, labels = recipe.parameters(subject.dtype), recipe.batch(), recipe.labels()
+
+    def begin(backend: Any) -> Callable[[], dict[str, Host]]:
+        p = on(backend, parameters)
+        loss, terms, pullback = backend.objective(p, batch, labels, recipe.heads, recipe.choices, draws=recipe.draws)
+
+        def finish() -> dict[str, Host]:
+            gradients = pullback(backend.asarray(np.ones(())))
+            return _copied({name: backend.to_numpy(x) for name, x in {"loss": loss, **terms, **gradients}.items()})
+
+        return finish
+
+    return begin
+
+
+_BLOCKS: dict[str, tuple[Callable[[ModelRecipe, Subject], Begin], ModelRecipe]] = {
+    "encoder_layer": (_layer, _LAYER),
+    "packed_encoder_layer": (_packed, _LAYER),
+    "objective": (_objective, _STEP),
+}
+
+
+def _copied(arrays: dict[str, Host]) -> dict[str, Host]:
+    return {name: np.array(x) for name, x in arrays.items()}
+
+
+def _elsewhere(work: Callable[[], Any]) -> Any:
+    """What the work gives in a thread of its own."""
+    (found,) = _run([work])
+    return found
+
+
+def _beside(pauses: int, work: Callable[[], Any], other: Callable[[], Any]) -> tuple[list[Any], list[Any]]:
+    """What the work gives in each round, and what the other gives meanwhile, over and over, in a thread of its own.
+
+    The work stops at some of its lines of Python until the other has gone on, in all rounds together at every line or
+    evenly spread over them. Left to itself, a call is mostly over before another thread has its turn. Compiled code has
+    no lines, but lets other threads in.
+    """
+    over = threading.Event()
+    lines = _Lines(pauses)
+
+    def rounds() -> list[Any]:
+        sys.settrace(lines)
+        try:
+            found = [work()]
+            for number in range(_ROUNDS):
+                lines.begin(number)
+                found.append(work())
+            return found
+        finally:
+            sys.settrace(None)
+            over.set()
+
+    def meanwhile() -> list[Any]:
+        found = []
+        try:
+            while not over.is_set():
+                found.append(other())
+                lines.gone_on.set()
+        finally:
+            lines.ended = True
+        return found[:: max(1, len(found) // _JUDGED)]
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(_HURRY)
+    try:
+        first, second = _run([rounds, meanwhile])
+        return first, second
+    finally:
+        sys.setswitchinterval(interval)
+
+
+class _Lines:
+    """Counts the lines of Python that a thread goes through in a call, and in later calls waits at some of them."""
+
+    def __init__(self, pauses: int) -> None:
+        self._pauses = pauses
+        self.gone_on = threading.Event()  # the other thread has finished a call
+        self.ended = False  # the other thread will not go on
+        self._at, self._every = 0, 0.0
+        self._round = self._in_vain = 0
+
+    def begin(self, number: int) -> None:
+        """A round: it waits at its share of the pauses, spread over as many as the call before it had."""
+        self._every = self._every or max(1.0, self._at / self._pauses)
+        self._at = self._in_vain = 0
+        self._round = number
+
+    def __call__(self, frame: Any, event: str, _: Any) -> Any:
+        if event == "line":
+            pause = int(self._at / self._every) if self._every else 0
+            self._at += 1
+            due = self._every and pause != int(self._at / self._every) and pause % _ROUNDS == self._round
+            if due and not self.ended and self._in_vain < _ENOUGH:
+                self._wait()
+        return self
+
+    def _wait(self) -> None:
+        for _ in range(2):  # the first may have been nearly done
+            self.gone_on.clear()
+            if not self.gone_on.wait(_PATIENCE):
+                self._in_vain += 1  # the other may be waiting for this one
+                return
+
+
+def _run(works: list[Callable[[], Any]]) -> list[Any]:
+    """Each in a thread of its own; raises the first error."""
+    found: list[Any] = [None] * len(works)
+    errors: list[BaseException] = []
+
+    def run(number: int) -> None:
+        try:
+            found[number] = works[number]()
+        except BaseException as error:  # noqa: BLE001  raised below, in the caller's thread
+            errors.append(error)
+
+    everyone = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(len(works))]
+    for one in everyone:
+        one.start()
+    for one in everyone:
+        one.join()
+    if errors:
+        raise errors[0]
+    return found

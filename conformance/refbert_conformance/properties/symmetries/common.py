@@ -1,0 +1,66 @@
+"""What the symmetries share: a property in one line, a probe and its sizes, one call of the backend, equality."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from refbert_conformance.cases.operations import OpCase
+from refbert_conformance.engine.measure import Failure
+from refbert_conformance.engine.subject import Host, Subject, backward, forward
+from refbert_conformance.properties.table import Property
+
+BASIC = ("asarray", "to_numpy")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A seed and three sizes."""
+
+    seed: int
+    n: int = 2
+    o: int = 3
+    k: int = 8
+    h: int = 4
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """The numbers of this probe."""
+        return np.random.default_rng(self.seed)
+
+
+PROBES = st.integers(0, 2**20)
+SIZES = st.builds(
+    Probe, st.integers(0, 2**20), st.integers(1, 4), st.integers(1, 9),
+    st.sampled_from([1, 2, 3, 8, 17, 33, 64, 100, 256]), st.integers(1, 9),
+)  # fmt: skip
+
+
+def symmetry(level: str, op: str, name: str, says: str, check: Any, draw: Any = PROBES, **more: Any) -> Property:
+    """A property of one op; its examples are seeds unless ``draw`` is another strategy."""
+    return Property(level, op, name, says, check=check, draw=lambda s: draw, needs=(*BASIC, op), **more)
+
+
+def call(subject: Subject, case: OpCase) -> Host:
+    """y on the host, copied."""
+    y, _ = forward(subject, case.op, [subject.device(a) for a in case.arrays], case.options)
+    return np.array(subject.host(y))
+
+
+def back(subject: Subject, case: OpCase, dy: Host) -> list[Host]:
+    """The cotangents for dy on the host, copied."""
+    _, pullback = forward(subject, case.op, [subject.device(a) for a in case.arrays], case.options)
+    return [np.array(subject.host(c)) for c in backward(pullback, subject.device(dy), len(case.arrays))]
+
+
+def equal(got: Host, want: Host, what: str) -> None:
+    """Equality as numbers (0 and −0 are the same)."""
+    if got.shape != want.shape:
+        raise Failure(f"{what} has shape {got.shape}, expected {want.shape}")
+    wrong = ~((got == want) | (np.isnan(got) & np.isnan(want)))
+    if wrong.any():
+        at = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise Failure(f"{what}{list(at)} is {got[at]}, must be exactly {want[at]}")

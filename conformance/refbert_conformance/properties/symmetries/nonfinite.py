@@ -1,0 +1,147 @@
+"""NaN, infinities, zeros of both signs and subnormal numbers: none may disappear, appear or change."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from refbert import ops
+from refbert_conformance.cases.operations import OpCase, Recipe, recipes
+from refbert_conformance.engine.measure import Failure, Record, same_bits
+from refbert_conformance.engine.subject import Host, Subject
+from refbert_conformance.properties.numerics import built
+from refbert_conformance.properties.symmetries.common import back, call, symmetry
+from refbert_conformance.properties.table import Property
+from refbert_conformance.tolerances.arithmetic import FORMATS
+from refbert_conformance.tolerances.bounds import ARRAYS, expected
+
+# Ops that only move entries.
+_COPYING = ("reshape", "transpose", "embedding", "gather")
+
+
+def properties() -> list[Property]:
+    """Every op with a pullback."""
+    found = []
+    for op in ARRAYS:
+        found.append(
+            symmetry(
+                "forward", op, "not a number", "Where the truth is not a number, neither is the result.",
+                _not_a_number, recipes(op), cost=4.0,
+            )
+        )  # fmt: skip
+        if op in _COPYING:
+            found.append(
+                symmetry(
+                    "forward", op, "copies",
+                    "Copied entries keep every bit: zeros of both signs, infinities, subnormals.",
+                    _copied, recipes(op),
+                )
+            )  # fmt: skip
+        if not op.startswith("attention"):
+            found.append(
+                symmetry(
+                    "forward", op, "infinities",
+                    "∞ in the truth gives no finite number, a number there gives a number.",
+                    _infinite, recipes(op), cost=4.0,
+                )
+            )  # fmt: skip
+        found.append(
+            symmetry(
+                "backward", op, "not a number", "What a cotangent's NaN has an influence on is not a number.",
+                _not_a_number_back, recipes(op), cost=4.0,
+            )
+        )  # fmt: skip
+    return found
+
+
+def _not_a_number(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
+    """A NaN that disappears hides that training has gone wrong. One entry of one input is NaN; in attention, a visible
+    token is, in q, k and v alike, as a layer hands it on (who skips masked keys need not see theirs)."""
+    case = built(subject, example)
+    arrays = [np.array(a) for a in case.arrays]
+    if not all(a.size for a in arrays):
+        return
+    which = int(np.random.default_rng(len(repr(example))).integers(len(arrays)))
+    if case.op.startswith("attention"):
+        visible = np.argwhere(case.options["mask"])
+        for a in arrays if len(visible) else ():
+            a[tuple(visible[-1])] = np.nan
+    else:
+        arrays[which].reshape(-1)[arrays[which].size // 2] = np.nan
+    with np.errstate(all="ignore"):
+        want, _ = getattr(ops, case.op)(*arrays, **case.options)
+        got = call(subject, OpCase(case.op, tuple(arrays), case.options))
+    lost = np.isnan(want) & ~np.isnan(got)
+    if lost.any():
+        at = [int(i) for i in np.argwhere(lost)[0]]
+        raise Failure(f"with NaN in the input, y{at} is {got[tuple(at)]}, must be NaN")
+
+
+def _infinite(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
+    """One entry of one input is infinite. A result that is cut off at the largest number hides that something has
+    overflowed; one that is NaN where a number is due (a class that is ruled out by −∞) spoils what was fine."""
+    case = built(subject, example)
+    arrays = [np.array(a) for a in case.arrays]
+    if not all(a.size for a in arrays):
+        return
+    rng = np.random.default_rng(len(repr(example)))
+    which = int(rng.integers(len(arrays)))
+    x = arrays[which].reshape(-1)
+    # GELU at −∞ is −∞ · 0.
+    x[rng.integers(x.size)] = math.inf if case.op == "gelu" else rng.choice([math.inf, -math.inf])
+    with np.errstate(all="ignore"):
+        want, _ = getattr(ops, case.op)(*arrays, **case.options)
+        got = call(subject, OpCase(case.op, tuple(arrays), case.options))
+    # NaN for ∞ is poor but hides nothing: PyTorch's GELU gives it.
+    wrong = np.isinf(want) & ~np.isnan(got) & (got != want)
+    wrong |= (abs(want) < subject.arithmetic.largest / 2) & ~np.isfinite(got)
+    if case.op == "layer_norm" and ARRAYS[case.op][which] == "gamma":
+        wrong &= ~(np.isinf(got) & np.isinf(want) & _of_either_sign(subject, arrays[0], case.options["eps"]))
+    if wrong.any():
+        at = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise Failure(f"with an infinity in the input, y{list(at)} is {got[at]}, must be {want[at]}")
+
+
+def _of_either_sign(subject: Subject, x: Host, eps: float) -> Host:
+    """Where x̂ is 0 up to rounding, so that rounding decides the sign of ∞ · x̂."""
+    features = x.shape[-1]
+    (xhat,) = expected("layer_norm", (x, np.ones(features), np.zeros(features)), {"eps": eps}, subject.arithmetic)
+    return np.asarray(abs(xhat.y) <= xhat.bound)
+
+
+def _not_a_number_back(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
+    """Where another number in that place of dy changes nothing (a dropped entry, a masked key), NaN need not show."""
+    case = built(subject, example)
+    assert case.dy is not None
+    if not case.dy.size:
+        return
+    at = int(np.random.default_rng(len(repr(example))).integers(case.dy.size))
+    cotangents = []
+    for value in (math.nan, 1.0, 3.0):
+        dy = np.array(case.dy)
+        dy.reshape(-1)[at] = value
+        cotangents.append(dy)
+    with np.errstate(all="ignore"):
+        _, pullback = getattr(ops, case.op)(*case.arrays, **case.options)
+        lost, one, other = (pullback(dy) for dy in cotangents)
+        got = back(subject, case, cotangents[0])
+    for name, g, n, a, b in zip(ARRAYS[case.op], got, lost, one, other, strict=True):
+        # An influence far below rounding may be none.
+        hidden = np.isnan(n) & (abs(a - b) > subject.arithmetic.u) & ~np.isnan(g)
+        if hidden.any():
+            where = tuple(int(i) for i in np.argwhere(hidden)[0])
+            raise Failure(f"with NaN in the cotangent, d{name}{list(where)} is {g[where]}, must be NaN")
+
+
+def _copied(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
+    case = built(subject, example)
+    _, smallest, _ = FORMATS[subject.dtype]
+    special = [0.0, -0.0, math.inf, -math.inf, math.nan, 1.0]
+    if not subject.arithmetic.flush_to_zero:
+        special += [2.0 ** (smallest - 1), -(2.0 ** (smallest - 2))]
+    x = np.random.default_rng(len(repr(example))).choice(np.array(special), case.arrays[0].shape)
+    want, _ = getattr(ops, case.op)(x, **case.options)
+    got = call(subject, OpCase(case.op, (x,), case.options)).astype(float)
+    if not same_bits(got, np.array(want)):
+        raise Failure(f"{case.op} does not copy all of 0, −0, ±∞, NaN and subnormal numbers as they are")

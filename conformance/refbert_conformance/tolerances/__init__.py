@@ -1,0 +1,1 @@
+"""Where tolerances come from: the declared arithmetic, its running error, the bounds that follow."""

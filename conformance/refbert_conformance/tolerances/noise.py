@@ -1,0 +1,141 @@
+"""Tolerances for what is composed of many ops: the truth itself, run with noise of the size of every op's bound.
+
+Adding up worst cases through twelve layers gives a bound that no bug exceeds. Rounding errors do not conspire, and
+their joint effect can be measured on the truth. Every op's result, forward and backward, is moved by a random amount in
+[−E, E], entry by entry, with E the op's own bound in ``probable`` arithmetic (`bounds`, `running_error`); the rest of
+the computation carries the noise on, with its true sensitivities, through everything that is nonlinear. (Monte Carlo
+arithmetic: Parker 1997; for the same idea by one backward pass, √Σ(∂s/∂z_i E_i)², see Wilkinson's statistical error
+analysis and Higham & Mary 2019, Thm 2.4.)
+
+    s̃ − s ≈ Σ_i g_i δ_i,      δ_i uniform in [−E_i, E_i], independent,     σ² = Σ g_i² E_i²/3
+
+A uniform δ is sub-Gaussian with its own variance (Bobkov & Chistyakov's "strictly sub-Gaussian"; directly, E[e^{λδ}] =
+sinh(λE)/(λE) ≤ e^{λ²E²/6}), so P(|s̃ − s| > tσ) ≤ 2 e^{−t²/2}: t = 7.5 makes that 10⁻¹². The variance is the mean over
+SAMPLES noisy runs, taken row by row over the last axis; a row's share is not taken below a quarter of the tensor's
+average, so that a lucky row does not fail anyone.
+
+That errors are independent is an assumption: E_i takes every function to be as bad as the worst that is allowed, and
+every sum to be in the worst order, several times what an op really commits, and that is the room that it needs. Correct
+backends use a hundredth to a sixth of the tolerance. It is never used for a single op.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from refbert import ops
+from refbert.backend import Host
+from refbert.backend.reference import ReferenceBackend
+from refbert_conformance.tolerances.arithmetic import Arithmetic
+from refbert_conformance.tolerances.bounds import ARRAYS, UPDATES, Expected, clipped, expecting, updated
+
+SAMPLES = 6
+FEW = 4  # where a run takes long: rows are long then, and their norms differ less from run to run
+T = 7.5
+
+Run = Callable[[Any], Mapping[str, Host]]
+
+
+class Noisy(ReferenceBackend):
+    """refbert.ops in float64, every result moved by up to E. E comes from the first run and is used again in the
+    others: the inputs of an op change by no more than the noise, and E by no more than that share of itself."""
+
+    def __init__(self, arithmetic: Arithmetic, seed: int, sizes: list[Any] | None = None) -> None:
+        super().__init__()
+        self._arithmetic = arithmetic
+        self._rng = np.random.default_rng(seed)
+        self._recorded = sizes
+        self.sizes: list[Any] = [] if sizes is None else sizes
+        self._next = 0
+
+    def moved(self, values: list[Host], bound: Callable[[], list[Host]]) -> list[Host]:
+        """Each value moved within its bound, which is computed or remembered."""
+        if self._recorded is None:
+            self.sizes.append(bound())
+        found = self.sizes[self._next]
+        self._next += 1
+        return [
+            v + e * self._rng.uniform(-1, 1, np.shape(v)) if np.any(e) else v
+            for v, e in zip(values, found, strict=True)
+        ]
+
+
+def _noisy(op: str) -> Callable[..., Any]:
+    def method(self: Noisy, *arrays: Host, **options: Any) -> Any:
+        names = ARRAYS[op]
+        if len(arrays) > len(names):  # host arguments given by position: shape, axes, ids, positions
+            options |= {POSITIONAL[op]: arrays[len(names)]}
+            arrays = arrays[: len(names)]
+        y, back = getattr(ops, op)(*arrays, **options)
+        bounds = lru_cache(1)(lambda: expecting(op, arrays, options, self._arithmetic))
+        (y,) = self.moved([np.asarray(y)], lambda: [bounds()[0].bound])
+
+        def pullback(dy: Host) -> tuple[Host, ...]:
+            return tuple(self.moved([np.asarray(d) for d in back(dy)], lambda: [one.bound for one in bounds()[1](dy)]))
+
+        return y, pullback
+
+    return method
+
+
+POSITIONAL = {
+    "reshape": "shape", "transpose": "axes", "embedding": "ids", "gather": "positions", "cross_entropy": "labels",
+    "mean_squared_error": "targets",
+}  # fmt: skip
+
+
+def _noisy_update(rule: str) -> Callable[..., Any]:
+    def method(self: Noisy, *arrays: Host, **options: Any) -> Any:
+        def bound() -> list[Host]:
+            return [one.bound for one in updated(rule, arrays, options, self._arithmetic)]
+
+        p, m, v = self.moved(list(getattr(ops, rule)(*arrays, **options)), bound)
+        return p, m, np.maximum(v, 0)
+
+    return method
+
+
+def _noisy_clip(self: Noisy, gradients: Mapping[str, Host], **options: Any) -> tuple[dict[str, Host], float]:
+    clean, norm = ops.clip_by_global_norm(gradients, **options)
+
+    def bound() -> list[Host]:
+        return [one.bound for one in clipped(gradients, options, self._arithmetic)[:-1]]
+
+    return dict(zip(clean, self.moved(list(clean.values()), bound), strict=True)), norm
+
+
+for _op in ARRAYS:
+    setattr(Noisy, _op, _noisy(_op))
+for _rule in UPDATES:
+    setattr(Noisy, _rule, _noisy_update(_rule))
+Noisy.clip_by_global_norm = _noisy_clip  # type: ignore[assignment]
+
+
+def tolerances(run: Run, arithmetic: Arithmetic, *, samples: int = SAMPLES) -> list[Expected]:
+    """The truth of everything that ``run(backend)`` returns, and what each row of it may be off by, by name.
+
+    ``bound`` has the output's shape, with one number per row: compare norms of rows (`measure.row_worst`), not entries.
+    """
+    arithmetic = replace(arithmetic, probable=True)
+    with np.errstate(all="ignore"):
+        truth = run(ReferenceBackend())
+        squares = {name: np.zeros(np.shape(y)[:-1]) for name, y in truth.items()}
+        sizes: list[Any] | None = None
+        for seed in range(samples):
+            noisy = Noisy(arithmetic, seed, sizes)
+            for name, y in run(noisy).items():
+                squares[name] = squares[name] + (np.atleast_1d(y - truth[name]) ** 2).sum(axis=-1) / samples
+            sizes = noisy.sizes
+        found = []
+        for name, y in truth.items():
+            variance = squares[name]
+            floor = variance.mean() / 16 if variance.size else 0.0
+            allowed = T * np.sqrt(np.maximum(variance, floor))
+            allowed = np.where(np.isnan(allowed), np.inf, allowed)
+            found.append(Expected(name, np.asarray(y), np.asarray(allowed)))
+    return found

@@ -1,0 +1,1 @@
+"""``refbert explain``, ``trace`` and ``diff``."""

@@ -1,0 +1,142 @@
+"""A page for the documentation (Markdown with TeX between $$), and the same as data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from refbert.files.as_json import plain
+from refbert_inspection.explain.appearances import appearances
+from refbert_inspection.explain.catalogue import Entry, find
+from refbert_inspection.explain.documents import Section
+from refbert_inspection.explain.layout import Line, is_sentence, logical
+from refbert_inspection.explain.numbers import Worked, worked
+from refbert_inspection.explain.sources import code
+from refbert_inspection.explain.terminal import example_text
+from refbert_inspection.explain.tex import aligned, is_formula
+from refbert_inspection.explain.wording import FOUND_BY, calls, made_of
+
+FORMAT = "refbert-explain/1"
+_EXAMPLE_WIDTH = 88  # what a code block of a page shows without scrolling
+
+
+def markdown(name: str, examples: Sequence[Worked] | None = None) -> str:
+    """The page of an op or block; raises `InputError`, with near names, for one that there is not.
+
+    ``examples``: those of `refbert_inspection.explain.numbers.worked`, where they are worked through already.
+    """
+    entry = find(name)
+    return "\n\n".join(_blocks(entry, list(worked(entry)) if examples is None else examples)) + "\n"
+
+
+def _blocks(entry: Entry, examples: Sequence[Worked]) -> Iterator[str]:
+    yield f"# `{entry.name}`"
+    yield _escaped(entry.summary)
+    yield f"`{entry.file}`: `{entry.signature}`"
+    yield _escaped(entry.says)
+    for section in entry.sections:
+        yield f"## {_escaped(section.title or 'Note')}"
+        yield from _section(section)
+    yield "## Code"
+    for part in code(entry):
+        yield f"```python\n{part.forward}\n```"
+        if part.pullback:
+            yield "Its pullback:"
+            yield f"```python\n{part.pullback}\n```"
+    yield "## Where in BERT"
+    rows = [f"| {_path(one.path)} | {calls(one)} |" for one in appearances(entry)]
+    if rows:
+        yield "\n".join(["| called by | calls |", "| --- | --- |", *rows])
+        yield FOUND_BY
+    else:
+        yield "Nothing in the model calls it: it is called from outside."
+    parts = ", ".join(f"[`{name}`]({name}.md) ({count})" for name, count in made_of(entry))
+    if parts:
+        yield f"Made of {parts}."
+    for i, example in enumerate(examples, 1):
+        yield f"## Example {i}" if len(examples) > 1 else "## Example"
+        if example.note:
+            yield _escaped(example.note)
+        yield f"```text\n{example_text(example, _EXAMPLE_WIDTH)}\n```"
+
+
+def _path(path: tuple[str, ...]) -> str:
+    return " › ".join(f"[`{name}`]({name}.md)" if "." not in name else f"`{name}`" for name in path)
+
+
+def _section(section: Section) -> Iterator[str]:
+    for paragraph in logical(section.text):
+        formulas: list[str] = []
+        words: list[str] = []
+        for line in paragraph:
+            if _typeset(line, section):
+                if words:
+                    yield "\\\n".join(map(_escaped, words))
+                    words = []
+                formulas.append(line.text)
+            else:
+                if formulas:
+                    yield aligned(formulas)
+                    formulas = []
+                words.append(line.text)
+        if words:
+            yield "\\\n".join(map(_escaped, words))
+        if formulas:
+            yield aligned(formulas)
+
+
+def _typeset(line: Line, section: Section) -> bool:
+    mathematics = section.kind in ("equation", "gradient") and not line.prose and not is_sentence(line.text)
+    return mathematics and is_formula(line.text)
+
+
+def _escaped(text: str) -> str:
+    """Text in which nothing is meant as Markdown but what is between backquotes."""
+    parts = re.split(r"(`+[^`]*`+)", text)
+    plain = (part if i % 2 else re.sub(r"([\\*_\[\]<>|$#~])", r"\\\1", part) for i, part in enumerate(parts))
+    return "".join(plain)
+
+
+def as_data(name: str, examples: Sequence[Worked] | None = None) -> dict[str, Any]:
+    """The page as plain data for JSON (docs/command-line.md describes it)."""
+    entry = find(name)
+    return {
+        "format": FORMAT,
+        "name": entry.name,
+        "kind": entry.kind,
+        "summary": entry.summary,
+        "file": entry.file,
+        "signature": entry.signature,
+        "says": entry.says,
+        "sections": [{"kind": s.kind, "title": s.title, "text": s.text} for s in entry.sections],
+        "code": [{"name": c.name, "forward": c.forward, "pullback": c.pullback or None} for c in code(entry)],
+        "appears": [
+            {"path": list(a.path), "forward": a.forward, "backward": a.backward, "only": a.only or None}
+            for a in appearances(entry)
+        ],
+        "made_of": [name for name, _ in made_of(entry)],
+        "examples": [_example(one) for one in (worked(entry) if examples is None else examples)],
+    }
+
+
+def _example(one: Worked) -> dict[str, Any]:
+    return {
+        "note": one.note,
+        "inputs": plain(one.inputs, other=str),
+        "on_the_way": plain(one.on_the_way, other=str),
+        "outputs": plain(one.outputs, other=str),
+        "cotangents": plain(one.cotangents, other=str),
+        "on_the_way_back": plain(one.on_the_way_back, other=str),
+        "gradients": [
+            {
+                "name": g.name,
+                "value": plain(g.value, other=str),
+                "by_differences": plain(g.differences, other=str),
+                "apart": g.apart,
+                "allowed": g.allowed,
+                "agrees": g.holds,
+            }
+            for g in one.gradients
+        ],
+    }

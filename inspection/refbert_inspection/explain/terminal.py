@@ -1,0 +1,139 @@
+"""A page for a terminal: plain Unicode, no wider than asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from refbert_inspection.explain.appearances import appearances
+from refbert_inspection.explain.catalogue import Entry, entries, find
+from refbert_inspection.explain.layout import beside, columns, filled, fold_code, prose, wrap
+from refbert_inspection.explain.numbers import Worked, worked
+from refbert_inspection.explain.sources import code
+from refbert_inspection.explain.wording import CHECKED_BY, FOUND_BY, calls, made_of, of, value, verdict
+
+# With more gradients than this the differences are not printed beside them.
+_MANY = 8
+
+
+def terminal(name: str, *, width: int = 100) -> str:
+    """The page of an op or block; raises `InputError`, with near names, for one that there is not."""
+    entry = find(name)
+    return page(entry, list(worked(entry)), width)
+
+
+def page(entry: Entry, examples: Sequence[Worked], width: int) -> str:
+    """The page, with its examples worked through already."""
+    return "\n".join(_lines(entry, examples, width)) + "\n"
+
+
+def listing(width: int | None = None) -> str:
+    """Every op and block, one line each, folded at ``width`` columns where that is given."""
+    longest = max(len(e.name) for e in entries())
+    lines = [f"{e.name:{longest}}  {e.kind:5}  {e.summary}" for e in entries()]
+    return "".join(f"{part}\n" for line in lines for part in (filled(line, width, "", "    ") if width else [line]))
+
+
+def _lines(entry: Entry, examples: Sequence[Worked], width: int) -> Iterator[str]:
+    yield from _between(f"{entry.name}  ({entry.kind})", entry.file, width)
+    yield ""
+    yield from prose(entry.summary, width, 0)
+    yield ""
+    yield entry.signature if columns(entry.signature) <= width else "\n".join(fold_code(entry.signature, width))
+    yield from prose(entry.says, width)
+    for section in entry.sections:
+        yield ""
+        yield from prose(section.title or "Note", width, 0)
+        yield from wrap(section.text, width)
+    yield ""
+    yield from _code(entry, width)
+    yield from _places(entry, width)
+    for i, example in enumerate(examples, 1):
+        yield ""
+        yield from _example(example, f"Example {i}" if len(examples) > 1 else "Example", width)
+
+
+def _between(left: str, right: str, width: int) -> list[str]:
+    gap = width - columns(left) - columns(right)
+    return [f"{left}{' ' * gap}{right}"] if gap > 1 else [left, right]
+
+
+def _code(entry: Entry, width: int) -> Iterator[str]:
+    for part in code(entry):
+        pair = beside(part.forward, part.pullback, width - 4) if part.pullback else None
+        if pair is not None:
+            yield "Code: forward │ its pullback"
+            yield from ("    " + line for line in pair)
+        else:
+            yield "Code: forward" if part.pullback else "Code"
+            yield from ("    " + line if line else "" for line in fold_code(part.forward, width - 4))
+            if part.pullback:
+                yield ""
+                yield "Code: the pullback under it"
+                yield from ("    " + line if line else "" for line in fold_code(part.pullback, width - 4))
+        yield ""
+
+
+def _places(entry: Entry, width: int) -> Iterator[str]:
+    yield "Where in BERT"
+    found = appearances(entry)
+    for one in found:
+        path, count = " › ".join(one.path), calls(one)
+        yield from wrap(f"{path}   {count}" if count else path, width)
+    yield from prose(FOUND_BY if found else "Nothing in the model calls it: it is called from outside.", width)
+    parts = ", ".join(f"{name} ({count})" for name, count in made_of(entry))
+    if parts:
+        yield ""
+        yield "Made of"
+        yield from prose(parts, width)
+
+
+def _example(example: Worked, title: str, width: int) -> Iterator[str]:
+    yield title
+    if example.note:
+        yield from prose(example.note, width)
+    parameters = {name[3:]: x for name, x in example.inputs.items() if name.startswith("p: ")}
+    inputs = {name: x for name, x in example.inputs.items() if not name.startswith("p: ")}
+    yield from _values("the parameters p", parameters, width)
+    yield from _values("the arguments", inputs, width)
+    yield from _values("forward, named as in the code", example.on_the_way | example.outputs, width)
+    if not example.gradients:
+        return
+    yield from _values("given to the pullback", example.cotangents, width)
+    yield from _values("backward, named as in the code", example.on_the_way_back, width)
+    yield ""
+    yield "  the gradient, by the pullback and by differences"
+    yield from prose(CHECKED_BY, width)
+    for g in example.gradients:
+        shown = {of(g.name): g.value}
+        if len(example.gradients) <= _MANY:
+            shown["by differences"] = g.differences
+        yield from _values("", shown, width)
+        yield f"        {verdict(g)}"
+
+
+def _values(title: str, values: Mapping[str, Any], width: int) -> Iterator[str]:
+    if not values:
+        return
+    yield ""
+    if title:
+        yield f"  {title}"
+    longest = max([columns(name) for name in values if columns(name) <= width // 2], default=0)
+    for name, x in values.items():
+        short = columns(name) <= width // 2
+        start = f"    {name:{longest}} = " if short else f"    {name} =\n        "
+        indent = columns(start.rsplit("\n", 1)[-1])
+        text = value(x, width, indent)
+        if max(indent + columns(line) if not i else columns(line) for i, line in enumerate(text.split("\n"))) > width:
+            start, indent = f"    {name} =\n        ", 8
+            text = value(x, width, indent)
+            if columns(text) + indent > width and "\n" not in text:
+                text = "\n".join(prose(text, width, indent)).strip()
+        yield start + text
+
+
+def example_text(example: Worked, width: int) -> str:
+    """One example without its title and note, as a block of text."""
+    lines = list(_example(example, "", width))
+    skipped = 1 + len(prose(example.note, width) if example.note else [])
+    return "\n".join(lines[skipped:]).strip("\n")

@@ -1,0 +1,318 @@
+"""The plugin contract: what a backend must offer, and what it may.
+
+A backend is any class with these attributes and methods; it needs no import of refbert to be one (structural typing).
+It is constructed as ``Class(dtype=None, device=None)``; ``None`` means its own default. If its library or its device
+is missing, the constructor raises ImportError or RuntimeError, and the message says how to get it.
+
+Arrays are the backend's own (type variable ``A``); refbert only asks that they have a ``shape``. What comes from the
+host (ids, masks, labels, targets) stays NumPy: a backend moves it where it needs it.
+
+Every op returns ``(y, pullback)``. ``pullback(dy)`` returns one cotangent per *array* argument, in signature order; it
+changes nothing and may be called again. refbert.ops defines what each op computes; its docstrings are the
+specification.
+
+Masks (``mask``, ``keep``, ``special``) are host arrays of any boolean, integer or floating type. 0 means no, and every
+other number means yes: True, 1, 255, −1 and 0.5 alike. A `refbert.Batch` holds nothing but 0 and 1, as int64.
+
+Threads: any method may be called in any thread, in several at once, and a pullback in another thread than its op. Each
+call gives the bits that it gives alone, for as long as nobody writes into its arguments meanwhile; a backend may make
+callers wait for each other. Instances are independent: making, using or dropping one changes nothing of another's.
+What a child process may do after a fork is the library's word; `numpy` and `torch` compute there, on the CPU.
+
+How a backend rounds follows from its dtype; one that rounds otherwise declares it in an optional attribute,
+``arithmetic: Mapping[str, object]`` (see refbert_conformance.tolerances): ``accumulation``, ``matmul_inputs``,
+``intermediates``, ``flush_to_zero``, ``nondeterministic``. One that compiles for every new shape may say so with
+``compiles = True``; refbert itself does not care, the conformance suite then tries fewer shapes. A backend whose arrays
+should not travel through the host on their way from one of its dtypes to another (mixed precision) may have a method
+``cast(x)``: an array of another instance of the backend, in this one's dtype, on this one's device, sharing no memory.
+One that should not hold a clipped copy of all gradients has both methods of `refbert.training.optimizer.InPlace`.
+
+One that is for inference only says so with ``gradients = False``: its ops return ``(y, None)``, and it may leave out
+what only training needs (`TRAINING`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from refbert.errors import BackendError, Unsupported
+
+A = TypeVar("A")
+# What lives on the host: NumPy arrays of ids, masks, labels, weights.
+Host = npt.NDArray[Any]
+Pullback = Callable[[A], tuple[A, ...]]
+Out = tuple[A, Callable[[A], tuple[A, ...]]]
+# What a fused block's pullback returns: the cotangent of x, and the gradients by parameter name.
+BlockPullback = Callable[[A], tuple[A, dict[str, A]]]
+
+
+class Backend(Protocol[A]):
+    """The required part of the contract.
+
+    name: how it is called on the command line.      library: the library it stands on, with its version.
+    dtype: what it computes in ("float32", …).       device: where ("cpu", "cuda:0", …).
+    dtypes: every dtype it offers, its default first.
+    """
+
+    name: str
+    library: str
+    dtype: str
+    device: str
+    dtypes: tuple[str, ...]
+
+    def asarray(self, x: Host, /) -> A:
+        """A host array as the backend's own, in its dtype, on its device. May share memory; never writes to it."""
+
+    def to_numpy(self, x: A, /) -> Host:
+        """The same numbers on the host: float64 for a float64 backend, float32 for every other. May share memory."""
+
+    def add(self, x: A, z: A) -> Out[A]:
+        """refbert.ops.add: [...], [...] -> [...]."""
+
+    def reshape(self, x: A, shape: tuple[int, ...]) -> Out[A]:
+        """refbert.ops.shape: the same entries, row-major, in another shape."""
+
+    def transpose(self, x: A, axes: tuple[int, ...]) -> Out[A]:
+        """refbert.ops.shape: axis i of the result is axis axes[i] of x."""
+
+    def embedding(self, table: A, ids: Host) -> Out[A]:
+        """refbert.ops.embedding: [V, H], ids [...] -> [..., H]."""
+
+    def gather(self, x: A, positions: Host) -> Out[A]:
+        """refbert.ops.gather: rows of [..., H] at positions [P] -> [P, H]."""
+
+    def linear(self, x: A, w: A, b: A) -> Out[A]:
+        """refbert.ops.linear: [..., I], [O, I], [O] -> [..., O]."""
+
+    def layer_norm(self, x: A, gamma: A, beta: A, *, eps: float) -> Out[A]:
+        """refbert.ops.layer_norm: [..., H], [H], [H] -> [..., H]."""
+
+    def gelu(self, x: A, *, form: str) -> Out[A]:
+        """refbert.ops.gelu: form "erf" or "tanh"."""
+
+    def relu(self, x: A) -> Out[A]:
+        """refbert.ops.relu."""
+
+    def tanh(self, x: A) -> Out[A]:
+        """refbert.ops.tanh."""
+
+    def softmax(self, x: A) -> Out[A]:
+        """refbert.ops.softmax: over the last axis."""
+
+    def attention_probabilities(self, q: A, k: A, *, mask: Host, heads: int, mask_value: float) -> Out[A]:
+        """refbert.ops.attention_probabilities: [B, S, H] twice, mask [B, S] -> [B, A, S, S]."""
+
+    def attention(
+        self,
+        q: A,
+        k: A,
+        v: A,
+        *,
+        mask: Host,
+        heads: int,
+        mask_value: float,
+        keep: Host | None = None,
+        rate: float = 0.0,
+    ) -> Out[A]:
+        """refbert.ops.attention: [B, S, H] three times, mask [B, S], keep [B, A, S, S] -> [B, S, H]."""
+
+    def dropout(self, x: A, *, keep: Host, rate: float) -> Out[A]:
+        """refbert.ops.dropout: [...] with a mask of the same shape."""
+
+    def cross_entropy(self, logits: A, labels: Host, *, denominator: float) -> Out[A]:
+        """refbert.ops.cross_entropy: [..., C], labels [...] -> []."""
+
+    def mean_squared_error(self, x: A, targets: Host, *, denominator: float) -> Out[A]:
+        """refbert.ops.mean_squared_error: [...], targets [...] -> []."""
+
+
+class FusedEncoderLayer(Protocol[A]):
+    """Optional: a whole encoder layer at once, for inference.
+
+    It computes what refbert.spec.encoder.encoder_layer composes of ops, without dropout and without a pullback;
+    ``params`` maps the layer's local names ("attention.self.query.weight", …) to arrays. The spec uses it where no
+    gradient is asked for; the result must not live in memory that a later call uses again.
+    """
+
+    def encoder_layer(
+        self,
+        x: A,
+        params: Mapping[str, A],
+        *,
+        mask: Host,
+        heads: int,
+        mask_value: float,
+        activation: str,
+        eps: float,
+    ) -> A:
+        """[B, S, H] -> [B, S, H]."""
+
+
+class PackedEncoderLayer(Protocol[A]):
+    """Optional: the same layer over sequences of different lengths laid end to end, so that no padding is computed.
+
+    A token attends to all tokens of its own sequence and to no other. `refbert.spec.packed` says what it computes; it
+    is used where only what belongs to tokens is asked for, as by `refbert.Model.encode`.
+    """
+
+    def packed_encoder_layer(
+        self,
+        x: A,
+        params: Mapping[str, A],
+        *,
+        lengths: Host,
+        heads: int,
+        activation: str,
+        eps: float,
+    ) -> A:
+        """[N, H], lengths [B] of whole numbers from 1 with sum N -> [N, H]."""
+
+
+class Optimizers(Protocol[A]):
+    """Optional: the parameter updates (refbert.ops.bert_adam, adamw, lamb), needed for training on the backend."""
+
+    def bert_adam(
+        self, p: A, g: A, m: A, v: A, *, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float
+    ) -> tuple[A, A, A]:
+        """New (p, m, v)."""
+
+    def adamw(
+        self,
+        p: A,
+        g: A,
+        m: A,
+        v: A,
+        *,
+        lr: float,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        weight_decay: float,
+        step: int,
+    ) -> tuple[A, A, A]:
+        """New (p, m, v)."""
+
+    def lamb(
+        self,
+        p: A,
+        g: A,
+        m: A,
+        v: A,
+        *,
+        lr: float,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        weight_decay: float,
+        step: int,
+    ) -> tuple[A, A, A]:
+        """New (p, m, v)."""
+
+    def clip_by_global_norm(
+        self, gradients: Mapping[str, A], *, max_norm: float, epsilon: float = 0.0
+    ) -> tuple[dict[str, A], float]:
+        """(clipped gradients, the norm before)."""
+
+
+class Objective(Protocol[A]):
+    """Optional: a whole model at once, compiled or fused, for training.
+
+    It computes what `refbert.spec.bert.objective` composes of ops: the same arguments after the first, the same
+    (loss, losses by head, pullback to the gradients by full name).
+    """
+
+    def objective(
+        self,
+        params: Mapping[str, A],
+        batch: Any,
+        labels: Mapping[str, Host],
+        heads: Collection[str],
+        c: Any,
+        *,
+        draws: Any = None,
+        denominators: Mapping[str, float] | None = None,
+    ) -> tuple[A, dict[str, A], Callable[[A], dict[str, A]]]:
+        """batch: `refbert.Batch`; c: `refbert.spec.choices.Choices`; draws: `refbert.Dropout` or None.
+
+        ``c.gradient_checkpointing`` asks that of each layer only its input be kept, and the rest be computed again.
+
+        denominators: what the losses are divided by where these rows are a part of a batch
+        (`refbert.spec.losses.denominators`); None: what follows from these labels.
+        """
+
+
+class TokenMasking(Protocol):
+    """Optional: the corruption of masked-LM training data (refbert.ops.mask_tokens), on host arrays."""
+
+    def mask_tokens(
+        self,
+        input_ids: Host,
+        special: Host,
+        *,
+        select: Host,
+        action: Host,
+        random_ids: Host,
+        rate: float,
+        mask_id: int,
+    ) -> tuple[Host, Host]:
+        """(corrupted input_ids, labels)."""
+
+
+def _methods(protocol: type) -> tuple[str, ...]:
+    return tuple(name for name, member in vars(protocol).items() if callable(member) and not name.startswith("_"))
+
+
+# Read off the protocols, so that a list cannot fall behind the contract.
+REQUIRED = _methods(Backend)
+OPTIONAL = (
+    _methods(FusedEncoderLayer)
+    + _methods(PackedEncoderLayer)
+    + _methods(Objective)
+    + _methods(Optimizers)
+    + _methods(TokenMasking)
+)
+
+# Of the required ones those that only training needs.
+TRAINING = ("dropout", "cross_entropy", "mean_squared_error")
+
+# A dtype's name -> unit roundoff, half the distance from 1 to the next number (round to nearest).
+UNIT_ROUNDOFF = {
+    "float64": 2.0**-53,
+    "float32": 2.0**-24,
+    "float16": 2.0**-11,
+    "bfloat16": 2.0**-8,
+}
+
+
+def has_gradients(backend: object) -> bool:
+    """Whether it is for training too: unless it declares ``gradients = False``."""
+    return getattr(backend, "gradients", True) is not False
+
+
+def missing_ops(backend: object) -> tuple[str, ...]:
+    """The ops that the backend must have, for training or for inference, and does not."""
+    free = () if has_gradients(backend) else TRAINING
+    return tuple(name for name in REQUIRED if name not in free and not callable(getattr(backend, name, None)))
+
+
+def require_whole(backend: Any) -> None:
+    """Raise `BackendError`, or for operations `Unsupported`, where a backend lacks what refbert computes with.
+
+    `refbert.backend.registry.create` lets such a one pass, for the conformance suite to say what it lacks.
+    """
+    called = getattr(backend, "name", None) or type(backend).__name__
+    for name in ("name", "library", "dtype", "device", "dtypes"):
+        if not getattr(backend, name, None):
+            raise BackendError(f'backend "{called}" lacks the attribute {name}')
+    missing = missing_ops(backend)
+    if missing:
+        raise Unsupported(f'backend "{called}" lacks required operations: {", ".join(missing)}')
+
+
+def host_dtype(dtype: str) -> type[np.floating[Any]]:
+    """The NumPy dtype that numbers of a backend dtype come back in: float64 for float64, float32 otherwise."""
+    return np.float64 if dtype == "float64" else np.float32

@@ -1,0 +1,128 @@
+"""Tags of words, and the entities that they spell: Devlin et al. 2019 §5.3. A word's tag is its first piece's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from refbert import ops
+from refbert.data.features import Words, by_length, encode_words, whole_ends
+from refbert.errors import InputError
+from refbert.evaluation.entities import spans
+from refbert.model import Model
+from refbert.tasks.classifying import label_names, require
+
+
+@dataclass(frozen=True)
+class Entity:
+    """An entity of a text: its type, its characters [start, stop), what stands there."""
+
+    type: str
+    start: int
+    stop: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """Words, the likeliest tag of each with its probability; "O" and 0 for a word that was cut off."""
+
+    words: tuple[str, ...]
+    tags: tuple[str, ...]
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class TaggedText:
+    """A text, its words' tags, and the entities in them."""
+
+    text: str
+    tagged: Tagged
+    entities: tuple[Entity, ...]
+
+
+def tag_words(
+    model: Model,
+    sentences: Sequence[Sequence[str]],
+    *,
+    batch_size: int = 32,
+    max_length: int | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> list[Tagged]:
+    """The tags of sentences that are split into words; a long one is cut, with a `RefbertWarning`."""
+    require(model, "token_classification", "tag")
+    encoded = encode_words(model.tokenizer, sentences, max_length=model.limit(max_length))
+    return _tag(model, sentences, encoded, batch_size, progress)
+
+
+def tag(
+    model: Model,
+    texts: Sequence[Any],
+    *,
+    batch_size: int = 32,
+    truncate: bool = False,
+    max_length: int | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> list[TaggedText]:
+    """The tags of running text, whose words are the tokenizer's: split at white space and punctuation.
+
+    Raises `InputError` for pairs.
+    """
+    require(model, "token_classification", "tag")
+    if not all(isinstance(text, str) for text in texts):
+        raise InputError("tag takes single texts, not pairs")
+    encodings = model.tokenizer.encode(list(texts), max_length=model.limit(max_length), truncate=truncate)
+    places: list[list[tuple[int, int]]] = []
+    encoded: list[Words] = []
+    for text, encoding in zip(texts, encodings, strict=True):
+        whole = model.tokenizer.library.encode(text)
+        left = len(encoding.input_ids) - 1 if len(encoding.input_ids) < len(whole.ids) else len(whole.ids)  # cut: [SEP]
+        found: dict[int, tuple[int, int]] = {}
+        firsts: dict[int, int | None] = {}
+        for i, (word, (start, stop)) in enumerate(zip(whole.word_ids, whole.offsets, strict=True)):
+            if word is not None:
+                found[word] = (found.get(word, (start, stop))[0], stop)
+                firsts.setdefault(word, i if i < left else None)
+        spots = list(found.values())
+        places.append([(start, end) for (start, _), end in zip(spots, whole_ends(text, spots), strict=True)])
+        encoded.append(Words(encoding, tuple(firsts.values())))
+    words = [[text[a:b] for a, b in spots] for text, spots in zip(texts, places, strict=True)]
+    out = []
+    for text, spots, tagged in zip(texts, places, _tag(model, words, encoded, batch_size, progress), strict=True):
+        entities = []
+        for span in spans(tagged.tags):
+            start, stop = spots[span.start][0], spots[span.stop - 1][1]
+            entities.append(Entity(span.type, start, stop, text[start:stop]))
+        out.append(TaggedText(text, tagged, tuple(entities)))
+    return out
+
+
+def _tag(
+    model: Model,
+    sentences: Sequence[Sequence[str]],
+    encoded: Sequence[Words],
+    batch_size: int,
+    progress: Callable[[int], object] | None,
+) -> list[Tagged]:
+    names = label_names(model.config)
+    other = names.index("O") if "O" in names else 0
+    out: list[Any] = [None] * len(encoded)
+    for indices in by_length([words.encoding for words in encoded], batch_size):
+        batch = model.tokenizer.pad([encoded[i].encoding for i in indices])
+        logits = model(batch, heads=("token_classification",)).logits["token_classification"]  # [B, S, K]
+        for i, row in zip(indices, ops.softmax(logits.astype(np.float64))[0], strict=True):
+            best = [None if s is None else int(np.argmax(row[s])) for s in encoded[i].firsts]
+            out[i] = Tagged(
+                words=tuple(sentences[i]),
+                tags=tuple(names[other if k is None else k] for k in best),
+                scores=tuple(
+                    0.0 if k is None or s is None else float(row[s, k])
+                    for s, k in zip(encoded[i].firsts, best, strict=True)
+                ),
+            )
+        if progress is not None:
+            progress(len(indices))
+    return out

@@ -1,0 +1,1 @@
+"""Text to ids to a batch: the tokenizer, its files, and the three arrays that a model takes."""
