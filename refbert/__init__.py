@@ -1,6 +1,6 @@
 """refbert: the reference implementation of BERT.
 
-refbert.ops          the truth: every operation, forward and backward, in plain NumPy
+refbert.ops          the reference: every operation, forward and backward, in plain NumPy
 refbert.spec         the model composed of those operations
 refbert.load         a checkpoint, ready to run on any backend
 refbert.backend.registry     the backends that are installed

@@ -1,6 +1,6 @@
 """Truths that owe nothing to refbert, and bounds on how far rounding may carry a computation from them.
 
-Truth: mpmath at 100 digits (`exactly`, `gradient`, `directional`) and PyTorch's kernels and autograd (`autograd`).
+Reference: mpmath at 100 digits (`exactly`, `gradient`, `directional`) and PyTorch's kernels and autograd (`autograd`).
 
 Bound: running error analysis (Higham, Accuracy and Stability of Numerical Algorithms, §3.3). `Rounded` carries a
 float64 value together with a bound on its distance from the exact result, through the textbook formula of an op

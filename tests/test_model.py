@@ -123,11 +123,11 @@ class TestForward:
     def test_the_same_dropout_on_every_backend(self, backend, batch):
         labels = {"next_sentence_label": [0, 1, 0]}
         ours = fresh(backend).loss_and_gradients(batch, labels, dropout=refbert.Dropout(seed=7, step=2))[0]
-        truth = fresh().loss_and_gradients(batch, labels, dropout=refbert.Dropout(seed=7, step=2))[0]
+        reference = fresh().loss_and_gradients(batch, labels, dropout=refbert.Dropout(seed=7, step=2))[0]
         other = fresh().loss_and_gradients(batch, labels, dropout=refbert.Dropout(seed=7, step=3))[0]
         # Two layers of products of at most 20 terms; a different mask moves the loss in the first digits.
-        assert abs(ours - truth) <= 200 * 2.0**-24 * truth
-        assert abs(other - truth) > 1e-3
+        assert abs(ours - reference) <= 200 * 2.0**-24 * reference
+        assert abs(other - reference) > 1e-3
 
 
 class TestBadBatches:

@@ -45,7 +45,7 @@ def scoreboard(folder):
     found = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     found["backend"]["name"] = found["backend"]["given"] = "another_package.module:Backend"
     for row in found["properties"][::2]:
-        row |= {"outcome": "failed", "rho": 12.5, "message": "the worst entry is 12.5 bounds from the truth"}
+        row |= {"outcome": "failed", "rho": 12.5, "message": "the worst entry is 12.5 bounds from the reference"}
     found["counts"] |= Counter(row["outcome"] for row in found["properties"])
     found["verdict"] = "not conformant"
     (folder / "other.json").write_text(json.dumps(found), encoding="utf-8")

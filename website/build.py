@@ -39,7 +39,7 @@ NAVIGATION: dict[str, tuple[str, ...]] = {
     "How to": ("how-to/*",),
     "Guides": (
         "command-line.md", "training.md", "fine-tuning.md", "profiles.md", "writing-a-backend.md", "conformance.md",
-        "debugging-a-backend.md", "performance.md", "seeded-bugs.md",
+        "debugging-a-backend.md", "performance.md", "mutants.md",
     ),
     "Operations": ("ops/*",),
     "About": ("audit.md", "audit-mutations.md", "architecture.md", "changelog.md"),

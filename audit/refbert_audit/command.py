@@ -105,7 +105,7 @@ def _require_checkpoint(model: str) -> None:
 
 
 def _show_all(outcomes: Sequence[Outcome], seconds: float) -> None:
-    from refbert_audit import counts, witness
+    from refbert_audit import counts, oracle
     from refbert_audit.running import by_kind
     from refbert_audit.wording import INFERRED, parts, summary
 
@@ -126,7 +126,7 @@ def _show_all(outcomes: Sequence[Outcome], seconds: float) -> None:
                 f"NOT AS RECORDED  {outcome.claim.id}: {outcome.verdict}, on record: {outcome.claim.expects}; "
                 f"{summary(outcome)}"
             )
-    say(f"{len(outcomes)} claims in {seconds:.1f} s; Hugging Face's code is {witness.name()}")
+    say(f"{len(outcomes)} claims in {seconds:.1f} s; Hugging Face's code is {oracle.name()}")
     for kind, numbers in by_kind(outcomes).items():
         say(f"{kind:8}{parts(numbers)}")
     inferred = sum(outcome.claim.inferred for outcome in outcomes)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 
 from refbert import __version__
-from refbert_audit import witness
+from refbert_audit import oracle
 from refbert_audit.findings import MEANINGS, Finding
 from refbert_audit.registry import Claim, module_of
 from refbert_audit.running import Outcome, by_kind, counts
@@ -57,7 +57,7 @@ def page(outcomes: Sequence[Outcome]) -> str:
         '<link rel="icon" href="data:,">'
         f"<title>refbert audit</title><style>{style}{hide}</style></head><body>{radios}"
         f"<header><h1>refbert audit</h1><p>{len(outcomes)} statements about BERT, {decided} of them decided by running."
-        f" {record} refbert {__version__}; Hugging Face's code is {_text(witness.name())}.</p><dl>{kinds}</dl>"
+        f" {record} refbert {__version__}; Hugging Face's code is {_text(oracle.name())}.</p><dl>{kinds}</dl>"
         f'<nav aria-label="verdicts">{labels}</nav><details><summary>What the verdicts mean</summary>'
         f"<dl>{meanings}</dl></details></header><main>{sections}</main></body></html>\n"
     )

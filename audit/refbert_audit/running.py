@@ -12,7 +12,7 @@ from typing import Any
 from refbert import __version__
 from refbert.errors import RefbertWarning
 from refbert.files.as_json import plain
-from refbert_audit import shared, sources, witness
+from refbert_audit import oracle, shared, sources
 from refbert_audit.findings import SAME, VERDICTS, Finding, Unavailable, Value
 from refbert_audit.registry import Claim, module_of
 
@@ -111,7 +111,7 @@ def as_data(outcomes: Sequence[Outcome], *, model: str | None = None) -> dict[st
     return {
         "format": FORMAT,
         "refbert": __version__,
-        "hugging_face": witness.name(),
+        "hugging_face": oracle.name(),
         "model": model,
         "counts": counts(outcomes),
         "counts_by_kind": by_kind(outcomes),

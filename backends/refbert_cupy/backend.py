@@ -9,7 +9,7 @@ float16 is a storage format here: outside the matrix products all arithmetic is 
 the products take float16 operands and add up in float32 (CuPy's cuBLAS calls ask for CUBLAS_COMPUTE_32F), and so do
 CuPy's sums of float16.
 
-What differs from the truth besides rounding: the sums behind the gradients of `embedding` and `gather` use atomic
+What differs from the reference besides rounding: the sums behind the gradients of `embedding` and `gather` use atomic
 additions, so where an id repeats, their order, and with it the last bits, may change from run to run.
 """
 

@@ -1,6 +1,6 @@
 """Attention over blocks of heads whose scores stay in the cache; refbert.ops.attention has the equations.
 
-Against the truth's composition in float32, which goes over the scores of the whole batch a dozen times, this writes
+Against the reference's composition in float32, which goes over the scores of the whole batch a dozen times, this writes
 each block's scores once and finishes them there. 1/√D is multiplied into q, which is S/D times smaller than the scores.
 """
 

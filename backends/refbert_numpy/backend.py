@@ -122,7 +122,7 @@ class NumpyBackend(ReferenceBackend):
 
     @staticmethod
     def embedding(table: Array, ids: Ids) -> Out:
-        """The truth's forward; backward by sorting, which adds up repeated ids without `np.add.at`'s element loop."""
+        """The reference's forward; backward by sorting, which adds up repeated ids without `np.add.at`."""
         y, _ = ops.embedding(table, ids)
 
         def pullback(dy: Array) -> tuple[Array]:
@@ -132,7 +132,7 @@ class NumpyBackend(ReferenceBackend):
 
     @staticmethod
     def gather(x: Array, positions: Ids) -> Out:
-        """The truth's forward; backward like `embedding`'s."""
+        """The reference's forward; backward like `embedding`'s."""
         y, _ = ops.gather(x, positions)
         H = x.shape[-1]
 
@@ -182,7 +182,7 @@ class NumpyBackend(ReferenceBackend):
 
     @staticmethod
     def gelu(x: Array, *, form: str) -> Out:
-        """Through exp (refbert_numpy.gelu), which keeps the slope instead of x; "erf" in float64 is the truth's.
+        """Through exp (refbert_numpy.gelu), which keeps the slope instead of x; "erf" in float64 is the reference's.
 
         The slope shares the forward's Φ and its block in the cache: for [1024, 3072] that adds 4.4 ms to the
         forward and leaves 1.3 to the backward, which took 13 when it computed Φ and φ again.

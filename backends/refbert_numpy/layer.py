@@ -205,7 +205,7 @@ def _by_heads(rows: Array, p: Mapping[str, Array], work: Workspace, attention: A
 
 
 def _residual_layer_norm(y: Array, p: Mapping[str, Array], name: str, residual: Array, eps: float) -> None:
-    """y ← LN(y + bias + residual), in place; the variance from the centred rows, as in the truth."""
+    """y ← LN(y + bias + residual), in place; the variance from the centred rows, as in the reference."""
     bias = p[f"{name}.dense.bias"]
     gamma, beta = p[f"{name}.LayerNorm.weight"], p[f"{name}.LayerNorm.bias"]
     for at in blocks(*y.shape):

@@ -125,10 +125,10 @@ def activate_rows(x: Array, bias: Array, slope: Array, activation: str) -> None:
     if activation == "gelu_tanh" or (activation == "gelu_erf" and x.dtype == np.float32):
         gelu_in_place(x, activation.removeprefix("gelu_"), bias, slope)
         return
-    truth = ReferenceBackend(x.dtype.name)
+    reference = ReferenceBackend(x.dtype.name)
     for block in blocks(*x.shape):
         part = x[block]
         part += bias
-        y, back = activate(truth, part.copy(), activation)
+        y, back = activate(reference, part.copy(), activation)
         part[:] = y
         (slope[block],) = back(np.ones_like(part))

@@ -1,4 +1,4 @@
-"""Optimizer updates without memory of their own: the truth's functions on blocks that stay in the cache, in place.
+"""Optimizer updates without memory of their own: the reference's functions on blocks that stay in the cache, in place.
 
 refbert.ops writes an update as whole-array expressions, with up to six temporaries of the tensor's size and three new
 tensors. Every one of them but LAMB's norms is elementwise, so block by block it gives the same bits.

@@ -1,7 +1,7 @@
 """The backend "torch": PyTorch's kernels, and PyTorch's autograd for every gradient.
 
 Nothing here comes from refbert's derivations: the forward calls torch.nn.functional, and a pullback asks autograd. That
-makes it an independent witness of refbert.ops as well as a fast backend.
+makes it an independent oracle of refbert.ops as well as a fast backend.
 
 backend     the ops                              attention   scores, masks, and PyTorch's fused kernel
 layer       a whole encoder layer for inference  packed      weights in the layout that oneDNN multiplies by

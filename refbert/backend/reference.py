@@ -11,7 +11,7 @@ from refbert.ops.types import Array
 
 
 class ReferenceBackend:
-    """The truth behind the plugin contract. float64 by default; float32 shows what the textbook formulas lose."""
+    """The reference behind the plugin contract. float64 by default; float32 shows what the textbook formulas lose."""
 
     name = "reference"
     dtypes: tuple[str, ...] = ("float64", "float32")

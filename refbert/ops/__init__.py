@@ -1,4 +1,4 @@
-"""The truth: every operation of BERT, forward and backward, in plain NumPy. One file per operation.
+"""The reference: every operation of BERT, forward and backward, in plain NumPy. One file per operation.
 
 Read a file from the top: where it comes from, the shapes, the equation, the derivation of the gradient, the code.
 Every op is a pure function ``op(...) -> (y, pullback)``; ``pullback(dy)`` returns one cotangent per array argument, in
@@ -9,7 +9,7 @@ Where the papers are silent: an empty batch gives empty results, zero gradients 
 sequence of length 1 attends to itself with probability 1; a row without a visible key and a batch without labels are
 decided in `attention_probabilities` and `cross_entropy`.
 
-The ops compute in the dtype that they are given. float64 is the truth; everything else is held to it.
+The ops compute in the dtype that they are given. float64 is the reference; everything else is held to it.
 """
 
 from refbert.ops.adamw import adamw

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# A floating-point array; the truth computes in the dtype that it is given (float64 when it serves as the truth).
+# A floating-point array. The ops compute in the dtype that they are given: float64 where they are the reference.
 Array = npt.NDArray[np.floating[Any]]
 # Whole numbers: token ids, positions, labels.
 Ids = npt.NDArray[np.integer[Any]]

@@ -1,4 +1,4 @@
-"""What every backend's ops are tried on, and how far they may be from the truth (refbert_conformance.tolerances)."""
+"""What every backend's ops are tried on, and how far they may be from the reference."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def expected(op, arrays, options, dtype, dy_seed=1):
 def check(backend, case, *, exact=False):
     op, arrays, options = CASES[case]
     arrays = [a.astype(backend.dtype).astype(np.float64) for a in arrays]
-    truth, allowed, dy = expected(op, arrays, options, backend.dtype)
+    reference, allowed, dy = expected(op, arrays, options, backend.dtype)
     given = [backend.asarray(a) for a in arrays]
     y, back = getattr(backend, op)(*given, **options)
     first, second = back(backend.asarray(dy)), back(backend.asarray(dy))
@@ -99,7 +99,7 @@ def check(backend, case, *, exact=False):
     for a, x in zip(arrays, given, strict=True):
         np.testing.assert_array_equal(backend.to_numpy(x), a, err_msg=f"{case} changed its input")
     names = ["y", *(f"cotangent {i}" for i in range(len(arrays)))]
-    for name, result, again, t, bound in zip(names, (y, *first), (y, *second), truth, allowed, strict=True):
+    for name, result, again, t, bound in zip(names, (y, *first), (y, *second), reference, allowed, strict=True):
         got = backend.to_numpy(result)
         assert got.dtype == (np.float64 if backend.dtype == "float64" else np.float32)
         assert got.shape == t.shape, f"{case}, {name}: shape {got.shape}, expected {t.shape}"
@@ -181,8 +181,8 @@ def model_difference(backend, profile):
             gradients = back(b.asarray(np.ones(())))
             results.append({"loss": b.to_numpy(loss)} | {name: b.to_numpy(g) for name, g in gradients.items()})
         assert results[0].keys() == results[1].keys()
-        for name, truth in results[0].items():
+        for name, reference in results[0].items():
             worst = max(
-                worst, float(np.linalg.norm(results[1][name] - truth)) / max(float(np.linalg.norm(truth)), 1e-3)
+                worst, float(np.linalg.norm(results[1][name] - reference)) / max(float(np.linalg.norm(reference)), 1e-3)
             )
     return worst

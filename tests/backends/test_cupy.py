@@ -325,8 +325,8 @@ def test_float16_does_not_overflow_inside(on_stand_in):
     backend = on_stand_in(dtype="float16")
     x = np.array([[60000.0, -60000, 30000, 0] * 8])
     y, _ = backend.layer_norm(backend.asarray(x), *(backend.asarray(a) for a in (np.ones(32), np.zeros(32))), eps=1e-12)
-    truth, _ = ops.layer_norm(x.astype(np.float16).astype(float), np.ones(32), np.zeros(32), eps=1e-12)
-    np.testing.assert_allclose(backend.to_numpy(y), truth, rtol=2**-11 + 1e-5)  # stored once; float32 inside
+    reference, _ = ops.layer_norm(x.astype(np.float16).astype(float), np.ones(32), np.zeros(32), eps=1e-12)
+    np.testing.assert_allclose(backend.to_numpy(y), reference, rtol=2**-11 + 1e-5)  # stored once; float32 inside
     _, norm = backend.clip_by_global_norm({"a": backend.asarray(x)}, max_norm=1.0)
     assert norm == pytest.approx(np.linalg.norm(x.astype(np.float16).astype(float)), rel=1e-5)
     z, dz = backend.cross_entropy(backend.asarray(x), np.array([0]), denominator=1)
@@ -339,7 +339,7 @@ def test_float16_does_not_overflow_inside(on_stand_in):
     ("op", "arrays", "options", "error"),
     BAD_ARGUMENTS,
 )
-def test_bad_arguments_raise_what_the_truth_raises(on_stand_in, op, arrays, options, error):
+def test_bad_arguments_raise_what_the_reference_raises(on_stand_in, op, arrays, options, error):
     backend = on_stand_in()
     with pytest.raises(error):
         getattr(ops, op)(*(np.ones(shape) for shape in arrays), **options)
@@ -351,16 +351,16 @@ def test_bad_arguments_raise_what_the_truth_raises(on_stand_in, op, arrays, opti
 
 
 @pytest.mark.parametrize("rule", ["bert_adam", "adamw", "lamb"])
-def test_updates_are_the_truth_s(on_stand_in, rule):
+def test_updates_are_the_reference_s(on_stand_in, rule):
     rng = np.random.default_rng(0)
     p, g, m = (rng.standard_normal((5, 4)) for _ in range(3))
     v = rng.random((5, 4))
     # NumPy scalars, as a schedule may produce, must not reach the device arrays
     options = {name: np.float64(value) for name, value in RATES.items()} | ({} if rule == "bert_adam" else {"step": 3})
-    truth = getattr(ops, rule)(p, g, m, v, **options)
+    reference = getattr(ops, rule)(p, g, m, v, **options)
     backend = on_stand_in(dtype="float64")
     got = getattr(backend, rule)(*(backend.asarray(a) for a in (p, g, m, v)), **options)
-    for ours, theirs in zip(got, truth, strict=True):
+    for ours, theirs in zip(got, reference, strict=True):
         np.testing.assert_array_equal(backend.to_numpy(ours), theirs)
     narrow = on_stand_in(dtype="float32")
     for ours in getattr(narrow, rule)(*(narrow.asarray(a) for a in (p, g, m, v)), **options):
@@ -369,15 +369,15 @@ def test_updates_are_the_truth_s(on_stand_in, rule):
 
 @pytest.mark.parametrize("epsilon", [0.0, 1e-6])
 @pytest.mark.parametrize("max_norm", [0.5, 1e3])
-def test_clipping_is_the_truth_s(on_stand_in, max_norm, epsilon):
+def test_clipping_is_the_reference_s(on_stand_in, max_norm, epsilon):
     rng = np.random.default_rng(0)
     gradients = {"a": rng.standard_normal((5, 4)), "b": rng.standard_normal(3)}
-    truth, norm = ops.clip_by_global_norm(gradients, max_norm=max_norm, epsilon=epsilon)
+    reference, norm = ops.clip_by_global_norm(gradients, max_norm=max_norm, epsilon=epsilon)
     backend = on_stand_in(dtype="float64")
     device = {name: backend.asarray(g) for name, g in gradients.items()}
     clipped, ours = backend.clip_by_global_norm(device, max_norm=max_norm, epsilon=epsilon)
     assert ours == norm
-    for name, g in truth.items():
+    for name, g in reference.items():
         np.testing.assert_array_equal(backend.to_numpy(clipped[name]), g)
     assert backend.clip_by_global_norm({}, max_norm=1.0) == ({}, 0.0)
     spoilt, norm = backend.clip_by_global_norm({"a": backend.asarray(np.array([np.inf, 1.0]))}, max_norm=max_norm)
@@ -498,6 +498,6 @@ class TestOnTheGpu:
         options = RATES | ({} if rule == "bert_adam" else {"step": 3})
         backend = on_gpu(dtype="float64")
         got = getattr(backend, rule)(*(backend.asarray(a) for a in arrays), **options)
-        for ours, truth in zip(got, getattr(ops, rule)(*arrays, **options), strict=True):
+        for ours, reference in zip(got, getattr(ops, rule)(*arrays, **options), strict=True):
             # about 20 roundings and, in LAMB, norms over 20 entries
-            np.testing.assert_allclose(backend.to_numpy(ours), truth, rtol=40 * 2**-53, atol=40 * 2**-53)
+            np.testing.assert_allclose(backend.to_numpy(ours), reference, rtol=40 * 2**-53, atol=40 * 2**-53)

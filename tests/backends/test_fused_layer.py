@@ -41,9 +41,9 @@ MASKS = {
 
 def both(name, mask, mask_value, activation, dtype):
     x, p = layer_case(dtype=dtype)
-    truth = ReferenceBackend()
+    reference = ReferenceBackend()
     c = Choices(1, A, activation, 1e-12, mask_value, 0.0, 0.0, 0.0, 0.0, False)
-    expected, _ = encoder_layer(truth, p, x, mask, c)
+    expected, _ = encoder_layer(reference, p, x, mask, c)
     composed, _ = encoder_layer(
         ReferenceBackend(dtype), {k: w.astype(dtype) for k, w in p.items()}, x.astype(dtype), mask, c
     )

@@ -51,7 +51,7 @@ def test_every_head_with_dropout(jax_backend, dtype, allowed):
 
 @with_jax
 @pytest.mark.parametrize(("op", "shapes", "options", "error"), BAD_ARGUMENTS)
-def test_bad_arguments_raise_what_the_truth_raises(jax_backend, op, shapes, options, error):
+def test_bad_arguments_raise_what_the_reference_raises(jax_backend, op, shapes, options, error):
     made = jax_backend()
     with pytest.raises(error):
         getattr(made, op)(*(made.asarray(np.ones(shape)) for shape in shapes), **options)
@@ -66,9 +66,11 @@ def test_updates(jax_backend, rule, dtype):
     options = RATES | ({} if rule == "bert_adam" else {"step": 3})
     made = jax_backend(dtype=dtype)
     got = getattr(made, rule)(*(made.asarray(a) for a in arrays), **options)
-    for ours, truth in zip(got, getattr(ops, rule)(*arrays, **options), strict=True):
+    for ours, reference in zip(got, getattr(ops, rule)(*arrays, **options), strict=True):
         # About 20 roundings in a row and, in LAMB, norms over 20 entries; the numbers are of size 1.
-        assert np.abs(made.to_numpy(ours) - truth).max() <= 40 * UNIT_ROUNDOFF[dtype] * max(1, np.abs(truth).max())
+        assert np.abs(made.to_numpy(ours) - reference).max() <= 40 * UNIT_ROUNDOFF[dtype] * max(
+            1, np.abs(reference).max()
+        )
 
 
 @with_jax

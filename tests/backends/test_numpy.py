@@ -26,12 +26,12 @@ SWEEP = np.concatenate(
 
 
 def within(op, arrays, options, dtype="float32"):
-    """The op and its pullback are within the bounds that op_cases derives from the truth (twice a running error)."""
+    """The op and its pullback are within op_cases' bounds (twice the reference's running error)."""
     arrays = [a.astype(dtype).astype(np.float64) for a in arrays]
-    truth, bounds, dy = expected(op, arrays, options, dtype)
+    reference, bounds, dy = expected(op, arrays, options, dtype)
     backend = registry.create("numpy", dtype=dtype)
     y, back = getattr(backend, op)(*(backend.asarray(a) for a in arrays), **options)
-    for got, t, bound in zip((y, *back(backend.asarray(dy))), truth, bounds, strict=True):
+    for got, t, bound in zip((y, *back(backend.asarray(dy))), reference, bounds, strict=True):
         assert got.dtype == np.dtype(dtype)
         assert got.shape == t.shape
         assert np.isfinite(bound).all()
@@ -42,8 +42,8 @@ def test_the_polynomial_fits():
     """Q itself, in float64: what it adds to the result before any rounding, also beyond where it was fitted."""
     x = np.linspace(-16, 16, 400_001)
     odds = x * np.polynomial.polynomial.polyval(x * x, _Q["erf"])
-    truth = x * 0.5 * erfc(-x / math.sqrt(2))
-    assert (np.abs(x * expit(odds) - truth) / np.maximum(1, np.abs(x))).max() <= 2.5e-8
+    reference = x * 0.5 * erfc(-x / math.sqrt(2))
+    assert (np.abs(x * expit(odds) - reference) / np.maximum(1, np.abs(x))).max() <= 2.5e-8
     assert (np.diff(odds) > 0).all()
     exact = log_ndtr(x) - log_ndtr(-x)  # what x Q(x²) stands for, where Φ is not yet flat
     assert np.abs(odds - exact)[np.abs(x) < 2].max() <= 2e-6
@@ -171,7 +171,7 @@ def test_the_layer_at_its_edges(monkeypatch, B, S, size, mask_value, dtype):
     mask = rng.random((B, S)) < 0.8
     mask[1:2] = False  # no visible key
     c = Choices(1, A, "gelu_erf", 1e-12, mask_value, 0.0, 0.0, 0.0, 0.0, False)
-    truth, _ = encoder_layer(ReferenceBackend(), p, x.astype(np.float64), mask, c)
+    reference, _ = encoder_layer(ReferenceBackend(), p, x.astype(np.float64), mask, c)
     backend = registry.create("numpy", dtype=dtype)
     params = {name: backend.asarray(w) for name, w in p.items()}
     y = backend.encoder_layer(x, params, mask=mask, heads=A, mask_value=mask_value, activation="gelu_erf", eps=1e-12)
@@ -180,9 +180,9 @@ def test_the_layer_at_its_edges(monkeypatch, B, S, size, mask_value, dtype):
     # Four times what reordering the textbook composition's sums does in this dtype: that, and not a worst case summed
     # over the layer (10⁵ times larger), is what tells rounding from a mistake. The floor is for what no order changes:
     # an average of S equal values, as in the smallest size here, may be off by S u, 31 u.
-    floor = 8 * UNIT_ROUNDOFF[dtype] * np.abs(truth).max(initial=0)
-    reordered = [np.abs(z - truth).max(initial=0) for z in other_roundings(p, x, mask, c)]
-    assert np.abs(y - truth).max(initial=0) <= 4 * max(floor, *reordered)
+    floor = 8 * UNIT_ROUNDOFF[dtype] * np.abs(reference).max(initial=0)
+    reordered = [np.abs(z - reference).max(initial=0) for z in other_roundings(p, x, mask, c)]
+    assert np.abs(y - reference).max(initial=0) <= 4 * max(floor, *reordered)
 
 
 def test_a_padded_row_does_not_reach_its_neighbours():

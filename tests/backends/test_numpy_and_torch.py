@@ -45,7 +45,7 @@ def test_signatures_are_the_contracts(backend):
 
 @pytest.mark.parametrize("backend", ["reference", *BACKENDS])
 @pytest.mark.parametrize(("op", "shapes", "options", "error"), BAD_ARGUMENTS)
-def test_bad_arguments_raise_what_the_truth_raises(backend, op, shapes, options, error):
+def test_bad_arguments_raise_what_the_reference_raises(backend, op, shapes, options, error):
     made = registry.create(backend)
     with pytest.raises(error):
         getattr(made, op)(*(made.asarray(np.ones(shape)) for shape in shapes), **options)
@@ -61,9 +61,9 @@ def test_updates(rule, backend, dtype):
     made = registry.create(backend, dtype=dtype)
     got = getattr(made, rule)(*(made.asarray(a) for a in arrays), **options)
     u = UNIT_ROUNDOFF[dtype]
-    for ours, truth in zip(got, getattr(ops, rule)(*arrays, **options), strict=True):
+    for ours, reference in zip(got, getattr(ops, rule)(*arrays, **options), strict=True):
         # About 20 roundings in a row and, in LAMB, norms over 20 entries; the numbers are of size 1.
-        assert np.abs(made.to_numpy(ours) - truth).max() <= 40 * u * max(1, np.abs(truth).max())
+        assert np.abs(made.to_numpy(ours) - reference).max() <= 40 * u * max(1, np.abs(reference).max())
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -72,12 +72,12 @@ def test_clipping(backend, max_norm, epsilon):
     rng = np.random.default_rng(0)
     gradients = {"a": rng.standard_normal((5, 4)), "b": rng.standard_normal(3)}
     made = registry.create(backend, dtype="float64")
-    truth, norm = ops.clip_by_global_norm(gradients, max_norm=max_norm, epsilon=epsilon)
+    reference, norm = ops.clip_by_global_norm(gradients, max_norm=max_norm, epsilon=epsilon)
     ours, our_norm = made.clip_by_global_norm(
         {name: made.asarray(g) for name, g in gradients.items()}, max_norm=max_norm, epsilon=epsilon
     )
     assert abs(our_norm - norm) <= 23 * 2**-53 * norm  # a sum over 23 squares, in any order
-    for name, g in truth.items():
+    for name, g in reference.items():
         assert np.abs(made.to_numpy(ours[name]) - g).max() <= 30 * 2**-53 * np.abs(g).max()
 
 

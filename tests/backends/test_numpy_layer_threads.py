@@ -1,4 +1,4 @@
-"""The inference layer when several threads share it, however few rows there are: the truth's numbers, the same bits."""
+"""The inference layer when several threads share it, however few rows there are: right numbers, the same bits."""
 
 from __future__ import annotations
 
@@ -61,26 +61,28 @@ def test_padded(team, dtype, most, B, S):
     rng = np.random.default_rng(0)
     mask = (np.arange(S) < rng.integers(1, S + 1, B)[:, None]).astype(int)
     batch = refbert.Batch(input_ids=rng.integers(0, 50, (B, S)), attention_mask=mask)
-    ours, truth = model("numpy", dtype), model("reference", "float64")
+    ours, reference = model("numpy", dtype), model("reference", "float64")
     one, two = (ours(batch).last_hidden_state for _ in range(2))
     assert np.array_equal(one, two)
-    assert np.abs(one - truth(batch).last_hidden_state).max(initial=0) < most
+    assert np.abs(one - reference(batch).last_hidden_state).max(initial=0) < most
 
 
 @pytest.mark.parametrize(("dtype", "most"), [("float32", 1e-5), ("float64", 1e-12)])
 @pytest.mark.parametrize("lengths", [[], [1], [9], [3, 3, 3], [1, 7, 2, 2, 2], [9, 1], [1, 1, 1, 1], [5, 4, 3, 2, 1]])
 def test_packed(team, dtype, most, lengths):
-    ours, truth = model("numpy", dtype), model("reference", "float64")
+    ours, reference = model("numpy", dtype), model("reference", "float64")
     rng = np.random.default_rng(1)
     x = rng.standard_normal((sum(lengths), 24)).astype(dtype)
-    c = truth.choices
+    c = reference.choices
     options = {"heads": c.heads, "activation": c.activation, "eps": c.layer_norm_eps}
     y, again = (
         ours.backend.packed_encoder_layer(x, Scope(ours.parameters, LAYER), lengths=np.array(lengths, int), **options)
         for _ in range(2)
     )
     assert np.array_equal(y, again)
-    want = packed_layer(truth.backend, Scope(truth.parameters, LAYER), x.astype(float), np.array(lengths, int), c)
+    want = packed_layer(
+        reference.backend, Scope(reference.parameters, LAYER), x.astype(float), np.array(lengths, int), c
+    )
     assert y.shape == x.shape
     if lengths:
         assert np.abs(y - np.concatenate(want)).max() < most

@@ -288,7 +288,7 @@ OPTIONS = {"lr": 0.1, "beta1": 0.9, "beta2": 0.999, "eps": 1e-6, "weight_decay":
 
 @pytest.mark.parametrize("rule", ["bert_adam", "adamw", "lamb"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_update_in_place_has_the_truths_bits(monkeypatch, rule, dtype):
+def test_the_update_in_place_has_the_references_bits(monkeypatch, rule, dtype):
     monkeypatch.setattr(updates, "BLOCK", 16)
     monkeypatch.setattr(threads, "threads", lambda: 3)
     rng = np.random.default_rng(0)
@@ -311,7 +311,7 @@ def test_moments_that_cannot_be_written_to_are_copied():
     assert not any(np.shares_memory(x, y) for x in new for y in (p, g, m, v))
 
 
-def test_the_norm_is_the_truths(monkeypatch):
+def test_the_norm_is_the_references(monkeypatch):
     monkeypatch.setattr(updates, "BLOCK", 16)
     rng = np.random.default_rng(0)
     gradients = {"a": rng.standard_normal((7, 11)), "b": rng.standard_normal(3), "c": np.zeros((0, 2))}

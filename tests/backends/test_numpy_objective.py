@@ -1,4 +1,4 @@
-"""The numpy backend's training step: rows left out, threads, memory used again; against the spec on the truth."""
+"""The numpy backend's training step: rows left out, threads, memory used again; against the spec on the reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention over sequences end to end: chunks of them against the truth, sequence by sequence."""
+"""Attention over sequences end to end: chunks of them against the reference, sequence by sequence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LENGTHS = (4, 4, 4, 7, 2, 2, 1, 9, 1)
 
 
 def within(got, q, k, v):
-    """Each sequence by itself, within the bound of the truth on the same numbers.
+    """Each sequence by itself, within the bound of the reference on the same numbers.
 
     The op divides its q by √D = 2, which float32 does exactly; here it comes divided.
     """
@@ -44,7 +44,7 @@ def operands(lengths, seed=0):
 
 @pytest.mark.parametrize("block", [1, 2 * 81, HEADS * 16, 2 * HEADS * 16, 10_000])
 @pytest.mark.parametrize("cuts", [(), (17,), (4,), (25,), (2, 5, 30), (11, 11, 12, 13), tuple(range(1, sum(LENGTHS)))])
-def test_the_truth_wherever_threads_and_chunks_begin(cuts, block):
+def test_the_reference_wherever_threads_and_chunks_begin(cuts, block):
     q, k, v = operands(LENGTHS)
     within(attend(q, k, v, LENGTHS, cuts, block), q, k, v)
 

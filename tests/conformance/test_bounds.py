@@ -109,7 +109,7 @@ def test_every_step_bounds_its_own_error_at_100_digits():
                     assert off <= tracked.error, name
 
 
-def test_what_may_overflow_or_divide_by_zero_is_unjudged():
+def test_what_may_overflow_or_divide_by_zero_is_unchecked():
     one = Tracked(np.float64(1), arithmetic=F32)
     assert np.isinf((one / Tracked(np.float64(1e-3), np.float64(2e-3), arithmetic=F32)).error)
     assert np.isinf((Tracked(np.float64(1e30), arithmetic=F32) * Tracked(np.float64(1e30), arithmetic=F32)).error)

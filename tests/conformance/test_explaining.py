@@ -72,7 +72,7 @@ class Sums(Base):
 
 
 class Scaled(Base):
-    """A ten-thousandth too large: no seeded bug, and no rounding."""
+    """A ten-thousandth too large: no mutant, and no rounding."""
 
     def softmax(self, x):
         y, back = ops.softmax(x)
@@ -91,7 +91,7 @@ class Overflows(Base):
 
 
 class OverflowsAndMore(Overflows):
-    """The seeded bug, but not it alone: in long rows the numbers are others."""
+    """The mutant, but not it alone: in long rows the numbers are others."""
 
     def softmax(self, x):
         y, back = super().softmax(x)
@@ -132,7 +132,7 @@ FLUSHED = "it passes if the backend declares arithmetic = {'flush_to_zero': True
 
 
 @pytest.mark.parametrize("op", ["add", "softmax", "attention_probabilities"])
-def test_subnormals_flushed_are_no_seeded_bug(op, tmp_path):
+def test_subnormals_flushed_are_no_mutant(op, tmp_path):
     found = said(Flushes, f"forward/{op}/accuracy", tmp_path)
     assert found["looks_like"] is None
     assert FLUSHED in found["hint"]
@@ -164,11 +164,11 @@ def test_of_what_nothing_explains_nothing_is_said(op, tmp_path):
 def test_of_a_failure_without_numbers_nothing_is_said(tmp_path):
     found = said(Workspace, "contract/relu/threads", tmp_path)
     assert "while another thread calls it too" in found["message"]
-    assert found["looks_like"] is None, "a seeded bug that says the same may be quite another"
+    assert found["looks_like"] is None, "a mutant that says the same may be quite another"
     assert found["case"] is None, "there is but one"
 
 
-def test_a_seeded_bug_is_named_only_where_it_explains_every_number(tmp_path):
+def test_a_mutant_is_named_only_where_it_explains_every_number(tmp_path):
     assert said(Overflows, "forward/softmax/accuracy", tmp_path)["looks_like"] == "softmax: without the maximum"
     found = said(OverflowsAndMore, "forward/softmax/accuracy", tmp_path)
     assert found["looks_like"] is None

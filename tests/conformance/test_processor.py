@@ -85,10 +85,10 @@ def tried(make, id):
 
 
 @pytest.mark.parametrize("make", [AtMaking, AtACall])
-def test_the_backend_is_judged_in_its_own_mode_and_the_truth_is_not(make, tmp_path):
+def test_the_backend_is_judged_in_its_own_mode_and_the_reference_is_not(make, tmp_path):
     subject, result = tried(make, "forward/softmax/accuracy")
     assert subject.mode == "flush-to-zero"
-    assert result.outcome == "failed", "the truth was flushed, too"
+    assert result.outcome == "failed", "the reference was flushed, too"
     job = {"given": "x:Y", "device": None, "model": None, "scripts": str(tmp_path)}
     assert "{'flush_to_zero': True}" in explain(result, subject, job)["hint"]
 

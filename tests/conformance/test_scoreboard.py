@@ -49,7 +49,7 @@ def row(id, outcome="passed", rho=0.3, **more):
         "seconds": 0.1,
         "rho": rho,
         "ulps": {"0": 5, "1": 2, ">1024": 1},
-        "unjudged": 0.0,
+        "unchecked": 0.0,
         "message": "" if outcome == "passed" else f"why {op} {outcome}",
         "failure": failure if outcome == "failed" else None,
     } | more
@@ -229,11 +229,11 @@ def test_properties_are_grouped_by_level_then_op():
 
 
 def test_a_cell_says_outcome_rho_examples_and_time():
-    a = row("forward/tanh/accuracy", rho=0.4312, examples=60, seconds=0.314, unjudged=0.012)
+    a = row("forward/tanh/accuracy", rho=0.4312, examples=60, seconds=0.314, unchecked=0.012)
     b = row("forward/tanh/accuracy", "unsupported", None, examples=0, ulps=None)
     text = page([report([a]), report([b], given="other"), report([row("forward/relu/kink")], given="third")])
     plot, mine, other, third = cells(text, "forward/tanh/accuracy")
-    assert mine == "passed ρ 0.43 60 ex · 0.31 s · 1.2 % unjudged"
+    assert mine == "passed ρ 0.43 60 ex · 0.31 s · 1.2 % unchecked"
     assert other == "unsupported why tanh unsupported"
     assert third == "not asked"
     assert plot == ""

@@ -16,8 +16,8 @@ from refbert.backend.reference import ReferenceBackend
 from refbert_conformance.mutants import MUTANTS, Correct
 from refbert_inspection.tracing.difference import compared, side_of
 from refbert_inspection.tracing.difference_page import page
+from refbert_inspection.tracing.oracle import load_model, side_of_transformers
 from refbert_inspection.tracing.setting import of_model, synthetic
-from refbert_inspection.tracing.witness import load_model, side_of_transformers
 from refbert_inspection.tracing.wording import verdict
 
 SETTING = synthetic(backward=True)
@@ -56,16 +56,16 @@ PLACES = {
 
 
 @pytest.fixture(scope="module")
-def truth():
+def reference():
     return side_of(ReferenceBackend(), SETTING)
 
 
 @pytest.mark.parametrize("planted", PLACES)
-def test_a_planted_bug_is_found_where_it_was_planted(planted, truth):
+def test_a_planted_bug_is_found_where_it_was_planted(planted, reference):
     mutant = next(m for m in MUTANTS if m.name == planted)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = compared(side_of(mutant.make(), SETTING, label="planted"), truth)
+        found = compared(side_of(mutant.make(), SETTING, label="planted"), reference)
     assert not found.within
     first = found.wrong[0][0]
     assert (first.op, first.direction, first.name) == PLACES[planted]
@@ -77,8 +77,8 @@ def test_a_planted_bug_is_found_where_it_was_planted(planted, truth):
 
 @pytest.mark.parametrize("make", [Correct, lambda: registry.create("numpy"), lambda: registry.create("torch")],
                          ids=["correct", "numpy", "torch"])  # fmt: skip
-def test_a_correct_backend_is_within_the_bounds(make, truth):
-    found = compared(side_of(make(), SETTING), truth)
+def test_a_correct_backend_is_within_the_bounds(make, reference):
+    found = compared(side_of(make(), SETTING), reference)
     assert found.within, verdict(found)
     assert len(found.rows) > 150
     assert any(row.direction == "backward" for row in found.rows)
@@ -86,8 +86,8 @@ def test_a_correct_backend_is_within_the_bounds(make, truth):
     assert max(row.own[0] or 0 for row in found.rows) > 0.05, "no op was really compared"
 
 
-def test_two_backends_and_the_one_that_is_wrong(truth):
-    """Neither side is the truth: refbert.ops still says whose op it is."""
+def test_two_backends_and_the_one_that_is_wrong(reference):
+    """Neither side is the reference: refbert.ops still says whose op it is."""
     mutant = next(m for m in MUTANTS if m.name == "linear: db averaged over the rows")
     found = compared(side_of(registry.create("torch"), SETTING), side_of(mutant.make(), SETTING))
     assert not found.wrong[0]
@@ -97,34 +97,34 @@ def test_two_backends_and_the_one_that_is_wrong(truth):
     assert found.parted.name.endswith(".bias")
 
 
-def test_profiles_part_at_the_gelu_though_every_op_is_right(truth):
-    found = compared(side_of(registry.create("numpy"), SETTING.under("google")), truth)
+def test_profiles_part_at_the_gelu_though_every_op_is_right(reference):
+    found = compared(side_of(registry.create("numpy"), SETTING.under("google")), reference)
     assert not any(found.wrong)
     assert found.parted.name == "bert.encoder.layer.0.intermediate.gelu"
     assert "activation: gelu_tanh against gelu_erf" in found.different
     assert verdict(found)[-1].endswith("the sides do not compute the same thing, and are asked for different things")
 
 
-def test_a_tensor_of_another_shape_is_not_left_out_in_silence(truth):
+def test_a_tensor_of_another_shape_is_not_left_out_in_silence(reference):
     other = side_of(ReferenceBackend(), SETTING)
     arrays = dict(other.arrays) | {"bert.pooler.tanh": other.arrays["bert.pooler.tanh"][:, :-1]}
-    found = compared(replace(other, arrays=arrays), truth)
+    found = compared(replace(other, arrays=arrays), reference)
     assert found.unlike == ("bert.pooler.tanh",)
     assert not found.within
     assert "not compared, since its shape differs: bert.pooler.tanh" in verdict(found)
 
 
-def test_nothing_compared_is_not_within(truth):
-    found = compared(replace(truth, arrays={}), truth)
+def test_nothing_compared_is_not_within(reference):
+    found = compared(replace(reference, arrays={}), reference)
     assert not found.rows
     assert not found.within
     assert verdict(found)[0].startswith("beyond the bounds: 0 tensors compared")
 
 
-def test_it_tells_what_it_does(truth):
+def test_it_tells_what_it_does(reference):
     said = []
     one = side_of(registry.create("numpy"), SETTING)
-    compared(one, truth, lambda *what: said.append(what))
+    compared(one, reference, lambda *what: said.append(what))
     whats = list(dict.fromkeys(what for what, _ in said))
     parts = ("what rounding may do", "ops by themselves", "fused blocks")
     assert whats == [f"numpy (float32): {what}" for what in parts]
@@ -132,19 +132,19 @@ def test_it_tells_what_it_does(truth):
     assert [far for what, far in said if "ops" in what] == [f"{k} of {n}" for k in range(n)]
 
 
-def test_the_error_grows_and_is_the_distance(truth):
+def test_the_error_grows_and_is_the_distance(reference):
     backend = registry.create("numpy")
     one = side_of(backend, SETTING)
-    found = compared(one, truth)
+    found = compared(one, reference)
     for row in found.rows[::17]:
-        x, y = one.arrays[row.name].astype(float), truth.arrays[row.name]
+        x, y = one.arrays[row.name].astype(float), reference.arrays[row.name]
         assert row.distance == pytest.approx(np.linalg.norm(x - y) / (np.linalg.norm(y) or 1))
     first, last = (next(r for r in found.rows if r.name == name) for name in
                    ("bert.embeddings.add", "bert.encoder.layer.2.output.LayerNorm"))  # fmt: skip
     assert 0 < first.distance < last.distance < last.allowed
 
 
-def test_dtypes(truth):
+def test_dtypes(reference):
     coarse = SETTING.in_dtype("bfloat16", "float64")
     found = compared(side_of(registry.create("torch", dtype="bfloat16"), coarse), side_of(ReferenceBackend(), coarse))
     assert found.within, verdict(found)
@@ -206,9 +206,9 @@ class TestTransformers:
         assert "qa_outputs" in {row.name for row in found.rows}
 
 
-def test_the_page_shows_both_ways_and_refers_to_nothing_outside(truth):
+def test_the_page_shows_both_ways_and_refers_to_nothing_outside(reference):
     mutant = next(m for m in MUTANTS if m.name == "layer_norm: unbiased variance")
-    found = compared(side_of(mutant.make(), SETTING, label="<planted>"), truth)
+    found = compared(side_of(mutant.make(), SETTING, label="<planted>"), reference)
     text = page(found)
     assert 'id="forward"' in text
     assert 'id="backward"' in text

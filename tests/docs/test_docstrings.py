@@ -92,7 +92,7 @@ def test_everything_public_has_a_docstring(path):
 
 
 @pytest.mark.parametrize("path", TRUTH, ids=identity)
-def test_the_truth_says_its_shapes(path):
+def test_the_reference_says_its_shapes(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     module = ast.get_docstring(tree) or ""
     for name, node in functions_of_arrays(tree):
@@ -101,7 +101,7 @@ def test_the_truth_says_its_shapes(path):
 
 
 @pytest.mark.parametrize("path", [p for p in TRUTH if p.stem not in PLUMBING], ids=identity)
-def test_the_truth_says_its_source(path):
+def test_the_reference_says_its_source(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert SOURCE.search(ast.get_docstring(tree) or "")
 

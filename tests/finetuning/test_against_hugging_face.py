@@ -125,7 +125,7 @@ def test_the_same_loss_curve_in_float32_within_rounding(tmp_path, task):
     exact = Model(model.config, weights, backend=ReferenceBackend(), heads=model.heads)
     exact.save(tmp_path / "start")
     theirs = their_losses(task, tmp_path / "start", source)
-    truth = our_losses(exact, source)
+    reference = our_losses(exact, source)
 
     def start(backend, weights):
         return Model(
@@ -137,7 +137,7 @@ def test_the_same_loss_curve_in_float32_within_rounding(tmp_path, task):
         rng = np.random.default_rng(seed)
         hidden, inner = (rng.permutation(n) for n in (model.config.hidden_size, model.config.intermediate_size))
         renamed = start(ReferenceBackend("float32"), rename(weights, hidden, inner))
-        allowed = np.maximum(allowed, np.abs(our_losses(renamed, source) - truth))
+        allowed = np.maximum(allowed, np.abs(our_losses(renamed, source) - reference))
     allowed = np.maximum.accumulate(allowed)  # an error made once stays in the weights
     for backend in ("numpy", "torch"):
         ours = our_losses(start(refbert.backend.registry.create(backend, dtype="float32"), weights), source)

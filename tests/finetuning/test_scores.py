@@ -27,22 +27,24 @@ FLOATS = st.floats(-1e3, 1e3).map(lambda x: round(x, 1))
 class TestClasses:
     @given(PAIRS)
     def test_against_scikit_learn(self, pairs):
-        truth, predicted = ([pair[side] for pair in pairs] for side in (0, 1))
-        assert classes.accuracy(truth, predicted) == pytest.approx(sklearn.metrics.accuracy_score(truth, predicted))
+        reference, predicted = ([pair[side] for pair in pairs] for side in (0, 1))
+        assert classes.accuracy(reference, predicted) == pytest.approx(
+            sklearn.metrics.accuracy_score(reference, predicted)
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            macro = sklearn.metrics.f1_score(truth, predicted, average="macro", zero_division=0.0)
-            one = sklearn.metrics.f1_score(truth, predicted, labels=["b"], average="macro", zero_division=0.0)
-            matthews = sklearn.metrics.matthews_corrcoef(truth, predicted)
-        assert classes.macro_f1(truth, predicted) == pytest.approx(macro)
-        assert classes.f1(truth, predicted, "b") == pytest.approx(one)
-        assert classes.matthews(truth, predicted) == pytest.approx(matthews, abs=1e-12)
+            macro = sklearn.metrics.f1_score(reference, predicted, average="macro", zero_division=0.0)
+            one = sklearn.metrics.f1_score(reference, predicted, labels=["b"], average="macro", zero_division=0.0)
+            matthews = sklearn.metrics.matthews_corrcoef(reference, predicted)
+        assert classes.macro_f1(reference, predicted) == pytest.approx(macro)
+        assert classes.f1(reference, predicted, "b") == pytest.approx(one)
+        assert classes.matthews(reference, predicted) == pytest.approx(matthews, abs=1e-12)
 
     @given(st.lists(st.tuples(SETS, SETS), min_size=1, max_size=20))
     def test_sets_against_scikit_learn(self, pairs):
-        truth, predicted = ([pair[side] for pair in pairs] for side in (0, 1))
-        found = classes.set_scores(truth, predicted, "abcd")
-        t, p = (np.array([[name in one for name in "abcd"] for one in side]) for side in (truth, predicted))
+        reference, predicted = ([pair[side] for pair in pairs] for side in (0, 1))
+        found = classes.set_scores(reference, predicted, "abcd")
+        t, p = (np.array([[name in one for name in "abcd"] for one in side]) for side in (reference, predicted))
         assert found["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(t, p))
         for average in ("micro", "macro"):
             expected = sklearn.metrics.f1_score(t, p, average=average, zero_division=0.0)
@@ -92,13 +94,13 @@ class TestEntities:
 
     @given(st.lists(st.lists(st.tuples(TAG, TAG), min_size=1, max_size=8), min_size=1, max_size=5))
     def test_scores_against_seqeval(self, sentences):
-        truth, predicted = ([[pair[side] for pair in s] for s in sentences] for side in (0, 1))
-        ours = entities.entity_scores(truth, predicted)
+        reference, predicted = ([[pair[side] for pair in s] for s in sentences] for side in (0, 1))
+        ours = entities.entity_scores(reference, predicted)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             theirs = {"precision": precision_score, "recall": recall_score, "f1": f1_score}
             for name, score in theirs.items():
-                assert ours[name] == pytest.approx(score(truth, predicted, zero_division=0))
+                assert ours[name] == pytest.approx(score(reference, predicted, zero_division=0))
 
     def test_an_entity_does_not_run_over_the_end_of_a_sentence(self):
         scores = entities.entity_scores([["B-X"], ["I-X"]], [["B-X"], ["O"]])

@@ -332,7 +332,7 @@ def _arrow() -> Target:
 
 
 _RESULT = {"event": "result", "id": "forward/gelu/accuracy", "outcome": "failed", "examples": 3, "seconds": 0.1,
-           "rho": 1.5, "ulps": {"1": 5, ">4": 1}, "unjudged": 0.0, "message": "off", "failure": None}  # fmt: skip
+           "rho": 1.5, "ulps": {"1": 5, ">4": 1}, "unchecked": 0.0, "message": "off", "failure": None}  # fmt: skip
 _FAILURE = {"case": "x = 1", "script": "print()", "worst": None, "looks_like": None, "hint": None,
             "first_divergence": None, "growth": []}  # fmt: skip
 _EVENTS: list[Any] = [

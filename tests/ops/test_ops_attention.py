@@ -9,8 +9,8 @@ import oracles as o
 import pytest
 import torch
 import torch.nn.functional as F
+from op_oracles import GOOGLE, HF, Attention
 from oracles import agree
-from witnesses import GOOGLE, HF, Attention
 
 from refbert import ops
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import op_oracles as w
 import oracles as o
 import pytest
-import witnesses as w
 from oracles import agree
 
 from refbert import ops

@@ -6,7 +6,7 @@ import mpmath
 import numpy as np
 import oracles as o
 import pytest
-from witnesses import CASES, make
+from op_oracles import CASES, make
 
 
 def test_agree_refuses():

@@ -7,8 +7,8 @@ import itertools
 
 import numpy as np
 import pytest
+from op_oracles import CASES, make
 from oracles import agree
-from witnesses import CASES, make
 
 from refbert import ops
 

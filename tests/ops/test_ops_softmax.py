@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import op_oracles as w
 import oracles as o
 import pytest
 import torch
-import witnesses as w
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import agree

@@ -53,7 +53,7 @@ def in_words(rule, p, gradients, number, root, power, norm):
 def test_the_published_algorithm(rule):
     p, gradients = numbers()
     with mpmath.workdps(o.DIGITS):
-        truth = list(
+        reference = list(
             in_words(
                 rule,
                 o.mp(p),
@@ -74,7 +74,9 @@ def test_the_published_algorithm(rule):
         lambda beta, t: constant(beta**t, o.ELEMENTARY),
         lambda x: sqrt((x * x).reshape(-1).sum(axis=0)),
     )
-    for t, (ours, true, bound) in enumerate(zip(run(getattr(ops, rule), p, gradients), truth, bounds, strict=True), 1):
+    for t, (ours, true, bound) in enumerate(
+        zip(run(getattr(ops, rule), p, gradients), reference, bounds, strict=True), 1
+    ):
         for name, a, b, e in zip("pmv", ours, true, bound, strict=True):
             agree(a, b, e, f"step {t}, {name}")
 

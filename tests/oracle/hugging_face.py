@@ -1,4 +1,4 @@
-"""Hugging Face transformers as a witness: random BERTs for every head, in float64 with eager attention.
+"""Hugging Face transformers as an oracle: random BERTs for every head, in float64 with eager attention.
 
 Weights are drawn with LayerNorm gains away from 1 and biases away from 0, and sizes are all different, so that no
 mistake hides behind a symmetric case.

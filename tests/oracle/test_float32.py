@@ -40,8 +40,8 @@ def test_within_rounding(backend, heads, shape):
     batch = random_batch(B, S, kind=kind)
     labels = random_labels(heads, batch)
     loss, out, gradients = run(theirs, batch, labels, heads)
-    truth = Model(config, weights, backend=ReferenceBackend(), heads=heads)
-    exact, allowed = float32_errors(truth, batch, labels)
+    reference = Model(config, weights, backend=ReferenceBackend(), heads=heads)
+    exact, allowed = float32_errors(reference, batch, labels)
     assert abs(loss - exact["loss"]) <= 1e-10 * loss
 
     model = Model(config, weights, backend=registry.create(backend, dtype="float32"), heads=heads)

@@ -1,7 +1,7 @@
 """Against Google's own TensorFlow graph: a real TF1 checkpoint, and what the graph computed from it in float32.
 
 The fixture (tests/data/google-golden) holds every layer, the pooled output, log-probabilities, losses, every gradient
-of MLM + NSP, and twelve steps of AdamWeightDecayOptimizer. It is the strongest independent witness there is.
+of MLM + NSP, and twelve steps of AdamWeightDecayOptimizer. It is the strongest independent oracle there is.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def labels(expected):
 @pytest.fixture(scope="module")
 def rounding(batch, labels):
     """Float32's own error on this model (tests/oracle/rounding.py); Google's numbers and a backend's each carry one."""
-    truth = refbert.load(GOLDEN, backend="reference")
-    return float32_errors(truth, batch, labels)[1]
+    reference = refbert.load(GOLDEN, backend="reference")
+    return float32_errors(reference, batch, labels)[1]
 
 
 def google_name(name):

@@ -134,12 +134,12 @@ def test_without_a_loss_the_gradients_are_of_a_projection():
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 def test_other_backends_are_traced_too(backend, tmp_path):
     made = trace(refbert.load(write_small_checkpoint(tmp_path), backend=backend), TEXT, backward=True).run
-    truth = trace(refbert.load(tmp_path, backend="reference"), TEXT, backward=True).run
-    assert list(made.arrays()) == list(truth.arrays())
-    largest = max(abs(x).max() for x in truth.arrays().values())
+    reference = trace(refbert.load(tmp_path, backend="reference"), TEXT, backward=True).run
+    assert list(made.arrays()) == list(reference.arrays())
+    largest = max(abs(x).max() for x in reference.arrays().values())
     for name, x in made.arrays().items():
         # Some hundred float32 roundings of numbers of this size.
-        np.testing.assert_allclose(x, truth.arrays()[name], atol=1000 * 2.0**-24 * largest, err_msg=name)
+        np.testing.assert_allclose(x, reference.arrays()[name], atol=1000 * 2.0**-24 * largest, err_msg=name)
 
 
 class TestLabels:

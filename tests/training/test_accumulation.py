@@ -33,9 +33,9 @@ TASKS = {
 def _close(found, expected):
     """Sums of the same terms in another order: a few hundred roundings of numbers of the tensor's size."""
     assert found.keys() == expected.keys()
-    for name, truth in expected.items():
-        scale = np.linalg.norm(truth) + 1e-3
-        assert np.linalg.norm(found[name] - truth) <= 500 * U * scale, name
+    for name, reference in expected.items():
+        scale = np.linalg.norm(reference) + 1e-3
+        assert np.linalg.norm(found[name] - reference) <= 500 * U * scale, name
 
 
 @pytest.mark.parametrize("profile", ["google", "hf"])

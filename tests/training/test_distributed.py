@@ -43,9 +43,9 @@ def test_half_batches_give_the_gradient_of_one_process(ten_steps):
     for end in ends:
         assert abs(end["loss"] - whole.loss) <= 100 * U * whole.loss
         for name, gradient in whole.gradients.items():
-            truth = model.backend.to_numpy(gradient)
+            reference = model.backend.to_numpy(gradient)
             found = end[f"gradient {name}"]
-            assert np.linalg.norm(found - truth) <= 500 * U * (np.linalg.norm(truth) + 1e-3), name
+            assert np.linalg.norm(found - reference) <= 500 * U * (np.linalg.norm(reference) + 1e-3), name
 
 
 def test_the_same_weights_in_the_end(ten_steps):

@@ -106,7 +106,7 @@ def test_threads_that_share_a_layers_memory_do_not_meet(monkeypatch, count):
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_numpys_own_keeps_the_conformance_suites_bounds(monkeypatch, count):
-    """Its corpus (heads, masks, activations, dropout, parts of batches) against the truth."""
+    """Its corpus (heads, masks, activations, dropout, parts of batches) against the reference."""
     with_threads(monkeypatch, count)
     own = NumpyBackend.objective
 

@@ -42,11 +42,11 @@ def test_ten_steps_agree_across_backends(rule):
         run(model, small.Stream(), 10, optimizer=Optimizer(rule=rule), micro_batch=4)
         ends[backend] = model.state_dict()
     for backend in ("numpy", "torch"):
-        for name, truth in ends["reference"].items():
+        for name, reference in ends["reference"].items():
             if rule == "lamb" and name.endswith("key.bias"):
                 continue
-            difference = np.linalg.norm(ends[backend][name] - truth)
-            assert difference <= 1e-9 * np.linalg.norm(truth), (backend, name)
+            difference = np.linalg.norm(ends[backend][name] - reference)
+            assert difference <= 1e-9 * np.linalg.norm(reference), (backend, name)
     for name, x in start.items():
         assert np.linalg.norm(x - ends["reference"][name]) > (0 if "key.bias" in name else 1e-4), name
 

@@ -159,7 +159,7 @@ def memory_training() -> Finding:
 def memory_activations() -> Finding:
     """Memory that a forward's pullback holds on to, from the difference between 4 and 2 layers, over the estimate.
 
-    refbert's truth keeps some more than it must (masks and shifted copies), a tuned backend some less.
+    refbert's reference keeps some more than it must (masks and shifted copies), a tuned backend some less.
     """
     from refbert.spec.bert import bert
 

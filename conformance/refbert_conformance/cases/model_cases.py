@@ -1,4 +1,4 @@
-"""Whole configurations to try, and what is computed of them on any backend: the same function for truth and subject."""
+"""Whole configurations to try, and what is computed of them: the same function for reference and subject."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ class Repeated:
         return np.tile(x, (self.copies, *(1,) * (x.ndim - 1)))
 
 
-# What a layer costs the truth is 2 B S (4 H² + 2 H F + 2 S H) operations; a drawn one may have so many.
+# What a layer costs the reference is 2 B S (4 H² + 2 H F + 2 S H) operations; a drawn one may have so many.
 _OPERATIONS = 2**26
 
 

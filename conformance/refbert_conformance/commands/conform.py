@@ -47,7 +47,7 @@ PROFILES = ("quick", "default", "thorough")
 )  # fmt: skip
 @click.option("--timeout", default=30.0, show_default=True, help="Seconds that one example may take.")
 @click.option("--list", "listing", is_flag=True, help="Only list the properties.")
-@click.option("--self-test", is_flag=True, help="Try the suite itself: it must find every one of its seeded bugs.")
+@click.option("--self-test", is_flag=True, help="Try the suite itself: it must find every one of its mutants.")
 def conform(
     backend: str, profile: str, dtype: str | None, device: str | None, seed: str, only: str | None, model: str | None,
     json_file: Path | None, html_file: Path | None, waivers: Path | None, scripts: Path, timeout: float, listing: bool,

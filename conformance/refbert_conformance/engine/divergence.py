@@ -1,8 +1,8 @@
 """Where a model goes wrong first: every op of the spec, judged on the very inputs that the backend gave it.
 
 `Lockstep` runs the spec on the backend. Each op is judged by itself (its own inputs, as the backend made them, through
-the truth, within its bound), so that an early error does not blame the ops after it, and no error hides in a bound for
-the whole. Where it shall show how the error grows, it carries the truth's own way along.
+the reference, within its bound), so that an early error does not blame the ops after it, and no error hides in a bound
+for the whole. Where it shall show how the error grows, it carries the reference's own way along.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from refbert_conformance.tolerances.noise import POSITIONAL, tolerances
 
 
 class Made:
-    """A backend's array, its numbers as they were when it was made, and what the truth has there (None: not asked)."""
+    """A backend's array, its numbers when it was made, and what the reference has there (None: not asked)."""
 
-    def __init__(self, device: Any, host: Host, truth: Host | None = None) -> None:
-        self.device, self.host, self.truth = device, host, truth
+    def __init__(self, device: Any, host: Host, reference: Host | None = None) -> None:
+        self.device, self.host, self.reference = device, host, reference
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -36,7 +36,7 @@ class Made:
 
 class Lockstep:
     """A backend that judges another. failure: the first op beyond its bound, and ``first`` where that is, for reports.
-    growth: place -> relative distance from the truth, with ``growing``.
+    growth: place -> relative distance from the reference, with ``growing``.
     """
 
     def __init__(self, subject: Subject, record: Record | None = None, *, growing: bool = False) -> None:
@@ -59,9 +59,9 @@ class Lockstep:
         self.unchanged(x)
         return self.subject.host(x.device)
 
-    def made(self, device: Any, truth: Host | None) -> Made:
+    def made(self, device: Any, reference: Host | None) -> Made:
         """With its numbers copied: a backend that uses memory again changes them later."""
-        return Made(device, np.array(self.subject.host(device)), truth)
+        return Made(device, np.array(self.subject.host(device)), reference)
 
     def unchanged(self, *arrays: Made) -> None:
         """Note the first that is no longer what it was when it was made."""
@@ -80,13 +80,13 @@ class Lockstep:
                 options |= {POSITIONAL[op]: arguments[len(names)]}
             self.unchanged(*given)
             y, back = forward(self.subject, op, [x.device for x in given], options)
-            truth, truth_back = (
-                getattr(ops, op)(*(x.truth for x in given), **options) if self.growing else (None, _nothing)
+            reference, reference_back = (
+                getattr(ops, op)(*(x.reference for x in given), **options) if self.growing else (None, _nothing)
             )
             inputs = [np.asarray(x.host, np.float64) for x in given]
             want, want_back = expecting(op, inputs, options, self.subject.arithmetic)
             self.judge(op, "forward", [y], lambda: [want])
-            result = self.made(y, truth)
+            result = self.made(y, reference)
             self.grown(result)
 
             def pullback(dy: Made) -> tuple[Made, ...]:
@@ -94,8 +94,8 @@ class Lockstep:
                 got = backward(back, dy.device, len(names))
                 cotangent = np.asarray(dy.host, np.float64)
                 self.judge(op, "backward", got, lambda: want_back(cotangent))
-                truths = truth_back(dy.truth) or [None] * len(got)
-                return tuple(self.made(g, t) for g, t in zip(got, truths, strict=True))
+                references = reference_back(dy.reference) or [None] * len(got)
+                return tuple(self.made(g, t) for g, t in zip(got, references, strict=True))
 
             return result, pullback
 
@@ -128,12 +128,12 @@ class Lockstep:
             self.failure = Failure(f"{where}: {' '.join(x for x in (op, direction) if x)}: {found}", found.worst)
 
     def grown(self, x: Made) -> None:
-        """How far the backend is from the truth at this place: its last op counts."""
-        if x.truth is None:
+        """How far the backend is from the reference at this place: its last op counts."""
+        if x.reference is None:
             return
         with np.errstate(all="ignore"):
-            size = float(np.linalg.norm(x.truth)) or 1.0
-            self.growth[place()] = float(np.linalg.norm(x.host - x.truth)) / size
+            size = float(np.linalg.norm(x.reference)) or 1.0
+            self.growth[place()] = float(np.linalg.norm(x.host - x.reference)) / size
 
     def _encoder_layer(self, x: Made, params: Mapping[str, Made], **options: Any) -> Made:
         names = list(params)
@@ -141,16 +141,18 @@ class Lockstep:
         y = self.subject.op("encoder_layer")(x.device, {n: params[n].device for n in names}, **options)
         inputs = np.asarray(x.host, np.float64)
         weights = {n: np.asarray(params[n].host, np.float64) for n in names}
-        truth = None
+        reference = None
         if self.growing:
-            truth = composed_layer(ReferenceBackend(), x.truth, {n: params[n].truth for n in names}, options)
+            reference = composed_layer(
+                ReferenceBackend(), x.reference, {n: params[n].reference for n in names}, options
+            )
 
         def check() -> None:
             (want,) = tolerances(lambda b: {"y": composed_layer(b, inputs, weights, options)}, self.subject.arithmetic)
             row_failure(self.subject.host(y, want.y.shape, "y"), want, self.record)
 
         self.note("encoder_layer", "forward", check)
-        result = self.made(y, truth)
+        result = self.made(y, reference)
         self.grown(result)
         return result
 

@@ -62,7 +62,7 @@ class Record:
     rho: float | None = None
     ulps: Counter[str] = field(default_factory=Counter)
     judged: int = 0
-    unjudged: int = 0
+    unchecked: int = 0
 
     def compare(self, got: Any, want: Expected, where: str = "") -> None:
         """Measure one output; raises `Failure` if it has another shape or dtype, or is beyond its bound."""
@@ -80,7 +80,7 @@ class Record:
             ulps = np.where(difference == 0, 0, difference / ulp(y, self.arithmetic))
         judged = np.isfinite(bound)
         self.judged += int(judged.sum())
-        self.unjudged += int((~judged).sum())
+        self.unchecked += int((~judged).sum())
         places = np.searchsorted(ULPS, ulps[judged & ~np.isnan(ulps)], side="left")
         for place, count in zip(*np.unique(places, return_counts=True), strict=True):
             self.ulps[_LABELS[place]] += int(count)
@@ -128,7 +128,7 @@ def row_worst(got: Host, want: Expected, record: Record | None = None) -> Worst 
         rho = np.where(np.isinf(want.bound), 0, np.where(np.isnan(rho), np.inf, rho))
     if record is not None:
         record.judged += int(np.isfinite(want.bound).sum())
-        record.unjudged += int(np.isinf(want.bound).sum())
+        record.unchecked += int(np.isinf(want.bound).sum())
     at = tuple(int(i) for i in np.unravel_index(int(np.argmax(rho)), rho.shape))
     return Worst(want.name, at, float(errors[at]), 0.0, float(want.bound[at]), float(rho[at]), 0.0)
 

@@ -133,7 +133,7 @@ def attempt(property: Property, subject: Subject, example: Any, record: Record) 
     """("", None) if the example passes, else what is wrong. An exception of the backend's is a failure too."""
     before = replace(record, ulps=record.ulps.copy())
     found = _attempt(property, subject, example, record)
-    if subject.isolate():  # the truth was computed in the backend's arithmetic; from now on it is not
+    if subject.isolate():  # the reference was computed in the backend's arithmetic; from now on it is not
         vars(record).update(vars(before))
         found = _attempt(property, subject, example, record)
         subject.isolate()

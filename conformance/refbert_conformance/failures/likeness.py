@@ -1,6 +1,6 @@
-"""What explains a failure: a seeded bug that does the same, or an arithmetic that the backend has not declared.
+"""What explains a failure: a mutant that does the same, or an arithmetic that the backend has not declared.
 
-Nothing is said on a likeness. A seeded bug explains a failure if it fails on the same cases with the same numbers, each
+Nothing is said on a likeness. A mutant explains a failure if it fails on the same cases with the same numbers, each
 within the bound of the backend's, and passes what the backend passes. A narrower format explains it if the failing
 cases pass under its declaration, with errors as large as it allows (under a loose enough one everything passes) and, as
 rounding errs, of either sign.
@@ -52,14 +52,14 @@ class Trial:
 
 
 def explained(trial: Trial) -> dict[str, str | None]:
-    """ "looks_like" (a seeded bug) and "hint" (what to declare), or None."""
+    """ "looks_like" (a mutant) and "hint" (what to declare), or None."""
     flushes = _declaration(trial, [{"flush_to_zero": True}])
     if flushes:
         return {"looks_like": None, "hint": flushes}
     if trial.property.cost > _CHEAP or not _measured(trial.property):
         return {"looks_like": None, "hint": None}
     cases = _Cases(trial)
-    bug = _seeded_bug(trial, cases)
+    bug = _mutant(trial, cases)
     candidates = _narrower(trial.subject.dtype) if cases.scattered() else iter(())
     if bug:  # one of them is an operand rounded, which is more than a likeness; a sum may be anything
         candidates = (one for one in candidates if "matmul_inputs" in one)
@@ -117,7 +117,7 @@ def _passes(property: Property, subject: Subject, example: Any) -> bool:
         return False
 
 
-def _seeded_bug(trial: Trial, cases: _Cases) -> str | None:
+def _mutant(trial: Trial, cases: _Cases) -> str | None:
     from refbert_conformance.mutants import MUTANTS
 
     property, subject = trial.property, trial.subject
@@ -173,7 +173,7 @@ class _Cases:
         return worst
 
     def scattered(self) -> bool:
-        """Whether the failing numbers lie on both sides of the truth: too large as well as too small."""
+        """Whether the failing numbers lie on both sides of the reference: too large as well as too small."""
         larger = smaller = 0
         for example, message, outputs in self._known:
             if message and outputs:
@@ -225,7 +225,7 @@ def _apart(ours: Sequence[Host], theirs: Sequence[Host], wanted: Sequence[Expect
         with np.errstate(all="ignore"):
             judged = np.isfinite(one.bound)
             same = (a == b) | (np.isnan(a) & np.isnan(b)) | ~judged
-            # Numbers that are larger than the truth's have larger errors: the share that the truth's largest may have.
+            # Larger numbers than the reference's have larger errors: the share that the reference's largest may have.
             largest = float(np.max(abs(one.y), where=judged, initial=0.0))
             share = float(np.max(one.bound, where=judged, initial=0.0)) / largest if largest else 0.0
             rho = np.where(same, 0, abs(a - b) / (one.bound + share * abs(a)))

@@ -84,16 +84,16 @@ def _direct(property: Property, subject: Subject, job: Mapping[str, Any], case: 
         *(f"    {name!r}: {literal(value)}," for name, value in case.options.items()),
         "}",
         f"y, pullback = backend.{case.op}(*(backend.asarray(a) for a in arrays), **options)",
-        f"truth, truth_pullback = ops.{case.op}(*arrays, **options)",
+        f"reference, reference_pullback = ops.{case.op}(*arrays, **options)",
     ]
     if back:
         lines += [
             f"dy = {literal(case.dy)}",
             "got = pullback(backend.asarray(dy))",
-            "want = truth_pullback(dy)",
+            "want = reference_pullback(dy)",
         ]
     else:
-        lines += ["got, want = [y], [truth]"]
+        lines += ["got, want = [y], [reference]"]
     lines += [
         "allowed = {  # how far rounding may go in the declared arithmetic (refbert_conformance.tolerances)",
         *(f"    {one.name!r}: {literal(one.bound)}," for one in bounds),

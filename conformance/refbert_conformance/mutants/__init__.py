@@ -1,4 +1,4 @@
-"""Seeded bugs: correct backends with exactly one thing wrong each, for `refbert conform --self-test`.
+"""Mutants: correct backends with exactly one thing wrong each, for `refbert conform --self-test`.
 
 operations   one substitution in the source of refbert.ops: formulas, gradients, masks, losses, updates, masked-LM data
 wiring       one substitution in the source of refbert.spec, behind `objective` and `encoder_layer`

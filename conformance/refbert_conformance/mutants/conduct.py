@@ -1,4 +1,4 @@
-"""Seeded bugs in conduct: the numbers of one call are right, and the backend is wrong all the same."""
+"""Mutants in conduct: the numbers of one call are right, and the backend is wrong all the same."""
 
 from __future__ import annotations
 

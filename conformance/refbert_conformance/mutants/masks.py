@@ -1,4 +1,4 @@
-"""Seeded bugs in reading a mask, which says yes with any number but 0."""
+"""Mutants in reading a mask, which says yes with any number but 0."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def replaced(module: str, old: str, new: str) -> str:
     """The source of a module, docstrings aside, with one piece replaced; raises ValueError unless there is exactly one."""
     code = "".join(inspect.getsource(importlib.import_module(module)).split('"""')[::2])
     if code.count(old) != 1:
-        raise ValueError(f"{module}: {old!r} occurs {code.count(old)} times, a seeded bug needs exactly one place")
+        raise ValueError(f"{module}: {old!r} occurs {code.count(old)} times, a mutant needs exactly one place")
     return code.replace(old, new)
 
 

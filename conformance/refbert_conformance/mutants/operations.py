@@ -1,4 +1,4 @@
-"""Seeded bugs in the operations: (op, area, what is wrong, the truth's text, the bug's text)."""
+"""Mutants in the operations: (op, area, what is wrong, the reference's text, the bug's text)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Seeded bugs in packing: sequences end to end that are taken apart wrongly."""
+"""Mutants in packing: sequences end to end that are taken apart wrongly."""
 
 from __future__ import annotations
 

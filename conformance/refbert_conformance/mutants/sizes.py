@@ -1,4 +1,4 @@
-"""Seeded bugs of size: right on small arrays, wrong from the sizes on where kernels, tiles and index types change.
+"""Mutants of size: right on small arrays, wrong from the sizes on where kernels, tiles and index types change.
 
 A row: the op, what is wrong, when (of its arrays and options), and what is done then: ``given`` changes what the op is
 given, ``y`` its result, ``dy`` the cotangent that its pullback is given for arguments beyond the first (parameters),

@@ -1,4 +1,4 @@
-"""Seeded bugs of threads and instances: right in one thread, with one instance of the backend."""
+"""Mutants of threads and instances: right in one thread, with one instance of the backend."""
 
 from __future__ import annotations
 

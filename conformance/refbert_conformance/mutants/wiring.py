@@ -1,4 +1,4 @@
-"""Seeded bugs in how a model is put together: (block, area, what is wrong, spec file, the spec's text, the bug's text).
+"""Mutants in how a model is put together: (block, area, what is wrong, spec file, the spec's text, the bug's text).
 
 "objective" is a whole model that a backend compiles, "encoder_layer" a fused layer.
 """

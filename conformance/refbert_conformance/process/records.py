@@ -47,7 +47,7 @@ BACKEND = dict.fromkeys(("given", "name", "library", "dtype", "device"), "a text
 # What a worker says of a property; a report adds its place and what excuses it.
 RESULT = {
     "id": "a text", "outcome": "an outcome", "examples": "a count", "seconds": "a number",
-    "rho": "a real number or null", "ulps": "an object or null", "unjudged": "a number", "message": "a text",
+    "rho": "a real number or null", "ulps": "an object or null", "unchecked": "a number", "message": "a text",
     "waived": "a text or null",
     "failure": "an object or null",
 }  # fmt: skip

@@ -327,7 +327,7 @@ def _named(number: int) -> str:
 
 def _row(id: str, outcome: str, message: str, failure: dict[str, Any] | None) -> dict[str, Any]:
     return {
-        "id": id, "outcome": outcome, "examples": 0, "seconds": 0.0, "rho": None, "ulps": None, "unjudged": 0.0,
+        "id": id, "outcome": outcome, "examples": 0, "seconds": 0.0, "rho": None, "ulps": None, "unchecked": 0.0,
         "message": message, "waived": None, "failure": failure,
     }  # fmt: skip
 

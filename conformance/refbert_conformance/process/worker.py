@@ -178,7 +178,7 @@ def as_data(result: Any) -> dict[str, Any]:
     from refbert_conformance.engine.measure import as_number
 
     record = result.record
-    judged = record.judged + record.unjudged
+    judged = record.judged + record.unchecked
     return {
         "id": result.property.id,
         "outcome": result.outcome,
@@ -186,7 +186,7 @@ def as_data(result: Any) -> dict[str, Any]:
         "seconds": round(result.seconds, 4),
         "rho": as_number(record.rho),
         "ulps": dict(record.ulps) or None,
-        "unjudged": record.unjudged / judged if judged else 0.0,
+        "unchecked": record.unchecked / judged if judged else 0.0,
         "message": result.message,
         "waived": result.waived,
         "failure": None

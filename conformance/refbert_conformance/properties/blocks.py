@@ -1,5 +1,5 @@
 """Levels "blocks" and "models": the spec on the backend, and the backend's own fused blocks, against the spec on the
-truth.
+reference.
 
 Tolerances come from `noise`. What is exact (padding, repetition, unused rows) is compared bit for bit.
 """
@@ -51,12 +51,12 @@ def properties() -> list[Property]:
     fused: dict[str, Any] = {"needs": (*SPEC, "encoder_layer"), "draw": lambda s: one_layer}
     return [
         Property(
-            "blocks", "encoder_layer", "composed", "A layer of the backend's ops, and its gradients, are the truth's.",
+            "blocks", "encoder_layer", "composed", "A layer of the backend's ops and its gradients are the reference's.",
             check=_composed, draw=lambda s: model_recipes(layers=1, task="masked_lm"), needs=SPEC, cost=2.5,
             larger=lambda s: (ModelRecipe(21, "masked_lm", 1, B=2, S=131, D=64, F=300, mask="holes", rate=0.1),),
         ),
         Property(
-            "blocks", "encoder_layer", "fused", "The backend's own layer is the spec's composition of the truth.",
+            "blocks", "encoder_layer", "fused", "The backend's own layer is the spec's composition of the reference.",
             check=_fused, corpus=lambda s: FUSED, cost=2, **fused,
         ),
         Property(
@@ -85,7 +85,7 @@ def properties() -> list[Property]:
             check=_fused_each, cost=10, **fused,
         ),
         Property(
-            "models", "inference", "accuracy", "Hidden states, attention maps and logits are the truth's.",
+            "models", "inference", "accuracy", "Hidden states, attention maps and logits are the reference's.",
             check=_inference, draw=lambda s: model_recipes(**plain), corpus=lambda s: MODELS[:3],
             needs=SPEC, cost=2.5,
         ),
@@ -95,7 +95,7 @@ def properties() -> list[Property]:
             draw=lambda s: model_recipes(layers=2, task="masked_lm", mask_value=-math.inf, **plain),
         ),
         Property(
-            "models", "training", "accuracy", "Loss and every gradient, dropout included, are the truth's.",
+            "models", "training", "accuracy", "Loss and every gradient, dropout included, are the reference's.",
             check=_training, draw=lambda s: model_recipes(), corpus=lambda s: MODELS, needs=SPEC, cost=2.5,
             larger=lambda s: (ModelRecipe(1, B=3, S=131, D=64, F=200, V=515, mask="ragged", rate=0.1),),
         ),

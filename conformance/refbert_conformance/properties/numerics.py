@@ -1,4 +1,4 @@
-"""Levels "forward" and "backward": every op and every gradient within its derived bound of the truth."""
+"""Levels "forward" and "backward": every op and every gradient within its derived bound of the reference."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Level "models": the backend's own objective, which is a whole model, its loss and its gradients.
 
-It is held to the spec on the truth, in every call and for every argument, with the tolerances of `blocks`.
+It is held to the spec on the reference, in every call and for every argument, with the tolerances of `blocks`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def properties() -> list[Property]:
     own: dict[str, Any] = {"needs": (*SPEC, "objective"), "draw": lambda s: model_recipes()}
     return [
         Property(
-            "models", "objective", "accuracy", "The backend's own model and its gradients are the spec's on the truth.",
+            "models", "objective", "accuracy", "The backend's own model and its gradients are the reference's.",
             check=_objective, corpus=lambda s: MODELS, larger=lambda s: _OWN, cost=2.5, **own,
         ),
         Property(

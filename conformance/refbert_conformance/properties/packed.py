@@ -113,7 +113,7 @@ def _inputs(recipe: ModelRecipe, dtype: str, lengths: Host) -> tuple[Host, dict[
 
 
 def packed_run(recipe: ModelRecipe, dtype: str, lengths: Host) -> Callable[[Any], dict[str, Host]]:
-    """The layer's result by sequence; composed of ops where the backend has none of its own, as the truth has not."""
+    """The layer's result by sequence; composed of ops where the backend has none of its own, like the reference."""
     x, local, options = _inputs(recipe, dtype, lengths)
     ends = np.cumsum(lengths)[:-1]
 

@@ -38,7 +38,7 @@ def properties() -> list[Property]:
     """One trajectory per rule."""
     return [
         Property(
-            "training", rule, "trajectory", f"Loss and parameters after {STEPS} steps are the truth's.",
+            "training", rule, "trajectory", f"Loss and parameters after {STEPS} steps are the reference's.",
             check=_trajectory,
             draw=_courses(rule),
             needs=(*SPEC, "clip_by_global_norm", rule), cost=60, low=False,

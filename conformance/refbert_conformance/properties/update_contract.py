@@ -35,7 +35,7 @@ def properties() -> list[Property]:
     return [
         *found,
         Property(
-            "forward", "mask_tokens", "kinds", "Any shape, rate 0, a mask of any kind and equal tokens: the truth's.",
+            "forward", "mask_tokens", "kinds", "Any shape, rate 0, any mask and equal tokens: the reference's.",
             check=_mask_tokens, draw=lambda s: st.integers(0, 2**20), needs=("mask_tokens",), cost=2,
         ),
         Property(

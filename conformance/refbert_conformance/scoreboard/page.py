@@ -109,7 +109,7 @@ def _legend() -> Html:
             "has no ρ: it is exact.",
         ),
         tag(
-            "p", "Bars count entries by their distance from the truth in units in the last place, on a log scale: ",
+            "p", "Bars count entries by their distance from the reference in units in the last place, on a log scale: ",
             ", ".join(f"{'up to ' if edge else ''}{edge:g}" for edge in ULPS), f", more than {ULPS[-1]:g}. ρ, not the "
             "distance in ULPs, decides: where terms cancel, many ULPs may be rounding.",
         ),

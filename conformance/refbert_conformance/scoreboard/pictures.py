@@ -168,7 +168,7 @@ def growth(places: Sequence[Mapping[str, Any]]) -> Html:
              x=names + _x(10.0**d, low, high, width), y=bottom + 15)
         for d in ticks
     ]  # fmt: skip
-    what = "ρ" if by_rho else "relative distance from the truth"
+    what = "ρ" if by_rho else "relative distance from the reference"
     label = f"{what}, place by place: " + "; ".join(
         f"{place['where']}: {show(value)}" for place, value in zip(places, values, strict=True)
     )

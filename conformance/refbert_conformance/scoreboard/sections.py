@@ -152,8 +152,8 @@ def _cell(run: Run, line: Line) -> Html:
     rho = real(row["rho"])
     first = [word, tag("span", "ρ ", rho_text(rho), class_="value") if rho is not None else None]
     facts = [f"{row['examples']} ex · {duration(row['seconds'])}" if row["examples"] else None]
-    if row["unjudged"]:
-        facts.append(f"{show(100 * row['unjudged'])} % unjudged")
+    if row["unchecked"]:
+        facts.append(f"{show(100 * row['unchecked'])} % unchecked")
     said = row["waived"] or row["message"]
     return tag(
         "td",

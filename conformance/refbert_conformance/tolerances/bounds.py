@@ -1,12 +1,12 @@
-"""How far a backend may be from the truth, op by op: the one place where tolerances come from.
+"""How far a backend may be from the reference, op by op: the one place where tolerances come from.
 
 E is a bound on |ŷ − y| for inputs that both sides share bit for bit. It is derived, never tuned:
 
-1. refbert.ops runs on `running_error.Tracked`, which bounds every step of the truth's own formula.
+1. refbert.ops runs on `running_error.Tracked`, which bounds every step of the reference's own formula.
 2. Where the field computes an op by another formula that is as honest, the difference is added; each such allowance is
    derived in `_OTHER_FORMULAS` below. A formula that loses more (the one-pass variance E[x²] − μ², softmax without the
    maximum) is not among them: a backend that uses it fails, and should.
-3. The truth itself is computed in float64: E(1 + 2⁻⁵³/u) covers its own rounding, which scales as E does.
+3. The reference itself is computed in float64: E(1 + 2⁻⁵³/u) covers its own rounding, which scales as E does.
 4. The result is stored in the backend's dtype: + u|y| + η.
 
 ρ = max |ŷ − y|/E. ρ > 1 fails: under the declared arithmetic no order of summation explains it. Worst cases are rarely
@@ -40,7 +40,7 @@ UPDATES = ("bert_adam", "adamw", "lamb")
 
 @dataclass(frozen=True)
 class Expected:
-    """The truth and the bound of one output, both float64; ``name`` is "y", or "d" and the argument's name."""
+    """The reference and the bound of one output, both float64; ``name`` is "y", or "d" and the argument's name."""
 
     name: str
     y: Host
@@ -71,7 +71,7 @@ ARRAYS: Mapping[str, tuple[str, ...]] = {
 def expected(
     op: str, arrays: Sequence[Host], options: Options, arithmetic: Arithmetic, dy: Host | None = None
 ) -> list[Expected]:
-    """The op's result (and with ``dy`` the cotangents of its arrays): truth and bound, for inputs in float64."""
+    """The op's result (and with ``dy`` the cotangents of its arrays): reference and bound, for inputs in float64."""
     y, pullback = expecting(op, arrays, options, arithmetic)
     return [y] if dy is None else [y, *pullback(dy)]
 
@@ -79,17 +79,17 @@ def expected(
 def expecting(
     op: str, arrays: Sequence[Host], options: Options, arithmetic: Arithmetic
 ) -> tuple[Expected, Callable[[Host], list[Expected]]]:
-    """`expected` in the shape of an op: the result's truth and bound, and those of the cotangents for a dy."""
+    """`expected` in the shape of an op: the result's reference and bound, and those of the cotangents for a dy."""
     function: Callable[..., Any] = getattr(ops, op)
     tracked = [Tracked(a, arithmetic=arithmetic) for a in arrays]
     with np.errstate(all="ignore"):
         y, back = function(*arrays, **options)
         y_tracked, back_tracked = (y, back) if op in COPIES else function(*tracked, **options)
 
-    def bounded(dy: Host | None, truth: list[Host]) -> list[Expected]:
+    def bounded(dy: Host | None, reference: list[Host]) -> list[Expected]:
         """Of the result, and with dy of the cotangents too."""
         if op in COPIES:
-            bounds = [np.zeros_like(t) for t in truth]
+            bounds = [np.zeros_like(t) for t in reference]
         else:
             results = [y_tracked, *(back_tracked(Tracked(dy, arithmetic=arithmetic)) if dy is not None else ())]
             bounds = [r.error for r in results]
@@ -97,12 +97,12 @@ def expecting(
                 extra = _OTHER_FORMULAS[op](arrays, options, arithmetic, dy, results)
                 bounds = [b + e for b, e in zip(bounds, extra, strict=True)]
             if op == "gelu":
-                bounds = [_saturated(arrays[0], t, b, arithmetic) for t, b in zip(truth, bounds, strict=True)]
+                bounds = [_saturated(arrays[0], t, b, arithmetic) for t, b in zip(reference, bounds, strict=True)]
         names = ("y", *(f"d{name}" for name in ARRAYS[op]))
-        exact = [op in COPIES or (op in LOOKUPS and i == 0) for i in range(len(truth))]
+        exact = [op in COPIES or (op in LOOKUPS and i == 0) for i in range(len(reference))]
         return [
             Expected(name, t, np.zeros_like(t) if same else settled(t, b, arithmetic))
-            for name, t, b, same in zip(names, truth, bounds, exact, strict=False)
+            for name, t, b, same in zip(names, reference, bounds, exact, strict=False)
         ]
 
     def pullback(dy: Host) -> list[Expected]:
@@ -115,7 +115,7 @@ def expecting(
 
 
 def settled(y: Host, bound: Host, arithmetic: Arithmetic) -> Host:
-    """Points 3 and 4 of the module's list: the truth's own rounding, and storing the result."""
+    """Points 3 and 4 of the module's list: the reference's own rounding, and storing the result."""
     with np.errstate(all="ignore"):
         own = 2.0**-53 / min(arithmetic.u, arithmetic.u_step, arithmetic.u_accumulation)
         e = bound * (1 + own)
@@ -124,10 +124,10 @@ def settled(y: Host, bound: Host, arithmetic: Arithmetic) -> Host:
 
 
 def updated(op: str, arrays: Sequence[Host], options: Options, arithmetic: Arithmetic) -> list[Expected]:
-    """The optimizer update's new (p, m, v): truth and bound."""
+    """The optimizer update's new (p, m, v): reference and bound."""
     function = getattr(ops, op)
     with np.errstate(all="ignore"):
-        truth = function(*arrays, **options)
+        reference = function(*arrays, **options)
         results = function(*(Tracked(a, arithmetic=arithmetic) for a in arrays), **options)
         bounds = [r.error for r in results]
         p, g, m, _ = (abs(a) for a in arrays)
@@ -139,7 +139,7 @@ def updated(op: str, arrays: Sequence[Host], options: Options, arithmetic: Arith
         bounds[0] = bounds[0] + arithmetic.gamma(2, arithmetic.u_step) * p
     return [
         Expected(name, np.asarray(t), settled(np.asarray(t), b, arithmetic))
-        for name, t, b in zip(("p", "m", "v"), truth, bounds, strict=True)
+        for name, t, b in zip(("p", "m", "v"), reference, bounds, strict=True)
     ]
 
 
@@ -150,11 +150,11 @@ def clipped(gradients: Mapping[str, Host], options: Options, arithmetic: Arithme
     the scale c/n inherits it, with two roundings of its own, and one more for the product. Where n is within that error
     of c, either side of the comparison is right: both give a scale of 1 up to it.
     """
-    truth, norm = ops.clip_by_global_norm(gradients, **options)
+    reference, norm = ops.clip_by_global_norm(gradients, **options)
     N = sum(g.size for g in gradients.values())
     u = max(arithmetic.u_accumulation, arithmetic.u_step)
     relative = arithmetic.gamma(N + FUNCTION + 4, u)
-    out = [Expected(name, t, settled(t, abs(t) * relative, arithmetic)) for name, t in truth.items()]
+    out = [Expected(name, t, settled(t, abs(t) * relative, arithmetic)) for name, t in reference.items()]
     n = np.asarray(norm)
     return [*out, Expected("norm", n, settled(n, abs(n) * relative, arithmetic))]
 

@@ -1,8 +1,8 @@
-"""Tolerances for what is composed of many ops: the truth itself, run with noise of the size of every op's bound.
+"""Tolerances for what is composed of many ops: the reference itself, run with noise of the size of every op's bound.
 
 Adding up worst cases through twelve layers gives a bound that no bug exceeds. Rounding errors do not conspire, and
-their joint effect can be measured on the truth. Every op's result, forward and backward, is moved by a random amount in
-[−E, E], entry by entry, with E the op's own bound in ``probable`` arithmetic (`bounds`, `running_error`); the rest of
+their joint effect can be measured on the reference. Every op's result, forward and backward, is moved by a random amount
+in [−E, E], entry by entry, with E the op's own bound in ``probable`` arithmetic (`bounds`, `running_error`); the rest of
 the computation carries the noise on, with its true sensitivities, through everything that is nonlinear. (Monte Carlo
 arithmetic: Parker 1997; for the same idea by one backward pass, √Σ(∂s/∂z_i E_i)², see Wilkinson's statistical error
 analysis and Higham & Mary 2019, Thm 2.4.)
@@ -117,22 +117,22 @@ Noisy.clip_by_global_norm = _noisy_clip  # type: ignore[assignment]
 
 
 def tolerances(run: Run, arithmetic: Arithmetic, *, samples: int = SAMPLES) -> list[Expected]:
-    """The truth of everything that ``run(backend)`` returns, and what each row of it may be off by, by name.
+    """The reference of everything that ``run(backend)`` returns, and what each row of it may be off by, by name.
 
     ``bound`` has the output's shape, with one number per row: compare norms of rows (`measure.row_worst`), not entries.
     """
     arithmetic = replace(arithmetic, probable=True)
     with np.errstate(all="ignore"):
-        truth = run(ReferenceBackend())
-        squares = {name: np.zeros(np.shape(y)[:-1]) for name, y in truth.items()}
+        reference = run(ReferenceBackend())
+        squares = {name: np.zeros(np.shape(y)[:-1]) for name, y in reference.items()}
         sizes: list[Any] | None = None
         for seed in range(samples):
             noisy = Noisy(arithmetic, seed, sizes)
             for name, y in run(noisy).items():
-                squares[name] = squares[name] + (np.atleast_1d(y - truth[name]) ** 2).sum(axis=-1) / samples
+                squares[name] = squares[name] + (np.atleast_1d(y - reference[name]) ** 2).sum(axis=-1) / samples
             sizes = noisy.sizes
         found = []
-        for name, y in truth.items():
+        for name, y in reference.items():
             variance = squares[name]
             floor = variance.mean() / 16 if variance.size else 0.0
             allowed = T * np.sqrt(np.maximum(variance, floor))

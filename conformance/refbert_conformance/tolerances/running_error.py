@@ -1,4 +1,4 @@
-"""Rounding bounds derived by running the truth itself: arrays that carry a bound on their own rounding error.
+"""Rounding bounds derived by running the reference itself: arrays that carry a bound on their own rounding error.
 
 `Tracked` holds a value in float64 and, entry by entry, how far any computation in the declared arithmetic may be from
 it. NumPy's dispatch protocols let refbert.ops run on it unchanged, so every op's bound, forward and backward, comes out
@@ -22,7 +22,7 @@ as the root of the sum of their squares, and γ_n(u) is √n u (Higham & Mary 20
 rounding error analysis", Thm 2.4). A function's own error stays γ_FUNCTION: it may be the same everywhere.
 
 A bound of ∞ means that nothing can be said: a divisor that may be 0, a step that may overflow. Such entries are
-*unjudged*, and counted.
+*unchecked*, and counted.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ Host = npt.NDArray[Any]
 # The largest error of the functions used here in the CUDA C++ Programming Guide's table "Mathematical Functions" is
 # 5 ulp (erfc, double); 1 ulp is at most 2u.
 FUNCTION = 10
-# How many roundings a step of the truth's formula may take elsewhere: x·(0.5·f) or (x·0.5)·f, 1/√v times d for d/√v,
-# exp2(x·log₂e) for exp.
+# How many roundings a step of the reference's formula may take elsewhere: x·(0.5·f) or (x·0.5)·f, 1/√v times d for
+# d/√v, exp2(x·log₂e) for exp.
 STEP = 2
 
 

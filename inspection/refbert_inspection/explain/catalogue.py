@@ -25,7 +25,7 @@ _PULLBACK = re.compile(r"\b(BlockPullback|Loss|Callable)\[")
 
 @dataclass(frozen=True)
 class Entry:
-    """One page. kind: "op" or "block". function: the truth's, or the spec's."""
+    """One page. kind: "op" or "block". function: the reference's, or the spec's."""
 
     name: str
     kind: str

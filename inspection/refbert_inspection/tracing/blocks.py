@@ -1,4 +1,4 @@
-"""Fused blocks: what a backend computes in one go, against the spec's own composition of the truth's ops.
+"""Fused blocks: what a backend computes in one go, against the spec's own composition of the reference's ops.
 
 Nothing can be seen inside of them, so each is judged as a whole: the layer that inference uses (`encoder_layer`), layer
 by layer on the backend's own hidden states, and the model that training uses (`objective`), gradient by gradient.

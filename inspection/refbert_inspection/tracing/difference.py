@@ -39,7 +39,7 @@ Told = Callable[[str, str], object]
 class Side:
     """One of the two: its name, how it rounds, its tensors by name, and, for a backend, the pass that made them.
 
-    exact: it is the truth itself, which is not judged and has no tolerance. setting: what the pass was of.
+    exact: it is the reference itself, which is not judged and has no tolerance. setting: what the pass was of.
     """
 
     label: str
@@ -142,7 +142,7 @@ def _blocks(side: Side, wanted: Mapping[str, Expected], told: Told) -> list[Judg
 
 
 def _wanted(side: Side, told: Told) -> dict[str, Expected]:
-    """What every tensor should be and may be off by, row by row; nothing for the truth itself."""
+    """What every tensor should be and may be off by, row by row; nothing for the reference itself."""
     if side.exact:
         return {}
     told(f"{side.label}: what rounding may do", "")

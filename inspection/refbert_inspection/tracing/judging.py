@@ -57,13 +57,13 @@ def _of(call: Call, arithmetic: Arithmetic, makers: dict[str, Call]) -> Iterator
     if call.probabilities is not None:
         yield _probabilities(call, arithmetic)
     wrote = f"wrote into its input {call.written[0]}" if call.written else ""
-    rho, message = _against_truth(call, arithmetic, backward=False)
+    rho, message = _against_reference(call, arithmetic, backward=False)
     yield Judgement(call.name, call.op, way, call.order, float("inf") if wrote else rho, wrote or message)
     if not call.cotangents or call.gradient is None:
         return
     yield from _reused(call.stale_back, call.back_order, "backward", makers)
     wrote = "its pullback wrote into the cotangent that it was given" if call.written_back else ""
-    rho, message = _against_truth(call, arithmetic, backward=True)
+    rho, message = _against_reference(call, arithmetic, backward=True)
     yield Judgement(call.name, call.op, "backward", call.back_order, float("inf") if wrote else rho, wrote or message)
 
 
@@ -83,14 +83,14 @@ def _probabilities(call: Call, arithmetic: Arithmetic) -> Judgement:
     return Judgement(probabilities_of(call.name), "attention_probabilities", "forward", call.order, rho, message)
 
 
-def _against_truth(call: Call, arithmetic: Arithmetic, *, backward: bool) -> tuple[float, str]:
+def _against_reference(call: Call, arithmetic: Arithmetic, *, backward: bool) -> tuple[float, str]:
     dy = _wide([call.gradient])[0] if backward else None
     wanted = expected(call.op, _wide(call.arrays), call.options, arithmetic, dy)
     return _worst(call.cotangents, wanted[1:], arithmetic) if backward else _worst([call.y], wanted[:1], arithmetic)
 
 
 def _wide(arrays: Sequence[Any]) -> list[Host]:
-    """In float64, in which the truth is computed."""
+    """In float64, in which the reference is computed."""
     return [np.asarray(x, np.float64) for x in arrays]
 
 

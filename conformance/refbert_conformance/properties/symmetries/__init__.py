@@ -1,4 +1,4 @@
-"""Levels "forward" and "backward": what must hold exactly, or without asking the truth at all.
+"""Levels "forward" and "backward": what must hold exactly, or without asking the reference at all.
 
 A bound leaves room for rounding, and a small bug may hide in it. These do not: they compare the backend with itself bit
 for bit, or use numbers whose arithmetic is exact in any order (sums of small integers, powers of two).

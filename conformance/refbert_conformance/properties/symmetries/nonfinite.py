@@ -26,7 +26,7 @@ def properties() -> list[Property]:
     for op in ARRAYS:
         found.append(
             symmetry(
-                "forward", op, "not a number", "Where the truth is not a number, neither is the result.",
+                "forward", op, "not a number", "Where the reference is not a number, neither is the result.",
                 _not_a_number, recipes(op), cost=4.0,
             )
         )  # fmt: skip
@@ -42,7 +42,7 @@ def properties() -> list[Property]:
             found.append(
                 symmetry(
                     "forward", op, "infinities",
-                    "∞ in the truth gives no finite number, a number there gives a number.",
+                    "∞ in the reference gives no finite number, a number there gives a number.",
                     _infinite, recipes(op), cost=4.0,
                 )
             )  # fmt: skip

@@ -400,8 +400,8 @@ def _attention(mask_value, kind, dropout=False, probabilities=False):
         options = {"mask": mask, "heads": A, "mask_value": mask_value}
         host = (mask,) if keep is None else (mask, keep)
         if probabilities:
-            witnesses = f.probabilities_torch, f.probabilities_bound, f.probabilities_exact
-            return Case(ops.attention_probabilities, (q, k), *witnesses, host=host, options=options)
+            oracles = f.probabilities_torch, f.probabilities_bound, f.probabilities_exact
+            return Case(ops.attention_probabilities, (q, k), *oracles, host=host, options=options)
         if dropout:
             options |= {"keep": keep, "rate": rate}
         return Case(ops.attention, (q, k, v), f.torch, f.bound, f.exact, host=host, options=options)
@@ -503,7 +503,7 @@ CASES = {
     "mean_squared_error": mean_squared_error,
 }
 # Under −∞ a row without a visible key is the limit of an added constant: it has a gradient, but is not a function
-# whose derivative that is. PyTorch alone can witness it.
+# whose derivative that is. PyTorch alone can oracle it.
 ANALYTIC = tuple(name for name in CASES if name != "attention hf, no visible key")
 
 

@@ -7,8 +7,8 @@ import oracles as o
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from op_oracles import ANALYTIC, CASES, REGIMES, make
 from oracles import agree
-from witnesses import ANALYTIC, CASES, REGIMES, make
 
 SEEDS = st.integers(0, 2**32 - 1)
 SIZES = st.tuples(st.integers(0, 3), st.integers(1, 6), st.integers(1, 5), st.integers(1, 7))

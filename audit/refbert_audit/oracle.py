@@ -1,4 +1,4 @@
-"""Hugging Face transformers as a witness, where it is installed."""
+"""Hugging Face transformers as an oracle, where it is installed."""
 
 from __future__ import annotations
 
