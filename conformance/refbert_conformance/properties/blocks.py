@@ -51,7 +51,7 @@ def properties() -> list[Property]:
     fused: dict[str, Any] = {"needs": (*SPEC, "encoder_layer"), "draw": lambda s: one_layer}
     return [
         Property(
-            "blocks", "encoder_layer", "composed", "A layer of the backend's ops and its gradients are the reference's.",
+            "blocks", "encoder_layer", "composed", "A layer of the backend's ops and its gradients: the reference's.",
             check=_composed, draw=lambda s: model_recipes(layers=1, task="masked_lm"), needs=SPEC, cost=2.5,
             larger=lambda s: (ModelRecipe(21, "masked_lm", 1, B=2, S=131, D=64, F=300, mask="holes", rate=0.1),),
         ),

@@ -45,7 +45,7 @@ def properties(model: str) -> list[Property]:
     draw: dict[str, Any] = {"draw": lambda s: chosen.map(sorted).map(tuple)}
     return [
         Property(
-            "pretrained", "model", "accuracy", f"On real text the hidden states of every layer are the reference's ({model}).",
+            "pretrained", "model", "accuracy", f"Every layer's hidden states on real text: the reference's ({model}).",
             check=partial(_accuracy, model), needs=SPEC, cost=20, **draw,
         ),
         Property(

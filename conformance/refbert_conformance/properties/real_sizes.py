@@ -1,7 +1,7 @@
 """Every op at the sizes of models, where kernels have other code than for small arrays.
 
 What is expensive about a large call is not the backend but the reference and its bound. So a large input consists of
-the parts of a small one, over and over: each row, head or entry is the same as in the small case, whose bound is known, and
+the parts of a small one, over and over: each row, head or entry is that of the small case, whose bound is known, and
 every place is looked at. Sums over all rows get cotangents that are 0 but for a few rows, which add up as in a small
 case. Products are of integers, whose result is checked without computing it again.
 

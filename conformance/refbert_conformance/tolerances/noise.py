@@ -1,9 +1,9 @@
 """Tolerances for what is composed of many ops: the reference itself, run with noise of the size of every op's bound.
 
 Adding up worst cases through twelve layers gives a bound that no bug exceeds. Rounding errors do not conspire, and
-their joint effect can be measured on the reference. Every op's result, forward and backward, is moved by a random amount
-in [−E, E], entry by entry, with E the op's own bound in ``probable`` arithmetic (`bounds`, `running_error`); the rest of
-the computation carries the noise on, with its true sensitivities, through everything that is nonlinear. (Monte Carlo
+their joint effect can be measured on the reference. Every op's result, forward and backward, is moved at random
+in [−E, E], entry by entry, with E the op's own bound in ``probable`` arithmetic (`bounds`, `running_error`); the rest
+of the computation carries the noise on, with its true sensitivities, through everything that is nonlinear. (Monte Carlo
 arithmetic: Parker 1997; for the same idea by one backward pass, √Σ(∂s/∂z_i E_i)², see Wilkinson's statistical error
 analysis and Higham & Mary 2019, Thm 2.4.)
 

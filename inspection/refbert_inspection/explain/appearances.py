@@ -1,7 +1,7 @@
 """Where an op or block appears in BERT: found by running BERT and watching who calls whom.
 
 A small BERT is trained for one step with each of its heads, on the reference, with dropout; and once more with each
-other activation that has an op of its own. Every call of an entry is seen together with the entries that it was called from.
+other activation that has an op of its own. Every call of an entry is seen with the entries that it was called from.
 """
 
 from __future__ import annotations
