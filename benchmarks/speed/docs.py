@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from speed.report import shown, verdict
+from speed.report import shown
 
 BEGIN, END = "<!-- speed: begin (written by benchmarks/run.py) -->", "<!-- speed: end -->"
 
@@ -22,7 +22,7 @@ def write(path: Path, results: Mapping[str, Any]) -> None:
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """Which machine, then one line for each target."""
+    """Which machine, then a line for each ratio, and what was not measured, by its reason."""
     rows = results["rows"]
     out = [*_machines(results), ""]
     if any(row["busy"] for row in rows if row["ratio"] is not None):
@@ -31,11 +31,16 @@ def table(results: Mapping[str, Any]) -> str:
             "of CPU times, which hardly feels what else runs, says the most.",
             "",
         ]
-    out += ["| work | against | target | measured | | row |", "| --- | --- | --- | --- | --- | --- |"]
+    out += ["| work | against | measured | row |", "| --- | --- | --- | --- |"]
+    missing: dict[str, list[str]] = {}
     for row in rows:
-        figure = shown(row) if row["ratio"] is None else f"**{shown(row)}**{_spread(row)}"
-        cells = (row["row"], row["against"], row["asked"], figure, verdict(row), f"`{row['case']}`")
+        if row["ratio"] is None:
+            missing.setdefault(row["why"], []).append(row["case"])
+            continue
+        cells = (row["row"], row["against"], f"**{shown(row)}**{_spread(row)}", f"`{row['case']}`")
         out.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+    for why, cases in missing.items():
+        out += ["", f"Not measured ({why}): {', '.join(f'`{case}`' for case in dict.fromkeys(cases))}."]
     return "\n".join(out) + "\n"
 
 
