@@ -6,8 +6,8 @@ run of a million updates needs no more memory than one of a thousand.
 
 from __future__ import annotations
 
-import html
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,21 +15,12 @@ from typing import Any
 
 from refbert.errors import InputError
 from refbert.files.writing import write_whole
+from refbert.pages import Axis, fill, number
 from refbert.training.metrics import clock, read_metrics
 
 _BINS = 300
 _DRAWN = ("loss", "learning_rate", "gradient_norm", "tokens", "seconds")
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 720, 220, 64, 28
-_STYLE = """
-:root { color-scheme: light dark; --line: #0b6bcb; --band: #0b6bcb33; --dev: #d9480f; --rule: #8884; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.4rem; } h2 { font-size: 1rem; margin: 1.6rem 0 .2rem; }
-svg { width: 100%; min-width: 36rem; height: auto; font-size: 11px; fill: currentColor; }
-.chart { overflow-x: auto; } .legend { margin: 0; font-size: .8rem; }
-.line { color: var(--line); } .dev { color: var(--dev); }
-table { border-collapse: collapse; font-size: .85rem; } td { padding: .1rem 1rem .1rem 0; vertical-align: top; }
-td + td { font-family: ui-monospace, monospace; overflow-wrap: anywhere; }
-"""
 
 
 @dataclass
@@ -71,42 +62,27 @@ def render(
 ) -> str:
     """The page's HTML. dev: scores by name, with the "step" that they were made at; resumes: `RunDirectory.resumes`."""
     first = last = None
-    updates, tokens, seconds, padding = 0, 0, 0.0, 0.0
+    total: Counter[str] = Counter()
     for entry in _updates(metrics):
         first, last = first or entry, entry
-        updates += 1
-        tokens += entry["tokens"]
-        seconds += entry["seconds"]
-        padding += entry.get("padding", 0.0)
-    parts = [f"<h1>{html.escape(title)}</h1>"]
-    if first is None or last is None:
-        parts.append("<p>No update yet.</p>")
-    else:
-        parts.append(
-            f"<p>{updates:,} updates, {tokens:,} tokens, {padding / updates:.0%} of the batches padding, "
-            f"{clock(seconds)}; "
-            f"loss {first['loss']:.4g} at step {first['step']}, {last['loss']:.4g} at step {last['step']}.</p>"
+        total.update(updates=1, tokens=entry["tokens"], seconds=entry["seconds"], padding=entry.get("padding", 0.0))
+    said, charts = "No update yet.", []
+    if first is not None and last is not None:
+        said = (
+            f"{total['updates']:,} updates, {total['tokens']:,} tokens, "
+            f"{total['padding'] / total['updates']:.0%} of the batches padding, {clock(total['seconds'])}; loss "
+            f"{number(first['loss'], 4)} at step {first['step']}, {number(last['loss'], 4)} at step {last['step']}."
         )
         span = (first["step"], last["step"])
         curves = _curves(metrics, span)
         for name, points in _scored(dev, curves).items():
             curves.setdefault(name, _Curve()).scored = points
-        parts += [_chart(name, curve, span) for name, curve in curves.items()]
-    parts.append(_table("Settings", settings.items()))
-    gone_on = [(f"at step {entry.get('step')}", _resumed(entry)) for entry in resumes]
-    if gone_on:
-        parts.append(_table("Resumed", gone_on))
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>'
-        + "\n".join(parts)
-        + "</body></html>\n"
-    )
-
-
-def _table(title: str, rows: Iterable[tuple[str, Any]]) -> str:
-    cells = "".join(f"<tr><td>{html.escape(str(k))}</td><td>{html.escape(_value(v))}</td></tr>" for k, v in rows)
-    return f"<h2>{html.escape(title)}</h2><table>{cells}</table>"
+        charts = [_chart(name, curve, span) for name, curve in curves.items()]
+    tables = {
+        "Settings": [(name, _value(value)) for name, value in settings.items()],
+        "Resumed": [(f"at step {entry.get('step')}", _resumed(entry)) for entry in resumes],
+    }
+    return fill("refbert.training", "run.html", title=title, said=said, charts=charts, tables=tables)
 
 
 def _resumed(entry: Mapping[str, Any]) -> str:
@@ -160,52 +136,20 @@ def _scored(dev: Iterable[Mapping[str, Any]], curves: Mapping[str, _Curve]) -> d
     return out
 
 
-def _chart(name: str, curve: _Curve, span: tuple[int, int]) -> str:
-    points = sorted(curve.bins.items())
-    low = min([*(found.least for _, found in points), *(value for _, value in curve.scored)])
-    high = max([*(found.greatest for _, found in points), *(value for _, value in curve.scored)])
-    if low == high:
-        low, high = low - abs(low) / 2 - 1e-9, high + abs(high) / 2 + 1e-9
-
-    def x(step: int) -> float:
-        return _LEFT + (_WIDTH - _LEFT) * (min(step, span[1]) - span[0]) / max(1, span[1] - span[0])
-
-    def y(value: float) -> float:
-        return 8 + (_HEIGHT - 8 - _BOTTOM) * (high - value) / (high - low)
-
-    def path(values: list[tuple[int, float]]) -> str:
-        return " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in values)
-
-    band = [(s, b.greatest) for s, b in points] + [(s, b.least) for s, b in reversed(points)]
-    ticks = "".join(
-        f'<line x1="{_LEFT}" x2="{_WIDTH}" y1="{y(v):.1f}" y2="{y(v):.1f}" stroke="var(--rule)"/>'
-        f'<text x="{_LEFT - 6}" y="{y(v) + 4:.1f}" text-anchor="end">{_number(v)}</text>'
-        for v in (low, (low + high) / 2, high)
-    )
-    mean = path([(s, b.total / b.count) for s, b in points])
-    drawn = f'<polygon points="{path(band)}" fill="var(--band)"/>' if points else ""
-    drawn += f'<polyline points="{mean}" fill="none" stroke="var(--line)" stroke-width="1.5"/>' if points else ""
-    legend = ""
-    if curve.scored:
-        drawn += f'<polyline points="{path(curve.scored)}" fill="none" stroke="var(--dev)" stroke-width="1.5"/>'
-        drawn += "".join(
-            f'<circle cx="{x(s):.1f}" cy="{y(v):.1f}" r="2.5" fill="var(--dev)">'
-            f"<title>step {s:,}: {v:.5g}</title></circle>"
-            for s, v in curve.scored
-        )
-    if curve.scored and points:
-        legend = '<p class="legend"><b class="line">—</b> training <b class="dev">—</b> development text</p>'
-    return (
-        f"<h2>{html.escape(name)}</h2>{legend}"
-        f'<div class="chart"><svg viewBox="0 0 {_WIDTH + 4} {_HEIGHT}" role="img" '
-        f'aria-label="{html.escape(name)} by step">{ticks}{drawn}'
-        f'<text x="{_LEFT}" y="{_HEIGHT - 8}">step {span[0]:,}</text>'
-        f'<text x="{_WIDTH}" y="{_HEIGHT - 8}" text-anchor="end">{span[1]:,}</text></svg></div>'
-    )
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+def _chart(name: str, curve: _Curve, span: tuple[int, int]) -> dict[str, Any]:
+    """What the template draws."""
+    bins = sorted(curve.bins.items())
+    ends = [value for _, found in bins for value in (found.least, found.greatest)]
+    x = Axis(*span, _LEFT, _WIDTH)
+    y = Axis.around([*ends, *(value for _, value in curve.scored)], _HEIGHT - _BOTTOM, 8)
+    above = [(x.at(step), y.at(found.greatest)) for step, found in bins]
+    below = [(x.at(step), y.at(found.least)) for step, found in reversed(bins)]
+    return {
+        "name": name, "width": _WIDTH, "height": _HEIGHT, "left": _LEFT, "span": span, "ticks": y.ticks,
+        "band": above + below,
+        "mean": [(x.at(step), y.at(found.total / found.count)) for step, found in bins],
+        "scored": [(x.at(step), y.at(value), f"step {step:,}: {number(value, 5)}") for step, value in curve.scored],
+    }  # fmt: skip
 
 
 def _value(value: Any) -> str:

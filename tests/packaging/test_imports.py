@@ -8,7 +8,17 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "cupy", "scipy.special", "huggingface_hub", "tokenizers", "safetensors", "rich", "hypothesis")
+HEAVY = (
+    "torch",
+    "cupy",
+    "scipy.special",
+    "huggingface_hub",
+    "tokenizers",
+    "safetensors",
+    "rich",
+    "hypothesis",
+    "jinja2",
+)
 
 
 MODEL = (
@@ -25,7 +35,10 @@ def loaded_after(statement):
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("statement", ["import refbert", "import refbert.ops, refbert.spec.bert", "import refbert.cli"])
+@pytest.mark.parametrize(
+    "statement",
+    ["import refbert", "import refbert.ops, refbert.spec.bert", "import refbert.cli", "import refbert.pages"],
+)
 def test_nothing_heavy_is_imported(statement):
     assert not loaded_after(statement).intersection(HEAVY)
 
@@ -36,10 +49,17 @@ def test_the_check_can_fail():
 
 def test_the_tuned_backend_needs_numpy_only():
     loaded = loaded_after(f"{MODEL}model(refbert.Batch(input_ids=[[1, 2, 3]]))")
-    assert not loaded.intersection(("torch", "cupy", "scipy", "scipy.special", "huggingface_hub", "rich"))
+    assert not loaded.intersection(("torch", "cupy", "scipy", "scipy.special", "huggingface_hub", "rich", "jinja2"))
 
 
-SELDOM = {"_hashlib", "difflib", "zipfile", "concurrent.futures", "importlib.metadata"}  # a tenth of a first embedding
+SELDOM = {
+    "jinja2",
+    "_hashlib",
+    "difflib",
+    "zipfile",
+    "concurrent.futures",
+    "importlib.metadata",
+}  # a tenth of a first embedding
 
 
 def test_a_first_embedding_imports_nothing_that_others_need(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -29,7 +30,10 @@ def test_top_level_names_collide_with_nobody(wheel):
     top = {name.split("/")[0] for name in wheel.namelist()}
     top = {name for name in top if not name.endswith(".dist-info")}
     # `backends` and `conformance` would collide with other projects' wheels; `tests` belongs in no wheel.
-    assert top == {"refbert", "refbert_numpy", "refbert_torch", "refbert_cupy", "refbert_conformance"}
+    assert top == {
+        "refbert", "refbert_numpy", "refbert_torch", "refbert_cupy", "refbert_conformance", "refbert_audit",
+        "refbert_inspection",
+    }  # fmt: skip
 
 
 @pytest.mark.slow
@@ -39,3 +43,18 @@ def test_entry_points_and_types(wheel):
     assert "refbert = refbert.cli:main" in text
     assert "refbert/py.typed" in wheel.namelist()
     assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
+
+
+@pytest.mark.slow
+def test_what_pages_are_made_of(wheel):
+    """Templates, styles and scripts are no Python, and come along."""
+    (folders,) = re.findall(r"^packages = \[(.*?)\]", (ROOT / "pyproject.toml").read_text(), re.DOTALL | re.MULTILINE)
+    packages = [ROOT / folder for folder in re.findall(r'"(.+?)"', folders)]
+    files = {
+        file.relative_to(package.parent).as_posix()
+        for package in packages
+        for kind in ("html", "css", "js")
+        for file in package.rglob(f"*.{kind}")
+    }
+    assert "refbert/pages/templates/base.html" in files
+    assert files <= set(wheel.namelist())
