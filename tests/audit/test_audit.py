@@ -309,7 +309,7 @@ class TestPage:
         assert f"{len(CLAIMS)} statements about BERT, {len(CLAIMS) - 12} of them decided by running." in text
         assert text.count(" (inferred)</p>") == sum(c.inferred for c in CLAIMS)
         for kind, numbers in by_kind(whole[0]).items():
-            assert f"<dt>{KINDS[kind]}</dt><dd>".replace("'", "&#x27;") in text
+            assert f"<dt>{KINDS[kind]}</dt><dd>".replace("'", "&#39;") in text
             assert f"{numbers['agrees']} agrees" in text
 
     def test_text_is_escaped(self, whole, monkeypatch):
