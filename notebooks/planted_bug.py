@@ -13,9 +13,10 @@ import numpy as np
 
 from refbert import ops
 from refbert.backend.reference import ReferenceBackend
-from refbert_conformance.engine import running as engine
+from refbert_conformance.engine import runner
+from refbert_conformance.engine.property import LEVELS
 from refbert_conformance.engine.subject import Subject
-from refbert_conformance.properties.table import LEVELS, all_properties
+from refbert_conformance.properties.table import all_properties
 
 
 class FasterBackend(ReferenceBackend):
@@ -60,7 +61,7 @@ def verdict(make):
     """The failures among the properties about the embedding, lowest level first."""
     subject = Subject("faster", make)
     chosen = sorted((p for p in all_properties() if p.op == "embedding"), key=lambda p: LEVELS.index(p.level))
-    results = [engine.run(p, subject, profile="quick") for p in chosen]
+    results = [runner.run(p, subject, profile="quick") for p in chosen]
     failures = [r for r in results if r.outcome == "failed"]
     print(f"{len(results) - len(failures)} of {len(results)} properties pass")
     return failures
@@ -171,7 +172,7 @@ def suspects(make):
     found = {}
     for property in all_properties():
         if property.op in ("layer_norm", "gelu", "softmax", "cross_entropy", "dropout"):
-            result = engine.run(property, subject, profile="quick")
+            result = runner.run(property, subject, profile="quick")
             if result.outcome == "failed":
                 found.setdefault(property.op, []).append(property.id)
     return found

@@ -17,7 +17,7 @@
 import numpy as np
 
 from refbert.backend import REQUIRED, missing_ops
-from refbert_conformance.engine import running as engine
+from refbert_conformance.engine import runner
 from refbert_conformance.engine.subject import Subject
 from refbert_conformance.properties.table import all_properties
 
@@ -101,7 +101,7 @@ def judge(make, ops):
     found = {}
     for property in all_properties():
         if property.op in ops:
-            result = engine.run(property, subject, profile="quick")
+            result = runner.run(property, subject, profile="quick")
             found[property.id] = result
     return found
 

@@ -16,8 +16,9 @@ import pytest
 
 from refbert.errors import RefbertError, RefbertWarning
 from refbert_conformance import waivers
+from refbert_conformance.engine.property import EXAMPLES, Property
 from refbert_conformance.process.supervisor import Limits, Supervisor
-from refbert_conformance.properties.table import EXAMPLES, Property, matching
+from refbert_conformance.properties.table import matching
 
 _SUPERVISOR: pytest.StashKey[Supervisor] = pytest.StashKey()
 

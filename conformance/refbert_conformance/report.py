@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from refbert.backend import REQUIRED, TRAINING
+from refbert_conformance.engine.property import Property
 from refbert_conformance.process.records import OUTCOMES
 from refbert_conformance.process.supervisor import Run
-from refbert_conformance.properties.table import Property
 
 FORMAT = "refbert-conformance/1"
 # By verdict; the worst of several is the first here.

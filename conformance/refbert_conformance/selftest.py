@@ -19,9 +19,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from refbert_conformance.engine import running as engine
+from refbert_conformance.engine import runner
+from refbert_conformance.engine.property import LEVELS, Property
 from refbert_conformance.engine.subject import Subject
-from refbert_conformance.properties.table import LEVELS, Property, all_properties
+from refbert_conformance.properties.table import all_properties
 
 SEEDS = (0, 1, 2, 3, 4)
 
@@ -48,13 +49,13 @@ def concerning(op: str, properties: Sequence[Property]) -> list[Property]:
 
 def killer(subject: Subject, properties: Iterable[Property], *, profile: str, seed: int) -> str | None:
     """The id of the first property that fails."""
-    shrinking, engine.SHRINKING_SECONDS = engine.SHRINKING_SECONDS, 0.0
+    shrinking, runner.SHRINKING_SECONDS = runner.SHRINKING_SECONDS, 0.0
     try:
         for property in properties:
-            if engine.run(property, subject, profile=profile, seed_number=seed).outcome == "failed":
+            if runner.run(property, subject, profile=profile, seed_number=seed).outcome == "failed":
                 return property.id
     finally:
-        engine.SHRINKING_SECONDS = shrinking
+        runner.SHRINKING_SECONDS = shrinking
     return None
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from refbert_conformance.engine.property import Property
 from refbert_conformance.process.supervisor import Supervisor
-from refbert_conformance.properties.table import Property
 
 
 def test_conforms(conformance_property: Property, conformance_supervisor: Supervisor) -> None:

@@ -24,7 +24,7 @@ from refbert.backend import UNIT_ROUNDOFF
 from refbert.errors import InputError
 from refbert.files import reading as files
 from refbert_conformance.engine.conditions import Condition
-from refbert_conformance.properties.table import EXAMPLES
+from refbert_conformance.engine.property import EXAMPLES
 
 _KEYS = ("property", "reason", "dtype", "effort", "when")
 

@@ -10,7 +10,7 @@ from refbert import ops
 from refbert.backend.reference import ReferenceBackend
 from refbert_conformance.cases.corpus import corpus
 from refbert_conformance.cases.operations import DRAWN, recipes
-from refbert_conformance.engine import running as engine
+from refbert_conformance.engine import runner
 from refbert_conformance.engine.subject import Subject
 from refbert_conformance.properties.table import selected
 
@@ -63,9 +63,9 @@ class Hides(ReferenceBackend):
     ],
 )
 def test_numbers_are_plain(monkeypatch, make, id):
-    monkeypatch.setattr(engine, "SHRINKING_SECONDS", 0.0)
+    monkeypatch.setattr(runner, "SHRINKING_SECONDS", 0.0)
     (property,) = selected([id])
-    result = engine.run(property, Subject(make.__name__, lambda: make("float32")), profile="quick")
+    result = runner.run(property, Subject(make.__name__, lambda: make("float32")), profile="quick")
     assert result.outcome == "failed"
     assert any(c.isdigit() for c in result.message), result.message
     assert "np." not in result.message

@@ -10,7 +10,7 @@ from refbert.backend.reference import ReferenceBackend
 from refbert_conformance.cases.model_cases import model_recipes
 from refbert_conformance.cases.operations import recipes
 from refbert_conformance.cases.pools import SHAPES, few_shapes
-from refbert_conformance.engine import running as engine
+from refbert_conformance.engine import runner
 from refbert_conformance.engine.subject import Subject
 from refbert_conformance.properties.table import all_properties
 
@@ -72,7 +72,7 @@ def test_the_engine_asks_the_backend():
     few, many = Subject("few", Compiling), Subject("many", Compiling)
     many.compiles = False
     for subject in (few, many):
-        assert engine.run(accuracy, subject, profile="default").outcome == "passed"
+        assert runner.run(accuracy, subject, profile="default").outcome == "passed"
     assert len(many.backend.shapes) > len(few.backend.shapes) + 20
 
 
@@ -84,4 +84,4 @@ class Wrong(Compiling):
 
 def test_a_bug_is_found_all_the_same():
     (accuracy,) = (p for p in all_properties() if p.id == "forward/gelu/accuracy")
-    assert engine.run(accuracy, Subject("wrong", Wrong), profile="quick").outcome == "failed"
+    assert runner.run(accuracy, Subject("wrong", Wrong), profile="quick").outcome == "failed"

@@ -20,9 +20,9 @@ from refbert_inspection import explain
 from refbert_inspection.explain.appearances import appearances
 from refbert_inspection.explain.catalogue import Entry, unread_modules
 from refbert_inspection.explain.documents import read
-from refbert_inspection.explain.examples import examples
+from refbert_inspection.explain.examples import examples, worked
 from refbert_inspection.explain.layout import columns
-from refbert_inspection.explain.numbers import work, worked
+from refbert_inspection.explain.numbers import work
 from refbert_inspection.explain.sources import code, functions
 from refbert_inspection.explain.terminal import listing, page
 from refbert_inspection.explain.wording import calls, made_of

@@ -7,14 +7,11 @@ values (a 4 × 64 array had 5 distinct ones at the median), which no rounding er
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from refbert.backend import Host
 from refbert_conformance.tolerances.arithmetic import FORMATS
-
-Host = npt.NDArray[Any]
 
 
 def rounded(x: Host, dtype: str) -> Host:

@@ -7,14 +7,12 @@ powers of two; what is counted in 16 bits, or as a float32, ends at 2¹⁶ and 2
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
-
-from refbert_conformance.engine.subject import Subject
 
 
 @dataclass(frozen=True)
@@ -69,13 +67,13 @@ def _fitting(op: str, sizes: Mapping[str, int], options: Mapping[str, Any], seed
     return Large(op, found, options, seed)
 
 
-def drawn(op: str) -> Callable[[Subject], Any]:
-    """The strategy of an op's large examples, for every subject."""
+def drawn(op: str) -> st.SearchStrategy[Large]:
+    """An op's large examples."""
     sizes: dict[str, Any] = {letter: _AXES[letter] for letter in _letters(op)}
     strategy = st.builds(
         _fitting, st.just(op), st.fixed_dictionaries(sizes), st.sampled_from(_options(op)), st.integers(0, 2**20)
     )
-    return lambda subject: strategy
+    return strategy
 
 
 _AXES: Mapping[str, Any] = {
@@ -113,14 +111,14 @@ _OPTIONS: Mapping[str, tuple[dict[str, Any], ...]] = {
 }
 
 
-def fixed(table: Mapping[str, tuple[tuple[int, ...], ...]], op: str) -> Callable[[Subject], tuple[Large, ...]]:
+def fixed(table: Mapping[str, tuple[tuple[int, ...], ...]], op: str) -> tuple[Large, ...]:
     """The examples of a table of sizes: the options in turn."""
     options = _options(op)
     rows = table.get(op, table["others"] if op in (*ELEMENTWISE, "reshape") else ())
     found = tuple(
         Large(op, dict(zip(_letters(op), row, strict=True)), options[i % len(options)], i) for i, row in enumerate(rows)
     )
-    return lambda subject: found
+    return found
 
 
 SMALLER: Mapping[str, tuple[tuple[int, ...], ...]] = {

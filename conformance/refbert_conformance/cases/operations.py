@@ -12,14 +12,12 @@ from itertools import permutations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from hypothesis import strategies as st
 
 from refbert import ops
+from refbert.backend import Host
 from refbert_conformance.cases.inputs import REGIMES, fill, rounded
 from refbert_conformance.tolerances.bounds import ARRAYS
-
-Host = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

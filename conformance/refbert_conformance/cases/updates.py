@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from refbert.backend import Host
 from refbert_conformance.cases.inputs import REGIMES, fill, rounded
-from refbert_conformance.engine.subject import Host
 
 _SHAPES = ((3,), (1,), (2, 3), (5, 7), (130,), (40, 33), (2, 3, 5), (), (0, 3))
 

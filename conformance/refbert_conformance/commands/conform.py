@@ -181,7 +181,7 @@ class _Progress:
 
 
 def _show(result: dict[str, Any]) -> None:
-    from refbert_conformance.properties.table import LEVELS
+    from refbert_conformance.engine.property import LEVELS
 
     rows: Sequence[dict[str, Any]] = result["properties"]
     backend = result["backend"]

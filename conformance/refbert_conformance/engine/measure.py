@@ -8,13 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from refbert.backend import host_dtype
+from refbert.backend import Host, host_dtype
 from refbert_conformance.tolerances.arithmetic import Arithmetic
 from refbert_conformance.tolerances.bounds import Expected
-
-Host = npt.NDArray[Any]
 
 # Upper edges of the histogram of distances in ULPs; what is above the last is counted as ">1024".
 ULPS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 256.0, 1024.0)
@@ -32,6 +29,10 @@ class Worst:
     bound: float
     rho: float
     ulps: float
+
+    def as_data(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {name: as_number(value) if isinstance(value, float) else value for name, value in vars(self).items()}
 
 
 class Failure(Exception):

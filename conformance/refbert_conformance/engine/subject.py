@@ -7,16 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from refbert.backend import TRAINING, has_gradients, registry
+from refbert.backend import TRAINING, Host, has_gradients, registry
 from refbert.errors import BackendError
 from refbert_conformance.engine import processor
 from refbert_conformance.engine.guards import INFERENCE, ForInference
 from refbert_conformance.engine.measure import Failure, Unsupported
 from refbert_conformance.tolerances.arithmetic import Arithmetic
-
-Host = npt.NDArray[Any]
 
 
 @dataclass

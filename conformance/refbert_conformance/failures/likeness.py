@@ -18,12 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from refbert.backend import Host
 from refbert_conformance.cases.operations import OpCase, Recipe
 from refbert_conformance.cases.pools import sampled
-from refbert_conformance.engine import running as engine
+from refbert_conformance.engine import runner
 from refbert_conformance.engine.measure import Record, Unsupported
-from refbert_conformance.engine.subject import Host, Subject, backward, forward
-from refbert_conformance.properties.table import Property, all_properties
+from refbert_conformance.engine.property import Property
+from refbert_conformance.engine.subject import Subject, backward, forward
+from refbert_conformance.properties.table import all_properties
 from refbert_conformance.tolerances.arithmetic import FORMATS, Arithmetic
 from refbert_conformance.tolerances.bounds import Expected, expected
 
@@ -98,7 +100,7 @@ def _declaration(trial: Trial, candidates: Iterable[dict[str, Any]]) -> str | No
         trial.alive()
         if property.cost > _CHEAP:
             return _said(candidate)
-        result = engine.run(property, other, profile="quick")
+        result = runner.run(property, other, profile="quick")
         used = "flush_to_zero" in candidate or result.record.rho is None or result.record.rho >= _SHARE
         if result.outcome == "passed" and used:
             return _said(candidate)
@@ -112,7 +114,7 @@ def _said(declared: dict[str, Any]) -> str:
 
 def _passes(property: Property, subject: Subject, example: Any) -> bool:
     try:
-        return not engine.attempt(property, subject, example, Record(subject.arithmetic))[0]
+        return not runner.attempt(property, subject, example, Record(subject.arithmetic))[0]
     except Unsupported:
         return False
 
@@ -133,7 +135,7 @@ def _mutant(trial: Trial, cases: _Cases) -> str | None:
             other = Subject(mutant.name, partial(mutant.make, dtype=dtype))
             distance = cases.distance(other)
             if distance <= 1 and (best is None or distance < best[0]) and all(
-                engine.run(p, other, profile="quick").outcome == "passed" for p in others
+                runner.run(p, other, profile="quick").outcome == "passed" for p in others
             ):  # fmt: skip
                 best = distance, mutant.name
     return best[1] if best is not None else None
@@ -149,9 +151,10 @@ class _Cases:
 
     def _drawn(self) -> list[Any]:
         property, subject = self._property, self._subject
-        found = list(property.corpus(subject)[: CASES // 2]) if property.corpus is not None else []
-        if property.draw is not None:
-            found += sampled(property.draw(subject), property.op, CASES // 2)
+        found = list(property.always(subject, "quick")[: CASES // 2])
+        strategy = property.strategy(subject)
+        if strategy is not None:
+            found += sampled(strategy, property.op, CASES // 2)
         return [one for one in found if not isinstance(one, Recipe) or _entries(one.build(subject.dtype)) <= ENTRIES]
 
     def distance(self, other: Subject) -> float:
@@ -184,7 +187,7 @@ class _Cases:
         return min(larger, smaller) > _EITHER * (larger + smaller)
 
     def _message(self, subject: Subject, example: Any) -> str:
-        return engine.attempt(self._property, subject, example, Record(self._subject.arithmetic))[0]
+        return runner.attempt(self._property, subject, example, Record(self._subject.arithmetic))[0]
 
     def _case(self, example: Any) -> OpCase | None:
         if not isinstance(example, Recipe | OpCase):

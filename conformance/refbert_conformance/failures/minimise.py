@@ -13,9 +13,9 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from refbert.backend import Host
 from refbert_conformance.cases.inputs import rounded
 from refbert_conformance.cases.operations import OpCase
-from refbert_conformance.engine.subject import Host
 
 SECONDS = 3.0
 _ENTRIES = 400

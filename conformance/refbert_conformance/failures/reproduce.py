@@ -13,8 +13,8 @@ import numpy as np
 from refbert.cli.terminal import terminal
 from refbert_conformance.cases.operations import OpCase
 from refbert_conformance.engine.measure import Record
+from refbert_conformance.engine.property import Property
 from refbert_conformance.engine.subject import Subject
-from refbert_conformance.properties.table import Property
 from refbert_conformance.tolerances.bounds import expected
 
 
@@ -22,7 +22,7 @@ def replay(
     backend: str, id: str, example: Any, *, dtype: str, device: str | None = None, model: str | None = None
 ) -> int:
     """Try one example of one property; prints what comes of it, returns the exit status."""
-    from refbert_conformance.engine.running import attempt
+    from refbert_conformance.engine.runner import attempt
     from refbert_conformance.properties.table import selected
 
     subject = Subject.named(backend, dtype, device)

@@ -84,7 +84,7 @@ def serve(job: dict[str, Any]) -> None:
     offers = [name for name in (*REQUIRED, *OPTIONAL) if subject.has(name)]
     send(event="ready", backend=described(subject), versions=versions(), offers=offers)
 
-    from refbert_conformance.engine import running as engine
+    from refbert_conformance.engine import runner
     from refbert_conformance.engine.conditions import Condition
     from refbert_conformance.properties.table import all_properties
 
@@ -92,17 +92,17 @@ def serve(job: dict[str, Any]) -> None:
     noted = False
     for request in requests:
         property = properties[request["id"]]
-        result = engine.run(
+        result = runner.run(
             property, subject, profile=job["profile"], seed_number=job["seed"],
             trying=lambda example: send(event="try", example=repr(example)[:2000]),
-            excuses=[engine.Excuse(Condition(one["when"]), one["reason"]) for one in request["excuses"]],
+            excuses=[runner.Excuse(Condition(one["when"]), one["reason"]) for one in request["excuses"]],
         )  # fmt: skip
         if subject.mode and not noted:
             noted = True
             send(event="note", message=f"the backend sets {subject.mode} for the whole process; {_KEPT_APART}")
         send(event="result", **as_data(result))
         if result.outcome == "failed" and job["explain"] and not (result.waived or result.stale):
-            from refbert_conformance.failures.explaining import explain
+            from refbert_conformance.failures.diagnosis import explain
 
             more = {"passed": request["passed"], "alive": lambda: send(event="try", example="")}
             found = explain(result, subject, job | more)
@@ -194,22 +194,13 @@ def as_data(result: Any) -> dict[str, Any]:
         else {
             "case": None if result.example is None else repr(result.example)[:2000],
             "script": None,
-            "worst": worst_as_data(result.worst),
+            "worst": result.worst and result.worst.as_data(),
             "looks_like": None,
             "hint": None,
             "first_divergence": None,
             "growth": [],
         },
     }
-
-
-def worst_as_data(worst: Any) -> dict[str, Any] | None:
-    """The worst element as JSON holds it."""
-    from refbert_conformance.engine.measure import as_number
-
-    if worst is None:
-        return None
-    return {name: as_number(value) if isinstance(value, float) else value for name, value in vars(worst).items()}
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from refbert.backend import Host
 from refbert.text.batching import Batch
 from refbert_conformance.cases.inputs import masks, rounded
 from refbert_conformance.cases.model_cases import (
@@ -29,8 +30,8 @@ from refbert_conformance.cases.model_cases import (
 from refbert_conformance.cases.model_corpus import CHANGING, FUSED, LARGE_LAYERS, LARGEST_LAYERS, MODELS
 from refbert_conformance.engine.divergence import composed_layer, judge_ops
 from refbert_conformance.engine.measure import Failure, Record, Worst, row_described, row_failure, row_worst, same_bits
-from refbert_conformance.engine.subject import Host, Subject
-from refbert_conformance.properties.table import Property
+from refbert_conformance.engine.property import Property
+from refbert_conformance.engine.subject import Subject
 from refbert_conformance.tolerances.bounds import Expected
 from refbert_conformance.tolerances.noise import FEW, tolerances
 
@@ -48,33 +49,33 @@ def properties() -> list[Property]:
     """Composed, fused, whole."""
     plain = {"rate": 0.0}
     one_layer = model_recipes(layers=1, task="masked_lm", **plain)
-    fused: dict[str, Any] = {"needs": (*SPEC, "encoder_layer"), "draw": lambda s: one_layer}
+    fused: dict[str, Any] = {"needs": (*SPEC, "encoder_layer"), "draw": one_layer}
     return [
         Property(
             "blocks", "encoder_layer", "composed", "A layer of the backend's ops and its gradients: the reference's.",
-            check=_composed, draw=lambda s: model_recipes(layers=1, task="masked_lm"), needs=SPEC, cost=2.5,
-            larger=lambda s: (ModelRecipe(21, "masked_lm", 1, B=2, S=131, D=64, F=300, mask="holes", rate=0.1),),
+            check=_composed, draw=model_recipes(layers=1, task="masked_lm"), needs=SPEC, cost=2.5,
+            larger=(ModelRecipe(21, "masked_lm", 1, B=2, S=131, D=64, F=300, mask="holes", rate=0.1),),
         ),
         Property(
             "blocks", "encoder_layer", "fused", "The backend's own layer is the spec's composition of the reference.",
-            check=_fused, corpus=lambda s: FUSED, cost=2, **fused,
+            check=_fused, corpus=FUSED, cost=2, **fused,
         ),
         Property(
             "blocks", "encoder_layer", "fused: first call", FIRST,
-            check=_fused_first, corpus=lambda s: FUSED[:1], needs=fused["needs"],
+            check=_fused_first, corpus=FUSED[:1], needs=fused["needs"],
         ),
         Property(
             "blocks", "encoder_layer", "fused: real sizes", "So it is at the sizes of models.",
-            check=_fused_large, needs=fused["needs"], cost=15, draw=lambda s: large_layers(task="masked_lm", **plain),
-            corpus=lambda s: LARGE_LAYERS[:2], larger=lambda s: LARGE_LAYERS[2:], largest=lambda s: LARGEST_LAYERS,
+            check=_fused_large, needs=fused["needs"], cost=15, draw=large_layers(task="masked_lm", **plain),
+            corpus=LARGE_LAYERS[:2], larger=LARGE_LAYERS[2:], largest=LARGEST_LAYERS,
         ),
         Property(
             "blocks", "encoder_layer", "fused: calls", "It repeats bit for bit, and changes no input or old result.",
-            check=_fused_calls, corpus=lambda s: FUSED[:3], cost=3, **fused,
+            check=_fused_calls, corpus=FUSED[:3], cost=3, **fused,
         ),
         Property(
             "blocks", "encoder_layer", "fused: options", "Each option counts in every call, whatever was asked before.",
-            check=_fused_options, corpus=lambda s: CHANGING, cost=20, **fused,
+            check=_fused_options, corpus=CHANGING, cost=20, **fused,
         ),
         Property(
             "blocks", "encoder_layer", "fused: unseen keys", "Padding's content changes no bit of what is not padding.",
@@ -86,22 +87,22 @@ def properties() -> list[Property]:
         ),
         Property(
             "models", "inference", "accuracy", "Hidden states, attention maps and logits are the reference's.",
-            check=_inference, draw=lambda s: model_recipes(**plain), corpus=lambda s: MODELS[:3],
+            check=_inference, draw=model_recipes(**plain), corpus=MODELS[:3],
             needs=SPEC, cost=2.5,
         ),
         Property(
             "models", "inference", "padding", "What is in padding positions changes no bit of the rest.",
             check=_padding, needs=SPEC, cost=2.5,
-            draw=lambda s: model_recipes(layers=2, task="masked_lm", mask_value=-math.inf, **plain),
+            draw=model_recipes(layers=2, task="masked_lm", mask_value=-math.inf, **plain),
         ),
         Property(
             "models", "training", "accuracy", "Loss and every gradient, dropout included, are the reference's.",
-            check=_training, draw=lambda s: model_recipes(), corpus=lambda s: MODELS, needs=SPEC, cost=2.5,
-            larger=lambda s: (ModelRecipe(1, B=3, S=131, D=64, F=200, V=515, mask="ragged", rate=0.1),),
+            check=_training, draw=model_recipes(), corpus=MODELS, needs=SPEC, cost=2.5,
+            larger=(ModelRecipe(1, B=3, S=131, D=64, F=200, V=515, mask="ragged", rate=0.1),),
         ),
         Property(
             "models", "training", "repeatable", REPEATABLE,
-            check=_repeatable, draw=lambda s: model_recipes(task="pretraining"), needs=SPEC, cost=2.5,
+            check=_repeatable, draw=model_recipes(task="pretraining"), needs=SPEC, cost=2.5,
         ),
     ]  # fmt: skip
 

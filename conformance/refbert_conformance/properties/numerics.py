@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from refbert.backend import Host
 from refbert_conformance.cases.corpus import corpus
 from refbert_conformance.cases.inputs import rounded
 from refbert_conformance.cases.operations import OpCase, Recipe, recipes
@@ -21,8 +22,8 @@ from refbert_conformance.cases.updates import (
     update_corpus,
 )
 from refbert_conformance.engine.measure import Failure, Record
-from refbert_conformance.engine.subject import Host, Subject, backward, forward
-from refbert_conformance.properties.table import Property
+from refbert_conformance.engine.property import Property
+from refbert_conformance.engine.subject import Subject, backward, forward
 from refbert_conformance.tolerances.bounds import ARRAYS, UPDATES, clipped, expected, updated
 
 
@@ -33,13 +34,13 @@ def properties() -> list[Property]:
         found.append(
             Property(
                 "forward", op, "accuracy", "The result is within its rounding bound of refbert.ops.",
-                check=_forward, draw=_draw(op), corpus=_corpus(op), needs=("asarray", "to_numpy", op),
+                check=_forward, draw=recipes(op), corpus=corpus(op), needs=("asarray", "to_numpy", op),
             )
         )  # fmt: skip
         found.append(
             Property(
                 "backward", op, "accuracy", "Every cotangent is within its rounding bound of refbert.ops.",
-                check=_backward, draw=_draw(op), corpus=_corpus(op), needs=("asarray", "to_numpy", op),
+                check=_backward, draw=recipes(op), corpus=corpus(op), needs=("asarray", "to_numpy", op),
             )
         )  # fmt: skip
     for rule in UPDATES:
@@ -66,14 +67,6 @@ def properties() -> list[Property]:
         )
     )  # fmt: skip
     return found
-
-
-def _draw(op: str) -> Callable[[Subject], Any]:
-    return lambda subject: recipes(op)
-
-
-def _corpus(op: str) -> Callable[[Subject], tuple[Recipe, ...]]:
-    return lambda subject: corpus(op)
 
 
 def _update_draw(rule: str) -> Callable[[Subject], Any]:

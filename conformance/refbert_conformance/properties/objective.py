@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from refbert.backend import Host
 from refbert.text.batching import Batch
 from refbert_conformance.cases.model_cases import OFF, ModelRecipe, Repeated, large_layers, model_recipes, on, training
 from refbert_conformance.cases.model_corpus import CHANGING, MODELS
 from refbert_conformance.engine.measure import Failure, Record, same_bits
-from refbert_conformance.engine.subject import Host, Subject
+from refbert_conformance.engine.property import Property
+from refbert_conformance.engine.subject import Subject
 from refbert_conformance.properties.blocks import (
     FIRST,
     REPEATABLE,
@@ -28,27 +30,26 @@ from refbert_conformance.properties.blocks import (
     possible,
     repeat,
 )
-from refbert_conformance.properties.table import Property
 from refbert_conformance.tolerances.noise import FEW
 
 
 def properties() -> list[Property]:
     """Its numbers, its calls, its arguments."""
-    own: dict[str, Any] = {"needs": (*SPEC, "objective"), "draw": lambda s: model_recipes()}
+    own: dict[str, Any] = {"needs": (*SPEC, "objective"), "draw": model_recipes()}
     return [
         Property(
             "models", "objective", "accuracy", "The backend's own model and its gradients are the reference's.",
-            check=_objective, corpus=lambda s: MODELS, larger=lambda s: _OWN, cost=2.5, **own,
+            check=_objective, corpus=MODELS, larger=_OWN, cost=2.5, **own,
         ),
         Property(
             "models", "objective", "first call", FIRST,
-            check=_first, corpus=lambda s: MODELS[:1], needs=own["needs"],
+            check=_first, corpus=MODELS[:1], needs=own["needs"],
         ),
         Property(
             "models", "objective", "real sizes", "So they are at the sizes of models.",
             check=_large, needs=own["needs"], cost=30,
-            draw=lambda s: large_layers(rate=0.0, mask_value=-math.inf, V=st.integers(3, 600)),
-            corpus=lambda s: _LARGE[:1], larger=lambda s: _LARGE[1:], largest=lambda s: _LARGEST,
+            draw=large_layers(rate=0.0, mask_value=-math.inf, V=st.integers(3, 600)),
+            corpus=_LARGE[:1], larger=_LARGE[1:], largest=_LARGEST,
         ),
         Property(
             "models", "objective", "repeatable", REPEATABLE,
@@ -56,7 +57,7 @@ def properties() -> list[Property]:
         ),
         Property(
             "models", "objective", "options", "Each option counts in every call, whatever was asked before.",
-            check=_own_options, corpus=lambda s: CHANGING[:1], larger=lambda s: CHANGING[1:], cost=60, **own,
+            check=_own_options, corpus=CHANGING[:1], larger=CHANGING[1:], cost=60, **own,
         ),
         Property(
             "models", "objective", "calls", "A call changes no weight, batch or label, and no earlier gradient.",
@@ -64,7 +65,7 @@ def properties() -> list[Property]:
         ),
         Property(
             "models", "objective", "each argument", "Each weight, id and label counts where all others are the same.",
-            check=_own_each, corpus=lambda s: MODELS[1:2], larger=lambda s: MODELS[2:4], cost=60, **own,
+            check=_own_each, corpus=MODELS[1:2], larger=MODELS[2:4], cost=60, **own,
         ),
     ]  # fmt: skip
 

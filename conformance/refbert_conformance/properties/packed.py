@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from refbert.backend import Host
 from refbert.spec.packed import packed_layer
 from refbert.spec.parts import Scope
 from refbert_conformance.cases.inputs import rounded
 from refbert_conformance.cases.model_cases import ACTIVATIONS, ModelRecipe, Repeated, large_layers, model_recipes, on
 from refbert_conformance.cases.model_corpus import LARGEST_LAYERS
 from refbert_conformance.engine.measure import Failure, Record, row_failure, same_bits
-from refbert_conformance.engine.subject import Host, Subject
+from refbert_conformance.engine.property import Property
+from refbert_conformance.engine.subject import Subject
 from refbert_conformance.properties.blocks import FIRST, SPEC, check_calls, compare, each_weight, layer_parameters
-from refbert_conformance.properties.table import Property
 from refbert_conformance.tolerances.bounds import Expected
 from refbert_conformance.tolerances.noise import FEW, tolerances
 
@@ -25,29 +26,29 @@ def properties() -> list[Property]:
     """Accuracy, conduct, options, weights, and that sequences do not see each other."""
     common: dict[str, Any] = {
         "needs": (*SPEC, "packed_encoder_layer"),
-        "draw": lambda s: model_recipes(layers=1, task="masked_lm", rate=0.0),
+        "draw": model_recipes(layers=1, task="masked_lm", rate=0.0),
     }
     return [
         Property(
             "blocks", "packed_encoder_layer", "accuracy", "Each sequence is what the spec makes of it by itself.",
-            check=_accurate, corpus=lambda s: _CASES, cost=2, **common,
+            check=_accurate, corpus=_CASES, cost=2, **common,
         ),
         Property(
             "blocks", "packed_encoder_layer", "first call", FIRST,
-            check=_first, corpus=lambda s: _CASES[:1], needs=common["needs"],
+            check=_first, corpus=_CASES[:1], needs=common["needs"],
         ),
         Property(
             "blocks", "packed_encoder_layer", "real sizes", "So it is at the sizes of models, and for many sequences.",
-            check=_large, needs=common["needs"], cost=15, draw=lambda s: large_layers(task="masked_lm", rate=0.0),
-            corpus=lambda s: _LARGE[:1], larger=lambda s: _LARGE[1:], largest=lambda s: LARGEST_LAYERS,
+            check=_large, needs=common["needs"], cost=15, draw=large_layers(task="masked_lm", rate=0.0),
+            corpus=_LARGE[:1], larger=_LARGE[1:], largest=LARGEST_LAYERS,
         ),
         Property(
             "blocks", "packed_encoder_layer", "calls", "It repeats bit for bit, and changes no input or old result.",
-            check=_calls, corpus=lambda s: _CASES[:2], cost=3, **common,
+            check=_calls, corpus=_CASES[:2], cost=3, **common,
         ),
         Property(
             "blocks", "packed_encoder_layer", "options", "Each option counts in every call, whatever was asked before.",
-            check=_options, corpus=lambda s: _CASES[:1], cost=20, **common,
+            check=_options, corpus=_CASES[:1], cost=20, **common,
         ),
         Property(
             "blocks", "packed_encoder_layer", "neighbours", "What is in one sequence changes no bit of the others.",

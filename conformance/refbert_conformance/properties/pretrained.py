@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from refbert.backend import Host
 from refbert.model import Model
 from refbert.spec.bert import bert
 from refbert.spec.encoder import Watch
@@ -21,9 +22,9 @@ from refbert_conformance.cases.inputs import rounded
 from refbert_conformance.cases.model_cases import on
 from refbert_conformance.engine.divergence import judge_ops
 from refbert_conformance.engine.measure import Record
-from refbert_conformance.engine.subject import Host, Subject
+from refbert_conformance.engine.property import Property
+from refbert_conformance.engine.subject import Subject
 from refbert_conformance.properties.blocks import SPEC
-from refbert_conformance.properties.table import Property
 
 # Plain sentences, a pair, other scripts, numbers and code, one word, and a long one.
 TEXTS: tuple[Any, ...] = (
@@ -42,7 +43,7 @@ TEXTS: tuple[Any, ...] = (
 def properties(model: str) -> list[Property]:
     """The forward pass and the gradient of a projection of it."""
     chosen = st.sets(st.integers(0, len(TEXTS) - 1), min_size=1, max_size=3)
-    draw: dict[str, Any] = {"draw": lambda s: chosen.map(sorted).map(tuple)}
+    draw: dict[str, Any] = {"draw": chosen.map(sorted).map(tuple)}
     return [
         Property(
             "pretrained", "model", "accuracy", f"Every layer's hidden states on real text: the reference's ({model}).",

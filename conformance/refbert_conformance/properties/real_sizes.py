@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 
 from refbert import ops
+from refbert.backend import Host
 from refbert_conformance.cases.inputs import rounded
 from refbert_conformance.cases.large import ATTENTIONS, ELEMENTWISE, LARGER, LARGEST, SMALLER, Large, drawn, fixed
 from refbert_conformance.cases.operations import COUNT, OpCase, Recipe, recipe
 from refbert_conformance.engine.measure import Failure, Record, described, same_bits
-from refbert_conformance.engine.subject import Host, Subject, backward, forward
-from refbert_conformance.properties.table import Property
+from refbert_conformance.engine.property import Property
+from refbert_conformance.engine.subject import Subject, backward, forward
 from refbert_conformance.tolerances.bounds import ARRAYS, Expected, expected
 
 

@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from refbert.backend import Host
 from refbert.randomness import Dropout
 from refbert.training.optimizer import Optimizer
 from refbert.training.schedule import learning_rate
 from refbert_conformance.cases.model_cases import ModelRecipe, on
 from refbert_conformance.engine.measure import Record
-from refbert_conformance.engine.subject import Host, Subject
+from refbert_conformance.engine.property import Property
+from refbert_conformance.engine.subject import Subject
 from refbert_conformance.properties.blocks import SPEC, compare
-from refbert_conformance.properties.table import Property
 from refbert_conformance.tolerances.noise import FEW
 
 STEPS = 10

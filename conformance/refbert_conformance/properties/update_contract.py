@@ -12,10 +12,11 @@ import numpy as np
 from hypothesis import strategies as st
 
 from refbert import ops
+from refbert.backend import Host
 from refbert_conformance.cases.updates import ClipCase, UpdateCase, clip_cases, update_cases, update_corpus
 from refbert_conformance.engine.measure import Failure, Record, check_array, same_bits
-from refbert_conformance.engine.subject import Host, Subject
-from refbert_conformance.properties.table import Property
+from refbert_conformance.engine.property import Property
+from refbert_conformance.engine.subject import Subject
 from refbert_conformance.tolerances.bounds import UPDATES
 
 _CALLS = 5
@@ -36,7 +37,7 @@ def properties() -> list[Property]:
         *found,
         Property(
             "forward", "mask_tokens", "kinds", "Any shape, rate 0, any mask and equal tokens: the reference's.",
-            check=_mask_tokens, draw=lambda s: st.integers(0, 2**20), needs=("mask_tokens",), cost=2,
+            check=_mask_tokens, draw=st.integers(0, 2**20), needs=("mask_tokens",), cost=2,
         ),
         Property(
             "contract", "mask_tokens", "errors", "Rates that are none, and shapes that differ, raise ValueError.",

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from refbert_conformance.engine.property import LEVELS
 from refbert_conformance.process.records import OUTCOMES
-from refbert_conformance.properties.table import LEVELS
 
 Report = Mapping[str, Any]
 Row = Mapping[str, Any]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from refbert_conformance.properties.table import LEVELS
+from refbert_conformance.engine.property import LEVELS
 from refbert_conformance.scoreboard.failures import failure_slug
 from refbert_conformance.scoreboard.html import Html, join, soft, table_of, tag
 from refbert_conformance.scoreboard.labels import heading, named, outcome, rho_text, who

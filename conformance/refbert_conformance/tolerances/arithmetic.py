@@ -24,12 +24,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from refbert.backend import UNIT_ROUNDOFF
+from refbert.backend import UNIT_ROUNDOFF, Host
 from refbert.errors import BackendError
-
-Host = npt.NDArray[Any]
 
 # name -> (unit roundoff, exponent of the smallest normal number, exponent just above the largest)
 FORMATS: Mapping[str, tuple[float, int, int]] = {

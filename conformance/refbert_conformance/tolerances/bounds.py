@@ -21,14 +21,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from refbert import ops
+from refbert.backend import Host
 from refbert.ops.attention_probabilities import split_heads
 from refbert_conformance.tolerances.arithmetic import Arithmetic, gamma
 from refbert_conformance.tolerances.running_error import FUNCTION, Tracked
 
-Host = npt.NDArray[Any]
 Options = Mapping[str, Any]
 
 # Rearrangements and selections: the very same numbers, so E = 0.

@@ -32,12 +32,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
+from refbert.backend import Host
 from refbert_conformance.tolerances.arithmetic import Arithmetic, gamma
-
-Host = npt.NDArray[Any]
 
 # The largest error of the functions used here in the CUDA C++ Programming Guide's table "Mathematical Functions" is
 # 5 ulp (erfc, double); 1 ulp is at most 2u.

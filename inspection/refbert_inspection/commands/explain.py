@@ -26,7 +26,7 @@ def explain(name: str | None, as_json: bool, as_markdown: bool, width: int | Non
     Exit status: 0 done, 1 an example's gradient is not what finite differences say, 2 unknown name.
     """
     from refbert_inspection.explain import as_data, entries, find, markdown
-    from refbert_inspection.explain.numbers import worked
+    from refbert_inspection.explain.examples import worked
     from refbert_inspection.explain.terminal import listing, page
 
     if as_json and as_markdown:

@@ -8,21 +8,28 @@ right.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from refbert.ops.cross_entropy import IGNORE
-from refbert_inspection.explain.numbers import Example
+from refbert_inspection.explain import block_examples
+from refbert_inspection.explain.catalogue import Entry
+from refbert_inspection.explain.numbers import Example, Worked, work
 
 
 def examples(name: str) -> tuple[Example, ...]:
     """The examples of an entry; none where there is no function of its name."""
-    from refbert_inspection.explain import block_examples
-
     made: Any = globals().get(name) or getattr(block_examples, name, None)
     found = made() if made else ()
     return (found,) if isinstance(found, Example) else tuple(found)
+
+
+def worked(entry: Entry) -> Iterator[Worked]:
+    """Every example of an entry, worked through."""
+    for example in examples(entry.name):
+        yield work(entry, example)
 
 
 def _(*rows: Any) -> Any:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import FrameType, FunctionType
 from typing import Any
@@ -221,11 +221,3 @@ def _moved(arguments: Mapping[str, Any], name: str, index: tuple[int, ...], step
     moved[index] += step
     out[name] = moved
     return out
-
-
-def worked(entry: Entry) -> Iterator[Worked]:
-    """Every example of an entry, worked through."""
-    from refbert_inspection.explain.examples import examples
-
-    for example in examples(entry.name):
-        yield work(entry, example)

@@ -10,8 +10,9 @@ from refbert.files.as_json import plain
 from refbert_inspection.explain.appearances import appearances
 from refbert_inspection.explain.catalogue import Entry, find
 from refbert_inspection.explain.documents import Section
+from refbert_inspection.explain.examples import worked
 from refbert_inspection.explain.layout import Line, is_sentence, logical
-from refbert_inspection.explain.numbers import Worked, worked
+from refbert_inspection.explain.numbers import Worked
 from refbert_inspection.explain.sources import code
 from refbert_inspection.explain.terminal import example_text
 from refbert_inspection.explain.tex import aligned, is_formula
@@ -24,7 +25,7 @@ _EXAMPLE_WIDTH = 88  # what a code block of a page shows without scrolling
 def markdown(name: str, examples: Sequence[Worked] | None = None) -> str:
     """The page of an op or block; raises `InputError`, with near names, for one that there is not.
 
-    ``examples``: those of `refbert_inspection.explain.numbers.worked`, where they are worked through already.
+    ``examples``: those of `refbert_inspection.explain.examples.worked`, where they are worked through already.
     """
     entry = find(name)
     return "\n\n".join(_blocks(entry, list(worked(entry)) if examples is None else examples)) + "\n"

@@ -7,8 +7,9 @@ from typing import Any
 
 from refbert_inspection.explain.appearances import appearances
 from refbert_inspection.explain.catalogue import Entry, entries, find
+from refbert_inspection.explain.examples import worked
 from refbert_inspection.explain.layout import beside, columns, filled, fold_code, prose, wrap
-from refbert_inspection.explain.numbers import Worked, worked
+from refbert_inspection.explain.numbers import Worked
 from refbert_inspection.explain.sources import code
 from refbert_inspection.explain.wording import CHECKED_BY, FOUND_BY, calls, made_of, of, value, verdict
 

@@ -4,8 +4,8 @@ Arrays go in and come out unharmed, whatever their layout; calls know nothing of
 same bits, in any thread; what makes no sense is refused by the error that refbert.ops raises.
 """
 
+from refbert_conformance.engine.property import Property
 from refbert_conformance.properties.contract import arrays, backend, calls, errors, layouts, threads
-from refbert_conformance.properties.table import Property
 from refbert_conformance.tolerances.bounds import ARRAYS
 
 

@@ -16,8 +16,8 @@ from refbert.backend import (
     missing_ops,
 )
 from refbert_conformance.engine.measure import Failure, Record
+from refbert_conformance.engine.property import Property
 from refbert_conformance.engine.subject import Subject
-from refbert_conformance.properties.table import Property
 from refbert_conformance.tolerances.arithmetic import FORMATS
 
 

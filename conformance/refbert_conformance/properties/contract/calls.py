@@ -10,12 +10,12 @@ import numpy as np
 
 from refbert_conformance.cases.corpus import corpus
 from refbert_conformance.cases.inputs import rounded
-from refbert_conformance.cases.operations import OpCase, Recipe, another
+from refbert_conformance.cases.operations import OpCase, Recipe, another, recipes
 from refbert_conformance.engine.measure import Failure, Record, Unsupported, check_array, same_bits
+from refbert_conformance.engine.property import Property
 from refbert_conformance.engine.subject import Subject, backward_if_any, forward
-from refbert_conformance.properties.contract.common import RING, always, drawn, run, same
+from refbert_conformance.properties.contract.common import RING, run, same
 from refbert_conformance.properties.numerics import built
-from refbert_conformance.properties.table import Property
 from refbert_conformance.tolerances.bounds import ARRAYS, expected
 
 _CALLS = 5  # how often a call is repeated: a fault in every second, third or fifth call shows
@@ -25,31 +25,31 @@ _OFTEN, _MORE_OFTEN = 150, 900
 
 def properties(op: str) -> list[Property]:
     """Of an op with a pullback."""
-    here: dict[str, Any] = {"needs": ("asarray", "to_numpy", op), "draw": drawn(op), "cost": 2.0}
+    here: dict[str, Any] = {"needs": ("asarray", "to_numpy", op), "draw": recipes(op), "cost": 2.0}
     return [
         Property(  # before any other, so that this call is the first of the process, too
             "contract", op, "first call", "The very first call of a new instance is as right as any.",
-            check=_first, corpus=lambda s: corpus(op)[1:2], needs=here["needs"],
+            check=_first, corpus=corpus(op)[1:2], needs=here["needs"],
         ),
         Property(
             "contract", op, "shapes and dtypes", "Results and cotangents have the shapes and dtype that are due.",
-            check=_shapes, corpus=always(op), **here,
+            check=_shapes, corpus=corpus(op), **here,
         ),
         Property(
             "contract", op, "inputs unchanged", "Neither the op nor its pullback writes into what it is given.",
-            check=_unchanged, corpus=always(op, 4), **here,
+            check=_unchanged, corpus=corpus(op)[:4], **here,
         ),
         Property(
             "contract", op, "repeatable", "The same call gives the same bits, and so does the same pullback.",
-            check=_repeatable, corpus=always(op), **here,
+            check=_repeatable, corpus=corpus(op), **here,
         ),
         Property(
             "contract", op, "repeatable often", "So do many calls, one after the other.",
-            check=partial(_often, op), corpus=lambda s: (_OFTEN,), larger=lambda s: (_MORE_OFTEN,), needs=here["needs"],
+            check=partial(_often, op), corpus=(_OFTEN,), larger=(_MORE_OFTEN,), needs=here["needs"],
         ),
         Property(
             "contract", op, "calls independent", "A later call changes nothing of an earlier one's results.",
-            check=_independent, corpus=always(op, 2), **here,
+            check=_independent, corpus=corpus(op)[:2], **here,
         ),
         Property(
             "contract", op, "calls forget", "An argument is known by its content, not by where it lies.",

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from refbert_conformance.cases.corpus import corpus
-from refbert_conformance.cases.operations import OpCase, Recipe, recipes
+from refbert.backend import Host
+from refbert_conformance.cases.operations import OpCase
 from refbert_conformance.engine.measure import Failure, same_bits
-from refbert_conformance.engine.subject import Host, Subject, backward_if_any, forward
+from refbert_conformance.engine.subject import Subject, backward_if_any, forward
 from refbert_conformance.tolerances.bounds import ARRAYS
 
 RING = 40
-
-
-def drawn(op: str) -> Callable[[Subject], Any]:
-    """The strategy of an op's recipes, for every subject."""
-    return lambda subject: recipes(op)
-
-
-def always(op: str, count: int | None = None) -> Callable[[Subject], tuple[Recipe, ...]]:
-    """The first ``count`` of an op's corpus, for every subject."""
-    return lambda subject: corpus(op)[:count]
 
 
 def run(subject: Subject, case: OpCase, backend: Any = None) -> tuple[Host, list[Host]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,9 @@ import numpy as np
 
 from refbert_conformance.cases.corpus import corpus
 from refbert_conformance.engine.measure import Failure, Record
+from refbert_conformance.engine.property import Property
 from refbert_conformance.engine.subject import Subject
 from refbert_conformance.properties.contract.common import run, same
-from refbert_conformance.properties.table import Property
 from refbert_conformance.tolerances.bounds import ARRAYS
 
 
@@ -22,7 +22,7 @@ def properties() -> list[Property]:
     return [
         Property(
             "contract", op, "errors", "What makes no sense raises what refbert.ops raises, and harms nothing.",
-            check=_errors, corpus=_bad(op), needs=("asarray", "to_numpy", op),
+            check=_errors, corpus=tuple(bad for bad in BAD if bad.op == op), needs=("asarray", "to_numpy", op),
         )
         for op in sorted({bad.op for bad in BAD})
     ]  # fmt: skip
@@ -86,10 +86,6 @@ BAD: tuple[Bad, ...] = (
     Bad("adamw", ((2,),) * 4, _RULE | {"step": 0}, ValueError, "step 0"),
     Bad("lamb", ((2,),) * 4, _RULE | {"step": 0}, ValueError, "step 0"),
 )
-
-
-def _bad(op: str) -> Callable[[Subject], tuple[Bad, ...]]:
-    return lambda subject: tuple(bad for bad in BAD if bad.op == op)
 
 
 def _errors(subject: Subject, bad: Bad, record: Record) -> None:

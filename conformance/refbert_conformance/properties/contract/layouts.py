@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from refbert_conformance.cases.corpus import corpus
 from refbert_conformance.cases.inputs import masks
-from refbert_conformance.cases.operations import OpCase, Recipe
+from refbert_conformance.cases.operations import OpCase, Recipe, recipes
 from refbert_conformance.engine.measure import Failure, Record
+from refbert_conformance.engine.property import Property
 from refbert_conformance.engine.subject import Subject, backward_if_any, forward
 from refbert_conformance.properties.contract.arrays import variants
-from refbert_conformance.properties.contract.common import always, drawn, run, same
+from refbert_conformance.properties.contract.common import run, same
 from refbert_conformance.properties.numerics import built
-from refbert_conformance.properties.table import Property
 from refbert_conformance.tolerances.bounds import Expected, expected
 
 # Host arrays among the options of an op, and what else they may come as.
@@ -34,11 +35,11 @@ _ORDERS = ("Fortran order", "negative strides", "every other entry")
 
 def properties(op: str) -> list[Property]:
     """Of an op with a pullback; host arrays only where it has some."""
-    here: dict[str, Any] = {"needs": ("asarray", "to_numpy", op), "draw": drawn(op)}
+    here: dict[str, Any] = {"needs": ("asarray", "to_numpy", op), "draw": recipes(op)}
     found = [
         Property(
             "contract", op, "any layout", "Arrays in any order of memory, the backend's own transposes among them.",
-            check=_any_layout, corpus=always(op, 2), cost=8.0, **here,
+            check=_any_layout, corpus=corpus(op)[:2], cost=8.0, **here,
         )
     ]  # fmt: skip
     if op in _ALIKE:

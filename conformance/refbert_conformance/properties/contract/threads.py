@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from refbert.backend import Host
 from refbert_conformance.cases.corpus import corpus
 from refbert_conformance.cases.model_cases import ModelRecipe, layer, on
 from refbert_conformance.cases.operations import OpCase, another
 from refbert_conformance.engine.measure import Failure, Record, Unsupported, same_bits
-from refbert_conformance.engine.subject import Host, Subject, backward_if_any, forward
+from refbert_conformance.engine.property import Property
+from refbert_conformance.engine.subject import Subject, backward_if_any, forward
 from refbert_conformance.properties import packed
-from refbert_conformance.properties.table import Property
 from refbert_conformance.tolerances.bounds import ARRAYS
 
 _ROUNDS = 4  # while another thread is at work

@@ -4,6 +4,7 @@ A bound leaves room for rounding, and a small bug may hide in it. These do not: 
 for bit, or use numbers whose arithmetic is exact in any order (sums of small integers, powers of two).
 """
 
+from refbert_conformance.engine.property import Property
 from refbert_conformance.properties.symmetries import (
     attention,
     functions,
@@ -13,7 +14,6 @@ from refbert_conformance.properties.symmetries import (
     nonfinite,
     vanishing,
 )
-from refbert_conformance.properties.table import Property
 
 
 def properties() -> list[Property]:

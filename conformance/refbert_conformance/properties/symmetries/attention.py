@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from hypothesis import strategies as st
 
+from refbert.backend import Host
 from refbert_conformance.cases.inputs import rounded
 from refbert_conformance.cases.operations import MASKS, OpCase, Recipe
 from refbert_conformance.engine.measure import Record
-from refbert_conformance.engine.subject import Host, Subject
+from refbert_conformance.engine.property import Property
+from refbert_conformance.engine.subject import Subject
 from refbert_conformance.properties.symmetries.common import back, call, equal, symmetry
-from refbert_conformance.properties.table import Property
 
 
 @dataclass(frozen=True)

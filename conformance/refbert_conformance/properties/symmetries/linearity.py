@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from refbert.backend import Host
 from refbert_conformance.cases.inputs import rounded
 from refbert_conformance.cases.operations import OpCase, Recipe, recipes
 from refbert_conformance.engine.measure import Record
-from refbert_conformance.engine.subject import Host, Subject
+from refbert_conformance.engine.property import Property
+from refbert_conformance.engine.subject import Subject
 from refbert_conformance.properties.numerics import built
 from refbert_conformance.properties.symmetries.common import BASIC, SIZES, Probe, back, call, equal, symmetry
-from refbert_conformance.properties.table import Property
 from refbert_conformance.tolerances.bounds import ARRAYS
 
 # Ops whose pullbacks only copy, or multiply once.
@@ -26,7 +26,7 @@ def properties() -> list[Property]:
     """Every op with a pullback, then linear."""
     found = []
     for op in ARRAYS:
-        here: dict[str, Any] = {"draw": _recipes(op), "needs": (*BASIC, op)}
+        here: dict[str, Any] = {"draw": recipes(op), "needs": (*BASIC, op)}
         found.append(
             Property(
                 "backward", op, "scales with the cotangent",
@@ -45,10 +45,6 @@ def properties() -> list[Property]:
             _linear_integers_back, SIZES, corpus=_probes,
         ),
     ]  # fmt: skip
-
-
-def _recipes(op: str) -> Callable[[Subject], Any]:
-    return lambda subject: recipes(op)
 
 
 def _doubling(subject: Subject, example: Recipe | OpCase, record: Record) -> None:

@@ -6,9 +6,9 @@ import numpy as np
 
 from refbert_conformance.cases.operations import OpCase
 from refbert_conformance.engine.measure import Record
+from refbert_conformance.engine.property import Property
 from refbert_conformance.engine.subject import Subject
 from refbert_conformance.properties.symmetries.common import SIZES, Probe, back, equal, symmetry
-from refbert_conformance.properties.table import Property
 
 
 def properties() -> list[Property]:

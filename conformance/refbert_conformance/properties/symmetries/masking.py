@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from refbert import ops
+from refbert.backend import Host
 from refbert_conformance.engine.measure import Failure, Record
-from refbert_conformance.engine.subject import Host, Subject
+from refbert_conformance.engine.property import Property
+from refbert_conformance.engine.subject import Subject
 from refbert_conformance.properties.symmetries.common import equal, symmetry
-from refbert_conformance.properties.table import Property
 
 
 def properties() -> list[Property]:

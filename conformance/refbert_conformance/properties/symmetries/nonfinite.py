@@ -7,12 +7,13 @@ import math
 import numpy as np
 
 from refbert import ops
+from refbert.backend import Host
 from refbert_conformance.cases.operations import OpCase, Recipe, recipes
 from refbert_conformance.engine.measure import Failure, Record, same_bits
-from refbert_conformance.engine.subject import Host, Subject
+from refbert_conformance.engine.property import Property
+from refbert_conformance.engine.subject import Subject
 from refbert_conformance.properties.numerics import built
 from refbert_conformance.properties.symmetries.common import back, call, symmetry
-from refbert_conformance.properties.table import Property
 from refbert_conformance.tolerances.arithmetic import FORMATS
 from refbert_conformance.tolerances.bounds import ARRAYS, expected
 

@@ -8,9 +8,9 @@ from refbert import ops
 from refbert_conformance.cases.inputs import rounded
 from refbert_conformance.cases.operations import OpCase
 from refbert_conformance.engine.measure import Record
+from refbert_conformance.engine.property import Property
 from refbert_conformance.engine.subject import Subject
 from refbert_conformance.properties.symmetries.common import back, call, equal, symmetry
-from refbert_conformance.properties.table import Property
 from refbert_conformance.tolerances.arithmetic import FORMATS
 
 

@@ -16,8 +16,8 @@ from refbert_conformance.cases.pools import few_shapes
 from refbert_conformance.engine.conditions import Condition, facts
 from refbert_conformance.engine.guards import INFERENCE
 from refbert_conformance.engine.measure import Failure, Record, Unsupported, Worst, words
+from refbert_conformance.engine.property import Property
 from refbert_conformance.engine.subject import Subject
-from refbert_conformance.properties.table import Property
 
 # How long a failing example is made smaller. Hypothesis itself would go on for five minutes.
 SHRINKING_SECONDS = 4.0
@@ -194,7 +194,8 @@ def _search(
         except _Failed as error:
             fixed = error
             break
-    if property.draw is None:
+    strategy = property.strategy(subject)
+    if strategy is None:
         if not always:
             tried(None)
         if fixed is not None:
@@ -203,7 +204,6 @@ def _search(
     found = (result.message, result.worst, result.example)
     failed_at.clear()
 
-    strategy = property.draw(subject)
     if subject.compiles:
         strategy = few_shapes(strategy, property.op)
     search = settings(

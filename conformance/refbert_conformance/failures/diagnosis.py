@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from refbert.backend import Host
 from refbert_conformance.cases.large import Large
 from refbert_conformance.cases.model_cases import ModelRecipe, Repeated, inference, layer, training
 from refbert_conformance.cases.operations import OpCase, Recipe
 from refbert_conformance.engine.measure import Record, as_number
-from refbert_conformance.engine.running import Result, attempt
-from refbert_conformance.engine.subject import Host, Subject
+from refbert_conformance.engine.runner import Result, attempt
+from refbert_conformance.engine.subject import Subject
 from refbert_conformance.failures import reproduce
 from refbert_conformance.failures.likeness import Trial, explained
 from refbert_conformance.failures.minimise import large, minimised, shortened
@@ -23,8 +24,6 @@ from refbert_conformance.failures.minimise import large, minimised, shortened
 
 def explain(result: Result, subject: Subject, job: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a report's "failure" that need the backend again. Never raises: what cannot be had is left out."""
-    from refbert_conformance.process.worker import worst_as_data
-
     property, example = result.property, result.example
     message, worst = result.message, result.worst
     found: dict[str, Any] = {}
@@ -49,7 +48,7 @@ def explain(result: Result, subject: Subject, job: Mapping[str, Any]) -> dict[st
     found["message"] = message
     found["case"] = shown(example)
     if worst is not None:
-        found["worst"] = worst_as_data(worst)
+        found["worst"] = worst.as_data()
     found["script"] = reproduce.write(Path(job["scripts"]), property, subject, job, example, message) or None
     with contextlib.suppress(Exception):
         failing = [example] if example is result.example else [example, result.example]

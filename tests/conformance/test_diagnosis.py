@@ -17,10 +17,10 @@ from refbert.backend import Host
 from refbert.backend.reference import ReferenceBackend
 from refbert.errors import InputError
 from refbert_conformance.cases.inputs import rounded
-from refbert_conformance.engine import running as engine
+from refbert_conformance.engine import runner
 from refbert_conformance.engine.measure import Worst, described, telling
 from refbert_conformance.engine.subject import Subject
-from refbert_conformance.failures.explaining import explain
+from refbert_conformance.failures.diagnosis import explain
 from refbert_conformance.properties.table import matching, selected
 
 
@@ -122,7 +122,7 @@ def said(make, id, tmp_path, dtype="float32"):
     subject = Subject(make.__name__, lambda: make(dtype))
     (property,) = selected([id])
     with np.errstate(all="ignore"):
-        result = engine.run(property, subject, profile="quick")
+        result = runner.run(property, subject, profile="quick")
         assert result.outcome == "failed"
         job = {"given": "x:Y", "device": None, "model": None, "scripts": str(tmp_path)}
         return explain(result, subject, job)
@@ -192,7 +192,7 @@ def test_both_rhos_and_the_arithmetic_are_shown(tmp_path):
     assert " in the worst case tried; the smallest that fails:" in done.stdout
     report = tmp_path / "r.json"
     only = ("--only", "forward/gelu/accuracy", "--profile", "quick")
-    done = conform("--backend", "test_explaining:TanhGelu", *only, "--json", report, cwd=tmp_path)
+    done = conform("--backend", "test_diagnosis:TanhGelu", *only, "--json", report, cwd=tmp_path)
     (row,) = json.loads(report.read_text(encoding="utf-8"))["properties"]
     assert float(row["rho"]) >= float(row["failure"]["worst"]["rho"]), "nothing is worse than the worst case tried"
     done = conform("--backend", "subjects:Declared32", "--only", "forward/linear/accuracy", cwd=tmp_path)
