@@ -16,7 +16,7 @@ A claim is a function in a file of `refbert_audit.claims`, registered by the dec
         return agrees(Value("features of a head", preset("bert-base-uncased").head_size, 64))
 """
 
-from refbert_audit.findings import Finding, Unavailable, Value, agrees, deviates, needs, wrong
+from refbert_audit.findings import Finding, Value, agrees, deviates, needs, wrong
 from refbert_audit.registry import Claim, all_claims, claim, select
 from refbert_audit.running import Outcome, counts, run
 
@@ -24,7 +24,6 @@ __all__ = [
     "Claim",
     "Finding",
     "Outcome",
-    "Unavailable",
     "Value",
     "agrees",
     "all_claims",

@@ -105,9 +105,10 @@ def _require_checkpoint(model: str) -> None:
 
 
 def _show_all(outcomes: Sequence[Outcome], seconds: float) -> None:
-    from refbert_audit import counts, oracle
+    from refbert_audit import counts
     from refbert_audit.running import by_kind
     from refbert_audit.wording import INFERRED, parts, summary
+    from refbert_inspection import hugging_face
 
     for document in dict.fromkeys(outcome.claim.document for outcome in outcomes):
         table = Table(document, bold=True)
@@ -126,7 +127,7 @@ def _show_all(outcomes: Sequence[Outcome], seconds: float) -> None:
                 f"NOT AS RECORDED  {outcome.claim.id}: {outcome.verdict}, on record: {outcome.claim.expects}; "
                 f"{summary(outcome)}"
             )
-    say(f"{len(outcomes)} claims in {seconds:.1f} s; Hugging Face's code is {oracle.name()}")
+    say(f"{len(outcomes)} claims in {seconds:.1f} s; Hugging Face's code is {hugging_face.release()}")
     for kind, numbers in by_kind(outcomes).items():
         say(f"{kind:8}{parts(numbers)}")
     inferred = sum(outcome.claim.inferred for outcome in outcomes)

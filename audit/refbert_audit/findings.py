@@ -26,10 +26,6 @@ MEANINGS: Mapping[str, str] = {
 }
 
 
-class Unavailable(Exception):
-    """A check cannot run on this machine, for want of a library: no failure, and no agreement either."""
-
-
 class _Same:
     """Stands for "the document says what is on record"."""
 

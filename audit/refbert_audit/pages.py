@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 from refbert import __version__
 from refbert.pages import fill
-from refbert_audit import oracle, wording
+from refbert_audit import wording
 from refbert_audit.findings import MEANINGS
 from refbert_audit.registry import module_of
 from refbert_audit.running import Outcome, by_kind, counts
 from refbert_audit.sources import DOCUMENTS, KINDS
+from refbert_inspection import hugging_face
 
 _SLUGS = {
     "agrees": "agrees", "deviates": "deviates", "wrong": "wrong", "needs weights/data": "needs",
@@ -31,7 +32,7 @@ def page(outcomes: Sequence[Outcome]) -> str:
         "refbert_audit", "audit.html",
         count=len(outcomes), decided=sum(numbers[verdict] for verdict in ("agrees", "deviates", "wrong")),
         changed=changed, lacking=Counter(outcome.lacking for outcome in outcomes if outcome.lacking),
-        version=__version__, hugging_face=oracle.name(),
+        version=__version__, hugging_face=hugging_face.release(),
         choices=[("all", "all", len(outcomes)), *((_SLUGS[v], v, n) for v, n in numbers.items() if n)],
         meanings={**MEANINGS, "inferred": wording.INFERRED},
         kinds={KINDS[kind]: wording.parts(some).strip() for kind, some in by_kind(outcomes).items()},

@@ -12,9 +12,10 @@ from typing import Any
 from refbert import __version__
 from refbert.errors import RefbertWarning
 from refbert.files.as_json import plain
-from refbert_audit import oracle, shared, sources
-from refbert_audit.findings import SAME, VERDICTS, Finding, Unavailable, Value
+from refbert_audit import shared, sources
+from refbert_audit.findings import SAME, VERDICTS, Finding, Value
 from refbert_audit.registry import Claim, module_of
+from refbert_inspection import hugging_face
 
 FORMAT = "refbert-audit/1"
 
@@ -83,8 +84,8 @@ def _run(one: Claim, model: str | None) -> Outcome:
         warnings.filterwarnings("ignore", module=r"torch|transformers")
         try:
             finding = one.check(model) if one.takes_model else one.check()
-        except Unavailable as problem:
-            lacking = str(problem)
+        except hugging_face.Unavailable as problem:
+            lacking = problem.lacking
         except Exception as problem:  # noqa: BLE001 - whatever it is, it is this claim's outcome and nobody else's
             error = f"{type(problem).__name__}: {' '.join(str(problem).split())}"
     return Outcome(one, finding, error, lacking, time.perf_counter() - started)
@@ -111,7 +112,7 @@ def as_data(outcomes: Sequence[Outcome], *, model: str | None = None) -> dict[st
     return {
         "format": FORMAT,
         "refbert": __version__,
-        "hugging_face": oracle.name(),
+        "hugging_face": hugging_face.release(),
         "model": model,
         "counts": counts(outcomes),
         "counts_by_kind": by_kind(outcomes),

@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from refbert.errors import InputError
-from refbert_audit import Value, agrees, all_claims, counts, deviates, needs, oracle, registry, run, select, wrong
+from refbert_audit import Value, agrees, all_claims, counts, deviates, needs, registry, run, select, wrong
 from refbert_audit.documentation import BEGIN, END, table
 from refbert_audit.findings import VERDICTS
 from refbert_audit.pages import page
 from refbert_audit.running import FORMAT, as_data, by_kind
 from refbert_audit.sources import DOCUMENTS, KINDS, links
 from refbert_audit.wording import show
+from refbert_inspection import hugging_face
 
 ROOT = Path(__file__).parent.parent.parent
 CLAIMS = all_claims()
@@ -190,10 +191,10 @@ class TestWholeRun:
                 assert len(outcome.finding.missing) > 10
 
     def test_hugging_face_claims_say_who_was_run(self, whole):
-        assert not oracle.lacking()
+        assert not hugging_face.missing()
         parties = {v.by for o in whole[0] if o.claim.id.startswith("hf.") and o.finding for v in o.finding.values}
-        assert oracle.name() in parties
-        assert all(p == oracle.name() or p.startswith("refbert") for p in parties)
+        assert hugging_face.release() in parties
+        assert all(p == hugging_face.release() or p.startswith("refbert") for p in parties)
 
     def test_the_same_run_gives_the_same_json(self, whole):
         first = json.dumps(as_data(whole[0]), ensure_ascii=False, allow_nan=False)
@@ -207,7 +208,7 @@ class TestWholeRun:
 @pytest.mark.parametrize("missing", [("transformers",), ("torch",), ("transformers", "torch")])
 def test_without_transformers_nothing_stands_in_for_it(monkeypatch, missing):
     """What is about Hugging Face's code is unavailable: neither agreement nor a failure."""
-    monkeypatch.setattr(oracle, "find_spec", lambda name: None if name in missing else find_spec(name))
+    monkeypatch.setattr(hugging_face, "find_spec", lambda name: None if name in missing else find_spec(name))
     outcomes = run(select(["hf"]))
     apart = [o for o in outcomes if o.verdict != "unavailable"]
     assert [(o.claim.id, o.verdict) for o in apart] == [("hf.integration", "needs weights/data")]
@@ -228,7 +229,7 @@ def test_a_library_that_cannot_be_imported_is_unavailable_too(monkeypatch):
     def broken(name):
         raise ImportError("libfoo.so: no such file")
 
-    monkeypatch.setattr(oracle.importlib, "import_module", broken)
+    monkeypatch.setattr(hugging_face.importlib, "import_module", broken)
     (outcome,) = run(select(["hf.gelu"]))
     assert outcome.verdict == "unavailable"
     assert outcome.lacking == "torch, which is installed but cannot be imported (libfoo.so: no such file)"

@@ -99,9 +99,9 @@ def test_a_vocabulary_is_enough_for_the_claim_that_reads_it_alone(capsys, tmp_pa
 
 def test_what_is_unavailable_is_one_line_and_status_2(capsys, monkeypatch):
     """The rest is reported; and a verdict that is not as recorded counts for more."""
-    from refbert_audit import oracle
+    from refbert_inspection import hugging_face
 
-    monkeypatch.setattr(oracle, "find_spec", lambda name: None)
+    monkeypatch.setattr(hugging_face, "find_spec", lambda name: None)
     code, out, err = here(capsys, "hf.gelu", "hf.params", "article.params")
     assert code == 2
     assert err == "refbert: 2 of 4 claims unavailable: needs transformers and torch (pip install transformers torch)\n"

@@ -7,17 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hugging_face import random_model
+from random_models import random_model
 from small_checkpoint import write_small_checkpoint
 
 import refbert
 from refbert.backend import registry
 from refbert.backend.reference import ReferenceBackend
 from refbert_conformance.mutants import MUTANTS, Correct
+from refbert_inspection import hugging_face
 from refbert_inspection.tracing.difference import compared, side_of
 from refbert_inspection.tracing.difference_page import page
-from refbert_inspection.tracing.oracle import load_model, side_of_transformers
 from refbert_inspection.tracing.setting import of_model, synthetic
+from refbert_inspection.tracing.transformers_side import side_of_transformers
 from refbert_inspection.tracing.wording import verdict
 
 SETTING = synthetic(backward=True)
@@ -165,7 +166,7 @@ class TestTransformers:
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
     def test_every_counterpart_agrees(self, folder, backward, dtype):
         setting = self.setting(folder, backward)
-        theirs = load_model(folder, setting.heads, pooler=True, dtype=dtype)
+        theirs = hugging_face.load(folder, setting.heads, pooler=True, dtype=dtype)
         one = side_of(ReferenceBackend(dtype), setting)
         found = compared(one, side_of_transformers(theirs, setting, dtype=dtype))
         assert found.within, verdict(found)
@@ -187,7 +188,7 @@ class TestTransformers:
         import torch
 
         setting = self.setting(folder)
-        theirs = load_model(folder, setting.heads, pooler=True)
+        theirs = hugging_face.load(folder, setting.heads, pooler=True)
         with torch.no_grad():
             theirs.bert.encoder.layer[1].intermediate.dense.bias[3] += 0.01
         found = compared(side_of(registry.create("numpy"), setting), side_of_transformers(theirs, setting))
@@ -200,7 +201,7 @@ class TestTransformers:
         model.save(tmp_path)
         batch = refbert.Batch([[1, 2, 3, 4], [5, 6, 7, 8]])
         setting = of_model(model, batch, backward=True)
-        theirs = load_model(tmp_path, setting.heads, pooler=False, dtype="float64")
+        theirs = hugging_face.load(tmp_path, setting.heads, pooler=False, dtype="float64")
         found = compared(side_of(ReferenceBackend(), setting), side_of_transformers(theirs, setting, dtype="float64"))
         assert found.within, verdict(found)
         assert "qa_outputs" in {row.name for row in found.rows}

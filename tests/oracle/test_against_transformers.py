@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hugging_face import (
-    CLASSES,
+from random_models import (
+    HEADS,
     POOLERLESS,
     assert_gradients_agree,
     normwise,
@@ -21,7 +21,6 @@ from refbert.model import Model
 # float64: the project's promise is 1e-10 normwise. Rounding alone gives about 1e-15; 1e-10 leaves room for the worst
 # conditioning seen in deep random models and is still 10⁶ times below any mistake in a formula.
 LIMIT = 1e-10
-HEADS = list(CLASSES)
 BATCHES = {
     "ragged": (4, 17, "ragged"),
     "padded": (4, 30, "padded"),

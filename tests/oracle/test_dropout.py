@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hugging_face import assert_gradients_agree, random_batch, random_labels, random_model, run
+from random_models import assert_gradients_agree, random_batch, random_labels, random_model, run
 
 from refbert.backend import registry
 from refbert.model import Model

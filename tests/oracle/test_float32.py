@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hugging_face import random_batch, random_labels, random_model, run
+from random_models import random_batch, random_labels, random_model, run
 from rounding import SLACK, distance, float32_errors
 
 from refbert.backend import registry

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from hugging_face import normwise, random_batch, random_labels, random_model, run
+from random_models import normwise, random_batch, random_labels, random_model, run
 from small_checkpoint import write_small_checkpoint
 
 import refbert

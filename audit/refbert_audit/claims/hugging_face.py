@@ -21,7 +21,6 @@ from refbert.data.masking import mask_batch
 from refbert.ops.cross_entropy import IGNORE
 from refbert.text.batching import Batch
 from refbert.text.tokenization import Tokenizer
-from refbert_audit import oracle
 from refbert_audit.findings import Finding, Value, agrees, deviates, needs
 from refbert_audit.registry import claim
 from refbert_audit.shared import (
@@ -41,11 +40,13 @@ from refbert_audit.shared import (
     spread,
     tokenizer,
 )
+from refbert_inspection import hugging_face
+from refbert_inspection.hugging_face import config_of, inputs, library, outputs, twin
 
 
 def by() -> str:
     """Who speaks for Hugging Face."""
-    return oracle.name()
+    return hugging_face.release()
 
 
 @claim(
@@ -59,11 +60,15 @@ def params() -> Finding:
         ("question_answering",): (False, 108_893_186), ("sequence_classification",): (True, 109_483_778),
     }  # fmt: skip
     ours = [count(preset(BERT), heads, pooler=pooler) for heads, (pooler, _) in kinds.items()]
-    theirs = [oracle.parameter_count(heads, BERT) for heads in kinds]
+
+    def theirs(heads: tuple[str, ...], name: str) -> int:
+        with library("torch").device("meta"):  # shapes without memory
+            return sum(p.numel() for p in hugging_face.class_of(heads)(config_of(preset(name))).parameters())
+
     return agrees(
-        Value("base, five classes", theirs, [n for _, n in kinds.values()], by=by()),
+        Value("base, five classes", [theirs(heads, BERT) for heads in kinds], [n for _, n in kinds.values()], by=by()),
         Value("the same, refbert's count", ours, [n for _, n in kinds.values()]),
-        Value("large", oracle.parameter_count((), LARGE), count(preset(LARGE)), by=by()),
+        Value("large", theirs((), LARGE), count(preset(LARGE)), by=by()),
     )
 
 
@@ -74,7 +79,7 @@ def params() -> Finding:
 def forward() -> Finding:
     """A random pretraining model in float64, eager attention, rows with padding: both heads' logits."""
     one, rows = model(PRETRAINING), batch(ragged=True)
-    ours, theirs = one(rows), oracle.outputs(oracle.twin(one), rows)
+    ours, theirs = one(rows), outputs(twin(one), rows)
     words = ours.logits["masked_lm"] - theirs.prediction_logits.numpy()
     order = ours.logits["next_sentence"] - theirs.seq_relationship_logits.numpy()
     return agrees(
@@ -89,12 +94,11 @@ def forward() -> Finding:
 )  # fmt: skip
 def gradients() -> Finding:
     """Loss and all gradients of a random pretraining model, against PyTorch's autograd."""
-    torch = oracle.library("torch")
     one, rows = model(PRETRAINING), batch(ragged=True)
     labels = {"labels": masked_labels(rows), "next_sentence_label": next_sentence_labels(rows)}
     loss, ours = one.loss_and_gradients(rows, labels)
-    theirs = oracle.twin(one)
-    out = theirs(**oracle.tensors(rows), **{k: torch.tensor(v) for k, v in labels.items()})
+    theirs = twin(one)
+    out = theirs(**inputs(rows, **labels))
     out.loss.backward()
     found = {name: p.grad.numpy() for name, p in theirs.named_parameters() if p.grad is not None}
     largest = max(float(np.linalg.norm(g)) for g in ours.values())
@@ -116,8 +120,8 @@ def gelu() -> Finding:
     from refbert.spec.parts import activate
 
     x = np.linspace(-6, 6, 24_001)
-    torch = oracle.library("torch")
-    y = oracle.library("transformers.activations").ACT2FN["gelu"](torch.tensor(x)).numpy()
+    torch = library("torch")
+    y = library("transformers.activations").ACT2FN["gelu"](torch.tensor(x)).numpy()
     forms = (model(profile=name).choices.activation for name in ("hf", "google"))
     apart = [float(np.abs(y - activate(ReferenceBackend(), x, form)[0]).max()) for form in forms]
     return agrees(
@@ -141,8 +145,8 @@ def mask_nothing_visible() -> Finding:
         assert found is not None
         return np.asarray(found[0][2])
 
-    theirs = oracle.twin(model(config=SIZES.replace(hidden_act="relu")))
-    hf = theirs(**oracle.tensors(dead), output_attentions=True).attentions[0][2].detach().numpy()
+    theirs = twin(model(config=SIZES.replace(hidden_act="relu")))
+    hf = theirs(**inputs(dead), output_attentions=True).attentions[0][2].detach().numpy()
     same = np.abs(attention("google", dead) - attention("google", rows)).max()
     return deviates(
         Value("largest |p − 1/S|", np.abs(hf - 1 / 11).max(), 0.0, within=1e-12, by=by()),
@@ -164,7 +168,7 @@ def mask_sdpa() -> Finding:
     rows = batch()
     dead = Batch(rows.input_ids, rows.token_type_ids, np.array([[1] * 11, [1] * 8 + [0] * 3, [0] * 11]))
     one = model()
-    found = [oracle.outputs(oracle.twin(one, attn_implementation=kind), dead).last_hidden_state.numpy()
+    found = [outputs(twin(one, attn_implementation=kind), dead).last_hidden_state.numpy()
              for kind in ("eager", "sdpa")]  # fmt: skip
     apart = np.abs(found[0] - found[1]).max(axis=(1, 2))
     ours = np.abs(one(dead).last_hidden_state - found[0]).max()
@@ -185,7 +189,7 @@ def mlm_no_targets() -> Finding:
     one, rows = model(("masked_lm",)), batch()
     none = np.full(rows.shape, IGNORE)
     ours = one.loss_and_gradients(rows, none)[0]
-    theirs = float(oracle.outputs(oracle.twin(one), rows, labels=none).loss)
+    theirs = float(outputs(twin(one), rows, labels=none).loss)
     return deviates(
         Value("Hugging Face's loss", theirs, math.nan, claimed=0.0, by=by()),
         Value("refbert's, profile hf", ours, 0.0, by="refbert, profile hf"),
@@ -202,7 +206,7 @@ def mlm_all_positions() -> Finding:
     watching, rows = Watching(), batch()
     one = model(("masked_lm",), backend=watching)
     labels = masked_labels(rows)
-    theirs = oracle.outputs(oracle.twin(one), rows, labels=labels).logits.shape[:2]
+    theirs = outputs(twin(one), rows, labels=labels).logits.shape[:2]
     one.loss_and_gradients(rows, labels)
     ours = next(shapes[0] for name, shapes, _ in watching.calls if name == "cross_entropy")
     return deviates(
@@ -222,8 +226,8 @@ def init() -> Finding:
     config = SIZES.replace(vocab_size=3000, hidden_size=96)
     name = "bert.embeddings.word_embeddings.weight"
     ours = initialize({name: (3000, 96)}, config, seed=0, profile=HF)[name]
-    oracle.library("torch").manual_seed(0)
-    theirs = oracle.library().BertModel(oracle.config_of(config)).embeddings.word_embeddings.weight.detach().numpy()
+    library("torch").manual_seed(0)
+    theirs = library().BertModel(config_of(config)).embeddings.word_embeddings.weight.detach().numpy()
     return deviates(
         *(value for w, who in ((theirs, by()), (ours, "refbert, profile hf")) for value in (
             Value("deviation", float(w[1:].std()), 0.02, within=6 * 0.02 / math.sqrt(2 * w[1:].size), by=who),
@@ -243,9 +247,9 @@ def schedule() -> Finding:
     """Its multiplier around the end of a warmup of 10,000 steps and in the middle, of 1,000,000."""
     steps = (0, 9_999, 10_000, 505_000, 1_000_000)
     ours = replace(RUN, learning_rate=1.0, profile="hf")
-    torch = oracle.library("torch")
+    torch = library("torch")
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    made = oracle.library().get_linear_schedule_with_warmup(optimizer, 10_000, 1_000_000)
+    made = library().get_linear_schedule_with_warmup(optimizer, 10_000, 1_000_000)
     expected = [0.0, 0.9999, 1.0, 0.5, 0.0]
     return agrees(
         Value("multipliers", [float(made.lr_lambdas[0](step)) for step in steps], expected, within=1e-15, by=by()),
@@ -263,7 +267,7 @@ def collator() -> Finding:
     ids = np.full((B, S), tokenizer().library.token_to_id("w1"))
     ids[:, 0], ids[:, -1] = tokenizer().cls_id, tokenizer().sep_id
     special = np.isin(ids, (tokenizer().cls_id, tokenizer().sep_id))
-    transformers = oracle.library()
+    transformers = library()
     wrapped = transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer().library,
         **{f"{r}_token": f"[{r.upper()}]" for r in ("unk", "cls", "sep", "pad", "mask")},
@@ -297,7 +301,7 @@ def their_tokenizer(pieces: list[str]) -> Any:
     """Hugging Face's BertTokenizer of a vocabulary file."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
-        return oracle.library().BertTokenizer.from_pretrained(folder)
+        return library().BertTokenizer.from_pretrained(folder)
 
 
 @claim(
@@ -327,7 +331,7 @@ def type_vocabulary() -> Finding:
     """The default of its configuration class, and of refbert's."""
     from refbert.config import BertConfig
 
-    theirs = oracle.library().BertConfig().type_vocab_size
+    theirs = library().BertConfig().type_vocab_size
     return agrees(Value("segments", theirs, 2, by=by()), Value("refbert's", BertConfig().type_vocab_size, 2))
 
 
@@ -338,7 +342,7 @@ def type_vocabulary() -> Finding:
 def dropout_tags() -> Finding:
     """Its module in front of the classifier, and the place that refbert draws a mask for."""
     rate = next(rate for site, rate, _ in dropout_sites(("token_classification",)) if site == "classifier")
-    theirs = float(oracle.library().BertForTokenClassification(oracle.config_of(SIZES)).dropout.p)
+    theirs = float(library().BertForTokenClassification(config_of(SIZES)).dropout.p)
     return agrees(Value("rate", theirs, 0.1, by=by()), Value("refbert's", rate, 0.1))
 
 
@@ -349,7 +353,7 @@ def dropout_tags() -> Finding:
 def names() -> Finding:
     """The names of its pretraining class, against refbert's; and old names, without the prefix, read as new."""
     ours = set(shapes(SIZES, PRETRAINING))
-    theirs = {n for n, _ in oracle.library().BertForPreTraining(oracle.config_of(SIZES)).named_parameters()}
+    theirs = {n for n, _ in library().BertForPreTraining(config_of(SIZES)).named_parameters()}
     old = {n: to_hugging_face(n, prefix=False, old=True) for n in ours}
     misread = sorted(n for n in ours if from_hugging_face(old[n]) != n)
     return agrees(

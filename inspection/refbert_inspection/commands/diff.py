@@ -124,17 +124,18 @@ def _sides(
         one = setting.under(mine[3])
         two = one if mine[3] == theirs[3] else setting.under(theirs[3])
         return labelled(backend, one, mine[0]), labelled(other, two, theirs[0])
-    from refbert_inspection.tracing.oracle import load_model, side_of_transformers
+    from refbert_inspection import hugging_face
+    from refbert_inspection.tracing.transformers_side import side_of_transformers
 
     assert model is not None
     hf_dtype = theirs[1] or "float32"
-    oracle = load_model(checkpoint.resolve(model), setting.heads, pooler=setting.has_pooler, dtype=hf_dtype)
+    model_there = hugging_face.load(checkpoint.resolve(model), setting.heads, pooler=setting.has_pooler, dtype=hf_dtype)
     # transformers has its own weights, unrounded: a backend of half precision is compared with them as they are.
     one = setting.under(mine[3])
     two = one if mine[3] is None else setting.under("hf")
     ours = labelled(backend, one, mine[0])
     told(f"transformers ({hf_dtype}): {_described(two)}", "")
-    return ours, side_of_transformers(oracle, two, dtype=hf_dtype)
+    return ours, side_of_transformers(model_there, two, dtype=hf_dtype)
 
 
 def _described(setting: Setting) -> str:

@@ -1,4 +1,4 @@
-"""Hugging Face transformers as an oracle: random BERTs for every head, in float64 with eager attention.
+"""Random BERTs for every head beside Hugging Face's, in float64 with eager attention.
 
 Weights are drawn with LayerNorm gains away from 1 and biases away from 0, and sizes are all different, so that no
 mistake hides behind a symmetric case.
@@ -7,11 +7,11 @@ mistake hides behind a symmetric case.
 from __future__ import annotations
 
 import numpy as np
-import torch
-import transformers
 
 import refbert
+from refbert.backend.reference import ReferenceBackend
 from refbert.config.parameters import shapes
+from refbert_inspection import hugging_face
 
 SIZES = {
     "vocab_size": 101,
@@ -23,38 +23,33 @@ SIZES = {
     "type_vocab_size": 3,
 }
 
-# head(s) of refbert -> Hugging Face's class
-CLASSES = {
-    ("masked_lm", "next_sentence"): transformers.BertForPreTraining,
-    ("masked_lm",): transformers.BertForMaskedLM,
-    ("next_sentence",): transformers.BertForNextSentencePrediction,
-    ("sequence_classification",): transformers.BertForSequenceClassification,
-    ("token_classification",): transformers.BertForTokenClassification,
-    ("question_answering",): transformers.BertForQuestionAnswering,
-    ("multiple_choice",): transformers.BertForMultipleChoice,
-}
+HEADS = [
+    ("masked_lm", "next_sentence"),
+    ("masked_lm",),
+    ("next_sentence",),
+    ("sequence_classification",),
+    ("token_classification",),
+    ("question_answering",),
+    ("multiple_choice",),
+]
 POOLERLESS = {("masked_lm",), ("token_classification",), ("question_answering",)}
 
 
 def random_model(heads, *, seed=0, num_labels=5, **changes):
     """(Hugging Face's model in float64, refbert's config, the weights as NumPy arrays by refbert's names)."""
-    sizes = SIZES | changes
     if heads == ("question_answering",):
         num_labels = 2  # start and end
-    config = transformers.BertConfig(
-        **sizes, num_labels=num_labels, attn_implementation="eager",
-        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-    )  # fmt: skip
-    model = CLASSES[heads](config).double().eval()
+    config = refbert.BertConfig(
+        **SIZES | changes, num_labels=num_labels, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+    )
     rng = np.random.default_rng(seed)
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            scale, centre = (0.3, 1.0) if "LayerNorm.weight" in name else (0.25, 0.0)
-            p.copy_(torch.from_numpy(centre + scale * rng.standard_normal(tuple(p.shape))))
-    ours = refbert.BertConfig(**sizes, num_labels=num_labels, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    wanted = shapes(ours, heads, pooler=heads not in POOLERLESS)
-    state = model.state_dict()
-    return model, ours, {name: state[name].numpy() for name in wanted}
+    weights = {}
+    for name, shape in shapes(config, heads, pooler=heads not in POOLERLESS).items():
+        scale, centre = (0.3, 1.0) if "LayerNorm.weight" in name else (0.25, 0.0)
+        weights[name] = centre + scale * rng.standard_normal(shape)
+    theirs = hugging_face.twin(refbert.Model(config, weights, backend=ReferenceBackend(), heads=heads))
+    assert {name for name, _ in theirs.named_parameters()} == set(weights)
+    return theirs, config, weights
 
 
 def random_batch(B, S, *, seed=0, kind="ragged"):
@@ -99,23 +94,13 @@ def random_labels(heads, batch, *, seed=1, num_labels=5, choices=2):
 
 def run(model, batch, labels, heads, *, choices=2):
     """Hugging Face's (loss, outputs, gradients by name)."""
-    arrays = {
-        "input_ids": batch.input_ids,
-        "token_type_ids": batch.token_type_ids,
-        "attention_mask": batch.attention_mask,
-    }
-    if heads == ("multiple_choice",):
-        arrays = {name: x.reshape(-1, choices, x.shape[-1]) for name, x in arrays.items()}
-    inputs = {name: torch.from_numpy(np.ascontiguousarray(x)) for name, x in arrays.items()}
     if heads == ("next_sentence",):
         labels = {"labels": labels["next_sentence_label"]}
+    given = hugging_face.inputs(batch, **labels)
+    if heads == ("multiple_choice",):
+        given |= {name: given[name].reshape(-1, choices, batch.shape[1]) for name in given if name != "labels"}
     model.zero_grad()
-    out = model(
-        **inputs,
-        **{name: torch.from_numpy(np.asarray(x)) for name, x in labels.items()},
-        output_hidden_states=True,
-        output_attentions=True,
-    )
+    out = model(**given, output_hidden_states=True, output_attentions=True)
     out.loss.backward()
     gradients = {name: p.grad.numpy().copy() for name, p in model.named_parameters() if p.grad is not None}
     return float(out.loss.detach()), out, gradients

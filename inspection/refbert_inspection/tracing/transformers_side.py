@@ -7,23 +7,19 @@ pooler, the logits, and the gradients of all of these and of the weights.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from refbert.backend import Host
-from refbert.checkpoint.export import architectures
-from refbert.errors import BackendUnavailable, InputError
 from refbert.ops.cross_entropy import IGNORE
 from refbert_conformance.tolerances.arithmetic import Arithmetic
+from refbert_inspection import hugging_face
 from refbert_inspection.tracing.difference import Side
 from refbert_inspection.tracing.passes import GRADIENT, projection
 from refbert_inspection.tracing.setting import Setting
 
-DTYPES = ("float32", "float64")
 # The ends of names that differ from ours.
 _RENAMED = {
     "intermediate.intermediate_act_fn": "intermediate.{activation}",
@@ -34,45 +30,9 @@ _RENAMED = {
 _POSITIONS = "bert.embeddings.position_embeddings"
 
 
-def load_model(directory: Path, heads: tuple[str, ...], *, pooler: bool, dtype: str = "float32") -> Any:
-    """The checkpoint as transformers reads it, for inference, with eager attention.
-
-    Raises `BackendUnavailable` without transformers, and `InputError` for heads or a file that it has no class for.
-    """
-    if dtype not in DTYPES:
-        raise InputError(f'transformers is compared in {" or ".join(DTYPES)}, not in "{dtype}"')
-    classes = architectures(heads)
-    if len(classes) != 1:
-        raise InputError(f"transformers has no one class with the heads {', '.join(heads)}")
-    try:
-        import torch
-        import transformers
-    except ImportError as error:
-        raise BackendUnavailable(f'transformers is not here ({error}); pip install "transformers>=5" torch') from None
-    kind = getattr(transformers, classes[0])
-    options: dict[str, Any] = {"add_pooling_layer": pooler} if not heads else {}
-    logging: Any = transformers.logging
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = kind.from_pretrained(
-                directory, attn_implementation="eager", dtype=getattr(torch, dtype), local_files_only=True, **options
-            )
-    except (OSError, ValueError) as error:
-        raise InputError(f"{directory}: transformers cannot load it ({' '.join(str(error).split())[:200]})") from None
-    finally:
-        logging.set_verbosity(level)
-    return model.eval()
-
-
 def side_of_transformers(model: Any, setting: Setting, *, dtype: str = "float32") -> Side:
     """transformers' pass, under our names."""
-    import torch
-    import transformers
-
+    torch = hugging_face.library("torch")
     seen: dict[str, Any] = {}
     hooks = []
     names = _Names(setting)
@@ -80,24 +40,17 @@ def side_of_transformers(model: Any, setting: Setting, *, dtype: str = "float32"
         name = names.of(path, hasattr(model, "bert"))
         if name:
             hooks.append(module.register_forward_hook(_keep(seen, name)))
-    batch = setting.batch
-    arrays = {
-        "input_ids": batch.input_ids,
-        "token_type_ids": batch.token_type_ids,
-        "attention_mask": batch.attention_mask,
-    }
-    given = {name: torch.from_numpy(x) for name, x in arrays.items()}
-    labels = {name: torch.from_numpy(np.asarray(x)) for name, x in (setting.labels or {}).items()}
+    labels = dict(setting.labels or {})
     if setting.heads == ("next_sentence",) and labels:
         labels = {"labels": labels["next_sentence_label"]}
-    out = model(**given, **labels, output_attentions=True)
+    out = model(**hugging_face.inputs(setting.batch, **labels), output_attentions=True)
     found = {name: names.shaped(name, x.detach().numpy()) for name, x in seen.items()}
     if setting.backward:
         if labels:
             out.loss.backward()
         else:
             last = seen[f"bert.encoder.layer.{setting.choices.layers - 1}.output.LayerNorm"]
-            r = torch.from_numpy(projection(batch, setting.parameters)).to(last.dtype)
+            r = torch.from_numpy(projection(setting.batch, setting.parameters)).to(last.dtype)
             (last * r).sum().backward()
         found |= {
             GRADIENT + name: names.shaped(name, x.grad.numpy())
@@ -110,7 +63,7 @@ def side_of_transformers(model: Any, setting: Setting, *, dtype: str = "float32"
         }
     for hook in hooks:
         hook.remove()
-    label = f"transformers {transformers.__version__} ({dtype})"
+    label = f"{hugging_face.release()} ({dtype})"
     return Side(label, Arithmetic.of(dtype), setting, {name: np.asarray(x) for name, x in found.items()})
 
 
