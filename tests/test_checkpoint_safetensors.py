@@ -8,10 +8,10 @@ import re
 import numpy as np
 import pytest
 from checkpoint_files import assert_bitwise, weights
-from safetensors.numpy import save, save_file
+from safetensors.numpy import load_file, save, save_file
 
 from refbert.checkpoint import read
-from refbert.checkpoint.safetensors_file import read_safetensors, widen_bfloat16
+from refbert.checkpoint.safetensors_file import read_safetensors, widen_bfloat16, write_safetensors
 from refbert.errors import CheckpointError
 
 WEIGHT = "bert.pooler.dense.weight"
@@ -199,3 +199,20 @@ def test_an_index_that_makes_no_sense(sharded, text, message):
     (sharded / "model.safetensors.index.json").write_text(text)
     with pytest.raises(CheckpointError, match=message):
         read(sharded)
+
+
+def test_what_is_written_the_library_reads(tmp_path):
+    """Whatever the order, the dtype and the layout in memory; each tensor at a multiple of its item's size."""
+    tensors = {
+        "half": np.arange(3, dtype=np.float16),
+        "transposed": np.arange(6.0).reshape(2, 3).T,
+        "big-endian": np.arange(3, dtype=">f4"),
+        "none": np.zeros((0, 2), np.float32),
+        "one": np.array(7, np.int64),
+    }
+    write_safetensors(tmp_path / "x", tensors)
+    little = {name: x.astype(x.dtype.newbyteorder("<")) for name, x in tensors.items()}
+    assert_bitwise(load_file(tmp_path / "x"), little)
+    found = read_safetensors(tmp_path / "x")
+    assert_bitwise(found, little)
+    assert all(owner(array).base is not None for array in found.values() if array.size)  # none had to be copied

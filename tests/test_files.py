@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refbert.errors import CheckpointError, InputError, RefbertError, RefbertWarning, TokenizerError
+from refbert.files import json as json_files
 from refbert.files import reading as files
 
 USELESS = {
@@ -41,7 +42,7 @@ def test_useless_json_is_one_line(tmp_path, name):
     path = tmp_path / "config.json"
     path.write_bytes(USELESS[name])
     with pytest.raises(CheckpointError, match=r"config\.json.*: not ") as caught:
-        files.read_json(path, CheckpointError)
+        json_files.read_json(path, CheckpointError)
     assert_one_line(caught.value)
 
 
@@ -63,14 +64,14 @@ def assert_one_line(error):
 )
 def test_good_json(tmp_path, content, value):
     (tmp_path / "x.json").write_bytes(content)
-    assert files.read_json(tmp_path / "x.json") == value
+    assert json_files.read_json(tmp_path / "x.json") == value
 
 
 def test_at_every_depth_there_is_one_answer():
     """Reading and writing take different amounts of the stack."""
     for depth in range(100, 1200, 3):
         with pytest.raises(InputError, match=r"half a surrogate pair|nested too deep"):
-            files.parse_json("[" * depth + '"\\ud83d"' + "]" * depth, "x")
+            json_files.parse_json("[" * depth + '"\\ud83d"' + "]" * depth, "x")
 
 
 json_values = st.recursive(
@@ -82,31 +83,31 @@ json_values = st.recursive(
 
 @given(json_values, st.booleans())
 def test_what_python_writes_is_read(value, ascii_only):
-    assert files.parse_json(json.dumps(value, ensure_ascii=ascii_only), "here") == value
+    assert json_files.parse_json(json.dumps(value, ensure_ascii=ascii_only), "here") == value
 
 
 def test_rows_of_data_leave_what_nobody_uses_alone():
-    row = files.parse_json(
+    row = json_files.parse_json(
         '{"score": NaN, "lang": "\\ud83d", "text": "a", "id": 1, "id": 2, "huge": ' + "9" * 5000 + ', "big": 1e999}',
         "x.jsonl, line 3",
         strict=False,
     )
     assert row["text"] == "a"
-    assert row["id"] is files.TWICE
+    assert row["id"] is json_files.TWICE
     assert row["huge"] == row["big"] == float("inf")
 
 
 def test_the_place_of_a_mistake_is_named():
     with pytest.raises(InputError, match=r"^x: not JSON \(Expecting value, line 2, column 6\)$"):
-        files.parse_json('{\n"a": ,}', "x")
+        json_files.parse_json('{\n"a": ,}', "x")
     with pytest.raises(InputError, match=r"^x, line 2: not UTF-8 \(byte 3 of the file\)$"):
-        files.parse_json(b'[\n"\xff"]', "x")
+        json_files.parse_json(b'[\n"\xff"]', "x")
 
 
 def test_an_object_is_expected(tmp_path):
     (tmp_path / "x.json").write_text(json.dumps(list(range(10**5))), encoding="utf-8")
     with pytest.raises(TokenizerError, match=r"x\.json: a JSON object is expected, not \[0, 1") as caught:
-        files.read_object(tmp_path / "x.json", TokenizerError)
+        json_files.read_object(tmp_path / "x.json", TokenizerError)
     assert_one_line(caught.value)
 
 
@@ -126,7 +127,7 @@ def test_an_object_is_expected(tmp_path):
         ("line\nbreak\x1b[31m", r"line break\\x1b\[31m: no such file"),
     ],
 )
-@pytest.mark.parametrize("read", [files.read_bytes, files.read_text, files.read_json])
+@pytest.mark.parametrize("read", [files.read_bytes, files.read_text, json_files.read_json])
 def test_what_cannot_be_read_is_one_line(tmp_path, name, says, read):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("x")
@@ -168,9 +169,9 @@ def test_unreadable_files_and_directories(tmp_path):
             parent.chmod(parent.stat().st_mode | 0o711)
     code = (
         "import os, sys\n"
-        "from refbert.files.reading import reading as files; from refbert.errors import ConfigError\n"
+        "from refbert.files import reading as files, json as json_files; from refbert.errors import ConfigError\n"
         "if os.getuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-        "for ask, path in ((files.read_json, 'locked.json'), (files.is_file, 'secret/config.json')):\n"
+        "for ask, path in ((json_files.read_json, 'locked.json'), (files.is_file, 'secret/config.json')):\n"
         "    try: print(ask(sys.argv[1] + '/' + path, ConfigError))\n"
         "    except ConfigError as error: print(error)\n"
     )

@@ -11,15 +11,14 @@ from pathlib import Path
 import pytest
 
 import refbert
-from refbert.cli.output import write_text
 from refbert.errors import CheckpointError, InputError
 from refbert.files import writing
-from refbert.files.writing import whole, write_whole
+from refbert.files.writing import atomic, write_text
 from refbert.text.tokenization import Tokenizer
 
 KILLED = (
-    "import os, sys, signal\nfrom pathlib import Path\nfrom refbert.files.writing import whole\n"
-    "with whole(Path(sys.argv[1])) as part:\n    part.write_text('half')\n"
+    "import os, sys, signal\nfrom pathlib import Path\nfrom refbert.files.writing import atomic\n"
+    "with atomic(Path(sys.argv[1])) as part:\n    part.write_text('half')\n"
 )
 
 
@@ -33,15 +32,15 @@ def killed_while_writing(path):
 
 
 def test_whole_or_as_it_was(tmp_path):
-    write_whole(tmp_path / "x", "one")
-    with suppress(ZeroDivisionError), whole(tmp_path / "x") as part:
+    write_text(tmp_path / "x", "one")
+    with suppress(ZeroDivisionError), atomic(tmp_path / "x") as part:
         part.write_text("two")
         assert (tmp_path / "x").read_text() == "one"
         raise ZeroDivisionError
     assert (tmp_path / "x").read_text() == "one"
     assert names(tmp_path) == ["x"]
-    with pytest.raises(FileNotFoundError):
-        write_whole(tmp_path / "none" / "x", "")
+    with pytest.raises(InputError, match="x: cannot be written .No such file or directory"):
+        write_text(tmp_path / "none" / "x", "")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "a[b]*?.txt", "ü" * 127, "x" * 255])
@@ -49,7 +48,7 @@ def test_what_a_killed_process_leaves_goes_at_the_next_write(tmp_path, name):
     killed_while_writing(tmp_path / name)
     assert len(names(tmp_path)) == 1
     assert not (tmp_path / name).exists()
-    write_whole(tmp_path / name, "whole")
+    write_text(tmp_path / name, "whole")
     assert names(tmp_path) == [name]
 
 
@@ -75,7 +74,7 @@ def test_somebody_elses_files_stay(tmp_path):
     )
     writer.stdout.readline()
     (living,) = set(names(tmp_path)) - before
-    write_whole(tmp_path / "x", "mine")
+    write_text(tmp_path / "x", "mine")
     assert set(names(tmp_path)) == before | {living, "x"}
     writer.communicate()
     assert writer.returncode == 0
@@ -86,7 +85,7 @@ def test_somebody_elses_files_stay(tmp_path):
 def test_links_are_followed_and_devices_written_to(tmp_path):
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "there" / "x")
-    write_whole(tmp_path / "link", "one")
+    write_text(tmp_path / "link", "one")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "there" / "x").read_text() == "one"
     write_text(Path(os.devnull), "gone")
@@ -96,7 +95,7 @@ def test_links_are_followed_and_devices_written_to(tmp_path):
 def test_permissions_are_those_of_a_new_file(tmp_path):
     before = os.umask(0o027)
     try:
-        write_whole(tmp_path / "x", "")
+        write_text(tmp_path / "x", "")
     finally:
         os.umask(before)
     assert (tmp_path / "x").stat().st_mode & 0o777 == 0o640

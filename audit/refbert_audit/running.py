@@ -11,7 +11,7 @@ from typing import Any
 
 from refbert import __version__
 from refbert.errors import RefbertWarning
-from refbert.files.as_json import plain
+from refbert.files.json import jsonable
 from refbert_audit import shared, sources
 from refbert_audit.findings import SAME, VERDICTS, Finding, Value
 from refbert_audit.registry import Claim, module_of
@@ -146,9 +146,9 @@ def _claim_data(outcome: Outcome) -> dict[str, Any]:
 def _value_data(v: Value) -> dict[str, Any]:
     return {
         "name": v.name,
-        "measured": plain(v.measured),
-        "expected": plain(v.expected),
-        "claimed": plain(v.expected if v.claimed is SAME else v.claimed),
+        "measured": jsonable(v.measured),
+        "expected": jsonable(v.expected),
+        "claimed": jsonable(v.expected if v.claimed is SAME else v.claimed),
         "within": v.within,
         "by": v.by,
         "holds": v.holds,

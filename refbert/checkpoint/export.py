@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from refbert.checkpoint.matching import ARCHITECTURES
+from refbert.checkpoint.safetensors_file import write_safetensors
 from refbert.config import BertConfig
 from refbert.config.parameters import shapes
 from refbert.errors import CheckpointError
-from refbert.files.writing import whole, write_whole
+from refbert.files.json import write_json
+from refbert.files.writing import writing
 
 Host = npt.NDArray[Any]
 
@@ -54,16 +54,13 @@ def write(
     if "question_answering" in heads and not {"sequence_classification", "token_classification"} & set(heads):
         # transformers gives BertForQuestionAnswering one output per label, and the outputs are start and end.
         described = described.replace(num_labels=2, id2label={})
-    try:
+    with writing(directory, CheckpointError):
         directory.mkdir(parents=True, exist_ok=True)
         for name in ("model.safetensors", "config.json"):
             if (directory / name).exists() and not overwrite:
                 raise CheckpointError(f"{directory / name}: exists already; choose another directory or overwrite it")
-        with whole(directory / "model.safetensors") as part:
-            write_weights(part, {name: tensors[name] for name in expected})
-        write_json(directory / "config.json", described.to_dict())
-    except OSError as error:
-        raise CheckpointError(f"{directory}: cannot be written ({error.strerror or error})") from None
+        write_safetensors(directory / "model.safetensors", {name: tensors[name] for name in expected})
+        write_json(directory / "config.json", described.to_dict(), CheckpointError)
 
 
 def architectures(heads: Collection[str]) -> tuple[str, ...]:
@@ -73,18 +70,3 @@ def architectures(heads: Collection[str]) -> tuple[str, ...]:
     if set(heads) == {"masked_lm", "next_sentence"}:
         return ("BertForPreTraining",)
     return tuple(name for head, name in ARCHITECTURES.items() if head in heads)
-
-
-def write_weights(path: Path, tensors: Mapping[str, Host]) -> None:
-    """Write a safetensors file of these tensors, in their order."""
-    from safetensors.numpy import save_file
-
-    # The format is row-major and little-endian; arrays from a TensorFlow checkpoint are transposed views.
-    rows = {name: np.ascontiguousarray(x, x.dtype.newbyteorder("<")) for name, x in tensors.items()}
-    # transformers 4 refuses a file that does not say which library's layout it is in.
-    save_file(rows, path, metadata={"format": "pt"})
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write JSON as people read it, the whole file or none."""
-    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -1,4 +1,4 @@
-"""model.safetensors: the weights are the file, memory-mapped.
+"""model.safetensors, read and written: the weights are the file, memory-mapped.
 
 Format (huggingface/safetensors, README): u64 little-endian length of the header, the header as JSON
 {name: {dtype, shape, data_offsets}}, then the data. The safetensors library checks the header (overlaps, holes, sizes,
@@ -8,6 +8,9 @@ float32 weights are never copied.
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,9 @@ import numpy.typing as npt
 from refbert.checkpoint.budget import OverBudget, check_shape
 from refbert.checkpoint.mapped import map_file
 from refbert.errors import CheckpointError
-from refbert.files.reading import parse_json, reading
+from refbert.files.json import parse_json
+from refbert.files.reading import reading
+from refbert.files.writing import atomic
 
 Host = npt.NDArray[Any]
 
@@ -26,6 +31,7 @@ _DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1",
     "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "<u1", "BOOL": "?",
 }  # fmt: skip
+_NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 
 
 def read_safetensors(path: Path) -> dict[str, Host]:
@@ -58,6 +64,30 @@ def read_safetensors(path: Path) -> dict[str, Host]:
             raise CheckpointError(f"{path}: {error}") from None
         out[name] = _view(mapped[start + first : start + last], entry["dtype"], shape, name, path)
     return out
+
+
+def write_safetensors(path: Path, arrays: Mapping[str, Any], to_numpy: Callable[[Any], Host] = np.asarray) -> None:
+    """Write the tensors atomically, one after the other, so that no second copy of them all is in memory.
+
+    They keep their dtypes. The largest items come first, so that each lies at a multiple of its size; otherwise the
+    order is that of ``arrays``. Raises OSError.
+    """
+    dtypes = {name: to_numpy(x).dtype.newbyteorder("<") for name, x in arrays.items()}
+    names = sorted(arrays, key=lambda name: -dtypes[name].itemsize)
+    # transformers 4 refuses a file that does not say which library's layout it is in.
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name in names:
+        start, end = end, end + dtypes[name].itemsize * math.prod(arrays[name].shape)
+        shape = [int(n) for n in arrays[name].shape]
+        header[name] = {"dtype": _NAMES[dtypes[name]], "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with atomic(path) as part, part.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            # The format is row-major; arrays from a TensorFlow checkpoint are transposed views.
+            file.write(np.ascontiguousarray(to_numpy(arrays[name]), dtypes[name]).data)
 
 
 def _view(data: Host, dtype: str, shape: tuple[int, ...], name: str, path: Path) -> Host:

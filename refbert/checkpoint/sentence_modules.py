@@ -19,12 +19,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refbert.checkpoint.export import write_json, write_weights
-from refbert.checkpoint.safetensors_file import read_safetensors
+from refbert.checkpoint.safetensors_file import read_safetensors, write_safetensors
 from refbert.embedder import DEFAULT, Dense, Embedder, Normalize
 from refbert.errors import CheckpointError
-from refbert.files.reading import is_file, read_json, read_object, shown
-from refbert.files.writing import whole
+from refbert.files.json import read_json, read_object, write_json
+from refbert.files.reading import is_file, shown
 
 Host = npt.NDArray[Any]
 
@@ -308,8 +307,7 @@ def _write_dense(file: Path, dense: Dense) -> dict[str, object]:
         tensors["linear.bias"] = dense.bias
     if dense.residual is not None and out_features != in_features:
         tensors["residual.weight"] = dense.residual
-    with whole(file) as part:
-        write_weights(part, tensors)
+    write_safetensors(file, tensors)
     activation = next(theirs for theirs, ours in _ACTIVATIONS.items() if ours == dense.activation)
     return {
         "in_features": in_features, "out_features": out_features, "bias": dense.bias is not None,

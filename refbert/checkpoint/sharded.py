@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from refbert.errors import CheckpointError
-from refbert.files.reading import is_file, read_object, reading
+from refbert.files.json import read_object
+from refbert.files.reading import is_file, reading
 
 Host = npt.NDArray[Any]
 

@@ -159,7 +159,8 @@ def _trained_with(directory: Path) -> tuple[dict[str, Any], Settings | None]:
 
     Raises `InputError` where run.json is refbert's and damaged: the scores would be of other lengths.
     """
-    from refbert.files.reading import is_file, read_json
+    from refbert.files.json import read_json
+    from refbert.files.reading import is_file
     from refbert.training.finetuning_settings import Settings as Finetuning
     from refbert.training.pretraining_settings import Settings
     from refbert.training.run import RunDirectory

@@ -8,23 +8,23 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from refbert.cli.tables import bar_columns
 from refbert.cli.terminal import console
 from refbert.errors import InputError
-from refbert.files.as_json import plain
-from refbert.files.writing import whole
+from refbert.files import writing
+from refbert.files.json import jsonable
 
 # Work on fewer texts than this is over before a bar could be read.
 _LONG = 64
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on one line of stdout, in UTF-8, of what `refbert.files.as_json` takes."""
-    sys.stdout.write(json.dumps(plain(value), ensure_ascii=False, allow_nan=False) + "\n")
+    """One JSON document on one line of stdout, in UTF-8, of what `refbert.files.json.jsonable` takes."""
+    sys.stdout.write(json.dumps(jsonable(value), ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def say_default_model(model: str) -> None:
@@ -53,24 +53,15 @@ def require_writable(*files: Path | None) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """A whole file or none; raises `InputError` where that cannot be."""
-    with _whole(path) as file:
-        file.write(text.encode("utf-8", "backslashreplace"))  # half a surrogate pair
+    require_writable(path)
+    writing.write_text(path, text)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     """A whole .npz or none; raises `InputError` where that cannot be."""
-    with _whole(path) as file:
-        np.savez(file, **arrays)
-
-
-@contextlib.contextmanager
-def _whole(path: Path) -> Iterator[IO[bytes]]:
     require_writable(path)
-    try:
-        with whole(path) as part, part.open("wb") as file:
-            yield file
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    with writing.writing(path), writing.atomic(path) as part, part.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 @contextlib.contextmanager

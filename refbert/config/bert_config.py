@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from refbert.errors import ConfigError
-from refbert.files.reading import is_file, read_object, shown
+from refbert.files.json import read_object
+from refbert.files.reading import is_file, shown
 
 # The files that hold a configuration, in the order in which they are looked for.
 CONFIG_FILES = ("config.json", "bert_config.json")

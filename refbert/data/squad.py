@@ -12,7 +12,8 @@ from typing import Any
 
 from refbert.data.tables import read_text, require_unicode
 from refbert.errors import InputError
-from refbert.files.reading import parse_json, shown
+from refbert.files.json import parse_json
+from refbert.files.reading import shown
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,9 @@ import numpy.typing as npt
 from refbert.data.corpus import Documents, Format, Progress, Source, read_sentences, source_name
 from refbert.data.tokens import encode_sentences, tokenizer_fingerprint
 from refbert.errors import InputError
-from refbert.files.reading import is_file, read_object
-from refbert.files.writing import sync
+from refbert.files.json import read_object
+from refbert.files.reading import is_file
+from refbert.files.writing import atomic, sync
 from refbert.text.tokenization import Tokenizer
 
 Array = npt.NDArray[np.int64]
@@ -152,40 +153,35 @@ def build_store(
     items = read_sentences(sources, format, documents=documents, column=column, progress=progress)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        try:
-            header = _write(items, tokenizer, directory)
-            _put_in_place(directory, header | {"key": key, "tokenizer": made_by})
-        finally:
-            for name in (*_NAMES, _HEADER):
-                _part(directory, name).unlink(missing_ok=True)
+        _write(items, tokenizer, directory, {"key": key, "tokenizer": made_by})
     except OSError as error:
         raise InputError(f"{directory}: the tokenized corpus cannot be written ({error.strerror})") from None
     return Store.open(directory)
 
 
-def _write(items: Iterator[str | None], tokenizer: Tokenizer, directory: Path) -> dict[str, Any]:
+def _write(items: Iterator[str | None], tokenizer: Tokenizer, directory: Path, origin: Mapping[str, Any]) -> None:
+    """The old header goes first and the new one comes last: at no moment does a header describe other files."""
     dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32)
-    with contextlib.ExitStack() as opened:
-        files = [opened.enter_context(open(_part(directory, name), "wb")) for name in _NAMES]
-        writer = _Writer(tokenizer, dtype, files)
-        for item in items:
-            writer.add(item)
-        writer.flush()
-        for file in files:
-            file.flush()
-            os.fsync(file.fileno())
-        sizes = {name: file.tell() for name, file in zip(_NAMES, files, strict=True)}
-    if not writer.documents:
-        raise InputError("the corpus has no text that the tokenizer reads: white space and control characters only")
-    return {
-        "version": _VERSION,
-        "documents": writer.documents,
-        "sentences": writer.sentences,
-        "tokens": writer.tokens,
-        "dtype": dtype.name,
-        "bytes": sizes,
-        "fingerprint": writer.fingerprint(),
-    }
+    with contextlib.ExitStack() as parts:  # renamed in the reverse order, the header last
+        header, *data = [parts.enter_context(atomic(directory / name)) for name in (_HEADER, *_NAMES)]
+        with contextlib.ExitStack() as opened:
+            files = [opened.enter_context(part.open("wb")) for part in data]
+            writer = _Writer(tokenizer, dtype, files)
+            for item in items:
+                writer.add(item)
+            writer.flush()
+            sizes = {name: file.tell() for name, file in zip(_NAMES, files, strict=True)}
+        if not writer.documents:
+            raise InputError("the corpus has no text that the tokenizer reads: white space and control characters only")
+        facts = {
+            "version": _VERSION, "documents": writer.documents, "sentences": writer.sentences, "tokens": writer.tokens,
+            "dtype": dtype.name, "bytes": sizes, "fingerprint": writer.fingerprint(), **origin,
+        }  # fmt: skip
+        header.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        for part in (header, *data):
+            sync(part)
+        (directory / _HEADER).unlink(missing_ok=True)
+        sync(directory)
 
 
 class _Writer:
@@ -267,26 +263,6 @@ def _fingerprint(dtype: np.dtype[Any], digests: Sequence[Any]) -> str:
 def _close_all(files: Sequence[IO[bytes]]) -> None:
     for file in files:
         file.close()
-
-
-def _put_in_place(directory: Path, header: dict[str, Any]) -> None:
-    """The old header goes first and the new one comes last: at no moment does a header describe other files."""
-    with open(_part(directory, _HEADER), "w", encoding="utf-8") as file:
-        json.dump(header, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    (directory / _HEADER).unlink(missing_ok=True)
-    sync(directory)
-    for name in _NAMES:
-        os.replace(_part(directory, name), directory / name)
-    sync(directory)
-    os.replace(_part(directory, _HEADER), directory / _HEADER)
-    sync(directory)
-
-
-def _part(directory: Path, name: str) -> Path:
-    return directory / f"{name}.part"
 
 
 def _key(

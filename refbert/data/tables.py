@@ -22,7 +22,7 @@ from typing import Any
 
 from refbert.errors import InputError
 from refbert.files import reading as files
-from refbert.files.reading import TWICE
+from refbert.files.json import TWICE, parse_json
 from refbert.text.tokenization import Text
 
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -96,7 +96,7 @@ def _json_lines(path: Path, text: str) -> list[Row]:
     for number, line in enumerate(lines_of(text), start=1):
         if not line.strip():
             continue
-        values = files.parse_json(line, f"{path}, line {number}", strict=False)
+        values = parse_json(line, f"{path}, line {number}", strict=False)
         if not isinstance(values, dict):
             raise InputError(f"{path}, line {number}: a JSON object is expected")
         rows.append(Row(number, values))
@@ -216,7 +216,7 @@ def _classes(value: Any, where: str) -> tuple[str, ...]:
     """The names of any number of classes, each once."""
     if isinstance(value, str):
         text = value.strip()
-        value = files.parse_json(text, where, strict=False) if text[:1] == "[" else text.split(",") if text else []
+        value = parse_json(text, where, strict=False) if text[:1] == "[" else text.split(",") if text else []
     if not isinstance(value, list):
         value = [value]
     return tuple(dict.fromkeys(_label(one, where) for one in value))

@@ -1,28 +1,22 @@
-"""One reader of files and one of JSON: whatever is wrong with either becomes one line of `refbert.errors`.
+"""Read files: whatever is wrong with one becomes one line of `refbert.errors`.
 
 What is read was written by others: a file may be missing, unreadable, a directory, endless or not UTF-8, its name
-longer than the system takes; JSON may be nested without end, name a key twice, or hold numbers that no float has.
-Every function takes the error to raise, since the caller knows whether it is a checkpoint's, a tokenizer's or the
-user's own file.
+longer than the system takes. Every function takes the error to raise, since the caller knows whether it is a
+checkpoint's, a tokenizer's or the user's own file.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from refbert.errors import InputError, RefbertError
 
 Kind = type[RefbertError]
 
-# The value of a key that an object has twice, where that is left to whoever uses it.
-TWICE = object()
 # Bytes: no settings file comes near it, and reading one of this size takes a few hundred MB at most.
 SETTINGS = 1 << 24
 
@@ -100,50 +94,7 @@ def _without_waiting(path: str, flags: int) -> int:
 
 def read_text(path: str | Path, error: Kind = InputError, *, most: int | None = None) -> str:
     """The whole file as UTF-8, without a byte order mark; raises ``error`` as `read_bytes`, and where it is not."""
-    return _decode(read_bytes(path, error, most=most), path, error)
-
-
-def read_json(path: str | Path, error: Kind = InputError, *, most: int = SETTINGS) -> Any:
-    """The file's JSON; raises ``error`` as `read_text` and `parse_json`."""
-    return parse_json(read_bytes(path, error, most=most), path, error)
-
-
-def read_object(path: str | Path, error: Kind = InputError, *, most: int = SETTINGS) -> dict[str, Any]:
-    """`read_json` of a file that must hold an object."""
-    value = read_json(path, error, most=most)
-    if not isinstance(value, dict):
-        raise error(f"{path}: a JSON object is expected, not {shown(value)}")
-    return value
-
-
-def parse_json(text: str | bytes, where: object, error: Kind = InputError, *, strict: bool = True) -> Any:
-    """JSON as RFC 8259 has it, from ``where`` (a file, or a file and its line); raises ``error`` for anything else.
-
-    Also refused, since no two readers agree on them: a key that an object has twice, numbers beyond a float's range,
-    and nesting beyond what Python follows. ``strict=False`` leaves NaN, such numbers (infinite then), halves of
-    surrogate pairs and keys that are there twice (with the value `TWICE`) to whoever uses the value: for rows of data,
-    of which most columns are nobody's business.
-    """
-    if isinstance(text, bytes):
-        text = _decode(text, where, error)
-    text = text.removeprefix("\ufeff")
-    try:
-        value = (_STRICT if strict else _LENIENT).decode(text)
-    except json.JSONDecodeError as problem:
-        place = f"line {problem.lineno}, column {problem.colno}" if "\n" in text else f"column {problem.colno}"
-        raise error(f"{where}: not JSON ({problem.msg}, {place})") from None
-    except RecursionError:
-        raise error(f"{where}: not usable JSON (nested too deep)") from None
-    except _Refused as problem:
-        raise error(f"{where}: not usable JSON ({problem})") from None
-    if strict and _SURROGATE.search(text):
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except RecursionError:  # writing takes more of the stack than reading did
-            raise error(f"{where}: not usable JSON (nested too deep)") from None
-        except UnicodeEncodeError:
-            raise error(f"{where}: not usable JSON (half a surrogate pair, which is no character)") from None
-    return value
+    return decode(read_bytes(path, error, most=most), path, error)
 
 
 def shown(value: object) -> str:
@@ -156,59 +107,10 @@ def shown(value: object) -> str:
         return f"a very long {type(value).__name__}"
 
 
-def _decode(content: bytes, where: object, error: Kind) -> str:
+def decode(content: bytes, where: object, error: Kind) -> str:
+    """UTF-8 bytes as text; raises ``error``, with the line of ``where``, for what is not."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as problem:
         line = content.count(b"\n", 0, problem.start) + 1
         raise error(f"{where}, line {line}: not UTF-8 (byte {problem.start} of the file)") from None
-
-
-class _Refused(Exception):
-    """JSON that can be read, but not used."""
-
-
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-_DIGITS = 308  # the largest float is 1.8e308
-
-
-def _whole(digits: str) -> int:
-    if len(digits) > _DIGITS:
-        raise _Refused(f"a number of {len(digits):,} digits")
-    return int(digits)
-
-
-def _real(digits: str) -> float:
-    number = float(digits)
-    if number - number != 0:
-        raise _Refused(f"the number {digits[:20]}, which no float holds")
-    return number
-
-
-def _constant(name: str) -> float:
-    raise _Refused(f"{name}, which JSON does not have")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    out = dict(pairs)
-    if len(out) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise _Refused(f"{shown(twice)} is there twice")
-    return out
-
-
-def _any_whole(digits: str) -> int | float:
-    return int(digits) if len(digits) <= _DIGITS else float(digits)
-
-
-def _any_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    out = dict(pairs)
-    if len(out) < len(pairs):
-        seen: set[str] = set()
-        out |= {key: TWICE for key, _ in pairs if key in seen or seen.add(key)}  # type: ignore[func-returns-value]
-    return out
-
-
-_STRICT = json.JSONDecoder(parse_int=_whole, parse_float=_real, parse_constant=_constant, object_pairs_hook=_object)
-_LENIENT = json.JSONDecoder(parse_int=_any_whole, object_pairs_hook=_any_object)

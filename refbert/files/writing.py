@@ -1,4 +1,4 @@
-"""A file is there whole, or as it was before: the one way in which refbert writes what somebody keeps.
+"""Write files atomically: a file is there whole, or as it was before. All that somebody keeps is written so.
 
 It is written under another name in the same directory, forced to the disk, and renamed. A process that is killed leaves
 that other file. While a process lives it holds a lock on the one that it writes; so the next to write there can tell
@@ -14,12 +14,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from refbert.errors import InputError
+from refbert.files.reading import Kind
+
 # Eight hexadecimal digits follow. Nobody else names files so.
 _MARK = ".refbert-part-"
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def writing(path: str | Path, error: Kind = InputError, *, then: str = "") -> Iterator[None]:
+    """Turn what the system says about ``path`` inside the block into ``error``, in one line; ``then``: its end."""
+    try:
+        yield
+    except OSError as problem:
+        raise error(f"{path}: cannot be written ({problem.strerror or problem}){then}") from None
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
     """The path to write to; what is there then takes the place of ``path``, or goes away if the block raises.
 
     A link is followed. What is no file (a device, a pipe) is written to directly. Raises OSError.
@@ -42,10 +54,13 @@ def whole(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """The text as UTF-8, in a file that is there whole or as it was before; raises OSError."""
-    with whole(path) as part:
-        part.write_text(text, encoding="utf-8")
+def write_text(path: Path, text: str, error: Kind = InputError) -> None:
+    """The text as UTF-8, the whole file or none; raises ``error`` if that cannot be.
+
+    Half of a surrogate pair, which UTF-8 does not have, becomes its escape: in JSON that is the same.
+    """
+    with writing(path, error), atomic(path) as part:
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def clear_unfinished(path: Path) -> None:

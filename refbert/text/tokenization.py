@@ -31,8 +31,9 @@ import numpy as np
 from refbert.config import BertConfig
 from refbert.config.profiles import HF, Profile
 from refbert.errors import CheckpointError, InputError, TextError, TokenizerError, warn
+from refbert.files.json import write_json
 from refbert.files.reading import is_file
-from refbert.files.writing import write_whole
+from refbert.files.writing import write_text
 from refbert.text.added_tokens import add_stated, read_all_settings, stated
 from refbert.text.batching import Batch
 from refbert.text.tokenizer_file import check_ids, library_call, read_tokenizer
@@ -364,12 +365,9 @@ class Tokenizer:
         }
         if "model_max_length" in self.settings:
             settings["model_max_length"] = self.settings["model_max_length"]
-        try:
-            write_whole(directory / "tokenizer.json", self._inner.to_str(pretty=True))
-            write_whole(directory / "vocab.txt", "".join(f"{piece}\n" for piece in pieces.values()))
-            write_whole(directory / "tokenizer_config.json", json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
-        except OSError as error:
-            raise CheckpointError(f"{directory}: cannot be written ({error.strerror or error})") from None
+        write_text(directory / "tokenizer.json", self._inner.to_str(pretty=True), CheckpointError)
+        write_text(directory / "vocab.txt", "".join(f"{piece}\n" for piece in pieces.values()), CheckpointError)
+        write_json(directory / "tokenizer_config.json", settings, CheckpointError)
 
 
 def _check(number: int, text: object) -> Text:

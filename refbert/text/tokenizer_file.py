@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refbert.errors import RefbertError, TokenizerError
-from refbert.files.reading import parse_json, read_bytes
+from refbert.files.json import parse_json
+from refbert.files.reading import read_bytes
 
 if TYPE_CHECKING:
     import tokenizers

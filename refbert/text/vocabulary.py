@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from refbert.config.profiles import Profile
 from refbert.errors import TokenizerError, warn
-from refbert.files.reading import is_file, read_object, read_text, shown
+from refbert.files.json import read_object
+from refbert.files.reading import is_file, read_text, shown
 
 if TYPE_CHECKING:
     import tokenizers

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from refbert.errors import CheckpointError, InputError
-from refbert.files.writing import whole
-from refbert.training.checkpoints import TRAINING, Damaged, check_whole, delete, saved, updates_of
+from refbert.files.directories import remove_directory
+from refbert.files.writing import atomic, writing
+from refbert.training.checkpoints import TRAINING, Damaged, check_whole, saved, updates_of
 from refbert.training.run import RunDirectory
 
 # By name; None for one that is not defined, such as the correlation with a constant.
@@ -55,7 +56,7 @@ def keep_best(run: RunDirectory, outcomes: Sequence[Outcome], metric: str) -> No
     for outcome in outcomes:
         for place in saved(run.path / "runs" / outcome.name / "checkpoints"):
             if outcome is not best or updates_of(place) != outcome.updates:
-                delete(place)
+                remove_directory(place)
 
 
 def export(run: RunDirectory, outcomes: Sequence[Outcome], best: Outcome) -> None:
@@ -65,24 +66,23 @@ def export(run: RunDirectory, outcomes: Sequence[Outcome], best: Outcome) -> Non
     """
     place = run.path / "runs" / best.name / "checkpoints" / f"step-{best.updates:08d}"
     try:
-        if place.is_dir() or not run.finished():  # else it has been exported already
-            check_whole(place)
-            _copy(place, run.path)
-            delete(place)
-        for outcome in outcomes:
-            checkpoints = run.path / "runs" / outcome.name / "checkpoints"
-            if checkpoints.is_dir():
-                shutil.rmtree(checkpoints)
+        with writing(run.path, CheckpointError, then="; go on with --resume"):
+            if place.is_dir() or not run.finished():  # else it has been exported already
+                check_whole(place)
+                _copy(place, run.path)
+                remove_directory(place)
+            for outcome in outcomes:
+                checkpoints = run.path / "runs" / outcome.name / "checkpoints"
+                if checkpoints.is_dir():
+                    shutil.rmtree(checkpoints)
     except Damaged as error:
         again = place.parent.parent
         raise CheckpointError(f"{error}; delete {again} and go on with --resume to do that run again") from None
-    except OSError as error:
-        raise CheckpointError(f"{run.path}: cannot be written ({error.strerror}); go on with --resume") from None
 
 
 def _copy(place: Path, to: Path) -> None:
     """The model files of a checkpoint; the weights last, because with them the directory holds a model."""
     others = [path for path in place.iterdir() if path.suffix in (".json", ".txt") and path.name != TRAINING]
     for file in [*sorted(others), place / "model.safetensors"]:
-        with whole(to / file.name) as part:
+        with atomic(to / file.name) as part:
             shutil.copyfile(file, part)

@@ -5,9 +5,8 @@
         optimizer.safetensors                               Adam's moments, "m.NAME" and "v.NAME"
         training.json                                       updates, place in the data, settings, digests of the files
 
-A checkpoint is written under another name in the same directory, every file of it is forced to the disk, and then it is
-renamed: the name `step-…` stands for a whole checkpoint at every moment. A deletion renames first. Numbers are stored
-in the precision that they are computed in, and read back bit by bit.
+The name `step-…` stands for a whole checkpoint at every moment (`refbert.files.directories`). Numbers are stored in the
+precision that they are computed in, and read back bit by bit.
 
 Disks lose bits, and copies are cut short: every file is compared with its digest before anything is taken from it. One
 that is damaged is put aside as `damaged-step-…`, and the one before it is gone on from.
@@ -19,29 +18,24 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from refbert.checkpoint.safetensors_file import read_safetensors, write_safetensors
 from refbert.errors import CheckpointError, warn
-from refbert.files.reading import parse_json
-from refbert.files.writing import sync
+from refbert.files.directories import atomic_directory, files_in
+from refbert.files.json import parse_json, write_json
 from refbert.model import Model
 from refbert.training.optimizer import Optimizer
-
-Host = npt.NDArray[Any]
 
 TRAINING = "training.json"
 MOMENTS = "optimizer.safetensors"
 _NAME = re.compile(r"step-(\d{8,})")
 _VERSION = 2
-# What begins with this is unfinished or being deleted.
-_PARTIAL = ".partial-"
 _DAMAGED = "damaged-"
 
 
@@ -68,10 +62,12 @@ def save(directory: Path, model: Model, optimizer: Optimizer, state: State) -> P
     if it cannot be written; what was there before is then still there.
     """
     place = directory / f"step-{state.updates:08d}"
-    if not place.exists():
-        with _written(place) as partial:
+    if place.exists():
+        return place
+    moments = {f"{kind}.{name}": x for kind in "mv" for name, x in getattr(optimizer, kind).items()}
+    try:
+        with atomic_directory(place) as partial:
             model.save(partial)
-            moments = {f"{kind}.{name}": x for kind in "mv" for name, x in getattr(optimizer, kind).items()}
             write_safetensors(partial / MOMENTS, moments, model.backend.to_numpy)
             facts = {
                 "format": _VERSION,
@@ -81,9 +77,12 @@ def save(directory: Path, model: Model, optimizer: Optimizer, state: State) -> P
                 "profile": model.profile.name,
                 "heads": list(model.heads),
                 "pooler": model.has_pooler,
-                "digests": {path.relative_to(partial).as_posix(): digest(path) for path in _files(partial)},
+                "digests": {path.relative_to(partial).as_posix(): digest(path) for path in files_in(partial)},
             }
-            (partial / TRAINING).write_text(json.dumps(sealed(facts), indent=2) + "\n", encoding="utf-8")
+            write_json(partial / TRAINING, sealed(facts), CheckpointError)
+    except (OSError, CheckpointError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{place}: cannot be written ({reason}); earlier checkpoints are whole") from None
     return place
 
 
@@ -164,10 +163,6 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def _files(directory: Path) -> list[Path]:
-    return [path for path in sorted(directory.rglob("*")) if path.is_file()]
-
-
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     """A JSON object with a digest of what else is in it."""
     plain = json.loads(json.dumps({name: value for name, value in content.items() if name != "digest"}))
@@ -199,8 +194,6 @@ def restore(place: Path, model: Model, optimizer: Optimizer) -> State:
 
     Raises `Damaged` for one that is not what was written, and `CheckpointError` for another model's.
     """
-    from refbert.checkpoint.safetensors_file import read_safetensors
-
     check_whole(place)
     state = read_state(place)
     weights, moments = read_safetensors(place / "model.safetensors"), read_safetensors(place / MOMENTS)
@@ -219,61 +212,3 @@ def restore(place: Path, model: Model, optimizer: Optimizer) -> State:
         getattr(optimizer, kind)[name] = asarray(np.array(x))
     optimizer.updates = state.updates
     return state
-
-
-def clear_partial(directory: Path) -> None:
-    """Delete what a run that was killed left unfinished."""
-    if directory.is_dir():
-        for path in directory.glob(f"{_PARTIAL}*"):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def write_safetensors(path: Path, arrays: Mapping[str, Any], to_numpy: Callable[[Any], Host]) -> None:
-    """A safetensors file, tensor by tensor, so that no second copy of them all is made in memory.
-
-    Format: u64 little-endian length of the header, the header as JSON {name: {dtype, shape, data_offsets}}, the data.
-    """
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    size = next((to_numpy(x).dtype.itemsize for x in arrays.values()), 4)
-    for name, x in arrays.items():
-        start, end = end, end + size * int(np.prod(x.shape, dtype=np.int64))
-        header[name] = {"dtype": f"F{8 * size}", "shape": list(x.shape), "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for x in arrays.values():
-            file.write(np.ascontiguousarray(to_numpy(x), dtype=f"<f{size}").data)
-
-
-@contextmanager
-def _written(place: Path) -> Iterator[Path]:
-    """A directory to fill, which becomes ``place`` if all goes well and goes away if not."""
-    from safetensors import SafetensorError
-
-    partial = place.with_name(f"{_PARTIAL}{place.name}")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        yield partial
-        for path in _files(partial):
-            sync(path)
-        sync(partial)
-        partial.rename(place)
-        sync(place.parent)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise CheckpointError(f"{place}: cannot be written ({reason}); earlier checkpoints are whole") from None
-    except CheckpointError as error:
-        raise CheckpointError(f"{place}: cannot be written ({error}); earlier checkpoints are whole") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def delete(place: Path) -> None:
-    """Remove a checkpoint, renamed first, so that half of one never looks whole."""
-    doomed = place.with_name(f"{_PARTIAL}{place.name}")
-    shutil.rmtree(doomed, ignore_errors=True)
-    place.rename(doomed)
-    shutil.rmtree(doomed, ignore_errors=True)

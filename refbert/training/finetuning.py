@@ -14,7 +14,6 @@ set there can be one run only, and its last epoch counts.
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -29,16 +28,16 @@ from refbert.data.features import Feature
 from refbert.data.labelled import Labelled, check_labels, label_set, read
 from refbert.errors import InputError, quiet, warn
 from refbert.evaluation.tasks import evaluate, main_score, score_names
-from refbert.files.reading import is_file, read_json
-from refbert.files.writing import write_whole
+from refbert.files.directories import clear_partial, remove_directory
+from refbert.files.json import read_json, write_json
+from refbert.files.reading import is_file
+from refbert.files.writing import writing
 from refbert.model import Model
 from refbert.tasks.classifying import label_names
 from refbert.training.best import Outcome, Scores, best_epoch, best_of, export, keep_best
 from refbert.training.checkpoints import (
     Damaged,
     check_whole,
-    clear_partial,
-    delete,
     digest,
     is_sealed,
     last_whole,
@@ -219,10 +218,8 @@ class _Run:
         )  # fmt: skip
         dropout = model.config.hidden_dropout_prob > 0 or model.config.attention_probs_dropout_prob > 0
         dropout |= (model.config.classifier_dropout or 0) > 0
-        try:
+        with writing(self.place.path):
             self.place.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{self.place.path}: cannot be written ({error.strerror})") from None
         metrics = Metrics(self.place.metrics, first=optimizer.updates)
         if last is not None:
             self.whole.note_resume(optimizer.updates, metrics.again, settings.to_json(), run=plan.name)
@@ -312,7 +309,7 @@ class _Run:
         best = self._best(told) if told else None
         for place in saved(self.place.checkpoints)[:-1]:
             if place != best:
-                delete(place)
+                remove_directory(place)
 
     def _outcome(self, told: Sequence[Mapping[str, Any]]) -> Outcome | None:
         if told and "failed" in told[-1]:
@@ -331,10 +328,7 @@ class _Run:
         return told
 
     def _write_scores(self, told: Sequence[Mapping[str, Any]]) -> None:
-        try:
-            write_whole(self.scores, json.dumps([sealed(entry) for entry in told], indent=1) + "\n")
-        except OSError as error:
-            raise InputError(f"{self.scores}: cannot be written ({error.strerror}); go on with --resume") from None
+        write_json(self.scores, [sealed(entry) for entry in told], indent=1)
 
 
 def _check_metric(settings: Settings, labels: Sequence[str], dev: Labelled | None) -> None:

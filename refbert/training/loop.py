@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from refbert.errors import InputError, RefbertError
+from refbert.files.directories import remove_directory
 from refbert.model import Model
 from refbert.randomness import Dropout
 from refbert.training import checkpoints
@@ -188,7 +189,7 @@ def _prune(saving: Saving) -> None:
     stay = {*last, *regular[: saving.keep - len(last)], *saving.spare()}
     for place in places:
         if place not in stay:
-            checkpoints.delete(place)
+            remove_directory(place)
 
 
 def _last(saving: Saving | None) -> str:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from refbert.errors import InputError
-from refbert.files.reading import parse_json
-from refbert.files.writing import whole
+from refbert.files.json import parse_json
+from refbert.files.writing import atomic, writing
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,9 @@ class Metrics:
 
     def __init__(self, path: Path, *, first: int = 0) -> None:
         self.path = path
-        try:
+        with writing(path):
             self.again = _cut(path, first)
             self._file: IO[str] = path.open("a", encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 
     def add(self, update: Update) -> None:
         """`write` what an update was."""
@@ -61,20 +59,14 @@ class Metrics:
 
     def write(self, line: str) -> None:
         """Append one line; raises `InputError` if it cannot be written."""
-        try:
+        with writing(self.path, then="; free some space and go on with --resume"):
             self._file.write(line)
             self._file.flush()
-        except OSError as error:
-            raise InputError(
-                f"{self.path}: cannot be written ({error.strerror}); free some space and go on with --resume"
-            ) from None
 
     def close(self) -> None:
         """Close the file; raises `InputError` if its end cannot be written."""
-        try:
+        with writing(self.path):
             self._file.close()
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be written ({error.strerror})") from None
 
 
 def going_on(done: int, steps: int, again: tuple[int, float]) -> str:
@@ -113,7 +105,7 @@ def _cut(path: Path, first: int) -> tuple[int, float]:
     if not path.is_file():
         return 0, 0.0
     count, seconds = 0, 0.0
-    with whole(path) as part, part.open("w", encoding="utf-8") as file:
+    with atomic(path) as part, part.open("w", encoding="utf-8") as file:
         for entry in read_metrics(path):
             if entry["step"] < first:
                 file.write(json.dumps(entry) + "\n")

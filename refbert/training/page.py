@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from refbert.errors import InputError
-from refbert.files.writing import write_whole
+from refbert.files.writing import write_text
 from refbert.pages import Axis, fill, number
 from refbert.training.metrics import clock, read_metrics
 
@@ -46,10 +45,7 @@ class _Curve:
 
 def write_page(path: Path, metrics: Path, **what: Any) -> None:
     """The page of a metrics file, as `render`; raises `InputError` if it cannot be written."""
-    try:
-        write_whole(path, render(metrics, **what))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    write_text(path, render(metrics, **what))
 
 
 def render(

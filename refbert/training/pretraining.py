@@ -20,8 +20,9 @@ from refbert.config import BertConfig
 from refbert.config.presets import PRESETS, preset
 from refbert.config.profiles import get_profile
 from refbert.errors import ConfigError, InputError, warn
+from refbert.files.directories import atomic_directory
 from refbert.files.reading import is_file
-from refbert.files.writing import sync
+from refbert.files.writing import atomic, writing
 from refbert.loading import from_config, load
 from refbert.model import Model
 from refbert.spec.choices import Choices
@@ -219,15 +220,8 @@ def _prepare(run: RunDirectory, settings: Settings, say: Callable[[str], object]
         tokenizer = in_a_thread(lambda: train_wordpiece(sentences, size=settings.vocab_size, cased=settings.cased))
     else:
         tokenizer = _given_tokenizer(settings)
-    partial = run.partial_tokenizer
-    try:
-        partial.mkdir()
+    with writing(run.tokenizer), atomic_directory(run.tokenizer) as partial:
         tokenizer.save(partial)
-        for path in (*partial.iterdir(), partial):
-            sync(path)
-        partial.rename(run.tokenizer)
-    except OSError as error:
-        raise InputError(f"{run.tokenizer}: cannot be written ({error.strerror})") from None
     _tokenize(run, settings, tokenizer, say)
 
 
@@ -284,12 +278,9 @@ def _keep_stdin(path: Path) -> None:
     """Copy what comes in, since it is read twice: for the vocabulary, and for the tokens."""
     if sys.stdin is None or sys.stdin.isatty():
         raise InputError("no text on stdin")
-    try:
-        with path.open("wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file)
-            empty = not file.tell()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    with writing(path), atomic(path) as part, part.open("wb") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+        empty = not file.tell()
     if empty:
         raise InputError("no text on stdin")
 

@@ -24,9 +24,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from refbert.errors import CheckpointError, InputError, warn
-from refbert.files.reading import read_object, shown
-from refbert.files.writing import clear_unfinished, write_whole
-from refbert.training.checkpoints import clear_partial, saved, updates_of
+from refbert.files.directories import clear_partial
+from refbert.files.json import read_object, write_json
+from refbert.files.reading import shown
+from refbert.files.writing import clear_unfinished, writing
+from refbert.training.checkpoints import saved, updates_of
 from refbert.training.ownership import Claim
 
 _VERSION = 2
@@ -150,10 +152,8 @@ class RunDirectory:
         if self._marker.exists():
             self._discard()
         self.refuse_what_is_there()
-        try:
+        with writing(self.path):
             self._marker.touch()
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be written ({error.strerror})") from None
 
     def note_resume(self, step: int, again: tuple[int, float], settings: Mapping[str, Any], **more: Any) -> None:
         """Record in run.json that the run goes on, from where, and with which settings that have changed."""
@@ -188,10 +188,7 @@ class RunDirectory:
         self._marker.unlink(missing_ok=True)
 
     def _write(self, content: Mapping[str, Any]) -> None:
-        try:
-            write_whole(self.file, json.dumps(content, indent=2) + "\n")
-        except OSError as error:
-            raise InputError(f"{self.file}: cannot be written ({error.strerror})") from None
+        write_json(self.file, content)
 
 
 def versions(backend: Any) -> dict[str, str]:

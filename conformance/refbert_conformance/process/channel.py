@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from refbert.errors import InputError, one_line
-from refbert.files.reading import parse_json
+from refbert.files.json import parse_json
 from refbert_conformance.process.records import BACKEND, FAILURE, RESULT, Wrong, check, check_failure, check_ulps
 
 # Bytes of one event. The longest are a failure's case and the growth of its error: a few thousand.

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from refbert.errors import InputError
-from refbert.files.reading import parse_json, read_bytes
+from refbert.files.json import parse_json
+from refbert.files.reading import read_bytes
 from refbert_conformance.process.records import BACKEND, RESULT, Wrong, check, check_failure, check_ulps
 from refbert_conformance.report import FORMAT
 from refbert_conformance.scoreboard.runs import STATES, counts_of, state_of

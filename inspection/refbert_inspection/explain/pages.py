@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from refbert.files.as_json import plain
+from refbert.files.json import jsonable
 from refbert_inspection.explain.appearances import appearances
 from refbert_inspection.explain.catalogue import Entry, find
 from refbert_inspection.explain.documents import Section
@@ -124,16 +124,16 @@ def as_data(name: str, examples: Sequence[Worked] | None = None) -> dict[str, An
 def _example(one: Worked) -> dict[str, Any]:
     return {
         "note": one.note,
-        "inputs": plain(one.inputs, other=str),
-        "on_the_way": plain(one.on_the_way, other=str),
-        "outputs": plain(one.outputs, other=str),
-        "cotangents": plain(one.cotangents, other=str),
-        "on_the_way_back": plain(one.on_the_way_back, other=str),
+        "inputs": jsonable(one.inputs, other=str),
+        "on_the_way": jsonable(one.on_the_way, other=str),
+        "outputs": jsonable(one.outputs, other=str),
+        "cotangents": jsonable(one.cotangents, other=str),
+        "on_the_way_back": jsonable(one.on_the_way_back, other=str),
         "gradients": [
             {
                 "name": g.name,
-                "value": plain(g.value, other=str),
-                "by_differences": plain(g.differences, other=str),
+                "value": jsonable(g.value, other=str),
+                "by_differences": jsonable(g.differences, other=str),
                 "apart": g.apart,
                 "allowed": g.allowed,
                 "agrees": g.holds,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from refbert import __version__
-from refbert.files.as_json import plain
+from refbert.files.json import jsonable
 from refbert_inspection.tracing.maps import encode, habits
 from refbert_inspection.tracing.names import NUMBERING, layer_of
 from refbert_inspection.tracing.passes import probabilities_of
@@ -155,7 +155,7 @@ def document(title: str, body: str, *, scripts: Sequence[str] = (), data: Mappin
         if data.get("attention"):
             body = body.replace("@@shown@@", text_of(shown(data["attention"])))
         # "<" cannot occur outside of strings in JSON, and "</script>" within one would end the element.
-        written = json.dumps(plain(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        written = json.dumps(jsonable(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         written = written.replace("<", "\\u003c")
         inside = f'<script type="application/json" id="data">{written}</script><script>{script}</script>'
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
