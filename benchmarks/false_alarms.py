@@ -1,4 +1,4 @@
-"""No false alarms: every known-good backend and dtype at the thorough profile, more than 10⁵ examples each.
+"""No false alarms: every known-good backend and dtype at thorough effort, more than 10⁵ examples each.
 
     python benchmarks/false_alarms.py --out benchmarks/results/DATE-false-alarms.json [BACKEND:DTYPE …]
 
@@ -24,7 +24,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("subjects", nargs="*", default=GOOD, metavar="BACKEND:DTYPE")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--profile", default="thorough")
+    parser.add_argument("--effort", default="thorough")
     parser.add_argument("--seed", default="0")
     parser.add_argument("--device")
     arguments = parser.parse_args()
@@ -34,8 +34,8 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as scratch:
             report = Path(scratch) / "report.json"
             command = [
-                sys.executable, "-m", "refbert", "conform", "--backend", backend, "--dtype", dtype, "--profile",
-                arguments.profile, "--seed", arguments.seed, "--json", str(report), "--scripts", scratch,
+                sys.executable, "-m", "refbert", "conform", "--backend", backend, "--dtype", dtype, "--effort",
+                arguments.effort, "--seed", arguments.seed, "--json", str(report), "--scripts", scratch,
             ]  # fmt: skip
             if arguments.device:
                 command += ["--device", arguments.device]

@@ -61,7 +61,7 @@ def verdict(make):
     """The failures among the properties about the embedding, lowest level first."""
     subject = Subject("faster", make)
     chosen = sorted((p for p in all_properties() if p.op == "embedding"), key=lambda p: LEVELS.index(p.level))
-    results = [runner.run(p, subject, profile="quick") for p in chosen]
+    results = [runner.run(p, subject, effort="quick") for p in chosen]
     failures = [r for r in results if r.outcome == "failed"]
     print(f"{len(results) - len(failures)} of {len(results)} properties pass")
     return failures
@@ -172,7 +172,7 @@ def suspects(make):
     found = {}
     for property in all_properties():
         if property.op in ("layer_norm", "gelu", "softmax", "cross_entropy", "dropout"):
-            result = runner.run(property, subject, profile="quick")
+            result = runner.run(property, subject, effort="quick")
             if result.outcome == "failed":
                 found.setdefault(property.op, []).append(property.id)
     return found

@@ -88,7 +88,7 @@ print("lacks:", ", ".join(missing_ops(SmallBackend())))
 #
 # On the command line, with the class in a file `small.py`:
 #
-#     refbert conform --backend small:SmallBackend --only "*/linear/*" --profile quick
+#     refbert conform --backend small:SmallBackend --only "*/linear/*" --effort quick
 #
 # The same from Python: every property (a statement that the suite tries to refute) about one of our operations, a few
 # examples each.
@@ -101,7 +101,7 @@ def judge(make, ops):
     found = {}
     for property in all_properties():
         if property.op in ops:
-            result = runner.run(property, subject, profile="quick")
+            result = runner.run(property, subject, effort="quick")
             found[property.id] = result
     return found
 

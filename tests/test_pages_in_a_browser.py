@@ -34,7 +34,7 @@ def diff(folder):
 
 def conformance(folder):
     assert command(
-        "conform", "--backend", "numpy", "--profile", "quick", "--only", "*gelu*", "--html", folder / "page.html",
+        "conform", "--backend", "numpy", "--effort", "quick", "--only", "*gelu*", "--html", folder / "page.html",
         "--json", folder / "report.json",
     ) == 0  # fmt: skip
 

@@ -9,6 +9,7 @@ backend that cannot be made ends the session with a usage error. The backend run
 
 from __future__ import annotations
 
+import argparse
 import warnings
 from pathlib import Path
 
@@ -29,7 +30,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--refbert-backend", metavar="NAME", help="a backend's name, or package.module:Class")
     group.addoption("--refbert-dtype", metavar="DTYPE", help="what it computes in; default: its own first choice")
     group.addoption("--refbert-device", metavar="DEVICE", help="where")
-    group.addoption("--refbert-profile", choices=tuple(EXAMPLES), default="default", help="how many examples")
+    group.addoption("--refbert-effort", choices=tuple(EXAMPLES), default="default", help="how many examples")
+    group.addoption(  # its former name
+        "--refbert-profile", dest="refbert_effort", choices=tuple(EXAMPLES), default="default", help=argparse.SUPPRESS
+    )
     group.addoption("--refbert-seed", type=int, default=0, metavar="N", help="other examples; the same for the same N")
     group.addoption("--refbert-only", metavar="PATTERN", help="properties whose id holds this text or matches it")
     group.addoption("--refbert-model", metavar="PATH", help="a checkpoint: adds the level of pretrained weights")
@@ -47,7 +51,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         raise pytest.UsageError("name the backend: --refbert-backend NAME or package.module:Class")
     job = {
         "given": given, "dtype": option("--refbert-dtype"), "device": option("--refbert-device"), "model": model,
-        "profile": option("--refbert-profile"), "seed": option("--refbert-seed"), "scripts": "conformance-failures",
+        "effort": option("--refbert-effort"), "seed": option("--refbert-seed"), "scripts": "conformance-failures",
         "explain": True,
     }  # fmt: skip
     try:

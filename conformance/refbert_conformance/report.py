@@ -12,13 +12,13 @@ from refbert_conformance.engine.property import Property
 from refbert_conformance.process.records import OUTCOMES
 from refbert_conformance.process.supervisor import Run
 
-FORMAT = "refbert-conformance/1"
+FORMAT = "refbert-conformance/2"
 # By verdict; the worst of several is the first here.
 STATUS = {"not conformant": 1, "inconclusive": 3, "conformant for inference": 0, "conformant": 0}
 
 
 def assemble(
-    run: Run, properties: Sequence[Property], waived: Mapping[str, str], *, profile: str, seed: int, only: str | None,
+    run: Run, properties: Sequence[Property], waived: Mapping[str, str], *, effort: str, seed: int, only: str | None,
     model: str | None, seconds: float, not_judged: Sequence[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """The report. ``not_judged``: dtypes that the backend offers too.
@@ -53,7 +53,7 @@ def assemble(
         "backend": run.backend,
         "not_judged": list(not_judged),
         "versions": run.versions,
-        "profile": profile,
+        "effort": effort,
         "seed": seed,
         "only": only,
         "model": model,

@@ -3,7 +3,7 @@
     [[waiver]]
     property = "backward/layer_norm/accuracy"     # an id, or a pattern with * that matches some
     dtype = "bfloat16"                            # optional: only there
-    effort = "thorough"                           # optional: only at this profile
+    effort = "thorough"                           # optional: only at this one
     when = "S > 512 and mask == 'ragged'"         # optional: only where this holds of the case
     reason = "PyTorch's CPU kernel adds up dgamma and dbeta in bfloat16"
 
@@ -31,7 +31,7 @@ _KEYS = ("property", "reason", "dtype", "effort", "when")
 
 @dataclass(frozen=True)
 class Waiver:
-    """What it is for: properties by id, a dtype, an effort (a profile) and a condition of the case, None: any."""
+    """What it is for: properties by id, a dtype, an effort and a condition of the case, None: any."""
 
     ids: tuple[str, ...]
     reason: str

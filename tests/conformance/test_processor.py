@@ -80,7 +80,7 @@ def tried(make, id):
     (property,) = selected([id])
     subject = Subject(make.__name__, make)
     with np.errstate(all="ignore"):
-        return subject, runner.run(property, subject, profile="quick")
+        return subject, runner.run(property, subject, effort="quick")
 
 
 @pytest.mark.parametrize("make", [AtMaking, AtACall])

@@ -71,7 +71,7 @@ def report(rows=None, *, given="mine", dtype="float32", device="cpu", **more):
             "arithmetic": {"u": 2.0**-24, "u_accumulation": 2.0**-24, "flush_to_zero": False},
         },
         "versions": {"refbert": "0.1.0", "numpy": "2.3"},
-        "profile": "quick",
+        "effort": "quick",
         "seed": 7,
         "only": None,
         "model": None,
@@ -165,7 +165,7 @@ def test_a_card_says_all_about_its_run():
     words = board(report(model="dir/bert", only="tanh", seconds=125.0)).text("backends")
     for said in (
         "mine float32 cpu", "not conformant", "50.0 % 1 of 2", "1 passed", "1 failed", "library Libmine 2.0",
-        "dtype float32", "device cpu", "u = 2 −24 , accumulation 2 −24", "profile quick", "seed 7", "time 2 min 5 s",
+        "dtype float32", "device cpu", "u = 2 −24 , accumulation 2 −24", "effort quick", "seed 7", "time 2 min 5 s",
         "refbert 0.1.0", "numpy 2.3", "2026-01-02 03:04 UTC", "model dir/bert", "only tanh",
     ):  # fmt: skip
         assert said in words, said
@@ -392,11 +392,11 @@ def test_the_trend_looks_at_the_newest_report_of_the_same_backend_dtype_and_devi
         return report([row("forward/a/x", "failed")], created=f"2025-01-{day}T00:00:00+00:00", **more)
 
     now = report([row("forward/a/x")])
-    new = report([row("forward/a/x")], created="2025-01-20T00:00:00+00:00", profile="default")
+    new = report([row("forward/a/x")], created="2025-01-20T00:00:00+00:00", effort="default")
     words = board(now, earlier=[old("03"), new, old("11")]).text("trend")
     assert "Since 2025-01-20" in words
     assert "0 newly passing" in words
-    assert "Other profile" in words
+    assert "Other effort" in words
     days = [words.index(f"2025-01-{day} 00:00 UTC 1") if day == "20" else words.index(f"2025-01-{day}")
             for day in ("03", "11")]  # fmt: skip
     assert days == sorted(days), "all runs, in the order of time"
@@ -426,6 +426,15 @@ def test_a_report_read_is_the_report_written(tmp_path):
     path = tmp_path / "r.json"
     path.write_text(json.dumps(report()), encoding="utf-8")
     assert read(path) == report()
+    page([read(path)])
+
+
+def test_an_old_report_is_read(tmp_path):
+    old = report() | {"format": "refbert-conformance/1", "profile": "thorough"}
+    del old["effort"]
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(old), encoding="utf-8")
+    assert read(path)["effort"] == "thorough"
     page([read(path)])
 
 

@@ -35,7 +35,7 @@ def descriptors():
 
 def job(name, **more):
     return {
-        "given": f"hostile:{name}", "dtype": None, "device": None, "profile": "quick", "seed": 0, "model": None,
+        "given": f"hostile:{name}", "dtype": None, "device": None, "effort": "quick", "seed": 0, "model": None,
         "scripts": "x", "explain": False, **more,
     }  # fmt: skip
 

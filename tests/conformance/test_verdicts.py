@@ -17,7 +17,7 @@ from refbert_conformance.scoreboard import read, read_all
 
 def judged(backend, *arguments, cwd):
     report = cwd / "r.json"
-    done = conform("--backend", backend, "--profile", "quick", "--json", report, *arguments, cwd=cwd)
+    done = conform("--backend", backend, "--effort", "quick", "--json", report, *arguments, cwd=cwd)
     assert "Traceback" not in done.stdout + done.stderr, done.stderr
     return done, report
 

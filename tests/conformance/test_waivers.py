@@ -43,7 +43,7 @@ ID = "forward/tanh/accuracy"
 def judged(name, text, *arguments, cwd, only=ID):
     report, path = cwd / "r.json", waivers(cwd, f'[[waiver]]\nproperty = "{ID}"\nreason = "long rows"\n{text}\n')
     done = conform(
-        "--backend", f"test_waivers:{name}", "--only", only, "--profile", "quick", "--json", report, "--waivers", path,
+        "--backend", f"test_waivers:{name}", "--only", only, "--effort", "quick", "--json", report, "--waivers", path,
         *arguments, cwd=cwd,
     )  # fmt: skip
     assert "Traceback" not in done.stdout + done.stderr, done.stderr
@@ -131,7 +131,7 @@ def test_a_condition_under_pytest(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
     done = subprocess.run(
         [*command, "--refbert-backend", "test_waivers:Corner", "--refbert-only", "forward/tanh/[ao]*",
-         "--refbert-profile", "quick", "--refbert-waivers", path],
+         "--refbert-effort", "quick", "--refbert-waivers", path],
         cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -143,7 +143,7 @@ def test_a_backend_that_dies_does_not_take_pytest_with_it(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
     for name, said in (("subjects:Crashes", "1 failed, 1 passed"), ("subjects:Hangs", "1 passed, 1 skipped")):
         done = subprocess.run(
-            [*command, "refbert_conformance", "--refbert-backend", name, "--refbert-profile", "quick",
+            [*command, "refbert_conformance", "--refbert-backend", name, "--refbert-effort", "quick",
              "--refbert-only", "forward/[rt]*/accuracy", "--refbert-timeout", "1",
              "-k", "relu or tanh"],
             cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,

@@ -15,10 +15,10 @@ def test_the_first_backend(tmp_path):
     text = DOCUMENT.read_text(encoding="utf-8")
     (code,) = re.findall(r"<!-- first-backend -->\n```python\n(.*?)```", text, flags=re.DOTALL)
     (tmp_path / "my_backend.py").write_text(code, encoding="utf-8")
-    passes = conform("--backend", "my_backend:MyBackend", "--only", "*/add/*", "--profile", "quick", cwd=tmp_path)
+    passes = conform("--backend", "my_backend:MyBackend", "--only", "*/add/*", "--effort", "quick", cwd=tmp_path)
     assert passes.returncode == 0, passes.stdout + passes.stderr
     report = tmp_path / "r.json"
-    missing = conform("--backend", "my_backend:MyBackend", "--profile", "quick", "--json", report, cwd=tmp_path)
+    missing = conform("--backend", "my_backend:MyBackend", "--effort", "quick", "--json", report, cwd=tmp_path)
     assert missing.returncode == 1
     rows = {row["id"]: row for row in json.loads(report.read_text(encoding="utf-8"))["properties"]}
     assert "lacks reshape, transpose" in rows["contract/backend/required operations"]["message"]

@@ -17,14 +17,15 @@ from refbert.cli.tables import NOTHING, Table, bar_columns, print_table, say
 from refbert.cli.terminal import console
 from refbert.errors import BackendUnavailable, InputError, Unsupported
 
-PROFILES = ("quick", "default", "thorough")
+EFFORTS = ("quick", "default", "thorough")
 
 
 @click.command()
 @click.option(
     "--backend", default="numpy", show_default=True, help="A name from `refbert backends`, or package.module:Class."
 )
-@click.option("--profile", type=click.Choice(PROFILES), default="default", show_default=True, help="How many examples.")
+@click.option("--effort", type=click.Choice(EFFORTS), default="default", show_default=True, help="How many examples.")
+@click.option("--profile", "formerly", type=click.Choice(EFFORTS), hidden=True)  # what --effort was called
 @click.option(
     "--dtype", help='What the backend computes in; default: its own first choice; "all": each that it offers.'
 )
@@ -49,9 +50,9 @@ PROFILES = ("quick", "default", "thorough")
 @click.option("--list", "listing", is_flag=True, help="Only list the properties.")
 @click.option("--self-test", is_flag=True, help="Try the suite itself: it must find every one of its mutants.")
 def conform(
-    backend: str, profile: str, dtype: str | None, device: str | None, seed: str, only: str | None, model: str | None,
-    json_file: Path | None, html_file: Path | None, waivers: Path | None, scripts: Path, timeout: float, listing: bool,
-    self_test: bool,
+    backend: str, effort: str, formerly: str | None, dtype: str | None, device: str | None, seed: str,
+    only: str | None, model: str | None, json_file: Path | None, html_file: Path | None, waivers: Path | None,
+    scripts: Path, timeout: float, listing: bool, self_test: bool,
 ) -> int:  # fmt: skip
     """Hold a backend to refbert.ops: contract, every op and gradient, blocks, models, training.
 
@@ -59,11 +60,11 @@ def conform(
     failed, but something gave no answer in time, which may be the machine's doing.
     """
     _require_hypothesis()
-    number = _seed(seed)
+    number, effort = _seed(seed), formerly or effort
     if self_test:
         from refbert_conformance.selftest import run_self_test
 
-        return run_self_test(profile=profile, only=only)
+        return run_self_test(effort=effort, only=only)
 
     from refbert_conformance import report as reports
     from refbert_conformance import waivers as waiving
@@ -82,7 +83,7 @@ def conform(
     require_writable(json_file, html_file)
     waived = () if waivers is None else waiving.read(waivers, [p.id for p in matching(None, model)])
     job = {
-        "given": backend, "device": device, "profile": profile, "seed": number, "model": model,
+        "given": backend, "device": device, "effort": effort, "seed": number, "model": model,
         "scripts": str(scripts), "explain": True,
     }  # fmt: skip
     limits = Limits(seconds=timeout)
@@ -108,8 +109,8 @@ def conform(
     results = [
         reports.assemble(
             run, properties,
-            waiving.concerning(waived, run.backend["dtype"], profile)[0],
-            profile=profile, seed=number, only=only, model=model, seconds=seconds,
+            waiving.concerning(waived, run.backend["dtype"], effort)[0],
+            effort=effort, seed=number, only=only, model=model, seconds=seconds,
             not_judged=[name for name in run.backend.get("dtypes") or () if name not in judged],
         )
         for run, seconds in runs
@@ -187,7 +188,7 @@ def _show(result: dict[str, Any]) -> None:
     backend = result["backend"]
     few = f", {backend['shapes']} shapes per op" if backend.get("shapes") else ""
     title = f"{backend['given']} ({backend['library']}, {backend['dtype']}, {backend['device']}{few})"
-    table = Table(f"{title}, profile {result['profile']}, seed {result['seed']}")
+    table = Table(f"{title}, effort {result['effort']}, seed {result['seed']}")
     table.add_column("level", "id")
     outcomes = ("passed", "failed", *(["inconclusive"] if result["counts"]["inconclusive"] else []), "unsupported",
                 "unavailable")  # fmt: skip

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 LEVELS = ("contract", "forward", "backward", "blocks", "models", "pretrained", "training")
 
-# Examples at each profile, for a property of cost 1; `Property.cost` divides them. Chosen for the time that the whole
+# Examples at each effort, for a property of cost 1; `Property.cost` divides them. Chosen for the time that the whole
 # run may take on two cores: 10 seconds, a minute, ten minutes.
 EXAMPLES: Mapping[str, int] = {"quick": 6, "default": 80, "thorough": 1000}
 
@@ -50,9 +50,9 @@ class Property:
         """level/op/name."""
         return f"{self.level}/{self.op}/{self.name}"
 
-    def always(self, subject: Subject, profile: str) -> tuple[Any, ...]:
-        """The examples that run at a profile, whatever Hypothesis draws; () if there are none."""
-        reached = tuple(EXAMPLES).index(profile) + 1
+    def always(self, subject: Subject, effort: str) -> tuple[Any, ...]:
+        """The examples that run at an effort, whatever Hypothesis draws; () if there are none."""
+        reached = tuple(EXAMPLES).index(effort) + 1
         found = (self.corpus, self.larger, self.largest)[:reached]
         return tuple(example for some in found for example in (some(subject) if callable(some) else some))
 
@@ -60,6 +60,6 @@ class Property:
         """What Hypothesis draws examples from."""
         return self.draw(subject) if callable(self.draw) else self.draw
 
-    def examples(self, profile: str) -> int:
-        """How many examples Hypothesis draws at a profile."""
-        return max(1, round(EXAMPLES[profile] / self.cost)) if self.draw is not None else 1
+    def examples(self, effort: str) -> int:
+        """How many examples Hypothesis draws at an effort."""
+        return max(1, round(EXAMPLES[effort] / self.cost)) if self.draw is not None else 1

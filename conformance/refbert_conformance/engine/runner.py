@@ -79,7 +79,7 @@ def run(
     property: Property,
     subject: Subject,
     *,
-    profile: str,
+    effort: str,
     seed_number: int = 0,
     trying: Callable[[Any], None] = lambda example: None,
     excuses: Sequence[Excuse] = (),
@@ -96,7 +96,7 @@ def run(
         result.outcome, result.message = "unsupported", reason
         return result
     try:
-        _search(property, subject, profile, seed_number, record, result, trying)
+        _search(property, subject, effort, seed_number, record, result, trying)
     except _Failed:
         result.outcome = "failed"
     except Unsupported as error:
@@ -155,7 +155,7 @@ def _attempt(property: Property, subject: Subject, example: Any, record: Record)
 def _search(
     property: Property,
     subject: Subject,
-    profile: str,
+    effort: str,
     seed_number: int,
     record: Record,
     result: Result,
@@ -187,7 +187,7 @@ def _search(
             raise _Failed(message)
 
     fixed: _Failed | None = None
-    always = property.always(subject, profile)
+    always = property.always(subject, effort)
     for example in always:
         try:
             tried(example)
@@ -207,7 +207,7 @@ def _search(
     if subject.compiles:
         strategy = few_shapes(strategy, property.op)
     search = settings(
-        max_examples=property.examples(profile),
+        max_examples=property.examples(effort),
         database=None,
         deadline=None,
         phases=(Phase.explicit, Phase.generate, Phase.shrink),

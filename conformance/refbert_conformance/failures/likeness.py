@@ -100,7 +100,7 @@ def _declaration(trial: Trial, candidates: Iterable[dict[str, Any]]) -> str | No
         trial.alive()
         if property.cost > _CHEAP:
             return _said(candidate)
-        result = runner.run(property, other, profile="quick")
+        result = runner.run(property, other, effort="quick")
         used = "flush_to_zero" in candidate or result.record.rho is None or result.record.rho >= _SHARE
         if result.outcome == "passed" and used:
             return _said(candidate)
@@ -135,7 +135,7 @@ def _mutant(trial: Trial, cases: _Cases) -> str | None:
             other = Subject(mutant.name, partial(mutant.make, dtype=dtype))
             distance = cases.distance(other)
             if distance <= 1 and (best is None or distance < best[0]) and all(
-                runner.run(p, other, profile="quick").outcome == "passed" for p in others
+                runner.run(p, other, effort="quick").outcome == "passed" for p in others
             ):  # fmt: skip
                 best = distance, mutant.name
     return best[1] if best is not None else None

@@ -130,7 +130,7 @@ class Supervisor:
 
     def excuse(self, waived: Sequence[Waiver]) -> dict[str, str]:
         """From now on cases that meet a waiver's condition may fail; returns id -> reason of what is waived whole."""
-        whole, self._excuses = concerning(waived, self.run.backend["dtype"], self._job["profile"])
+        whole, self._excuses = concerning(waived, self.run.backend["dtype"], self._job["effort"])
         return whole
 
     def judge(self, id: str) -> dict[str, Any]:

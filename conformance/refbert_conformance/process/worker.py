@@ -93,7 +93,7 @@ def serve(job: dict[str, Any]) -> None:
     for request in requests:
         property = properties[request["id"]]
         result = runner.run(
-            property, subject, profile=job["profile"], seed_number=job["seed"],
+            property, subject, effort=job["effort"], seed_number=job["seed"],
             trying=lambda example: send(event="try", example=repr(example)[:2000]),
             excuses=[runner.Excuse(Condition(one["when"]), one["reason"]) for one in request["excuses"]],
         )  # fmt: skip

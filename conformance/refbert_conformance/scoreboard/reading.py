@@ -34,7 +34,9 @@ def read_all(path: Path) -> list[dict[str, Any]]:
     for report in reports:
         if not isinstance(report, dict) or not str(report.get("format")).startswith(_FAMILY):
             raise InputError(f"{path}: not a report of refbert conform; {_AGAIN}")
-        if report["format"] != FORMAT:
+        if report["format"] == _FORMERLY:
+            report["effort"] = report.pop("profile", None)
+        elif report["format"] != FORMAT:
             said = f'a report in format "{report["format"]}", but this refbert reads {FORMAT}'
             raise InputError(f"{path}: {said}; {_AGAIN}")
         try:
@@ -45,6 +47,7 @@ def read_all(path: Path) -> list[dict[str, Any]]:
 
 
 _AGAIN = "write one with: refbert conform --json FILE"
+_FORMERLY = "refbert-conformance/1"  # called the effort a profile
 _FAMILY = FORMAT.partition("/")[0] + "/"
 
 
@@ -52,7 +55,7 @@ _REPORT = {
     "created": "a text",
     "backend": "an object",
     "versions": "an object",
-    "profile": "a text",
+    "effort": "a text",
     "seed": "a whole number",
     "only": "a text or null",
     "model": "a text or null",

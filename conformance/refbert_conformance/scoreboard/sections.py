@@ -29,7 +29,7 @@ def card(run: Run) -> Html:
         ("library", backend.get("library")), ("dtype", backend.get("dtype")), ("device", backend.get("device")),
         ("arithmetic", _arithmetic(backend.get("arithmetic"))),
         ("note", backend.get("note")), ("dtypes not judged", ", ".join(report.get("not_judged") or ())),
-        ("profile", report["profile"]),
+        ("effort", report["effort"]),
         ("seed", report["seed"]), ("only", report["only"]), ("model", report["model"]),
         ("time", duration(report["seconds"])), ("run", date(report["created"])),
         ("versions", join((f"{name}\u00a0{version}" for name, version in report["versions"].items()), ", ")),

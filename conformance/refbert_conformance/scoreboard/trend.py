@@ -72,7 +72,7 @@ def _since(run: Run, past: Sequence[Report], by_id: Mapping[str, Line]) -> Html:
     ]
     tiles.append(tag("li", "score ", tag("b", f"{percent(was['score'])} → {percent(now['score'])}")))
     tiles.append(tag("li", "time ", tag("b", f"{duration(was['seconds'])} → {duration(now['seconds'])}{ratio}")))
-    unlike = [key for key in ("profile", "seed", "only", "model") if now[key] != was[key]]
+    unlike = [key for key in ("effort", "seed", "only", "model") if now[key] != was[key]]
     caution = f" Other {' and '.join(unlike)}: outcomes and ρ may differ for that alone." if unlike else ""
     parts = [
         tag("p", f"Since {date(was['created'])}, with {_software(was)}.", caution, class_="soft"),
