@@ -10,7 +10,7 @@ from importlib import metadata
 import pytest
 from hostile import assert_one_line
 
-from refbert.backend import OPTIONAL, REQUIRED, missing_ops, registry
+from refbert.backend import REQUIRED, missing_ops, registry
 from refbert.backend.reference import ReferenceBackend
 from refbert.errors import BackendError, BackendUnavailable, UnknownBackend, Unsupported
 
@@ -47,18 +47,45 @@ def test_the_contract_is_complete(name):
         assert getattr(backend, attribute)
 
 
-def test_the_contract_lists_what_the_ops_are():
-    # Read off the protocols: spot checks that the reading works.
-    assert {"asarray", "linear", "attention", "cross_entropy"} <= set(REQUIRED)
-    updates = {"bert_adam", "adamw", "lamb", "clip_by_global_norm"}
-    assert set(OPTIONAL) == {"encoder_layer", "packed_encoder_layer", "objective", "mask_tokens"} | updates
-
-
 def test_a_class_without_ops_is_told_which(tmp_path, monkeypatch):
     made = "class Bare:\n    dtype = 'float32'\n    def __init__(self, dtype=None, device=None): pass\n"
     held = "    def asarray(self, x): return x\n    def to_numpy(self, x): return x\n"
     module(tmp_path, monkeypatch, "bare_backend", made + held)
     assert set(missing_ops(registry.create("bare_backend:Bare"))) == set(REQUIRED) - {"asarray", "to_numpy"}
+
+
+def installed(tmp_path, monkeypatch, package, name, target):
+    """A package that is installed, as far as its paperwork goes."""
+    place = tmp_path / f"{package.replace('-', '_')}-1.0.dist-info"
+    place.mkdir()
+    (place / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (place / "entry_points.txt").write_text(f"[refbert.backends]\n{name} = {target}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["torch", "numpy"])
+def test_a_plugin_by_the_name_of_our_own(tmp_path, monkeypatch, name):
+    """Neither shadows the other. The default alone is made without a look at what is installed."""
+    installed(tmp_path, monkeypatch, "refbert-mine", name, "mine:Mine")
+    with pytest.raises(BackendError, match=f'called "{name}": {registry.OWN[name]} and mine:Mine;') as caught:
+        registry.names()
+    assert_one_line(caught.value)
+    with pytest.raises(BackendError, match="mine:Mine"):
+        registry.create("torch")
+    assert registry.create(registry.DEFAULT).name == "numpy"
+
+
+def test_two_plugins_of_one_name(tmp_path, monkeypatch):
+    installed(tmp_path, monkeypatch, "refbert-a", "mine", "a:Mine")
+    installed(tmp_path, monkeypatch, "refbert-b", "mine", "b:Mine")
+    with pytest.raises(BackendError, match='called "mine": [ab]:Mine and [ab]:Mine;'):
+        registry.create("mine")
+
+
+def test_a_plugin_that_is_found_twice_is_one(tmp_path, monkeypatch):
+    for package in ("refbert-a", "refbert-a-old"):
+        installed(tmp_path, monkeypatch, package, "mine", "mine:Mine")
+    assert registry.names().count("mine") == 1
 
 
 @pytest.mark.parametrize(
@@ -145,7 +172,7 @@ def test_without_torch_the_install_command_is_given():
     code = """
         import sys
         sys.modules["torch"] = None
-        from refbert import registry
+        from refbert.backend import registry
         from refbert.errors import BackendUnavailable
         try:
             registry.create("torch")

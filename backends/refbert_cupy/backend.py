@@ -65,6 +65,7 @@ class CupyBackend:
     """
 
     name = "cupy"
+    contract = 1
     dtypes: tuple[str, ...] = ("float32", "float64", "float16")
 
     def __init__(self, dtype: str | None = None, device: str | None = None) -> None:

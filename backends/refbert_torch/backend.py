@@ -46,6 +46,7 @@ class TorchBackend(Optimizers):
     """
 
     name = "torch"
+    contract = 1
     dtypes: tuple[str, ...] = tuple(_DTYPES)
 
     def __init__(self, dtype: str | None = None, device: str | None = None) -> None:

@@ -19,16 +19,13 @@ call gives the bits that it gives alone, for as long as nobody writes into its a
 callers wait for each other. Instances are independent: making, using or dropping one changes nothing of another's.
 What a child process may do after a fork is the library's word; `numpy` and `torch` compute there, on the CPU.
 
-How a backend rounds follows from its dtype; one that rounds otherwise declares it in an optional attribute,
-``arithmetic: Mapping[str, object]`` (see refbert_conformance.tolerances): ``accumulation``, ``matmul_inputs``,
-``intermediates``, ``flush_to_zero``, ``nondeterministic``. One that compiles for every new shape may say so with
-``compiles = True``; refbert itself does not care, the conformance suite then tries fewer shapes. A backend whose arrays
-should not travel through the host on their way from one of its dtypes to another (mixed precision) may have a method
-``cast(x)``: an array of another instance of the backend, in this one's dtype, on this one's device, sharing no memory.
-One that should not hold a clipped copy of all gradients has both methods of `refbert.training.optimizer.InPlace`.
+Errors are refbert.ops' own: IndexError for what is out of range, ValueError for shapes and options that make no sense.
+A backend offers an optional method by having it, and refuses a part of one by NotImplementedError.
 
-One that is for inference only says so with ``gradients = False``: its ops return ``(y, None)``, and it may leave out
-what only training needs (`TRAINING`).
+Versions: `REQUIRED_BY_VERSION` lists what each version of this contract requires. An entry never changes. Within a
+version optional methods and attributes may be added, and words made clearer. What an existing plugin would fail by (a
+new requirement, another meaning, other arguments) makes a new version; refbert goes on taking plugins of the versions
+listed, and refuses others in one line. A method that is no longer optional is simply not called.
 """
 
 from __future__ import annotations
@@ -37,13 +34,11 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from refbert.backend.arguments import Host, KeepMasks, ModelChoices, TokenBatch
 from refbert.errors import BackendError, Unsupported
 
 A = TypeVar("A")
-# What lives on the host: NumPy arrays of ids, masks, labels, weights.
-Host = npt.NDArray[Any]
 Pullback = Callable[[A], tuple[A, ...]]
 Out = tuple[A, Callable[[A], tuple[A, ...]]]
 # What a fused block's pullback returns: the cotangent of x, and the gradients by parameter name.
@@ -51,7 +46,7 @@ BlockPullback = Callable[[A], tuple[A, dict[str, A]]]
 
 
 class Backend(Protocol[A]):
-    """The required part of the contract.
+    """Required: every attribute and method, but for `TRAINING` where ``gradients`` is False.
 
     name: how it is called on the command line.      library: the library it stands on, with its version.
     dtype: what it computes in ("float32", …).       device: where ("cpu", "cuda:0", …).
@@ -100,9 +95,6 @@ class Backend(Protocol[A]):
     def tanh(self, x: A) -> Out[A]:
         """refbert.ops.tanh."""
 
-    def softmax(self, x: A) -> Out[A]:
-        """refbert.ops.softmax: over the last axis."""
-
     def attention_probabilities(self, q: A, k: A, *, mask: Host, heads: int, mask_value: float) -> Out[A]:
         """refbert.ops.attention_probabilities: [B, S, H] twice, mask [B, S] -> [B, A, S, S]."""
 
@@ -128,6 +120,32 @@ class Backend(Protocol[A]):
 
     def mean_squared_error(self, x: A, targets: Host, *, denominator: float) -> Out[A]:
         """refbert.ops.mean_squared_error: [...], targets [...] -> []."""
+
+
+class Declarations(Protocol):
+    """Optional attributes, each with what its absence means.
+
+    contract: the version of the contract that the backend speaks; absent: 1.
+    gradients: False for a backend for inference only. Its ops return ``(y, None)``, it may leave out `TRAINING`, and a
+        gradient asked of it is an error. Absent: True.
+    arithmetic: how it rounds where its dtype does not say so: a mapping with some of the keys ``accumulation``,
+        ``matmul_inputs``, ``intermediates``, ``flush_to_zero``, ``nondeterministic``, as
+        refbert_conformance.tolerances.arithmetic explains them; other keys are an error. Absent: by its dtype.
+    compiles: True where every new shape costs a compilation: the conformance suite tries fewer shapes, refbert does
+        not care. Absent: False.
+    """
+
+    contract: int
+    gradients: bool
+    arithmetic: Mapping[str, object]
+    compiles: bool
+
+
+class Softmax(Protocol[A]):
+    """Optional: refbert itself never calls it; judged where offered, since it finds what attention hides."""
+
+    def softmax(self, x: A) -> Out[A]:
+        """refbert.ops.softmax: over the last axis, [..., C] -> [..., C]."""
 
 
 class FusedEncoderLayer(Protocol[A]):
@@ -228,21 +246,35 @@ class Objective(Protocol[A]):
     def objective(
         self,
         params: Mapping[str, A],
-        batch: Any,
+        batch: TokenBatch,
         labels: Mapping[str, Host],
         heads: Collection[str],
-        c: Any,
+        choices: ModelChoices,
         *,
-        draws: Any = None,
+        draws: KeepMasks | None = None,
         denominators: Mapping[str, float] | None = None,
     ) -> tuple[A, dict[str, A], Callable[[A], dict[str, A]]]:
-        """batch: `refbert.Batch`; c: `refbert.spec.choices.Choices`; draws: `refbert.Dropout` or None.
+        """params: arrays by full name. labels: host arrays by Hugging Face's names. heads: as `refbert.Model.heads`.
 
-        ``c.gradient_checkpointing`` asks that of each layer only its input be kept, and the rest be computed again.
-
-        denominators: what the losses are divided by where these rows are a part of a batch
-        (`refbert.spec.losses.denominators`); None: what follows from these labels.
+        draws: dropout's masks; None: no dropout. denominators: what the losses are divided by where these rows are a
+        part of a batch (`refbert.spec.losses.denominators`); None: what follows from these labels. The losses have the
+        shape []; the pullback takes one of that shape, and leaves out parameters that the loss does not reach. Raises
+        ValueError where no head is labelled.
         """
+
+
+class Cast(Protocol[A]):
+    """Optional: for mixed precision, where arrays should not travel through the host between two dtypes."""
+
+    def cast(self, x: A, /) -> A:
+        """An array of another instance of the backend in this one's dtype, on this one's device, sharing no memory."""
+
+
+class Recomputed(Protocol[A]):
+    """Optional, and only for ops that record one graph for a whole model, instead of a pullback each."""
+
+    def recomputed(self, block: Callable[[A], tuple[A, BlockPullback[A]]], x: A) -> tuple[A, BlockPullback[A]]:
+        """``block(x)``, of which the graph keeps x [B, S, H] alone and runs the block again for the backward."""
 
 
 class TokenMasking(Protocol):
@@ -262,19 +294,52 @@ class TokenMasking(Protocol):
         """(corrupted input_ids, labels)."""
 
 
-def _methods(protocol: type) -> tuple[str, ...]:
+# Version -> the methods that it requires. Frozen: see the policy above.
+REQUIRED_BY_VERSION: Mapping[int, tuple[str, ...]] = {
+    1: (
+        "asarray",
+        "to_numpy",
+        "add",
+        "reshape",
+        "transpose",
+        "embedding",
+        "gather",
+        "linear",
+        "layer_norm",
+        "gelu",
+        "relu",
+        "tanh",
+        "attention_probabilities",
+        "attention",
+        "dropout",
+        "cross_entropy",
+        "mean_squared_error",
+    ),
+}
+VERSION = max(REQUIRED_BY_VERSION)
+
+REQUIRED = REQUIRED_BY_VERSION[VERSION]
+OPTIONAL_PROTOCOLS: tuple[type, ...] = (
+    Softmax,
+    FusedEncoderLayer,
+    PackedEncoderLayer,
+    Objective,
+    Optimizers,
+    Cast,
+    Recomputed,
+    TokenMasking,
+)
+
+
+def methods(protocol: type) -> tuple[str, ...]:
+    """The names of a protocol's methods."""
     return tuple(name for name, member in vars(protocol).items() if callable(member) and not name.startswith("_"))
 
 
 # Read off the protocols, so that a list cannot fall behind the contract.
-REQUIRED = _methods(Backend)
-OPTIONAL = (
-    _methods(FusedEncoderLayer)
-    + _methods(PackedEncoderLayer)
-    + _methods(Objective)
-    + _methods(Optimizers)
-    + _methods(TokenMasking)
-)
+OPTIONAL = tuple(name for protocol in OPTIONAL_PROTOCOLS for name in methods(protocol))
+ATTRIBUTES = tuple(Backend.__annotations__)
+OPTIONAL_ATTRIBUTES = tuple(Declarations.__annotations__)
 
 # Of the required ones those that only training needs.
 TRAINING = ("dropout", "cross_entropy", "mean_squared_error")
@@ -293,10 +358,33 @@ def has_gradients(backend: object) -> bool:
     return getattr(backend, "gradients", True) is not False
 
 
+def contract_of(backend: object, called: str = "") -> int:
+    """The version that the backend, or its class, speaks; raises `BackendError` for one that is not known here."""
+    version = getattr(backend, "contract", 1)
+    who = f'backend "{called or _called(backend)}"'
+    if isinstance(version, bool) or not isinstance(version, int):
+        raise BackendError(f"{who}: contract must be a whole number, as {VERSION} is, not {version!r}")
+    if version not in REQUIRED_BY_VERSION:
+        known = ", ".join(map(str, REQUIRED_BY_VERSION))
+        raise BackendError(f"{who} speaks contract {version}, but this refbert speaks contract {known}")
+    return version
+
+
+def says_contract(backend: object) -> bool:
+    """Whether the backend names the version itself."""
+    return hasattr(backend, "contract")
+
+
+def contract_note(version: int, *, said: bool) -> str:
+    """The version, for people: "1", or what it is taken for where the backend does not say."""
+    return str(version) if said else f"says no contract version: taken as {version}"
+
+
 def missing_ops(backend: object) -> tuple[str, ...]:
     """The ops that the backend must have, for training or for inference, and does not."""
     free = () if has_gradients(backend) else TRAINING
-    return tuple(name for name in REQUIRED if name not in free and not callable(getattr(backend, name, None)))
+    required = REQUIRED_BY_VERSION[contract_of(backend)]
+    return tuple(name for name in required if name not in free and not callable(getattr(backend, name, None)))
 
 
 def require_whole(backend: Any) -> None:
@@ -304,13 +392,16 @@ def require_whole(backend: Any) -> None:
 
     `refbert.backend.registry.create` lets such a one pass, for the conformance suite to say what it lacks.
     """
-    called = getattr(backend, "name", None) or type(backend).__name__
-    for name in ("name", "library", "dtype", "device", "dtypes"):
+    for name in ATTRIBUTES:
         if not getattr(backend, name, None):
-            raise BackendError(f'backend "{called}" lacks the attribute {name}')
+            raise BackendError(f'backend "{_called(backend)}" lacks the attribute {name}')
     missing = missing_ops(backend)
     if missing:
-        raise Unsupported(f'backend "{called}" lacks required operations: {", ".join(missing)}')
+        raise Unsupported(f'backend "{_called(backend)}" lacks required operations: {", ".join(missing)}')
+
+
+def _called(backend: object) -> str:
+    return str(getattr(backend, "name", None) or type(backend).__name__)
 
 
 def host_dtype(dtype: str) -> type[np.floating[Any]]:

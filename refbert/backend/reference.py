@@ -14,6 +14,7 @@ class ReferenceBackend:
     """The reference behind the plugin contract. float64 by default; float32 shows what the textbook formulas lose."""
 
     name = "reference"
+    contract = 1
     dtypes: tuple[str, ...] = ("float64", "float32")
 
     def __init__(self, dtype: str | None = None, device: str | None = None) -> None:

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-from refbert.backend import Backend
+from refbert.backend.contract import Backend, contract_of
 from refbert.errors import BackendError, BackendUnavailable, RefbertError, UnknownBackend, Unsupported
 
 GROUP = "refbert.backends"
+DEFAULT = "numpy"
 # refbert's own, as pyproject.toml declares them too. Known here because reading what is installed takes 40 ms, a fifth
-# of the time to a first embedding.
+# of the time to a first embedding: the default is made without.
 OWN = {
     "reference": "refbert.backend.reference:ReferenceBackend",
     "numpy": "refbert_numpy:NumpyBackend",
@@ -25,7 +26,10 @@ OWN = {
 
 
 def names() -> tuple[str, ...]:
-    """The names of all installed backends, refbert's own first; nothing is imported."""
+    """The names of all installed backends, refbert's own first; nothing is imported.
+
+    Raises `BackendError` where two packages have given two backends one name.
+    """
     return (*OWN, *sorted(set(_installed()).difference(OWN)))
 
 
@@ -33,11 +37,11 @@ def backend_class(name: str) -> Any:
     """The class behind a name or a ``package.module:Class``.
 
     Raises `UnknownBackend` if there is none, `BackendUnavailable` if importing it fails for want of a library, and
-    `BackendError` if it fails otherwise.
+    `BackendError` if it fails otherwise, or if two packages have given two backends one name.
     """
     path, colon, attribute = name.partition(":")
     given = name if all((*path.split("."), attribute)) else None
-    target = given if colon else OWN.get(name) or _installed().get(name)
+    target = given if colon else OWN[name] if name == DEFAULT else (OWN | _installed()).get(name)
     if target is None:
         import difflib  # here: for those who mistyped
 
@@ -64,22 +68,35 @@ def backend_class(name: str) -> Any:
 
 
 def _installed() -> dict[str, str]:
-    """What is installed: name -> ``package.module:Class``."""
+    """What other packages than refbert have installed: name -> ``package.module:Class``."""
     from importlib.metadata import entry_points
 
-    return {entry.name: f"{entry.module}:{entry.attr}" for entry in reversed(tuple(entry_points(group=GROUP)))}
+    found: dict[str, str] = {}
+    for entry in entry_points(group=GROUP):
+        if entry.dist is not None and entry.dist.name == "refbert":
+            continue
+        target = f"{entry.module}:{entry.attr}"
+        other = OWN.get(entry.name) or found.setdefault(entry.name, target)
+        if other != target:
+            raise BackendError(
+                f'two backends are called "{entry.name}": {other} and {target}; uninstall one, or name it otherwise in '
+                f'its package\'s entry points "{GROUP}"'
+            )
+    return found
 
 
 def create(name: str, *, dtype: str | None = None, device: str | None = None) -> Backend[Any]:
     """The backend of that name, ready to compute in ``dtype`` on ``device`` (``None``: its own defaults).
 
     Raises `UnknownBackend`, `BackendUnavailable` (library or device missing; the message says how to get it),
-    `Unsupported` (a dtype or device that it does not offer) or `BackendError` (what is named makes no backend).
+    `Unsupported` (a dtype or device that it does not offer) or `BackendError` (what is named makes no backend, or
+    one of a contract that is not known here).
     """
     cls = backend_class(name)
     if device is not None and not device.strip():
         raise Unsupported(f'backend "{name}": a device has a name, as "cpu" has, not "{device}"')
     with _blaming(name, f"{name if ':' in name else cls}(dtype=…, device=…) makes no backend"):
+        contract_of(cls, name)  # before it is made: another contract may make it otherwise
         offered = tuple(getattr(cls, "dtypes", ()))
         if dtype is not None and offered and dtype not in offered:
             raise Unsupported(f'backend "{name}" does not offer dtype "{dtype}" (it offers {", ".join(offered)})')
@@ -89,6 +106,7 @@ def create(name: str, *, dtype: str | None = None, device: str | None = None) ->
             raise BackendError(
                 f'backend "{name}" makes {type(backend).__name__}, no backend: without a dtype, asarray or to_numpy'
             )
+        contract_of(backend, name)
         return backend
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 import click
 
-from refbert.backend import missing_ops, registry
+from refbert.backend import contract_note, contract_of, missing_ops, registry, says_contract
 from refbert.cli.output import print_json
 from refbert.cli.tables import Table, print_table
 from refbert.errors import BackendError
@@ -14,10 +14,15 @@ from refbert.errors import BackendError
 
 @dataclass(frozen=True)
 class Status:
-    """One backend: ``library``, ``device`` and ``dtypes`` where it is available, ``reason`` where it is not."""
+    """One backend: what it is where it is available, ``reason`` where it is not.
+
+    contract: the version of the plugin contract that it speaks; contract_said: whether it says so itself.
+    """
 
     name: str
     available: bool
+    contract: int | None = None
+    contract_said: bool = False
     library: str = ""
     device: str = ""
     dtypes: tuple[str, ...] = ()
@@ -34,6 +39,8 @@ def status(name: str, device: str | None = None) -> Status:
     return Status(
         name,
         available=True,
+        contract=contract_of(backend),
+        contract_said=says_contract(backend),
         library=str(getattr(backend, "library", "")),
         device=str(getattr(backend, "device", "")),
         dtypes=tuple(getattr(backend, "dtypes", ())),
@@ -54,9 +61,21 @@ def backends(device: str | None, as_json: bool) -> None:
     table = Table()
     for column in ("backend", "available"):
         table.add_column(column, "id")
-    for column in ("library", "device", "dtypes", "note"):
+    for column in ("contract", "library", "device", "dtypes", "note"):
         table.add_column(column)
     for one in found:
-        note = one.reason or (f"lacks {', '.join(one.missing)}" if one.missing else "")
-        table.add_row(one.name, "yes" if one.available else "no", one.library, one.device, " ".join(one.dtypes), note)
+        notes = [one.reason] if one.reason else []
+        if one.contract is not None and not one.contract_said:
+            notes.append(contract_note(one.contract, said=False))
+        if one.missing:
+            notes.append(f"lacks {', '.join(one.missing)}")
+        table.add_row(
+            one.name,
+            "yes" if one.available else "no",
+            str(one.contract or ""),
+            one.library,
+            one.device,
+            " ".join(one.dtypes),
+            "; ".join(notes),
+        )
     print_table(table)

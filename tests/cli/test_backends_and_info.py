@@ -18,11 +18,14 @@ def test_backends_json():
     found = {one["name"]: one for one in map(json.loads, done.stdout.splitlines())}
     assert list(found)[:4] == ["reference", "numpy", "torch", "cupy"]
     for one in found.values():
-        assert set(one) == {"name", "available", "library", "device", "dtypes", "missing", "reason"}
+        assert set(one) == {
+            "name", "available", "contract", "contract_said", "library", "device", "dtypes", "missing", "reason",
+        }  # fmt: skip
         assert one["available"] or one["reason"]
     for name in ("reference", "numpy", "torch"):
         assert found[name]["available"], found[name]["reason"]
         assert found[name]["missing"] == []
+        assert (found[name]["contract"], found[name]["contract_said"]) == (1, True)
     assert found["reference"]["dtypes"][0] == "float64"
     assert found["numpy"]["dtypes"][0] == "float32"
 

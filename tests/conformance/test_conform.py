@@ -53,6 +53,22 @@ def test_the_same_verdict_twice(tmp_path):
     assert rows[0] == rows[1]
 
 
+def test_the_report_says_which_contract(tmp_path):
+    """Of one that says it and of one that does not, in every kind of report."""
+    for name, said, words in (
+        ("Good", True, "contract: 1"),
+        ("Silent", False, "contract: says no contract version: taken as 1"),
+    ):
+        report, page = tmp_path / "r.json", tmp_path / "r.html"
+        arguments = ("--backend", f"subjects:{name}", "--only", "contract/backend", "--json", report, "--html", page)
+        done = conform(*arguments, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert words in done.stdout.splitlines()
+        backend = json.loads(report.read_text(encoding="utf-8"))["backend"]
+        assert (backend["contract"], backend["contract_said"]) == (1, said)
+        assert f"<dt>contract</dt><dd>{words.removeprefix('contract: ')}</dd>" in page.read_text(encoding="utf-8")
+
+
 def test_a_failure_says_what_is_needed_to_act_on_it(tmp_path):
     rows = {}
     for property in ("forward/layer_norm/accuracy", "models/inference/accuracy"):
@@ -173,6 +189,8 @@ def test_memory_has_a_limit():
         (["--backend", "subjects:Nothing"], 'has no "Nothing"'),
         (["--backend", "subjects:Unmakable"], "no such driver"),
         (["--backend", "subjects:DiesEarly"], "crashed the interpreter (SIGABRT)"),
+        (["--backend", "subjects:FromTheFuture"], "speaks contract 9, but this refbert speaks contract 1"),
+        (["--backend", "os:system"], "os:system(dtype=…, device=…) makes no backend (TypeError"),
         (["--backend", "subjects:Declares"], "arithmetic declares colour"),
         (["--dtype", "float8"], "does not offer dtype"),
         (["--only", "sofmax"], "no property matches"),

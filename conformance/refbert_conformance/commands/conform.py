@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from refbert.backend import contract_note
 from refbert.cli.output import require_writable, write_text
 from refbert.cli.tables import NOTHING, Table, bar_columns, print_table, say
 from refbert.cli.terminal import console
@@ -209,6 +210,8 @@ def _show(result: dict[str, Any]) -> None:
             f"{sum(row['seconds'] for row in here):.1f}",
         )  # fmt: skip
     print_table(table)
+    if "contract" in backend:
+        say(f"contract: {contract_note(backend['contract'], said=backend['contract_said'])}")
     say(_declared(backend["dtype"], backend["arithmetic"].get("declared") or {}))
     for row in rows:
         if row["outcome"] == "failed":

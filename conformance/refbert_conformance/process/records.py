@@ -42,6 +42,8 @@ BACKEND = dict.fromkeys(("given", "name", "library", "dtype", "device"), "a text
     "arithmetic": "an object or null",
     "dtypes": "texts or null",
     "gradients": "yes or no",
+    "contract": "a count",
+    "contract_said": "yes or no",
     "note": "a text or null",
 }
 # What a worker says of a property; a report adds its place and what excuses it.

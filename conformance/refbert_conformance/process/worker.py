@@ -144,6 +144,7 @@ def _private_ends() -> tuple[Send, Iterator[dict[str, Any]]]:
 
 def described(subject: Any) -> dict[str, Any]:
     """The backend, for the report. shapes: how many per op were tried where that is limited."""
+    from refbert.backend import contract_of, says_contract
     from refbert_conformance.cases.pools import SHAPES
 
     backend = subject.backend
@@ -151,6 +152,8 @@ def described(subject: Any) -> dict[str, Any]:
         "given": subject.given,
         **{name: str(getattr(backend, name, "")) for name in ("name", "library", "dtype", "device")},
         "dtypes": list(map(str, getattr(backend, "dtypes", None) or ())),
+        "contract": contract_of(backend),
+        "contract_said": says_contract(backend),
         "gradients": subject.gradients,
         "arithmetic": subject.arithmetic.described(),
         "shapes": SHAPES if subject.compiles else None,

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from refbert.backend import contract_note
 from refbert_conformance.engine.property import LEVELS
 from refbert_conformance.scoreboard.failures import failure_slug
 from refbert_conformance.scoreboard.html import Html, join, soft, table_of, tag
@@ -28,6 +29,7 @@ def card(run: Run) -> Html:
     facts = [
         ("library", backend.get("library")), ("dtype", backend.get("dtype")), ("device", backend.get("device")),
         ("arithmetic", _arithmetic(backend.get("arithmetic"))),
+        ("contract", _contract(backend)),
         ("note", backend.get("note")), ("dtypes not judged", ", ".join(report.get("not_judged") or ())),
         ("effort", report["effort"]),
         ("seed", report["seed"]), ("only", report["only"]), ("model", report["model"]),
@@ -48,6 +50,11 @@ def card(run: Run) -> Html:
              class_="counts"),
         tag("dl", *listed), class_="card",
     )  # fmt: skip
+
+
+def _contract(backend: Mapping[str, Any]) -> str | None:
+    """The version of the plugin contract; None in a report of before there were versions."""
+    return contract_note(backend["contract"], said=backend["contract_said"]) if "contract" in backend else None
 
 
 def _arithmetic(declared: Mapping[str, Any] | None) -> Html | None:

@@ -5,16 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from refbert.backend import (
-    OPTIONAL,
-    REQUIRED,
-    Backend,
-    FusedEncoderLayer,
-    Objective,
-    Optimizers,
-    TokenMasking,
-    missing_ops,
-)
+from refbert.backend import OPTIONAL_PROTOCOLS, Backend, methods, missing_ops
 from refbert_conformance.engine.measure import Failure, Record
 from refbert_conformance.engine.property import Property
 from refbert_conformance.engine.subject import Subject
@@ -54,9 +45,9 @@ def _required(subject: Subject, example: Any, record: Record) -> None:
 
 
 def _signatures(subject: Subject, example: Any, record: Record) -> None:
-    for protocol in (Backend, FusedEncoderLayer, Objective, Optimizers, TokenMasking):
-        for name in (*REQUIRED, *OPTIONAL):
-            if not (name in vars(protocol) and subject.has(name)):
+    for protocol in (Backend, *OPTIONAL_PROTOCOLS):
+        for name in methods(protocol):
+            if not subject.has(name):
                 continue
             theirs = list(inspect.signature(getattr(protocol, name)).parameters.values())[1:]
             try:

@@ -1,0 +1,151 @@
+"""The plugin contract: its versions, what it lists, and that nobody reads more from a backend."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hostile import assert_one_line
+
+import refbert
+from refbert.backend import (
+    ATTRIBUTES,
+    OPTIONAL,
+    OPTIONAL_ATTRIBUTES,
+    OPTIONAL_PROTOCOLS,
+    REQUIRED,
+    REQUIRED_BY_VERSION,
+    TRAINING,
+    VERSION,
+    Backend,
+    KeepMasks,
+    ModelChoices,
+    TokenBatch,
+    contract_note,
+    contract_of,
+    methods,
+    registry,
+    require_whole,
+    says_contract,
+)
+from refbert.backend.reference import ReferenceBackend
+from refbert.errors import BackendError
+from refbert.spec.choices import Choices
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_versions_are_frozen():
+    """To change one of these is to break plugins: add a version instead."""
+    first = """asarray to_numpy add reshape transpose embedding gather linear layer_norm gelu relu tanh
+        attention_probabilities attention dropout cross_entropy mean_squared_error"""
+    assert dict(REQUIRED_BY_VERSION) == {1: tuple(first.split())}
+
+
+def test_the_newest_version_is_the_protocol():
+    assert methods(Backend) == REQUIRED == REQUIRED_BY_VERSION[VERSION]
+    assert set(TRAINING) <= set(REQUIRED)
+    assert not set(REQUIRED) & set(OPTIONAL)
+    assert ATTRIBUTES == ("name", "library", "dtype", "device", "dtypes")
+    assert OPTIONAL_ATTRIBUTES == ("contract", "gradients", "arithmetic", "compiles")
+
+
+def members(protocol):
+    return [member for name, member in vars(protocol).items() if not name.startswith("_") and callable(member)]
+
+
+@pytest.mark.parametrize("protocol", [Backend, *OPTIONAL_PROTOCOLS], ids=lambda p: p.__name__)
+def test_no_argument_is_any(protocol):
+    for member in members(protocol):
+        assert inspect.getdoc(member), member
+        for name, annotation in member.__annotations__.items():
+            assert "Any" not in str(annotation), (member.__qualname__, name)
+    assert inspect.getdoc(protocol).startswith("Required" if protocol is Backend else "Optional")
+
+
+def test_what_objective_receives_is_what_the_types_say():
+    """`refbert.Batch`, `Choices` and `Dropout` have what the contract's types list, and `Choices` has no more."""
+    listed = {name for name, member in vars(ModelChoices).items() if isinstance(member, property)}
+    assert listed == {f.name for f in dataclasses.fields(Choices)}
+    batch = refbert.Batch([[1, 2]])
+    for name in (name for name, member in vars(TokenBatch).items() if isinstance(member, property)):
+        assert getattr(batch, name).dtype == np.int64
+    assert list(inspect.signature(refbert.Dropout.keep).parameters) == list(
+        inspect.signature(KeepMasks.keep).parameters
+    )
+
+
+class Speaks(ReferenceBackend):
+    contract = 2
+
+
+class Mumbles(ReferenceBackend):
+    contract = "1"
+
+
+class Learns(ReferenceBackend):
+    """Whose version is only known once it is made."""
+
+    def __init__(self, dtype=None, device=None):
+        super().__init__(dtype, device)
+        self.contract = 3
+
+
+@pytest.mark.parametrize(
+    ("cls", "says"),
+    [
+        (Speaks, "speaks contract 2, but this refbert speaks contract 1"),
+        (Learns, "speaks contract 3, but this refbert speaks contract 1"),
+        (Mumbles, "contract must be a whole number, as 1 is, not '1'"),
+    ],
+)
+def test_a_version_that_is_not_known(cls, says):
+    with pytest.raises(BackendError, match=says) as caught:
+        registry.create(f"{__name__}:{cls.__name__}")
+    assert_one_line(caught.value)
+    with pytest.raises(BackendError, match=says):
+        require_whole(cls())
+
+
+def test_one_that_says_nothing_is_taken_as_1():
+    class Silent:
+        pass
+
+    assert contract_of(Silent()) == 1
+    assert not says_contract(Silent())
+    assert contract_note(1, said=False) == "says no contract version: taken as 1"
+    assert says_contract(ReferenceBackend())
+
+
+# What holds a backend is called one of these; so is what ends with one of them, as `model.backend` does.
+_HELD = {"backend", "_backend", "ops", "target"}
+
+
+def reads():
+    """(file, line, name) of every read of a name, by getattr, hasattr or a dot, from what is called like a backend."""
+    for folder in ("refbert", "conformance", "inspection", "audit"):
+        for file in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                match node:
+                    case ast.Call(func=ast.Name(id="getattr" | "hasattr"), args=[on, ast.Constant(value=name), *_]):
+                        pass
+                    case ast.Attribute(value=on, attr=name) if ast.unparse(on).endswith("backend"):
+                        pass  # what is called ops may be refbert.ops as well
+                    case _:
+                        continue
+                if ast.unparse(on).split(".")[-1] in _HELD:
+                    yield file.relative_to(ROOT).as_posix(), node.lineno, name
+
+
+def test_what_is_read_off_a_backend_is_in_the_contract():
+    found = list(reads())
+    assert {"encoder_layer", "arithmetic", "compiles", "contract", "cast", "recomputed"} <= {
+        name for _, _, name in found
+    }
+    others = {"get", "properties", "gradient_norm", "update_in_place"}  # a report is called backend, and a module
+    listed = {*ATTRIBUTES, *OPTIONAL_ATTRIBUTES, *REQUIRED, *OPTIONAL, *others}
+    assert [(file, line, name) for file, line, name in found if name not in listed] == []
