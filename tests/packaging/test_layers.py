@@ -20,7 +20,7 @@ BACKENDS = tuple(name for name in PACKAGES if "backends" in str(PACKAGES[name]))
 # Lowest first. A module belongs to the longest name that it begins with; a package's own name is its __init__ alone
 # where something stands below it, and all of it otherwise. Those of one layer may import each other, without a circle.
 LAYERS = (
-    ("refbert.errors",),
+    ("refbert.errors", "refbert.pages"),
     ("refbert.files",),
     ("refbert.config",),
     ("refbert.ops", "refbert.randomness"),
