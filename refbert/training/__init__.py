@@ -8,7 +8,7 @@ distributed   several processes, one run
 checkpoints   what a run is resumed from
 metrics       what each update was        page   the same as curves        padding   how much of it is none
 run           a run's directory           ownership     whose it is        typed     settings of the right types
-pretraining   from text to a model        held_out      text to score it on         hearing   signals meanwhile
+pretraining   from text to a model        held_out      text to score it on         interruptible   long work meanwhile
 finetuning    from labelled files to the best of several models; its settings, first model and choice:
               finetuning_settings, task_model, best
 """

@@ -9,7 +9,6 @@ same update, and so stay the same; process 0 alone writes files.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +31,7 @@ class WorkerLost(RefbertError):
 
 
 class Processes:
-    """One process, alone: rank 0 of 1. What comes out is what went in."""
+    """One process, alone: rank 0 of 1, and every sum is what went in."""
 
     rank = 0
     count = 1
@@ -45,11 +44,8 @@ class Processes:
         """The sums over all processes, in float64."""
         return numbers
 
-    def wait(self) -> None:
-        """Return when every process has come here."""
-
     def check_same(self, what: str, value: str) -> None:
-        """Raise `InputError` unless every process has the same value."""
+        """Wait for every process; raise `InputError` unless all have the same value."""
 
 
 ALONE = Processes()
@@ -82,8 +78,7 @@ class TorchProcesses(Processes):
         while names:
             bucket: list[tuple[str, tuple[int, ...]]] = []
             parts: list[torch.Tensor] = []
-            size = 0
-            while names and (not bucket or size < _BUCKET):
+            while names and sum(part.numel() for part in parts) < _BUCKET:
                 name = names.pop(0)
                 x = arrays.pop(name)
                 bucket.append((name, tuple(x.shape)))
@@ -91,55 +86,44 @@ class TorchProcesses(Processes):
                 if not native:
                     x = torch.from_numpy(np.ascontiguousarray(backend.to_numpy(x)))
                 parts.append(x.detach().to(self._device, dtype).reshape(-1))
-                size += parts[-1].numel()
+            sizes = [part.numel() for part in parts]
             flat = torch.cat(parts)
             parts.clear()
-            self._reduce(flat)
-            start = 0
-            for name, shape in bucket:
-                length = int(np.prod(shape, dtype=np.int64))
-                piece = flat[start : start + length].reshape(shape)
-                start += length
+            self._together("all_reduce", flat)
+            for (name, shape), piece in zip(bucket, torch.split(flat, sizes), strict=True):
+                summed = piece.reshape(shape)
                 if native and self._device.type == "cuda":
-                    arrays[name] = piece.to(getattr(torch, backend.dtype), copy=True)
+                    arrays[name] = summed.to(getattr(torch, backend.dtype), copy=True)
                 else:
-                    arrays[name] = backend.asarray(piece.cpu().numpy().copy())
+                    arrays[name] = backend.asarray(summed.cpu().numpy().copy())
 
     def sum_numbers(self, numbers: list[float]) -> list[float]:
         """In float64."""
         import torch
 
         tensor = torch.tensor(numbers, dtype=torch.float64, device=self._device)
-        self._reduce(tensor)
+        self._together("all_reduce", tensor)
         return [float(x) for x in tensor.cpu()]
 
-    def wait(self) -> None:
-        """A sum of nothing, which nobody has before everybody has come."""
-        self.sum_numbers([0.0])
-
     def check_same(self, what: str, value: str) -> None:
-        """The values travel as a digest, six bytes to a number, which float64 holds exactly.
-
-        Each process's numbers have a place of their own in the sum, so that every process sees them all. Raises
-        `InputError` where they differ.
-        """
-        digest = hashlib.blake2b(value.encode(), digest_size=12).digest()
-        mine = [float(int.from_bytes(digest[i : i + 6], "little")) for i in (0, 6)]
-        seen = self.sum_numbers([x if rank == self.rank else 0.0 for rank in range(self.count) for x in mine])
-        if seen != mine * self.count:
+        """Gather every process's value; raise `InputError` where they differ."""
+        seen = [""] * self.count
+        self._together("all_gather_object", seen, value)
+        if len(set(seen)) > 1:
             raise InputError(f"the processes do not have the same {what}: start all of them with the same arguments")
 
     def close(self) -> None:
-        """Take leave of the others."""
+        """Leave the process group."""
         import torch.distributed as dist
 
         dist.destroy_process_group()
 
-    def _reduce(self, tensor: Any) -> None:
+    def _together(self, collective: str, *arguments: Any) -> None:
+        """Call one of `torch.distributed`'s collectives, to which every process comes; raises `WorkerLost`."""
         import torch.distributed as dist
 
         try:
-            dist.all_reduce(tensor)
+            getattr(dist, collective)(*arguments)
         except RuntimeError as error:
             # The engine's own words are long and name its source files; they stay as the cause.
             raise WorkerLost(f"process {self.rank} of {self.count} has lost another process") from error

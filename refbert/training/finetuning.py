@@ -49,7 +49,7 @@ from refbert.training.checkpoints import (
     updates_of,
 )
 from refbert.training.finetuning_settings import FREE, Plan, Settings
-from refbert.training.hearing import in_a_thread
+from refbert.training.interruptible import interruptible
 from refbert.training.loop import NotFinite, Saving, train
 from refbert.training.metrics import Metrics, Update, going_on
 from refbert.training.padding import PaddingWatch
@@ -115,7 +115,7 @@ def finetune(
         check_labels(settings.task, dev, labels)
     metric = settings.metric or main_score(settings.task, labels)
     _check_metric(settings, labels, dev)
-    examples = in_a_thread(partial(features, settings, data, model))
+    examples = interruptible(partial(features, settings, data, model))
     facts = {
         "config": model.config.to_dict(), "model's profile": model.profile.name,
         "training data": digest_of(([row.input_ids for row in x.rows], sorted(x.labels.items())) for x in examples),

@@ -28,8 +28,8 @@ from refbert.model import Model
 from refbert.spec.choices import Choices
 from refbert.training.checkpoints import last_whole, read_state, restore
 from refbert.training.distributed import ALONE, Processes
-from refbert.training.hearing import in_a_thread
 from refbert.training.held_out import HeldOut
+from refbert.training.interruptible import interruptible
 from refbert.training.loop import Saving, train
 from refbert.training.metrics import Metrics, Update, going_on, read_metrics
 from refbert.training.padding import PaddingWatch
@@ -217,7 +217,7 @@ def _prepare(run: RunDirectory, settings: Settings, say: Callable[[str], object]
     if settings.tokenizer is None and settings.start_from is None:
         told = _reading(f"learning a vocabulary of {settings.vocab_size} pieces", files, say)
         sentences = (s for s in read_sentences(files, form, progress=told, **how) if s is not None)
-        tokenizer = in_a_thread(lambda: train_wordpiece(sentences, size=settings.vocab_size, cased=settings.cased))
+        tokenizer = interruptible(lambda: train_wordpiece(sentences, size=settings.vocab_size, cased=settings.cased))
     else:
         tokenizer = _given_tokenizer(settings)
     with writing(run.tokenizer), atomic_directory(run.tokenizer) as partial:

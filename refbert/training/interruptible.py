@@ -1,4 +1,4 @@
-"""Long work in compiled code, which no signal reaches: done in a thread, so that the main one hears what comes."""
+"""Interrupt long work in compiled code, which no signal reaches: a thread does it, and the main one gets the signal."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def in_a_thread(compute: Callable[[], T]) -> T:
-    """What ``compute`` returns or raises; it must change nothing outside memory, since a signal abandons it."""
+def interruptible(compute: Callable[[], T]) -> T:
+    """Return or raise what ``compute`` does. It must change nothing outside memory, since a signal abandons it."""
     if threading.current_thread() is not threading.main_thread():
         return compute()
     came: Future[T] = Future()
