@@ -22,7 +22,7 @@ BACKENDS = tuple(name for name in PACKAGES if "backends" in str(PACKAGES[name]))
 LAYERS = (
     ("refbert.errors", "refbert.pages"),
     ("refbert.files",),
-    ("refbert.config",),
+    ("refbert.config", "refbert.pages"),
     ("refbert.ops", "refbert.randomness"),
     ("refbert.backend", "refbert.text"),
     ("refbert.spec",),

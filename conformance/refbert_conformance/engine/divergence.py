@@ -19,7 +19,7 @@ from refbert.backend.reference import ReferenceBackend
 from refbert_conformance.engine.measure import Failure, Record, as_number, row_failure, same_bits
 from refbert_conformance.engine.subject import Subject, backward, forward
 from refbert_conformance.tolerances.bounds import ARRAYS, expecting
-from refbert_conformance.tolerances.noise import POSITIONAL, tolerances
+from refbert_conformance.tolerances.noise import by_name, tolerances
 
 
 class Made:
@@ -75,9 +75,7 @@ class Lockstep:
 
         def call(*arguments: Any, **options: Any) -> Any:
             names = ARRAYS[op]
-            given = arguments[: len(names)]
-            if len(arguments) > len(names):
-                options |= {POSITIONAL[op]: arguments[len(names)]}
+            given, options = by_name(op, arguments, options)
             self.unchanged(*given)
             y, back = forward(self.subject, op, [x.device for x in given], options)
             reference, reference_back = (

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
 from typing import Any
 
 from refbert.backend import TRAINING
+from refbert.backend.wrapper import Wrapper
 from refbert_conformance.engine.measure import Unsupported
 from refbert_conformance.tolerances.bounds import ARRAYS
 
@@ -16,26 +17,19 @@ class _Absent(Unsupported, AttributeError):
     """So that `getattr` with a default and `hasattr` work as ever."""
 
 
-class ForInference:
+class ForInference(Wrapper):
     """A backend that declares ``gradients = False``: asking for a gradient is `Unsupported`, not its failure."""
 
-    def __init__(self, backend: Any) -> None:
-        self._backend = backend
-
     def __getattr__(self, name: str) -> Any:
-        if name in TRAINING and not callable(getattr(self._backend, name, None)):
+        if name in TRAINING and not callable(getattr(self.backend, name, None)):
             raise _Absent(INFERENCE)
-        found = getattr(self._backend, name)
-        return _without_pullback(found) if name in ARRAYS and callable(found) else found
+        return super().__getattr__(name)
 
-
-def _without_pullback(op: Any) -> Any:
-    @functools.wraps(op)
-    def call(*arguments: Any, **options: Any) -> Any:
-        result = op(*arguments, **options)
-        return (result[0], refused) if isinstance(result, tuple) and len(result) == 2 else result
-
-    return call
+    def call(self, name: str, function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Without the pullback of an op."""
+        result = function(*arguments, **options)
+        pair = name in ARRAYS and isinstance(result, tuple) and len(result) == 2
+        return (result[0], refused) if pair else result
 
 
 def refused(dy: Any) -> Any:

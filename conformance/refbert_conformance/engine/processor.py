@@ -9,11 +9,12 @@ Source   C11 §7.6 (fegetenv, fesetenv); GCC's manual on -ffast-math and crtfast
 from __future__ import annotations
 
 import ctypes
-import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from refbert.backend.wrapper import Wrapper
 
 _BYTES = 256  # more than a fenv_t has anywhere
 _SMALLEST = sys.float_info.min
@@ -60,13 +61,13 @@ def set_mode(found: Any) -> None:
 CLEAN = mode()  # imported before any backend is
 
 
-class OwnMode:
+class OwnMode(Wrapper):
     """A backend whose calls run in the mode that its library has set, and nothing else does."""
 
     def __init__(self, make: Callable[[], Any], found: Any) -> None:
         self._mode = found
         with self._own():
-            self._backend = make()
+            super().__init__(make())
 
     @contextmanager
     def _own(self) -> Iterator[None]:
@@ -77,17 +78,10 @@ class OwnMode:
             self._mode = mode()
             set_mode(CLEAN)
 
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._backend, name)
-        return self._wrapped(found) if callable(found) else found
-
-    def _wrapped(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def call(*arguments: Any, **options: Any) -> Any:
-            with self._own():
-                result = function(*arguments, **options)
-            if isinstance(result, tuple):  # pullbacks are the backend's, too
-                return tuple(self._wrapped(one) if callable(one) else one for one in result)
-            return result
-
-        return call
+    def call(self, name: str, function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """In its own mode; pullbacks are the backend's, too."""
+        with self._own():
+            result = function(*arguments, **options)
+        if isinstance(result, tuple):
+            return tuple(self.wrapped(name, one) if callable(one) else one for one in result)
+        return result

@@ -21,9 +21,10 @@ backends use a hundredth to a sixth of the tolerance. It is never used for a sin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ import numpy as np
 from refbert import ops
 from refbert.backend import Host
 from refbert.backend.reference import ReferenceBackend
+from refbert.backend.wrapper import Wrapper
 from refbert_conformance.tolerances.arithmetic import Arithmetic
 from refbert_conformance.tolerances.bounds import ARRAYS, UPDATES, Expected, clipped, expecting, updated
 
@@ -41,79 +43,62 @@ T = 7.5
 Run = Callable[[Any], Mapping[str, Host]]
 
 
-class Noisy(ReferenceBackend):
+class Noisy(Wrapper):
     """refbert.ops in float64, every result moved by up to E. E comes from the first run and is used again in the
     others: the inputs of an op change by no more than the noise, and E by no more than that share of itself."""
 
     def __init__(self, arithmetic: Arithmetic, seed: int, sizes: list[Any] | None = None) -> None:
-        super().__init__()
+        super().__init__(ReferenceBackend())
         self._arithmetic = arithmetic
         self._rng = np.random.default_rng(seed)
         self._recorded = sizes
         self.sizes: list[Any] = [] if sizes is None else sizes
         self._next = 0
 
-    def moved(self, values: list[Host], bound: Callable[[], list[Host]]) -> list[Host]:
+    def moved(self, values: Iterable[Host], due: Callable[[], Sequence[Expected]]) -> list[Host]:
         """Each value moved within its bound, which is computed or remembered."""
         if self._recorded is None:
-            self.sizes.append(bound())
+            self.sizes.append([one.bound for one in due()])
         found = self.sizes[self._next]
         self._next += 1
         return [
             v + e * self._rng.uniform(-1, 1, np.shape(v)) if np.any(e) else v
-            for v, e in zip(values, found, strict=True)
+            for v, e in zip(map(np.asarray, values), found, strict=True)
         ]
 
+    def call(self, name: str, function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """The reference's result, moved."""
+        if name in ARRAYS:
+            return self._op(name, function, arguments, options)
+        if name in UPDATES:
+            due = partial(updated, name, arguments, options, self._arithmetic)
+            p, m, v = self.moved(function(*arguments, **options), due)
+            return p, m, np.maximum(v, 0)
+        if name == "clip_by_global_norm":
+            clean, norm = function(*arguments, **options)
+            due = partial(clipped, arguments[0], options, self._arithmetic)
+            return dict(zip(clean, self.moved(clean.values(), lambda: due()[:-1]), strict=True)), norm
+        return function(*arguments, **options)
 
-def _noisy(op: str) -> Callable[..., Any]:
-    def method(self: Noisy, *arrays: Host, **options: Any) -> Any:
-        names = ARRAYS[op]
-        if len(arrays) > len(names):  # host arguments given by position: shape, axes, ids, positions
-            options |= {POSITIONAL[op]: arrays[len(names)]}
-            arrays = arrays[: len(names)]
-        y, back = getattr(ops, op)(*arrays, **options)
+    def _op(
+        self, op: str, function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]
+    ) -> tuple[Host, Callable[[Host], tuple[Host, ...]]]:
+        arrays, options = by_name(op, arguments, options)
+        y, back = function(*arrays, **options)
         bounds = lru_cache(1)(lambda: expecting(op, arrays, options, self._arithmetic))
-        (y,) = self.moved([np.asarray(y)], lambda: [bounds()[0].bound])
-
-        def pullback(dy: Host) -> tuple[Host, ...]:
-            return tuple(self.moved([np.asarray(d) for d in back(dy)], lambda: [one.bound for one in bounds()[1](dy)]))
-
-        return y, pullback
-
-    return method
+        (y,) = self.moved([y], lambda: [bounds()[0]])
+        return y, lambda dy: tuple(self.moved(back(dy), lambda: bounds()[1](dy)))
 
 
-POSITIONAL = {
-    "reshape": "shape", "transpose": "axes", "embedding": "ids", "gather": "positions", "cross_entropy": "labels",
-    "mean_squared_error": "targets",
-}  # fmt: skip
+def by_name(op: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """An op's arrays, and by name all else that it was given: shape, axes, ids and positions may come by position."""
+    given = _signature(op).bind(*arguments, **options).arguments
+    return tuple(given.pop(name) for name in ARRAYS[op]), given
 
 
-def _noisy_update(rule: str) -> Callable[..., Any]:
-    def method(self: Noisy, *arrays: Host, **options: Any) -> Any:
-        def bound() -> list[Host]:
-            return [one.bound for one in updated(rule, arrays, options, self._arithmetic)]
-
-        p, m, v = self.moved(list(getattr(ops, rule)(*arrays, **options)), bound)
-        return p, m, np.maximum(v, 0)
-
-    return method
-
-
-def _noisy_clip(self: Noisy, gradients: Mapping[str, Host], **options: Any) -> tuple[dict[str, Host], float]:
-    clean, norm = ops.clip_by_global_norm(gradients, **options)
-
-    def bound() -> list[Host]:
-        return [one.bound for one in clipped(gradients, options, self._arithmetic)[:-1]]
-
-    return dict(zip(clean, self.moved(list(clean.values()), bound), strict=True)), norm
-
-
-for _op in ARRAYS:
-    setattr(Noisy, _op, _noisy(_op))
-for _rule in UPDATES:
-    setattr(Noisy, _rule, _noisy_update(_rule))
-Noisy.clip_by_global_norm = _noisy_clip  # type: ignore[assignment]
+@cache
+def _signature(op: str) -> inspect.Signature:
+    return inspect.signature(getattr(ops, op))
 
 
 def tolerances(run: Run, arithmetic: Arithmetic, *, samples: int = SAMPLES) -> list[Expected]:

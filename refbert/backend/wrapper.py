@@ -1,0 +1,33 @@
+"""A backend around another one: whoever watches, guards or changes a backend's calls."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+
+class Wrapper:
+    """Whatever is called on it goes through `call`; all else is the backend's own."""
+
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "backend":  # it is being copied, and has none yet
+            raise AttributeError(name)
+        found = getattr(self.backend, name)
+        return self.wrapped(name, found) if callable(found) else found
+
+    def wrapped(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A method of the backend, or a pullback that it gave, by way of `call`."""
+
+        @functools.wraps(function)
+        def called(*arguments: Any, **options: Any) -> Any:
+            return self.call(name, function, arguments, options)
+
+        return called
+
+    def call(self, name: str, function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Call the backend's ``function``."""
+        return function(*arguments, **options)
