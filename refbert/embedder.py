@@ -25,8 +25,8 @@ from refbert.ops.gelu import gelu
 from refbert.spec.bert import bert
 from refbert.spec.choices import Choices
 from refbert.spec.packed import packed_bert
-from refbert.spec.parts import Scope
 from refbert.spec.pooler import pooler
+from refbert.spec.scope import Scope
 from refbert.text.batching import Batch
 
 Host = npt.NDArray[Any]

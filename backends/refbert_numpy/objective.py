@@ -19,8 +19,8 @@ from refbert.randomness import Dropout
 from refbert.spec import bert, losses
 from refbert.spec.choices import Choices
 from refbert.spec.heads import TIED
-from refbert.spec.parts import Scope, accumulate, prefixed
 from refbert.spec.pooler import pooler
+from refbert.spec.scope import Scope, accumulate, prefixed
 from refbert.text.batching import Batch
 from refbert_numpy import threads
 from refbert_numpy.layout import Rows, parts, rows_to_compute

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refbert.backend.reference import ReferenceBackend
-from refbert.spec.parts import activate
+from refbert.spec.layers import activate
 from refbert_numpy.blocks import blocks
 from refbert_numpy.gelu import gelu_in_place
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from refbert.randomness import Dropout
 from refbert.spec.choices import Choices
-from refbert.spec.parts import Scope
+from refbert.spec.scope import Scope
 from refbert.text.batching import Batch
 from refbert_numpy.attention import KeyMask
 from refbert_numpy.layout import Part, Rows

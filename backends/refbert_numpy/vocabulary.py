@@ -16,7 +16,7 @@ import numpy.typing as npt
 from refbert.backend import Backend
 from refbert.spec.choices import Choices
 from refbert.spec.heads import TIED
-from refbert.spec.parts import activate
+from refbert.spec.layers import activate
 from refbert_numpy.blocks import blocks
 from refbert_numpy.memory import Recycler
 from refbert_numpy.threads import Team, shares

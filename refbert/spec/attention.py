@@ -29,7 +29,7 @@ from typing import TypeVar
 from refbert.backend import Backend, BlockPullback, Host
 from refbert.randomness import Dropout
 from refbert.spec.choices import Choices
-from refbert.spec.parts import dropout
+from refbert.spec.layers import add_and_norm, dense
 
 A = TypeVar("A")
 
@@ -45,10 +45,9 @@ def self_attention(
     draws: Dropout | None = None,
 ) -> tuple[A, BlockPullback[A]]:
     """y [B, S, H], and a pullback to (dx, gradients by name below ``attention.``)."""
-    q, q_back = ops.linear(x, p["self.query.weight"], p["self.query.bias"])
-    k, k_back = ops.linear(x, p["self.key.weight"], p["self.key.bias"])
-    v, v_back = ops.linear(x, p["self.value.weight"], p["self.value.bias"])
-
+    q, q_back = dense(ops, p, "self.query", x)
+    k, k_back = dense(ops, p, "self.key", x)
+    v, v_back = dense(ops, p, "self.value", x)
     keep = None
     if draws is not None and c.attention_dropout > 0:
         B, S = mask.shape
@@ -56,41 +55,26 @@ def self_attention(
     a, attention_back = ops.attention(
         q, k, v, mask=mask, heads=c.heads, mask_value=c.mask_value, keep=keep, rate=c.attention_dropout
     )
-    o, o_back = ops.linear(a, p["output.dense.weight"], p["output.dense.bias"])
-    dropped, dropout_back = dropout(ops, o, site=f"{site}.attention.output", rate=c.hidden_dropout, draws=draws)
-    added, add_back = ops.add(x, dropped)
-    y, norm_back = ops.layer_norm(added, p["output.LayerNorm.weight"], p["output.LayerNorm.bias"], eps=c.layer_norm_eps)
+    o, o_back = dense(ops, p, "output.dense", a)
+    y, norm_back = add_and_norm(ops, p, x, o, c, site=f"{site}.attention.output", draws=draws)
 
     def pullback(dy: A) -> tuple[A, dict[str, A]]:
-        dadded, dgamma, dbeta = norm_back(dy)
-        dx, ddropped = add_back(dadded)
-        (do,) = dropout_back(ddropped)
-        da, dw_o, db_o = o_back(do)
+        dx, do, norm = norm_back(dy)
+        da, output = o_back(do)
         dq, dk, dv = attention_back(da)
-        dx_q, dw_q, db_q = q_back(dq)
-        dx_k, dw_k, db_k = k_back(dk)
-        dx_v, dw_v, db_v = v_back(dv)
+        dx_q, query = q_back(dq)
+        dx_k, key = k_back(dk)
+        dx_v, value = v_back(dv)
         for other in (dx_q, dx_k, dx_v):
             dx, _ = ops.add(dx, other)
-        return dx, {
-            "self.query.weight": dw_q,
-            "self.query.bias": db_q,
-            "self.key.weight": dw_k,
-            "self.key.bias": db_k,
-            "self.value.weight": dw_v,
-            "self.value.bias": db_v,
-            "output.dense.weight": dw_o,
-            "output.dense.bias": db_o,
-            "output.LayerNorm.weight": dgamma,
-            "output.LayerNorm.bias": dbeta,
-        }
+        return dx, query | key | value | output | norm
 
     return y, pullback
 
 
 def attention_map(ops: Backend[A], p: Mapping[str, A], x: A, mask: Host, c: Choices) -> A:
     """The layer's attention probabilities [B, A, S, S], for looking at: computed again, without dropout."""
-    q, _ = ops.linear(x, p["self.query.weight"], p["self.query.bias"])
-    k, _ = ops.linear(x, p["self.key.weight"], p["self.key.bias"])
+    q, _ = dense(ops, p, "self.query", x)
+    k, _ = dense(ops, p, "self.key", x)
     probabilities, _ = ops.attention_probabilities(q, k, mask=mask, heads=c.heads, mask_value=c.mask_value)
     return probabilities

@@ -21,8 +21,8 @@ from refbert.spec import losses
 from refbert.spec.choices import Choices
 from refbert.spec.embeddings import embeddings
 from refbert.spec.encoder import Watch, encoder
-from refbert.spec.parts import Scope, accumulate, prefixed
 from refbert.spec.pooler import pooler
+from refbert.spec.scope import Scope, accumulate, prefixed
 from refbert.text.batching import Batch
 
 A = TypeVar("A")

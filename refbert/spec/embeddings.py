@@ -25,7 +25,7 @@ import numpy as np
 from refbert.backend import Backend, Host
 from refbert.randomness import Dropout
 from refbert.spec.choices import Choices
-from refbert.spec.parts import dropout
+from refbert.spec.layers import dropout, layer_norm
 
 A = TypeVar("A")
 
@@ -52,20 +52,19 @@ def embeddings(
     places, places_back = ops.embedding(p["position_embeddings.weight"], positions)
     words_segments, add_segments_back = ops.add(words, segments)
     e, add_places_back = ops.add(words_segments, places)
-    normed, norm_back = ops.layer_norm(e, p["LayerNorm.weight"], p["LayerNorm.bias"], eps=c.layer_norm_eps)
+    normed, norm_back = layer_norm(ops, p, "LayerNorm", e, c)
     x, dropout_back = dropout(ops, normed, site="embeddings", rate=c.hidden_dropout, draws=draws)
 
     def pullback(dx: A) -> dict[str, A]:
         (dnormed,) = dropout_back(dx)
-        de, dgamma, dbeta = norm_back(dnormed)
+        de, norm = norm_back(dnormed)
         dwords_segments, dplaces = add_places_back(de)
         dwords, dsegments = add_segments_back(dwords_segments)
         return {
             "word_embeddings.weight": words_back(dwords)[0],
             "token_type_embeddings.weight": segments_back(dsegments)[0],
             "position_embeddings.weight": places_back(dplaces)[0],
-            "LayerNorm.weight": dgamma,
-            "LayerNorm.bias": dbeta,
+            **norm,
         }
 
     return x, pullback

@@ -25,7 +25,7 @@ from refbert.randomness import Dropout
 from refbert.spec.attention import attention_map, self_attention
 from refbert.spec.choices import Choices
 from refbert.spec.feed_forward import feed_forward
-from refbert.spec.parts import Scope, prefixed
+from refbert.spec.scope import Scope, prefixed
 
 A = TypeVar("A")
 

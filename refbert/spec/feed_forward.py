@@ -24,7 +24,7 @@ from typing import TypeVar
 from refbert.backend import Backend, BlockPullback
 from refbert.randomness import Dropout
 from refbert.spec.choices import Choices
-from refbert.spec.parts import activate, dropout
+from refbert.spec.layers import activate, add_and_norm, dense
 
 A = TypeVar("A")
 
@@ -33,28 +33,17 @@ def feed_forward(
     ops: Backend[A], p: Mapping[str, A], x: A, c: Choices, *, site: str = "", draws: Dropout | None = None
 ) -> tuple[A, BlockPullback[A]]:
     """y [B, S, H], and a pullback to (dx, gradients by name below the layer)."""
-    up, up_back = ops.linear(x, p["intermediate.dense.weight"], p["intermediate.dense.bias"])
-    active, active_back = activate(ops, up, c.activation)
-    down, down_back = ops.linear(active, p["output.dense.weight"], p["output.dense.bias"])
-    dropped, dropout_back = dropout(ops, down, site=f"{site}.output", rate=c.hidden_dropout, draws=draws)
-    added, add_back = ops.add(x, dropped)
-    y, norm_back = ops.layer_norm(added, p["output.LayerNorm.weight"], p["output.LayerNorm.bias"], eps=c.layer_norm_eps)
+    z, z_back = dense(ops, p, "intermediate.dense", x)
+    g, activation_back = activate(ops, z, c.activation)
+    o, o_back = dense(ops, p, "output.dense", g)
+    y, norm_back = add_and_norm(ops, p, x, o, c, site=f"{site}.output", draws=draws)
 
     def pullback(dy: A) -> tuple[A, dict[str, A]]:
-        dadded, dgamma, dbeta = norm_back(dy)
-        dx, ddropped = add_back(dadded)
-        (ddown,) = dropout_back(ddropped)
-        dactive, dw2, db2 = down_back(ddown)
-        (dup,) = active_back(dactive)
-        dx_up, dw1, db1 = up_back(dup)
+        dx, do, norm = norm_back(dy)
+        dg, output = o_back(do)
+        (dz,) = activation_back(dg)
+        dx_up, intermediate = z_back(dz)
         dx, _ = ops.add(dx, dx_up)
-        return dx, {
-            "intermediate.dense.weight": dw1,
-            "intermediate.dense.bias": db1,
-            "output.dense.weight": dw2,
-            "output.dense.bias": db2,
-            "output.LayerNorm.weight": dgamma,
-            "output.LayerNorm.bias": dbeta,
-        }
+        return dx, intermediate | output | norm
 
     return y, pullback

@@ -19,7 +19,7 @@ from typing import TypeVar
 from refbert.backend import Backend, BlockPullback, Host
 from refbert.randomness import Dropout
 from refbert.spec.choices import Choices
-from refbert.spec.parts import activate, dropout
+from refbert.spec.layers import activate, dense, dropout, layer_norm
 
 A = TypeVar("A")
 
@@ -36,7 +36,7 @@ def masked_lm(
         t = LN(act(h W + b)),     logits = t Eᵀ + bias,     E the word embeddings [V, H]
 
     Only the asked positions are projected: V is 40 times H. E receives two gradients in a training step, one from
-    here and one from the lookup (`refbert.spec.parts.accumulate` adds them).
+    here and one from the lookup (`refbert.spec.scope.accumulate` adds them).
 
         Backward: with z = h W + b and g = act(z), and 0 at the positions that were not asked for:
 
@@ -45,28 +45,18 @@ def masked_lm(
             dh = dz Wᵀ                        dW = hᵀ dz,   db = Σ_n dz_n
     """
     rows, rows_back = ops.gather(hidden, positions)  # [P, H]
-    name = "cls.predictions.transform."
-    z, z_back = ops.linear(rows, p[name + "dense.weight"], p[name + "dense.bias"])
-    active, active_back = activate(ops, z, c.activation)
-    t, norm_back = ops.layer_norm(
-        active, p[name + "LayerNorm.weight"], p[name + "LayerNorm.bias"], eps=c.layer_norm_eps
-    )
+    z, z_back = dense(ops, p, "cls.predictions.transform.dense", rows)
+    g, activation_back = activate(ops, z, c.activation)
+    t, norm_back = layer_norm(ops, p, "cls.predictions.transform.LayerNorm", g, c)
     logits, logits_back = ops.linear(t, p[TIED], p["cls.predictions.bias"])  # [P, V]
 
     def pullback(dlogits: A) -> tuple[A, dict[str, A]]:
         dt, dtied, dbias = logits_back(dlogits)
-        dactive, dgamma, dbeta = norm_back(dt)
-        (dz,) = active_back(dactive)
-        drows, dw, db = z_back(dz)
+        dg, norm = norm_back(dt)
+        (dz,) = activation_back(dg)
+        drows, transform = z_back(dz)
         (dhidden,) = rows_back(drows)
-        return dhidden, {
-            TIED: dtied,
-            "cls.predictions.bias": dbias,
-            name + "dense.weight": dw,
-            name + "dense.bias": db,
-            name + "LayerNorm.weight": dgamma,
-            name + "LayerNorm.bias": dbeta,
-        }
+        return dhidden, {TIED: dtied, "cls.predictions.bias": dbias, **transform, **norm}
 
     return logits, pullback
 
@@ -80,7 +70,7 @@ def next_sentence(ops: Backend[A], p: Mapping[str, A], pooled: A) -> tuple[A, Bl
 
         Backward: a linear map's, dpooled = dlogits Wᵀ, dW = pooledᵀ dlogits, db = Σ_b dlogits_b.
     """
-    return _project(ops, p, pooled, "cls.seq_relationship")
+    return dense(ops, p, "cls.seq_relationship", pooled)
 
 
 def classifier(
@@ -95,10 +85,10 @@ def classifier(
         Backward: dd = dlogits Wᵀ, dx = dropout's pullback of dd; dW = dᵀ dlogits, db = Σ_n dlogits_n.
     """
     dropped, dropout_back = dropout(ops, x, site="classifier", rate=c.classifier_dropout, draws=draws)
-    logits, project_back = _project(ops, p, dropped, "classifier")
+    logits, dense_back = dense(ops, p, "classifier", dropped)
 
     def pullback(dlogits: A) -> tuple[A, dict[str, A]]:
-        ddropped, gradients = project_back(dlogits)
+        ddropped, gradients = dense_back(dlogits)
         (dx,) = dropout_back(ddropped)
         return dx, gradients
 
@@ -114,14 +104,4 @@ def question_answering(ops: Backend[A], p: Mapping[str, A], hidden: A) -> tuple[
 
         Backward: a linear map's, dhidden = dlogits Wᵀ, dW = hiddenᵀ dlogits and db = Σ dlogits over all positions.
     """
-    return _project(ops, p, hidden, "qa_outputs")
-
-
-def _project(ops: Backend[A], p: Mapping[str, A], x: A, name: str) -> tuple[A, BlockPullback[A]]:
-    logits, back = ops.linear(x, p[f"{name}.weight"], p[f"{name}.bias"])
-
-    def pullback(dlogits: A) -> tuple[A, dict[str, A]]:
-        dx, dw, db = back(dlogits)
-        return dx, {f"{name}.weight": dw, f"{name}.bias": db}
-
-    return logits, pullback
+    return dense(ops, p, "qa_outputs", hidden)

@@ -21,7 +21,7 @@ from refbert.backend import Backend, Host
 from refbert.spec.choices import Choices
 from refbert.spec.embeddings import embeddings
 from refbert.spec.encoder import encoder_layer
-from refbert.spec.parts import Scope
+from refbert.spec.scope import Scope
 
 A = TypeVar("A")
 

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from refbert.backend import Backend, BlockPullback
+from refbert.spec.layers import dense
 
 A = TypeVar("A")
 
@@ -28,13 +29,13 @@ def pooler(ops: Backend[A], p: Mapping[str, A], hidden: Any) -> tuple[A, BlockPu
     """pooled [B, H], and a pullback to (dhidden, gradients by name below ``bert.pooler.``)."""
     B, S, _ = hidden.shape
     first, first_back = ops.gather(hidden, np.arange(B) * S)  # [B, H]
-    z, z_back = ops.linear(first, p["dense.weight"], p["dense.bias"])
+    z, z_back = dense(ops, p, "dense", first)
     pooled, tanh_back = ops.tanh(z)
 
     def pullback(dpooled: A) -> tuple[A, dict[str, A]]:
         (dz,) = tanh_back(dpooled)
-        dfirst, dw, db = z_back(dz)
+        dfirst, gradients = z_back(dz)
         (dhidden,) = first_back(dfirst)
-        return dhidden, {"dense.weight": dw, "dense.bias": db}
+        return dhidden, gradients
 
     return pooled, pullback

@@ -9,7 +9,7 @@ import pytest
 
 import refbert
 from refbert.spec.packed import packed_layer
-from refbert.spec.parts import Scope
+from refbert.spec.scope import Scope
 from refbert_numpy import blocks, layer, threads
 
 CONFIG = refbert.BertConfig(vocab_size=50, hidden_size=24, num_hidden_layers=2, num_attention_heads=3)

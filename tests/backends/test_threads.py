@@ -12,7 +12,7 @@ import pytest
 import refbert
 from refbert.backend import registry
 from refbert.spec.choices import Choices
-from refbert.spec.parts import Scope
+from refbert.spec.scope import Scope
 from refbert_numpy import layer, threads, updates
 from refbert_numpy import objective as numpy_objective
 

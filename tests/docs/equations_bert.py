@@ -19,8 +19,8 @@ from refbert.ops.cross_entropy import IGNORE
 from refbert.spec.bert import bert, objective
 from refbert.spec.embeddings import embeddings
 from refbert.spec.encoder import encoder
-from refbert.spec.parts import Scope
 from refbert.spec.pooler import pooler
+from refbert.spec.scope import Scope
 from refbert.text.batching import Batch
 
 B, S, H, V, F, K = 2, 3, HEADS * D, 5, 2, 2

@@ -237,8 +237,8 @@ def nsp_random_document() -> Finding:
 def nsp_uses_c() -> Finding:
     """The other positions' last hidden vectors are changed behind the last layer: the prediction must not move."""
     from refbert.spec.heads import next_sentence
-    from refbert.spec.parts import Scope
     from refbert.spec.pooler import pooler
+    from refbert.spec.scope import Scope
 
     one, rows = model(PRETRAINING), batch()
     backend, hidden = one.backend, one(rows).last_hidden_state

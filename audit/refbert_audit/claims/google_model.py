@@ -36,7 +36,7 @@ def gelu() -> Finding:
     """The activation of a model of profile google on a grid, against 0.5x(1 + tanh(√(2/π)(x + 0.044715x³)))."""
     x = np.linspace(-5, 5, 2001)
     from refbert.backend.reference import ReferenceBackend
-    from refbert.spec.parts import activate
+    from refbert.spec.layers import activate
 
     y, _ = activate(ReferenceBackend(), x, model(profile="google").choices.activation)
     formula = 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))

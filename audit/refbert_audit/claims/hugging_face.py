@@ -117,7 +117,7 @@ def gradients() -> Finding:
 def gelu() -> Finding:
     """Its activation on a grid, against those of models of refbert's two profiles: erf (hf), tanh (google)."""
     from refbert.backend.reference import ReferenceBackend
-    from refbert.spec.parts import activate
+    from refbert.spec.layers import activate
 
     x = np.linspace(-6, 6, 24_001)
     torch = library("torch")

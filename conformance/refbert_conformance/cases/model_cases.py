@@ -20,7 +20,7 @@ from refbert.spec.choices import Choices
 from refbert.spec.encoder import Watch, encoder_layer
 from refbert.spec.heads import masked_lm
 from refbert.spec.losses import denominators
-from refbert.spec.parts import Scope
+from refbert.spec.scope import Scope
 from refbert.text.batching import Batch
 from refbert_conformance.cases.inputs import rounded
 from refbert_conformance.cases.operations import MASKS

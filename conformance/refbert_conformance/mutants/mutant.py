@@ -91,7 +91,19 @@ def patched(module: str, old: str, new: str) -> dict[str, Any]:
 
 
 # The order in which the spec's modules import each other.
-_SPEC = ("choices", "parts", "embeddings", "attention", "feed_forward", "encoder", "pooler", "heads", "losses", "bert")
+_SPEC = (
+    "choices",
+    "scope",
+    "layers",
+    "embeddings",
+    "attention",
+    "feed_forward",
+    "encoder",
+    "pooler",
+    "heads",
+    "losses",
+    "bert",
+)
 
 
 def patched_spec(file: str, old: str, new: str, number: int) -> types.ModuleType:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from refbert_conformance.mutants.mutant import Mutant, mutant, patched_spec
 
+# The choices with another eps.
+_LOOSE = '{}__import__("dataclasses").replace(c, layer_norm_eps=1e-5)'
+
 _TABLE: tuple[tuple[str, str, str, str, str, str], ...] = (
     ("objective", "wiring", "segment embedding ignored", "embeddings", "ops.add(words, segments)", "(words, ops.add(words, segments)[1])"),
     ("objective", "wiring", "position ids off by one", "embeddings", "np.tile(np.arange(S), (B, 1))", "np.tile(np.arange(S) + 1, (B, 1))"),
     ("objective", "wiring", "positions of the first sequence's gradient only", "embeddings", '"position_embeddings.weight": places_back(dplaces)[0]', '"position_embeddings.weight": places_back(dplaces)[0] / B'),
-    ("objective", "wiring", "embeddings without LayerNorm's bias gradient", "embeddings", '"LayerNorm.bias": dbeta,', '"LayerNorm.bias": dbeta * 0,'),
+    ("objective", "wiring", "embeddings without LayerNorm's bias gradient", "embeddings", "**norm,", '**norm, "LayerNorm.bias": norm["LayerNorm.bias"] * 0,'),
     ("objective", "wiring", "pooler reads the last token", "pooler", "np.arange(B) * S)", "np.arange(B) * S + S - 1)"),
     ("objective", "wiring", "pooler without tanh", "pooler", "pooled, tanh_back = ops.tanh(z)", "pooled, tanh_back = z, lambda d: (d,)"),
     ("objective", "wiring", "next-sentence labels swapped", "bert", 'labels["next_sentence_label"], divide_by', '1 - labels["next_sentence_label"], divide_by'),
@@ -22,8 +25,8 @@ _TABLE: tuple[tuple[str, str, str, str, str, str], ...] = (
     ("objective", "losses", "answers outside the window clamped into it", "losses", "labels = np.where(clamped == S, IGNORE, clamped)", "labels = np.clip(positions, 0, S - 1)"),
     ("objective", "tying", "the tied gradient of the decoder only", "heads", "TIED: dtied,", "TIED: dtied * 2,"),
     ("objective", "tying", "the tied gradient of the lookup only", "heads", "TIED: dtied,", "TIED: dtied * 0,"),
-    ("objective", "tying", "the later contribution replaces the earlier", "parts", "ops.add(total[name], gradient)[0] if name in total else gradient", "gradient"),
-    ("objective", "wiring", "masked-LM transform without its bias gradient", "heads", 'name + "dense.bias": db,', 'name + "dense.bias": db * 0,'),
+    ("objective", "tying", "the later contribution replaces the earlier", "scope", "ops.add(total[name], gradient)[0] if name in total else gradient", "gradient"),
+    ("objective", "wiring", "masked-LM transform without its bias gradient", "heads", "drows, transform = z_back(dz)", 'drows, transform = z_back(dz)\n        transform["cls.predictions.transform.dense.bias"] = transform["cls.predictions.transform.dense.bias"] * 0'),
     ("objective", "wiring", "layers in reverse", "encoder", 'layer = Scope(p, f"layer.{i}.")', 'layer = Scope(p, f"layer.{c.layers - 1 - i}.")'),
     ("objective", "wiring", "the residual's gradient lost", "attention", "for other in (dx_q, dx_k, dx_v):", "for other in (dx_q, dx_k):"),
     ("objective", "wiring", "the feed-forward residual's gradient lost", "feed_forward", "dx, _ = ops.add(dx, dx_up)", "dx = dx_up"),
@@ -43,21 +46,21 @@ _TABLE: tuple[tuple[str, str, str, str, str, str], ...] = (
     ("objective", "wiring", "positions end at 63", "embeddings", "np.tile(np.arange(S), (B, 1))", "np.tile(np.minimum(np.arange(S), 63), (B, 1))"),
     ("objective", "losses", "a part of a batch divides by its own labels", "bert", "    if denominators is None:", "    if True:"),
     ("objective", "dropout", "a part of a batch takes the masks of the first rows", "bert", "    encoded, bert_back = bert(ops,", "    draws = draws and Dropout(draws.seed, draws.step)\n    encoded, bert_back = bert(ops,"),
-    ("objective", "wiring", "eps 1e-5, whatever is asked for", "feed_forward", "eps=c.layer_norm_eps", "eps=1e-5"),
-    ("objective", "wiring", "eps 1e-5 in the embeddings", "embeddings", "eps=c.layer_norm_eps", "eps=1e-5"),
-    ("objective", "wiring", "eps 1e-5 in the masked-LM head", "heads", "eps=c.layer_norm_eps", "eps=1e-5"),
-    ("objective", "wiring", "the tanh GELU for erf", "parts", 'form=activation.removeprefix("gelu_")', 'form="tanh"'),
-    ("objective", "wiring", "the exact GELU for tanh", "parts", 'form=activation.removeprefix("gelu_")', 'form="erf"'),
-    ("encoder_layer", "wiring", "pre-LN attention", "attention", "added, add_back = ops.add(x, dropped)\n    y, norm_back = ops.layer_norm(added,", "added, add_back = ops.add(x, dropped)\n    y, norm_back = ops.layer_norm(dropped,"),
-    ("encoder_layer", "wiring", "eps 1e-5, whatever is asked for", "feed_forward", "eps=c.layer_norm_eps", "eps=1e-5"),
-    ("encoder_layer", "wiring", "the tanh GELU for erf", "parts", 'form=activation.removeprefix("gelu_")', 'form="tanh"'),
-    ("encoder_layer", "wiring", "ReLU for tanh", "parts", "return ops.tanh(x)", "return ops.relu(x)"),
+    ("objective", "wiring", "eps 1e-5, whatever is asked for", "feed_forward", "x, o, c,", _LOOSE.format("x, o, ") + ","),
+    ("objective", "wiring", "eps 1e-5 in the embeddings", "embeddings", '"LayerNorm", e, c)', _LOOSE.format('"LayerNorm", e, ') + ")"),
+    ("objective", "wiring", "eps 1e-5 in the masked-LM head", "heads", "g, c)", _LOOSE.format("g, ") + ")"),
+    ("objective", "wiring", "the tanh GELU for erf", "layers", 'form=activation.removeprefix("gelu_")', 'form="tanh"'),
+    ("objective", "wiring", "the exact GELU for tanh", "layers", 'form=activation.removeprefix("gelu_")', 'form="erf"'),
+    ("encoder_layer", "wiring", "pre-LN attention", "attention", "add_and_norm(ops, p, x, o, c,", "add_and_norm(ops, p, 0 * x, o, c,"),
+    ("encoder_layer", "wiring", "eps 1e-5, whatever is asked for", "feed_forward", "x, o, c,", _LOOSE.format("x, o, ") + ","),
+    ("encoder_layer", "wiring", "the tanh GELU for erf", "layers", 'form=activation.removeprefix("gelu_")', 'form="tanh"'),
+    ("encoder_layer", "wiring", "ReLU for tanh", "layers", "return ops.tanh(x)", "return ops.relu(x)"),
     ("encoder_layer", "wiring", "query and key exchanged", "attention", "        q, k, v, mask=mask", "        k, q, v, mask=mask"),
     ("encoder_layer", "masking", "the mask ignored", "attention", "mask=mask, heads=c.heads, mask_value=c.mask_value, keep=keep", "mask=mask * 0 + 1, heads=c.heads, mask_value=c.mask_value, keep=keep"),
     ("encoder_layer", "masking", "−10000, whatever is asked for", "attention", "mask_value=c.mask_value, keep=keep", "mask_value=-10000.0, keep=keep"),
     ("encoder_layer", "wiring", "one head too few", "attention", "heads=c.heads, mask_value=c.mask_value, keep", "heads=max(1, c.heads // 2) if c.heads % 2 == 0 else c.heads, mask_value=c.mask_value, keep"),
     ("encoder_layer", "wiring", "the first residual used twice", "encoder", "feed_forward(ops, p, attended, c,", "feed_forward(ops, p, ops.add(attended, x)[0], c,"),
-    ("encoder_layer", "wiring", "output bias left out", "feed_forward", 'p["output.dense.bias"])', 'p["output.dense.bias"] * 0)'),
+    ("encoder_layer", "wiring", "output bias left out", "feed_forward", 'dense(ops, p, "output.dense", g)', 'dense(ops, {**p, "output.dense.bias": p["output.dense.bias"] * 0}, "output.dense", g)'),
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from refbert.backend import Host
 from refbert.spec.packed import packed_layer
-from refbert.spec.parts import Scope
+from refbert.spec.scope import Scope
 from refbert_conformance.cases.inputs import rounded
 from refbert_conformance.cases.model_cases import ACTIVATIONS, ModelRecipe, Repeated, large_layers, model_recipes, on
 from refbert_conformance.cases.model_corpus import LARGEST_LAYERS

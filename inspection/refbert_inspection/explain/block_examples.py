@@ -12,7 +12,7 @@ from refbert.config import BertConfig
 from refbert.config.parameters import shapes
 from refbert.ops.cross_entropy import IGNORE
 from refbert.spec.choices import Choices
-from refbert.spec.parts import Scope
+from refbert.spec.scope import Scope
 from refbert.text.batching import Batch
 from refbert_inspection.explain.numbers import Example, Host
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from refbert.backend import Host
 from refbert.spec.encoder import encoder_layer
-from refbert.spec.parts import Scope
+from refbert.spec.scope import Scope
 from refbert_conformance.engine.measure import Failure, row_described, row_worst
 from refbert_conformance.tolerances.arithmetic import Arithmetic
 from refbert_conformance.tolerances.bounds import Expected

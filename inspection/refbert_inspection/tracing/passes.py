@@ -13,8 +13,8 @@ from refbert.config.parameters import POOLED_HEADS
 from refbert.spec import heads as head
 from refbert.spec.bert import bert, objective
 from refbert.spec.choices import Choices
-from refbert.spec.parts import Scope
 from refbert.spec.pooler import pooler
+from refbert.spec.scope import Scope
 from refbert.text.batching import Batch
 from refbert_inspection.tracing.recording import Call, Recording, Tensor
 

@@ -1,12 +1,11 @@
-"""What the blocks share: parameters under a prefix, gradients by name, the activation, dropout at a site."""
+"""Parameters and gradients by name: a block sees its own under short names, its caller puts the prefix before them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from refbert.backend import Backend, Out
-from refbert.randomness import Dropout
+from refbert.backend import Backend
 
 A = TypeVar("A")
 
@@ -39,30 +38,3 @@ def accumulate(ops: Backend[A], *parts: Mapping[str, A]) -> dict[str, A]:
         for name, gradient in part.items():
             total[name] = ops.add(total[name], gradient)[0] if name in total else gradient
     return total
-
-
-def activate(ops: Backend[A], x: A, activation: str) -> Out[A]:
-    """The configured activation, [...] -> [...]: "gelu_erf", "gelu_tanh", "relu", "tanh" or "linear" (the identity).
-
-    Raises ValueError for another name.
-    """
-    if activation in ("gelu_erf", "gelu_tanh"):
-        return ops.gelu(x, form=activation.removeprefix("gelu_"))
-    if activation == "relu":
-        return ops.relu(x)
-    if activation == "tanh":
-        return ops.tanh(x)
-    if activation == "linear":
-        return x, _identity
-    raise ValueError(f'unknown activation "{activation}"')
-
-
-def dropout(ops: Backend[A], x: Any, *, site: str, rate: float, draws: Dropout | None) -> Out[A]:
-    """Dropout at a named site, [...] -> [...]; the identity in inference (``draws`` is None) and at rate 0."""
-    if draws is None or rate == 0:
-        return x, _identity
-    return ops.dropout(x, keep=draws.keep(site, tuple(x.shape), rate), rate=rate)
-
-
-def _identity(dy: A) -> tuple[A]:
-    return (dy,)
