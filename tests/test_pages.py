@@ -55,6 +55,17 @@ def test_none_is_nothing_and_a_name_that_is_not_there_an_error(filled):
         filled("{{ y }}")
 
 
+def test_nobody_escapes_by_hand_or_leaves_it_out():
+    by_hand = re.compile(r"^import html|^from html import|html\.escape|saxutils", re.MULTILINE)
+    for file in sources("py"):
+        text = file.read_text(encoding="utf-8")
+        assert not by_hand.search(text), file
+        assert "Markup" not in text or file.name == "filling.py", file
+        assert "jinja2" not in text or file.name == "filling.py", file
+    for file in sources("html"):
+        assert not re.search(r"\|\s*safe\b|autoescape|Markup", file.read_text(encoding="utf-8")), file
+
+
 def test_every_page_extends_the_one_base_and_refers_to_nothing_outside():
     for file in sources("html", "css", "js"):
         text = file.read_text(encoding="utf-8")

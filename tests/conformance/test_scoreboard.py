@@ -126,7 +126,10 @@ def board(*reports, earlier=()):
 def cells(text, slug):
     """The words of every cell of one property's row."""
     inside = re.search(f'<tr id="{re.escape(slug)}".*?</tr>', text, re.S)[0]
-    return [" ".join(re.sub(r"<title>.*?</title>|<[^>]*>", " ", c).split()) for c in re.findall(r"<td.*?</td>", inside)]
+    return [
+        " ".join(re.sub(r"<title>.*?</title>|<[^>]*>", " ", c).split())
+        for c in re.findall(r"<td.*?</td>", inside, re.S)
+    ]
 
 
 def test_nothing_is_fetched_and_nothing_runs():

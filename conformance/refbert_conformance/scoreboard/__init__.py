@@ -1,8 +1,7 @@
 """The scoreboard: one or several reports as one self-contained HTML page.
 
-No script, no font, no picture and no request: a style sheet (scoreboard.css) and inline SVG. Names, messages and cases
-come from third parties; `html.Html` keeps them apart from what is HTML already, so that no text reaches the page
-unescaped.
+No script, no font, no picture and no request: a style sheet and inline SVG. Names, messages and cases come from third
+parties; the templates escape them all.
 """
 
 from refbert_conformance.scoreboard.page import page

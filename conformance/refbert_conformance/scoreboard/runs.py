@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from refbert_conformance.engine.property import LEVELS
@@ -15,6 +17,7 @@ Report = Mapping[str, Any]
 Row = Mapping[str, Any]
 
 STATES = (*OUTCOMES, "waived")
+SERIES = 8  # colours, and shapes, that tell runs apart
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,16 @@ class Run:
     def kind(self) -> str:
         """The label without the name."""
         return self.label.removeprefix(self.name).strip()
+
+    @property
+    def colour(self) -> int:
+        """Its series' colour."""
+        return self.number % SERIES
+
+    @property
+    def shape(self) -> int:
+        """Its series' shape; where colours come again, it is another one."""
+        return (self.number + self.number // SERIES) % SERIES
 
 
 def runs_of(reports: Sequence[Report]) -> list[Run]:
@@ -50,6 +63,11 @@ def identity(report: Report) -> tuple[str, ...]:
     backend = report["backend"]
     name = backend.get("given") or backend.get("name") or "unnamed backend"
     return (str(name), str(backend.get("dtype") or ""), str(backend.get("device") or ""))
+
+
+def real(value: Any) -> float | None:
+    """A number of a report, which may be written as text."""
+    return None if value is None else float(value)
 
 
 def state_of(row: Row) -> str:
@@ -73,9 +91,59 @@ class Line:
     slug: str
     rows: tuple[Row | None, ...]
 
+    @property
+    def rest(self) -> str:
+        """The id without level and op."""
+        return self.id.removeprefix(f"{self.level}/").removeprefix(self.op).lstrip("/")
 
-def lines_of(runs: Sequence[Run]) -> dict[str, list[Line]]:
-    """level -> its properties, those of one op together, otherwise in the order of the reports."""
+    @property
+    def kind(self) -> str:
+        """What the filter goes by: "bad", "lacking" or "clean"."""
+        states = {state_of(row) if row else "passed" for row in self.rows}
+        return "bad" if states & {"failed", "waived"} else "clean" if states == {"passed"} else "lacking"
+
+    @property
+    def measured(self) -> list[tuple[int, float]]:
+        """(number of a run, its ρ)."""
+        rhos = [(number, real(row["rho"])) for number, row in enumerate(self.rows) if row]
+        return [(number, rho) for number, rho in rhos if rho is not None]
+
+    @property
+    def tried(self) -> bool:
+        """Whether a run has tried it."""
+        return any(row["outcome"] in ("passed", "failed") for row in self.rows if row)
+
+    def failure_of(self, run: Run) -> str:
+        """The anchor of its failure."""
+        return f"failure-{run.number + 1}-{self.slug}"
+
+
+@dataclass(frozen=True)
+class Level:
+    """A level and its properties, those of one op together."""
+
+    name: str
+    lines: tuple[Line, ...]
+    by_run: tuple[tuple[Mapping[str, int], float | None], ...]
+
+    @property
+    def slug(self) -> str:
+        """What names its anchor."""
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-") or "other"
+
+    @property
+    def title(self) -> str:
+        """Its heading; a level that this refbert does not know is called as the report calls it."""
+        return self.name.capitalize() if self.name in LEVELS else self.name
+
+    @property
+    def by_op(self) -> list[tuple[str, list[Line]]]:
+        """Its properties, op by op."""
+        return [(op, list(lines)) for op, lines in groupby(self.lines, key=lambda line: line.op)]
+
+
+def levels_of(runs: Sequence[Run]) -> list[Level]:
+    """The levels; properties of one op stand together, otherwise in the order of the reports."""
     first = {id: row for run in reversed(runs) for id, row in run.rows.items()}
     slugs: dict[str, str] = {}
     by_level: dict[str, dict[str, list[Line]]] = {level: {} for level in LEVELS}
@@ -88,4 +156,16 @@ def lines_of(runs: Sequence[Run]) -> dict[str, list[Line]]:
         rows = tuple(run.rows.get(id) for run in runs)
         line = Line(id, row["level"], row["op"], row["says"], slug, rows)
         by_level.setdefault(line.level, {}).setdefault(line.op, []).append(line)
-    return {level: [line for op in ops.values() for line in op] for level, ops in by_level.items() if ops}
+    levels = {level: [line for op in ops.values() for line in op] for level, ops in by_level.items() if ops}
+    return [
+        Level(name, tuple(lines), tuple(_counted([line.rows[run.number] for line in lines]) for run in runs))
+        for name, lines in levels.items()
+    ]
+
+
+def _counted(rows: Sequence[Row | None]) -> tuple[Mapping[str, int], float | None]:
+    """Outcomes and the worst ρ; None if nothing has one."""
+    here = [row for row in rows if row]
+    rhos = [rho for row in here if (rho := real(row["rho"])) is not None]
+    worst = math.nan if any(map(math.isnan, rhos)) else max(rhos, default=None)
+    return Counter(state_of(row) for row in here), worst
