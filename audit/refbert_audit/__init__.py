@@ -2,15 +2,18 @@
 
 findings   a value beside the one on record, and the verdict that follows
 sources    the documents, as what each is counted, and where it is read
-registry   claims, found in audit/refbert_audit/claims: one small function each
+registry   claims: statements listed by document in audit/refbert_audit/claims, and a small function that checks each
 running    all of it run, with what it came to
 shared     small models, corpora and counters that several claims use, made once a run
 printed    the papers' tables, and formulas that BERT does not use, copied out
 pages      the same as one HTML page          documentation   the table of docs/audit.md
 
-A claim is a function in a file of `refbert_audit.claims`, registered by the decorator; nothing else has to know of it:
+A claim is a statement in the list of its document, and a function in a file of `refbert_audit.claims`:
 
-    @claim("bert.sizes.head", where="§3", says="Every attention head has 64 features.", expects="agrees")
+    bert.sizes.head  agrees  §3
+        Every attention head has 64 features.
+
+    @claim("bert.sizes.head")
     def head_size() -> Finding:
         \"\"\"H/A of both published sizes.\"\"\"
         return agrees(Value("features of a head", preset("bert-base-uncased").head_size, 64))

@@ -1,4 +1,13 @@
-"""Claims: found in audit/refbert_audit/claims, kept in the order in which their documents and files are read."""
+"""Claims: what a document says, from the text files in audit/refbert_audit/claims, and the check beside it in code.
+
+A file is named for its document, and lists the claims in the order of the report:
+
+    bert.params.tied  agrees*  §3.1
+        The masked-LM output layer over the vocabulary adds no matrix of its own: it is the embedding table.
+
+An id, the verdict on record, and where it is said, with two spaces between; then the statement in our own words. A star
+marks what is inferred: the document does not say it outright.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +16,11 @@ import functools
 import importlib
 import inspect
 import pkgutil
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 
 from refbert.errors import InputError
 from refbert_audit import sources
@@ -20,20 +31,18 @@ Check = Callable[..., Finding]
 
 
 @dataclass(frozen=True)
-class Claim:
-    """A checkable statement.
+class Statement:
+    """What a document says, in our words; where: its section; expects: the verdict on record.
 
-    where: the section of the document. says: the statement, in our words. expects: the verdict on record. check: takes
-    nothing, or a checkpoint's directory (or None) where weights would decide more. inferred: the document does not say
-    it in so many words; it follows from what the document says, or readers take it for granted.
+    inferred: the document does not say it in so many words; it follows from what the document says, or readers take it
+    for granted.
     """
 
     id: str
     where: str
     says: str
     expects: Verdict
-    check: Check
-    inferred: bool = False
+    inferred: bool
 
     @property
     def document(self) -> str:
@@ -49,6 +58,13 @@ class Claim:
     def links(self) -> list[tuple[str, str]]:
         """``where`` in pieces, each with the address where it is read, or ""."""
         return sources.links(self.id, self.where)
+
+
+@dataclass(frozen=True)
+class Claim(Statement):
+    """A statement and its check, which takes nothing, or a checkpoint's directory (or None) where weights decide."""
+
+    check: Check
 
     @property
     def about(self) -> str:
@@ -66,43 +82,64 @@ class Claim:
         return bool(inspect.signature(self.check).parameters)
 
 
-_claims: dict[str, Claim] = {}
+_checks: dict[str, Check] = {}
 
 
-def claim(id: str, *, where: str, says: str, expects: Verdict, inferred: bool = False) -> Callable[[Check], Check]:
-    """Register a check; raises ValueError for an id that is taken or of no document, and for what is left out."""
+def claim(id: str) -> Callable[[Check], Check]:
+    """Register a statement's check; raises ValueError for an id that is taken, and for a check without a docstring."""
 
     def register(check: Check) -> Check:
-        if id in _claims and _claims[id].check.__module__ != check.__module__:
-            raise ValueError(f"there are two claims {id}")
-        if id.split(".")[0] not in DOCUMENTS:
-            raise ValueError(f"claim {id}: its first word must be one of {', '.join(DOCUMENTS)}")
-        if expects not in VERDICTS:
-            raise ValueError(f"claim {id}: no verdict {expects!r}")
-        if not (where and says and inspect.getdoc(check)):
-            raise ValueError(f"claim {id}: it needs where, says and a docstring")
-        derived = DOCUMENTS[id.split(".")[0]].kind == "derived"
-        _claims[id] = Claim(id, where, says, expects, check, inferred or derived)
+        if id in _checks and _checks[id].__module__ != check.__module__:
+            raise ValueError(f"there are two checks of {id}")
+        if not inspect.getdoc(check):
+            raise ValueError(f"claim {id}: its check needs a docstring")
+        _checks[id] = check
         return check
 
     return register
 
 
-@functools.cache
-def _read() -> None:
-    from refbert_audit import claims
-
-    names = [module.name for module in pkgutil.iter_modules(claims.__path__)]
-    first = [name for name in claims.ORDER if name in names]
-    for name in [*first, *sorted(set(names).difference(first))]:
-        importlib.import_module(f"{claims.__name__}.{name}")
+def read(text: str) -> list[Statement]:
+    """The statements of a file; raises ValueError for an entry that is not one, naming it."""
+    found = []
+    for entry in re.findall(r"^[^#\s].*(?:\n +.*)*", text, re.MULTILINE):
+        first, *said = entry.split("\n")
+        parts = first.split("  ")
+        if len(parts) != 3 or not said:
+            raise ValueError(f"{first!r}: not an id, a verdict and a place, with a statement below")
+        id, verdict, where = parts
+        document, expects = (
+            DOCUMENTS.get(id.split(".")[0]),
+            next((v for v in VERDICTS if v == verdict.rstrip("*")), None),
+        )
+        if document is None:
+            raise ValueError(f"claim {id}: its first word must be one of {', '.join(DOCUMENTS)}")
+        if expects is None:
+            raise ValueError(f"claim {id}: no verdict {verdict!r}")
+        inferred = verdict.endswith("*") or document.kind == "derived"
+        found.append(Statement(id, where, " ".join(line.strip() for line in said), expects, inferred))
+    return found
 
 
 def all_claims() -> list[Claim]:
-    """Every claim, by document, then by file, then as written."""
-    _read()
-    order = list(DOCUMENTS)
-    return sorted(_claims.values(), key=lambda c: order.index(c.id.split(".")[0]))
+    """Every claim, by document, then as listed; raises ValueError for a statement or a check without the other."""
+    return list(_claims())
+
+
+@functools.cache
+def _claims() -> tuple[Claim, ...]:
+    from refbert_audit import claims
+
+    for module in pkgutil.iter_modules(claims.__path__):
+        importlib.import_module(f"{claims.__name__}.{module.name}")
+    folder = files(claims)
+    stated = [s for name in DOCUMENTS for s in read(folder.joinpath(f"{name}.txt").read_text(encoding="utf-8"))]
+    alone = {s.id for s in stated} ^ set(_checks)
+    if alone or len(stated) != len(_checks):
+        raise ValueError(
+            f"not one statement and one check each: {', '.join(sorted(alone)) or 'a statement comes twice'}"
+        )
+    return tuple(Claim(**vars(s), check=_checks[s.id]) for s in stated)
 
 
 def select(names: Sequence[str]) -> list[Claim]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
@@ -27,6 +27,7 @@ from refbert.data.pairs import Example, examples
 from refbert.data.settings import Phase, Pretraining
 from refbert.data.store import Store, build_store
 from refbert.data.stream import PretrainingSource
+from refbert.errors import InputError
 from refbert.model import Model
 from refbert.randomness import Dropout
 from refbert.text.batching import Batch
@@ -117,6 +118,70 @@ def next_sentence_labels(rows: Batch) -> Host:
     return np.arange(len(rows.input_ids)) % 2
 
 
+def labels_for(heads: Sequence[str], rows: Batch) -> dict[str, Host]:
+    """Labels of a step that trains these heads."""
+    B, one = len(rows.input_ids), heads[0]
+    if one == "question_answering":
+        return {"start_positions": np.arange(1, B + 1), "end_positions": np.arange(3, B + 3)}
+    if one == "sequence_classification":
+        return {"labels": np.arange(B)}
+    if one == "token_classification":
+        return {"labels": rows.input_ids % SIZES.num_labels}
+    both = {"masked_lm": ("labels", masked_labels), "next_sentence": ("next_sentence_label", next_sentence_labels)}
+    return {both[head][0]: both[head][1](rows) for head in heads}
+
+
+def gradients(heads: Sequence[str] = ("masked_lm",), rows: Batch | None = None) -> dict[str, Host]:
+    """The gradients of a training step of a model with these heads, without dropout."""
+    rows = rows or batch()
+    return model(heads).loss_and_gradients(rows, labels_for(heads, rows))[1]
+
+
+def rows_that_learn(table: str, rows: Batch | None = None) -> Host:
+    """Which rows of an embedding table get a gradient from a masked-LM step."""
+    return np.asarray(gradients(rows=rows)[f"bert.embeddings.{table}_embeddings.weight"].any(axis=1))
+
+
+def without_gradient(found: Mapping[str, Host]) -> list[str]:
+    """Names of tensors whose gradient is rounding alone."""
+    limit = 1e-13 * max(largest(g) for g in found.values())
+    return [name for name, g in found.items() if largest(g) < limit]
+
+
+def hidden_states(one: Model, rows: Batch) -> Sequence[Host]:
+    """The embeddings' output and every layer's."""
+    found = one(rows, output_hidden_states=True).hidden_states
+    assert found is not None
+    return found
+
+
+def attentions(one: Model, rows: Batch) -> Sequence[Host]:
+    """Every layer's attention probabilities."""
+    found = one(rows, output_attentions=True).attentions
+    assert found is not None
+    return found
+
+
+def log_losses(logits: Host, labels: Any) -> Host:
+    """−log of the softmax over the last axis at each row's label, written out."""
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    return cast(Host, -np.log(np.take_along_axis(p, np.asarray(labels)[..., None], -1)[..., 0]))
+
+
+def largest(x: Host) -> float:
+    """The largest absolute entry."""
+    return float(np.abs(x).max())
+
+
+def refused(work: Callable[[], object], error: type[Exception] = InputError) -> bool:
+    """Whether ``work`` raises that error."""
+    try:
+        work()
+    except error:
+        return True
+    return False
+
+
 # Backends that look on
 
 
@@ -132,6 +197,22 @@ class Watching(Wrapper):
         if name not in ("asarray", "to_numpy"):
             self.calls.append((name, tuple(getattr(x, "shape", x) for x in arguments), options))
         return function(*arguments, **options)
+
+    @classmethod
+    def forward(cls, heads: Sequence[str] = (), **options: Any) -> Watching:
+        """A record of a pass of a `model` over a `batch`."""
+        watching = cls()
+        model(heads, backend=watching, **options)(batch())
+        return watching
+
+    @classmethod
+    def step(cls, dropout: Dropout | None = None, **options: Any) -> Watching:
+        """A record of a training step of a `model` with a masked-LM head."""
+        watching, rows = cls(), batch()
+        model(("masked_lm",), backend=watching, **options).loss_and_gradients(
+            rows, masked_labels(rows), dropout=dropout
+        )
+        return watching
 
     @property
     def ops(self) -> list[str]:
@@ -199,19 +280,17 @@ def finetuning(**changes: Any) -> Settings:
     return Settings(**options)
 
 
+def updated(optimizer: Optimizer, w: float, g: float, lr: float) -> float:
+    """One weight, w, after an update with gradient g."""
+    new, _ = optimizer.step(ReferenceBackend(), {"w": np.array([w])}, {"w": np.array([g])}, lr=lr)
+    return float(new["w"][0])
+
+
 @shared
 def dropout_sites(heads: tuple[str, ...]) -> tuple[tuple[str, float, float], ...]:
     """(site, rate, share kept) of every mask that a training step of a model with these heads draws."""
-    rows = batch(4, 16)
-    draws = Sites()
-    labels: dict[str, Host] = {"labels": masked_labels(rows), "next_sentence_label": next_sentence_labels(rows)}
-    if heads == ("question_answering",):
-        labels = {"start_positions": np.array([1, 2, 3, 4]), "end_positions": np.array([2, 3, 4, 5])}
-    elif heads == ("sequence_classification",):
-        labels = {"labels": np.array([0, 1, 2, 3])}
-    elif heads == ("token_classification",):
-        labels = {"labels": rows.input_ids % SIZES.num_labels}
-    model(heads).loss_and_gradients(rows, labels, dropout=draws)
+    rows, draws = batch(4, 16), Sites()
+    model(heads).loss_and_gradients(rows, labels_for(heads, rows), dropout=draws)
     return tuple(draws.seen)
 
 
@@ -233,6 +312,15 @@ def tokenizer(profile: str = "hf") -> Tokenizer:
         *(f"w{i}" for i in range(500)),
     ]
     return Tokenizer.from_vocabulary(pieces, profile=get_profile(profile))
+
+
+def reader(**options: Any) -> Model:
+    """A random `model` that answers questions in the words of `tokenizer`; ``options``: of its sizes, and ``scale``."""
+    scale = options.pop("scale", 0.25)
+    config = SIZES.replace(vocab_size=tokenizer().vocab_size, **options)
+    one = model(("question_answering",), config=config, scale=scale)
+    one.tokenizer = tokenizer()
+    return one
 
 
 def texts(count: int, *, sentences: tuple[int, int], tokens: tuple[int, int], seed: int = 0) -> list[list[str]]:

@@ -85,27 +85,49 @@ class TestRegister:
 
     def test_no_check_only_compares_what_is_written_in_it(self):
         """Every Value's measured argument depends on something that was computed: it is not a literal."""
-        for file in sorted((ROOT / "refbert" / "audit" / "claims").glob("*.py")):
+        files = sorted((ROOT / "audit" / "refbert_audit" / "claims").glob("*.py"))
+        assert len(files) > 10
+        for file in files:
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Value":
                     computed = [n for n in ast.walk(node.args[1]) if isinstance(n, ast.Name | ast.Call)]
                     assert computed, f"{file.name}:{node.lineno}"
 
-    def test_a_claim_of_no_document_is_refused(self):
-        with pytest.raises(ValueError, match="its first word must be one of"):
-            registry.claim("nobody.says", where="§1", says="Something.", expects="agrees")(lambda: None)
-        with pytest.raises(ValueError, match="no verdict"):
-            registry.claim("bert.x", where="§1", says="Something.", expects="perhaps")(lambda: None)
-        with pytest.raises(ValueError, match="docstring"):
-            registry.claim("bert.x", where="§1", says="Something.", expects="agrees")(lambda: None)
-        assert "bert.x" not in {c.id for c in all_claims()}
+    def test_a_statement_is_read(self):
+        text = (
+            "# A\n\nbert.x  needs weights/data*  §3 fn 3, A.2\n    Something\n    is so.\nbert.y  wrong  §1\n    No.\n"
+        )
+        assert registry.read(text) == [
+            registry.Statement("bert.x", "§3 fn 3, A.2", "Something is so.", "needs weights/data", True),
+            registry.Statement("bert.y", "§1", "No.", "wrong", False),
+        ]
 
-    def test_two_claims_of_one_id_are_refused(self):
+    @pytest.mark.parametrize(("text", "says"), [
+        ("nobody.says  agrees  §1\n    Something.", "its first word must be one of"),
+        ("bert.x  perhaps  §1\n    Something.", "no verdict 'perhaps'"),
+        ("bert.x  agrees  §1", "with a statement below"), ("bert.x  agrees\n    Something.", "with a statement below"),
+    ])  # fmt: skip
+    def test_what_is_no_statement_is_refused(self, text, says):
+        with pytest.raises(ValueError, match=says):
+            registry.read(text)
+
+    def test_a_check_alone_or_without_a_word_is_refused(self, monkeypatch):
+        with pytest.raises(ValueError, match="docstring"):
+            registry.claim("bert.x")(lambda: None)
+        monkeypatch.setitem(registry._checks, "bert.x", lambda: None)
+        with pytest.raises(ValueError, match=r"not one statement and one check each: bert\.x"):
+            registry._claims.__wrapped__()
+        monkeypatch.delitem(registry._checks, "bert.x")
+        monkeypatch.delitem(registry._checks, "bert.params.large")
+        with pytest.raises(ValueError, match=r"not one statement and one check each: bert\.params\.large"):
+            registry._claims.__wrapped__()
+
+    def test_two_checks_of_one_id_are_refused(self):
         def check():
             """Another check."""
 
-        with pytest.raises(ValueError, match="two claims"):
-            registry.claim("bert.params.large", where="§3", says="Something.", expects="agrees")(check)
+        with pytest.raises(ValueError, match="two checks"):
+            registry.claim("bert.params.large")(check)
 
     def test_groups(self):
         assert [c.id for c in select(["bert.params.large"])] == ["bert.params.large"]

@@ -7,28 +7,20 @@ import math
 import numpy as np
 
 from refbert import ops
+from refbert.backend.reference import ReferenceBackend
 from refbert.config.parameters import count, shapes
 from refbert.config.presets import preset
+from refbert.loading import from_config
+from refbert.text.tokenization import Tokenizer
 from refbert_audit.findings import Finding, Value, agrees, deviates, needs, wrong
 from refbert_audit.printed import article_positions, sinusoids
 from refbert_audit.registry import claim
-from refbert_audit.shared import (
-    BERT,
-    SIZES,
-    Watching,
-    batch,
-    masked_labels,
-    model,
-    tokenizer,
-)
+from refbert_audit.shared import BERT, SIZES, Watching, batch, gradients, largest, model, rows_that_learn, tokenizer
 
 SENTENCE = "我 喜欢 吃 苹果"
 
 
-@claim(
-    "article.example.shape", where="worked example", expects="wrong",
-    says="bert-base-chinese on 我 喜欢 吃 苹果 prints [1, 5, 768].",
-)  # fmt: skip
+@claim("article.example.shape")
 def example_shape() -> Finding:
     """The sentence through a tokenizer with those characters and a model of base's width: 8 tokens."""
     (encoded,) = tokenizer().encode([SENTENCE], max_length=16)
@@ -40,32 +32,22 @@ def example_shape() -> Finding:
     )
 
 
-@claim(
-    "article.example.ids", where="worked example", expects="needs weights/data", inferred=True,
-    says="The sentence's ids in bert-base-chinese are 101 2769 1599 3614 1391 5741 3362 102.",
-)  # fmt: skip
+@claim("article.example.ids")
 def example_ids(directory: str | None) -> Finding:
     """With --model DIR the vocabulary there is used. (The numbers are this project's; the article prints none.)"""
     if directory is None:
         return needs("the vocabulary of bert-base-chinese (refbert audit article.example.ids --model DIR)")
-    from refbert.text.tokenization import Tokenizer
-
     (encoded,) = Tokenizer.from_directory(directory).encode([SENTENCE], max_length=16)
     return agrees(Value("ids", encoded.input_ids, [101, 2769, 1599, 3614, 1391, 5741, 3362, 102]))
 
 
-@claim(
-    "article.ffn.concat", where="encoder", expects="wrong",
-    says="The feed-forward network's output is concatenated with its input and mapped back to H.",
-)  # fmt: skip
+@claim("article.ffn.concat")
 def ffn_concat() -> Finding:
     """Such a map would be 2H·H + H parameters a layer that the 109,482,240 have no room for; and a layer adds."""
     config = preset(BERT)
     H = config.hidden_size
     extra = config.num_hidden_layers * (2 * H * H + H)
-    watching = Watching()
-    model(config=SIZES.replace(num_hidden_layers=1), backend=watching, pooler=False)(batch())
-    tail = watching.ops[-2:]
+    tail = Watching.forward(config=SIZES.replace(num_hidden_layers=1), pooler=False).ops[-2:]
     return wrong(
         Value("base's parameters", count(config), 109_482_240, claimed=109_482_240 + extra),
         Value("more, were it so, for a layer", extra // 12, 1_180_416),
@@ -73,27 +55,17 @@ def ffn_concat() -> Finding:
     )
 
 
-@claim(
-    "article.encoder.one-norm", where="encoder", expects="deviates",
-    says="A layer is attention, feed-forward, and finally LayerNorm with a residual connection.",
-)  # fmt: skip
+@claim("article.encoder.one-norm")
 def encoder_one_norm() -> Finding:
     """LayerNorms called in a layer: one behind each sublayer."""
-    L, counted = (0, 1), []
-    for layers in L:
-        watching = Watching()
-        model(config=SIZES.replace(num_hidden_layers=layers), backend=watching)(batch())
-        counted.append(watching.counts["layer_norm"])
+    none, one = (Watching.forward(config=SIZES.replace(num_hidden_layers=n)).counts["layer_norm"] for n in (0, 1))
     return deviates(
-        Value("LayerNorms in a layer", counted[1] - counted[0], 2, claimed=1),
+        Value("LayerNorms in a layer", one - none, 2, claimed=1),
         article="one, at the end", paper="two, as in Vaswani et al.", google="two",
     )  # fmt: skip
 
 
-@claim(
-    "article.attention.multi-head", where="attention", expects="wrong",
-    says="MultiHead(Q, K, V) = softmax(QKᵀ/√d_k) V.",
-)  # fmt: skip
+@claim("article.attention.multi-head")
 def attention_multi_head() -> Finding:
     """Twelve heads and one on the same queries, keys and values: the formula is that of one."""
     rng = np.random.default_rng(0)
@@ -109,10 +81,7 @@ def attention_multi_head() -> Finding:
     )
 
 
-@claim(
-    "article.attention.order", where="attention", expects="wrong",
-    says="Q = W_Q·X, and then QKᵀ.",
-)  # fmt: skip
+@claim("article.attention.order")
 def attention_order() -> Finding:
     """Five words of eight features: W X wants a word in a column, and QKᵀ is then [8, 8], one row a feature.
 
@@ -131,32 +100,23 @@ def attention_order() -> Finding:
     )
 
 
-@claim(
-    "article.ffn.relu", where="feed-forward", expects="deviates",
-    says="The feed-forward network's activation is ReLU.",
-)  # fmt: skip
+@claim("article.ffn.relu")
 def ffn_relu() -> Finding:
     """Activations called while a model with base's hidden_act runs."""
-    watching = Watching()
-    model(config=SIZES.replace(hidden_act=preset(BERT).hidden_act), backend=watching)(batch())
+    counts = Watching.forward(config=SIZES.replace(hidden_act=preset(BERT).hidden_act)).counts
     return deviates(
-        Value("calls of relu and gelu", [watching.counts["relu"], watching.counts["gelu"]], [0, 2], claimed=[2, 0]),
+        Value("calls of relu and gelu", [counts["relu"], counts["gelu"]], [0, 2], claimed=[2, 0]),
         article="ReLU", vaswani="ReLU", paper="GELU", google="GELU",
     )  # fmt: skip
 
 
-@claim(
-    "article.positions.sinusoidal", where="input", expects="deviates",
-    says="BERT's positions are sinusoids.",
-)  # fmt: skip
+@claim("article.positions.sinusoidal")
 def positions_sinusoidal() -> Finding:
     """Base's position table is made of parameters, and a training step gives it a gradient."""
-    rows = batch()
-    _, gradients = model(("masked_lm",)).loss_and_gradients(rows, masked_labels(rows))
     table = "bert.embeddings.position_embeddings.weight"
     return deviates(
         Value("base's parameters for positions", math.prod(shapes(preset(BERT))[table]), 393_216, claimed=0),
-        Value("they learn", bool(np.abs(gradients[table]).max() > 0), True, claimed=False),
+        Value("they learn", largest(gradients()[table]) > 0, True, claimed=False),
         article="sinusoids", vaswani="sinusoids", paper="learned", google="learned",
     )  # fmt: skip
 
@@ -168,10 +128,7 @@ def residual(table: np.ndarray) -> float:
     return float(np.abs(a @ fit - b).max())
 
 
-@claim(
-    "article.positions.formula", where="input", expects="wrong",
-    says="PE(p, j) = sin or cos of p/10000^{2j/d}, j the index in the vector.",
-)  # fmt: skip
+@claim("article.positions.formula")
 def positions_formula() -> Finding:
     """With d = 8: the slowest feature has exponent 1.75 instead of 0.75, and shifts are no longer linear maps."""
     positions = np.arange(105.0)
@@ -185,40 +142,26 @@ def positions_formula() -> Finding:
     )
 
 
-@claim(
-    "article.positions.first", where="input", expects="wrong",
-    says="The position vector of the first word is [0, 0, 0].",
-)  # fmt: skip
+@claim("article.positions.first")
 def positions_first() -> Finding:
     """Its own formula at position 0: sin 0 = 0, cos 0 = 1."""
     return wrong(Value("PE(0), d = 3", article_positions(np.zeros(1), 3)[0], [0, 1, 0], claimed=[0, 0, 0]))
 
 
-@claim(
-    "article.embeddings.word2vec", where="input", expects="wrong",
-    says="Word embeddings come from Word2Vec or GloVe.",
-)  # fmt: skip
+@claim("article.embeddings.word2vec")
 def embeddings_word2vec() -> Finding:
     """Fresh embeddings are random numbers that depend on the seed alone, and training moves them."""
-    from refbert.backend.reference import ReferenceBackend
-    from refbert.loading import from_config
-
     name = "bert.embeddings.word_embeddings.weight"
     tables = [from_config(SIZES, seed=s, backend=ReferenceBackend()).state_dict()[name] for s in (0, 1)]
-    rows = batch()
-    _, gradients = model(("masked_lm",)).loss_and_gradients(rows, masked_labels(rows))
     alike = abs(float(np.corrcoef(tables[0][1:].ravel(), tables[1][1:].ravel())[0, 1]))
     return wrong(
         Value("correlation of two fresh tables", alike, 0.0, within=6 / math.sqrt(tables[0].size), claimed=1.0),
-        Value("words whose embeddings learn", int((np.abs(gradients[name]).max(axis=1) > 0).sum()), SIZES.vocab_size,
+        Value("words whose embeddings learn", int(rows_that_learn("word").sum()), SIZES.vocab_size,
               claimed=0),
     )  # fmt: skip
 
 
-@claim(
-    "article.input.sum", where="input example", expects="deviates",
-    says="Token [.1, .2, .3] and position [.4, .5, .6] give the input [.5, .7, .9].",
-)  # fmt: skip
+@claim("article.input.sum")
 def input_sum() -> Finding:
     """The sum is right; the segment is missing, and LayerNorm makes of it [−1.2247, 0, 1.2247]."""
     e, _ = ops.add(np.array([0.1, 0.2, 0.3]), np.array([0.4, 0.5, 0.6]))
@@ -231,28 +174,19 @@ def input_sum() -> Finding:
     )  # fmt: skip
 
 
-@claim(
-    "article.encoder.output", where="encoder example", expects="wrong",
-    says="The encoder's output for a word is [1.2, 1.5, 1.8].",
-)  # fmt: skip
+@claim("article.encoder.output")
 def encoder_output() -> Finding:
     """A fresh encoder ends in a LayerNorm with gain 1 and shift 0, so a row's mean is 0; that row's is 1.5."""
-    from refbert.backend.reference import ReferenceBackend
-    from refbert.loading import from_config
-
     config = SIZES.replace(hidden_size=3, num_attention_heads=1)
     y = from_config(config, backend=ReferenceBackend())(batch()).last_hidden_state
     return wrong(
-        Value("largest |mean| of a row of three", np.abs(y.mean(-1)).max(), 0.0, within=1e-12,
+        Value("largest |mean| of a row of three", largest(y.mean(-1)), 0.0, within=1e-12,
               claimed=float(np.mean([1.2, 1.5, 1.8]))),
-        Value("largest entry possible is √2", bool(np.abs(y).max() <= math.sqrt(2) + 1e-9), True),
+        Value("largest entry possible is √2", largest(y) <= math.sqrt(2) + 1e-9, True),
     )  # fmt: skip
 
 
-@claim(
-    "article.attention.example", where="attention example", expects="deviates",
-    says="Q = K = V = [.1, .2, .3] is a step of the computation.",
-)  # fmt: skip
+@claim("article.attention.example")
 def attention_example() -> Finding:
     """The example's four words with identity projections, which no trained model has; then with random ones."""
     X = (np.arange(12).reshape(1, 4, 3) + 1) / 10

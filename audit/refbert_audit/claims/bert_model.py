@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -14,15 +15,7 @@ from refbert.errors import ConfigError
 from refbert.text.batching import Batch
 from refbert_audit.findings import Finding, Value, agrees, deviates, wrong
 from refbert_audit.registry import claim
-from refbert_audit.shared import (
-    BERT,
-    LARGE,
-    PRETRAINING,
-    SIZES,
-    Watching,
-    batch,
-    model,
-)
+from refbert_audit.shared import BERT, LARGE, PRETRAINING, SIZES, Watching, attentions, batch, largest, model, refused
 
 
 def millions(n: int) -> int:
@@ -40,73 +33,55 @@ def heads_and_width(config: BertConfig) -> list[int]:
     return [len(layers), out.last_hidden_state.shape[-1], out.attentions[0].shape[1]]
 
 
-@claim("bert.sizes.base", where="§3", says="BERT base has 12 layers, hidden size 768 and 12 heads.", expects="agrees")
+@claim("bert.sizes.base")
 def sizes_base() -> Finding:
     """Layers counted among the parameters; hidden size and heads read off a layer that is run at that size."""
     return agrees(Value("L, H, A", heads_and_width(preset(BERT)), [12, 768, 12]))
 
 
-@claim(
-    "bert.sizes.large", where="§3", says="BERT large has 24 layers, hidden size 1024 and 16 heads.", expects="agrees"
-)
+@claim("bert.sizes.large")
 def sizes_large() -> Finding:
     """Layers counted among the parameters; hidden size and heads read off a layer that is run at that size."""
     return agrees(Value("L, H, A", heads_and_width(preset(LARGE)), [24, 1024, 16]))
 
 
-@claim(
-    "bert.sizes.feed-forward", where="§3 fn 3", expects="agrees",
-    says="The feed-forward layer is 4H wide: 3072 for H = 768, 4096 for H = 1024.",
-)  # fmt: skip
+@claim("bert.sizes.feed-forward")
 def sizes_feed_forward() -> Finding:
     """Rows of the first feed-forward matrix of both published models."""
     name = "bert.encoder.layer.0.intermediate.dense.weight"
     return agrees(*(Value(f"F, {p}", shapes(preset(p))[name][0], 4 * preset(p).hidden_size) for p in (BERT, LARGE)))
 
 
-@claim(
-    "bert.sizes.heads-divide", where="§3", expects="agrees", inferred=True,
-    says="H is shared out among A heads: 64 features for each, in both sizes.",
-)  # fmt: skip
+@claim("bert.sizes.heads-divide")
 def sizes_heads_divide() -> Finding:
     """Features of a head in both sizes; and a configuration whose heads do not divide H must be refused."""
-    try:
-        BertConfig(hidden_size=10, num_attention_heads=3)
-        refused = False
-    except ConfigError:
-        refused = True
     sizes = [preset(p).head_size for p in (BERT, LARGE)]
-    return agrees(Value("H/A of base and large", sizes, [64, 64]), Value("H = 10, A = 3 is refused", refused, True))
+    uneven = refused(partial(BertConfig, hidden_size=10, num_attention_heads=3), ConfigError)
+    return agrees(Value("H/A of base and large", sizes, [64, 64]), Value("H = 10, A = 3 is refused", uneven, True))
 
 
-@claim("bert.params.base", where="§3", says="BERT base has 110M parameters in all.", expects="agrees")
+def parameters(name: str, expected: list[int], said: int) -> list[Value]:
+    """What a published size comes to: with the pooler, with the pretraining heads, without a pooler; in millions."""
+    config = preset(name)
+    counted = [count(config), count(config, PRETRAINING), count(config, pooler=False)]
+    names = ("parameters with the pooler", "with both pretraining heads", "without the pooler")
+    values = [Value(name, n, want) for name, n, want in zip(names, counted, expected, strict=True)]
+    return [*values, Value("in millions, two figures", [millions(n) for n in counted[:2]], [said, said])]
+
+
+@claim("bert.params.base")
 def params_base() -> Finding:
     """Every tensor's shape is made and its entries are counted; 110M is that to two significant figures."""
-    body, all_ = count(preset(BERT)), count(preset(BERT), PRETRAINING)
-    return agrees(
-        Value("parameters with the pooler", body, 109_482_240),
-        Value("with both pretraining heads", all_, 110_106_428),
-        Value("without the pooler", count(preset(BERT), pooler=False), 108_891_648),
-        Value("in millions, two figures", [millions(body), millions(all_)], [110, 110]),
-    )
+    return agrees(*parameters(BERT, [109_482_240, 110_106_428, 108_891_648], 110))
 
 
-@claim("bert.params.large", where="§3", says="BERT large has 340M parameters in all.", expects="agrees")
+@claim("bert.params.large")
 def params_large() -> Finding:
     """340M holds to two significant figures: 335.1M with the pooler, 336.2M with both pretraining heads."""
-    body, all_ = count(preset(LARGE)), count(preset(LARGE), PRETRAINING)
-    return agrees(
-        Value("parameters with the pooler", body, 335_141_888),
-        Value("with both pretraining heads", all_, 336_226_108),
-        Value("without the pooler", count(preset(LARGE), pooler=False), 334_092_288),
-        Value("in millions, two figures", [millions(body), millions(all_)], [340, 340]),
-    )
+    return agrees(*parameters(LARGE, [335_141_888, 336_226_108, 334_092_288], 340))
 
 
-@claim(
-    "bert.params.paper-vocabulary", where="§3", expects="deviates", inferred=True,
-    says="The 340M of BERT large go with a vocabulary of 30,000 pieces.",
-)  # fmt: skip
+@claim("bert.params.paper-vocabulary")
 def params_paper_vocabulary() -> Finding:
     """With 30,000 pieces the encoder and its pooler come to 335M only with the pretraining heads; without, to 330M."""
     config = preset(LARGE).replace(vocab_size=30_000)
@@ -120,10 +95,7 @@ def params_paper_vocabulary() -> Finding:
     )
 
 
-@claim(
-    "bert.params.vocabulary", where="§3", expects="deviates",
-    says="The WordPiece vocabulary has 30,000 tokens.",
-)  # fmt: skip
+@claim("bert.params.vocabulary")
 def params_vocabulary() -> Finding:
     """Rows of the word-embedding table of the released uncased and cased models."""
     rows = [shapes(preset(p))["bert.embeddings.word_embeddings.weight"][0] for p in (BERT, "bert-base-cased")]
@@ -133,10 +105,7 @@ def params_vocabulary() -> Finding:
     )  # fmt: skip
 
 
-@claim(
-    "bert.params.layer", where="§3", expects="agrees", inferred=True,
-    says="A layer is four H×H projections, two feed-forward matrices of 4H, their biases and two LayerNorms.",
-)  # fmt: skip
+@claim("bert.params.layer")
 def params_layer() -> Finding:
     """12H² + 13H, against the shapes of a layer's tensors."""
 
@@ -148,10 +117,7 @@ def params_layer() -> Finding:
     return agrees(*(Value(f"parameters of a layer, H = {H}", layer(p), 12 * H * H + 13 * H) for p, H in sizes.items()))
 
 
-@claim(
-    "bert.params.tied", where="§3.1", expects="agrees", inferred=True,
-    says="The masked-LM output layer over the vocabulary adds no matrix of its own: it is the embedding table.",
-)  # fmt: skip
+@claim("bert.params.tied")
 def params_tied() -> Finding:
     """A word's row is changed where that word does not occur in the text: its logit must move, and no other.
 
@@ -170,10 +136,7 @@ def params_tied() -> Finding:
     )
 
 
-@claim(
-    "bert.params.same-as-gpt", where="§3", expects="deviates",
-    says="BERT base was chosen to have the same model size as OpenAI GPT.",
-)  # fmt: skip
+@claim("bert.params.same-as-gpt")
 def params_same_as_gpt() -> Finding:
     """The same layers, width and heads, but GPT has 40,478 pieces, no segments, no embedding LayerNorm, no pooler."""
     named = shapes(preset(BERT).replace(vocab_size=40_478), pooler=False)
@@ -186,29 +149,21 @@ def params_same_as_gpt() -> Finding:
     )  # fmt: skip
 
 
-@claim(
-    "bert.encoder.bidirectional", where="§1, §3", expects="agrees",
-    says="Every token attends to both its left and its right, in all layers.",
-)  # fmt: skip
+@claim("bert.encoder.bidirectional")
 def encoder_bidirectional() -> Finding:
     """No attention probability of any layer, head, query and key is 0; and the last word moves the first's vector."""
     one, rows = model(), batch()
-    seen = one(rows, output_attentions=True)
-    assert seen.attentions is not None
     ids = rows.input_ids.copy()
     ids[:, -1] = (ids[:, -1] + 1) % SIZES.vocab_size
-    other = one(Batch(ids, rows.token_type_ids, rows.attention_mask)).last_hidden_state
-    moved = np.abs(other[:, 0] - seen.last_hidden_state[:, 0]).max(-1)
+    other = Batch(ids, rows.token_type_ids, rows.attention_mask)
+    moved = np.abs(one(other).last_hidden_state[:, 0] - one(rows).last_hidden_state[:, 0]).max(-1)
     return agrees(
-        Value("share of probabilities above 0", np.mean([p > 0 for p in seen.attentions]), 1.0),
+        Value("share of probabilities above 0", np.mean([p > 0 for p in attentions(one, rows)]), 1.0),
         Value("the last word moves the first vector", bool((moved > 1e-6).all()), True),
     )
 
 
-@claim(
-    "bert.encoder.padding", where="§3 (implied)", expects="agrees", inferred=True,
-    says="Padding changes nothing for the tokens that are there.",
-)  # fmt: skip
+@claim("bert.encoder.padding")
 def encoder_padding() -> Finding:
     """A text alone, and the same text padded: its vectors must be the same under both masks."""
     rows = batch(1, 7)
@@ -218,19 +173,15 @@ def encoder_padding() -> Finding:
     for profile in ("google", "hf"):
         one = model(profile=profile)
         short, long = one(rows).last_hidden_state, one(padded).last_hidden_state[:, :7]
-        apart[profile] = np.abs(short - long).max()
+        apart[profile] = largest(short - long)
     return agrees(*(Value("largest difference", d, 0.0, within=1e-12, by=f"refbert, profile {p}")
                     for p, d in apart.items()))  # fmt: skip
 
 
-@claim(
-    "bert.encoder.layer-norms", where="§3 (by reference to Vaswani)", expects="agrees", inferred=True,
-    says="A layer has two sublayers, each with a residual connection and a LayerNorm.",
-)  # fmt: skip
+@claim("bert.encoder.layer-norms")
 def encoder_layer_norms() -> Finding:
     """Calls of layer_norm and of the residual addition while a model of two layers runs, embeddings included."""
-    watching = Watching()
-    model(backend=watching)(batch())
+    watching = Watching.forward()
     L = SIZES.num_hidden_layers
     return agrees(
         Value("LayerNorms: the embeddings' and two a layer", watching.counts["layer_norm"], 1 + 2 * L),
@@ -238,23 +189,16 @@ def encoder_layer_norms() -> Finding:
     )
 
 
-@claim(
-    "bert.encoder.gelu", where="A.2", expects="agrees",
-    says="The activation is GELU, not ReLU.",
-)  # fmt: skip
+@claim("bert.encoder.gelu")
 def encoder_gelu() -> Finding:
     """Activations called while a pretraining model runs: one GELU a layer, one in the masked-LM head, never ReLU."""
-    watching = Watching()
-    rows = batch()
-    model(PRETRAINING, backend=watching)(rows)
-    counted = [watching.counts[op] for op in ("gelu", "relu")]
-    return agrees(Value("calls of gelu and of relu", counted, [SIZES.num_hidden_layers + 1, 0]))
+    counts = Watching.forward(PRETRAINING).counts
+    return agrees(
+        Value("calls of gelu and of relu", [counts["gelu"], counts["relu"]], [SIZES.num_hidden_layers + 1, 0])
+    )
 
 
-@claim(
-    "bert.encoder.gelu-form", where="A.2", expects="deviates", inferred=True,
-    says="GELU is one function, the same in all code.",
-)  # fmt: skip
+@claim("bert.encoder.gelu-form")
 def encoder_gelu_form() -> Finding:
     """The two functions that go by the name, on a grid from −6 to 6: how far apart, and where."""
     x = np.linspace(-6, 6, 120_001)
@@ -268,10 +212,7 @@ def encoder_gelu_form() -> Finding:
     )  # fmt: skip
 
 
-@claim(
-    "bert.output.cls", where="§3", expects="deviates",
-    says="The final hidden vector of [CLS] is what stands for the sequence.",
-)  # fmt: skip
+@claim("bert.output.cls")
 def output_cls() -> Finding:
     """The pooled vector is not that vector but tanh of a dense layer on it, which the paper does not mention."""
     one, rows = model(), batch()
@@ -282,17 +223,14 @@ def output_cls() -> Finding:
     pooled = np.tanh(first @ p["bert.pooler.dense.weight"].T + p["bert.pooler.dense.bias"])
     H = preset(BERT).hidden_size
     return deviates(
-        Value("from tanh(C W + b)", np.abs(pooled - out.pooler_output).max(), 0.0, within=1e-12),
+        Value("from tanh(C W + b)", largest(pooled - out.pooler_output), 0.0, within=1e-12),
         Value("it is C itself", bool(np.allclose(first, out.pooler_output)), False, claimed=True),
         Value("base's pooler has parameters", count(preset(BERT)) - count(preset(BERT), pooler=False), H * H + H),
         paper="C, the final hidden vector of [CLS]", google="tanh(C W + b), the pooler", hf="the same as Google",
     )  # fmt: skip
 
 
-@claim(
-    "bert.params.readme-chinese", where="README of the release", expects="wrong",
-    says="The Chinese and the multilingual models have 110M parameters.",
-)  # fmt: skip
+@claim("bert.params.readme-chinese")
 def params_readme_chinese() -> Finding:
     """Only the vocabulary differs from base, but that makes 102M and 178M."""
     found = {name: millions(count(preset(f"bert-base-{name}"))) for name in ("chinese", "multilingual-cased")}

@@ -12,6 +12,9 @@ from refbert.data.pairs import IS_NEXT, RANDOM_NEXT, examples
 from refbert.loading import from_config
 from refbert.ops.cross_entropy import IGNORE, cross_entropy
 from refbert.ops.mask_tokens import mask_tokens
+from refbert.spec.heads import next_sentence
+from refbert.spec.pooler import pooler
+from refbert.spec.scope import Scope
 from refbert.text.batching import Batch
 from refbert_audit.findings import Finding, Value, agrees, deviates, needs
 from refbert_audit.registry import claim
@@ -21,6 +24,9 @@ from refbert_audit.shared import (
     batch,
     corpus,
     examples_of_a_run,
+    labels_for,
+    largest,
+    log_losses,
     masked_labels,
     model,
     next_sentence_labels,
@@ -30,13 +36,11 @@ from refbert_audit.shared import (
     store,
     texts,
     tokenizer,
+    without_gradient,
 )
 
 
-@claim(
-    "bert.masking.rate", where="§3.1", expects="agrees",
-    says="15% of all WordPiece tokens of a sequence are chosen to be predicted.",
-)  # fmt: skip
+@claim("bert.masking.rate")
 def masking_rate() -> Finding:
     """Targets among all tokens ([CLS] and [SEP] counted) and among those that may be chosen, in 1,920 sequences.
 
@@ -59,20 +63,14 @@ def _full(seen: dict[str, np.ndarray]) -> list[int]:
     return sorted(set((seen["labels"][full] != IGNORE).sum(axis=1).tolist()))
 
 
-@claim(
-    "bert.masking.512", where="§3.1", expects="agrees", inferred=True,
-    says="15% of 512 tokens are 77.",
-)  # fmt: skip
+@claim("bert.masking.512")
 def masking_512() -> Finding:
     """Targets of full sequences of 512 tokens, as the data code draws them."""
     seen = pretraining_rows(S=512, batches=4)
     return agrees(Value("targets of full sequences", _full(seen), [77]))
 
 
-@claim(
-    "bert.masking.80-10-10", where="§3.1", expects="agrees",
-    says="Of the chosen tokens 80% become [MASK], 10% a random token, and 10% stay.",
-)  # fmt: skip
+@claim("bert.masking.80-10-10")
 def masking_80_10_10() -> Finding:
     """Shares among 32,000 targets. A random token is the token itself once in V, so that little more stays."""
     seen = pretraining_rows()
@@ -88,10 +86,7 @@ def masking_80_10_10() -> Finding:
     )
 
 
-@claim(
-    "bert.masking.random-words", where="A.1", expects="agrees",
-    says="Random replacement concerns only 1.5% of all tokens.",
-)  # fmt: skip
+@claim("bert.masking.random-words")
 def masking_random_words() -> Finding:
     """Tokens that were replaced by another word, among all tokens: 10% of 15%."""
     seen = pretraining_rows()
@@ -100,10 +95,7 @@ def masking_random_words() -> Finding:
     return agrees(Value("share of all tokens", changed.sum() / tokens, 0.015, within=spread(0.015, tokens) + 2e-4))
 
 
-@claim(
-    "bert.masking.unchanged-predicted", where="§3.1", expects="agrees",
-    says="A chosen token that stays as it is has to be predicted all the same.",
-)  # fmt: skip
+@claim("bert.masking.unchanged-predicted")
 def masking_unchanged_predicted() -> Finding:
     """Labels where the input still shows the token: a tenth of all, or targets would be missing."""
     seen = pretraining_rows()
@@ -116,10 +108,7 @@ def masking_unchanged_predicted() -> Finding:
     )
 
 
-@claim(
-    "bert.masking.no-specials", where="§3.1", expects="agrees", inferred=True,
-    says="Words are masked, never [CLS], [SEP] or padding.",
-)  # fmt: skip
+@claim("bert.masking.no-specials")
 def masking_no_specials() -> Finding:
     """Targets on special or padded positions, in 1,920 sequences."""
     seen = pretraining_rows()
@@ -130,28 +119,20 @@ def masking_no_specials() -> Finding:
     )
 
 
-@claim(
-    "bert.masking.only-masked", where="§3.1", expects="agrees",
-    says="Only the masked words are predicted; the rest of the input is not reconstructed.",
-)  # fmt: skip
+@claim("bert.masking.only-masked")
 def masking_only_masked() -> Finding:
     """The loss is the mean cross-entropy over the labelled positions, written out from the logits of all positions."""
     one, rows = model(("masked_lm",)), batch()
     labels = masked_labels(rows)
     loss, _ = one.loss_and_gradients(rows, labels)
-    logits = one(rows).logits["masked_lm"][labels != IGNORE]
-    own = -np.log(np.exp(logits) / np.exp(logits).sum(-1, keepdims=True))
-    by_hand = own[np.arange(len(logits)), labels[labels != IGNORE]].mean()
+    each = log_losses(one(rows).logits["masked_lm"], rows.input_ids)[labels != IGNORE]
     return agrees(
-        Value("loss − mean over labelled positions", loss - by_hand, 0.0, within=1e-10),
-        Value("labelled positions, of 33", len(logits), 8),
+        Value("loss − mean over labelled positions", loss - each.mean(), 0.0, within=1e-10),
+        Value("labelled positions, of 33", len(each), 8),
     )
 
 
-@claim(
-    "bert.masking.hides", where="§3.1", expects="agrees",
-    says="Masking keeps a bidirectional model from seeing the word that it is to predict.",
-)  # fmt: skip
+@claim("bert.masking.hides")
 def masking_hides() -> Finding:
     """Two texts that differ in one word, with it and with it masked: predictions at its place.
 
@@ -169,19 +150,15 @@ def masking_hides() -> Finding:
                 none = np.zeros(ids.shape)
                 ids, _ = mask_tokens(ids, ~here, select=none, action=none, random_ids=ids, rate=1.0, mask_id=5)
             found.append(one(Batch(ids, rows.token_type_ids, rows.attention_mask)).logits["masked_lm"])
-        return float(np.abs(found[0] - found[1])[:, 4].max())
+        return largest((found[0] - found[1])[:, 4])
 
-    open_, hidden = apart(masked=False), apart(masked=True)
     return agrees(
-        Value("the word moves its own prediction where it is seen", bool(open_ > 1e-6), True),
-        Value("and moves nothing where it is masked", hidden, 0.0),
+        Value("the word moves its own prediction where it is seen", apart(masked=False) > 1e-6, True),
+        Value("and moves nothing where it is masked", apart(masked=True), 0.0),
     )
 
 
-@claim(
-    "bert.nsp.half", where="§3.1", expects="deviates",
-    says="In half of the pairs B is the sentence that follows, in the other half a random one.",
-)  # fmt: skip
+@claim("bert.nsp.half")
 def nsp_half() -> Finding:
     """Random pairs among some 7,000: more than half, because a chunk of one sentence has no next one to take."""
     found, coins = pairs()
@@ -198,10 +175,7 @@ def nsp_half() -> Finding:
     )  # fmt: skip
 
 
-@claim(
-    "bert.nsp.follows", where="§3.1", expects="agrees",
-    says="Where B is labelled as next, it is the text that follows A.",
-)  # fmt: skip
+@claim("bert.nsp.follows")
 def nsp_follows() -> Finding:
     """Where each part lies in the corpus; tokens cut at the ends of a long pair are the only gap there may be."""
     found, _ = pairs()
@@ -213,10 +187,7 @@ def nsp_follows() -> Finding:
     )
 
 
-@claim(
-    "bert.nsp.random-document", where="§3.1", expects="agrees",
-    says="A random B is from anywhere in the corpus.",
-)  # fmt: skip
+@claim("bert.nsp.random-document")
 def nsp_random_document() -> Finding:
     """The documents that random parts were taken from: nearly all of the corpus serves, the own one almost never."""
     found, _ = pairs()
@@ -230,16 +201,9 @@ def nsp_random_document() -> Finding:
     )
 
 
-@claim(
-    "bert.nsp.uses-c", where="§3.1", expects="agrees",
-    says="The next-sentence prediction is made from C, the vector of [CLS].",
-)  # fmt: skip
+@claim("bert.nsp.uses-c")
 def nsp_uses_c() -> Finding:
     """The other positions' last hidden vectors are changed behind the last layer: the prediction must not move."""
-    from refbert.spec.heads import next_sentence
-    from refbert.spec.pooler import pooler
-    from refbert.spec.scope import Scope
-
     one, rows = model(PRETRAINING), batch()
     backend, hidden = one.backend, one(rows).last_hidden_state
 
@@ -251,56 +215,45 @@ def nsp_uses_c() -> Finding:
     other[:, 1:] += 1
     first[:, 0] += 1
     return agrees(
-        Value("moved by all other positions", np.abs(predicted(other) - predicted(hidden)).max(), 0.0),
-        Value("moved by [CLS]", bool(np.abs(predicted(first) - predicted(hidden)).max() > 1e-6), True),
+        Value("moved by all other positions", largest(predicted(other) - predicted(hidden)), 0.0),
+        Value("moved by [CLS]", largest(predicted(first) - predicted(hidden)) > 1e-6, True),
     )
 
 
-@claim(
-    "bert.loss.sum", where="A.2", expects="agrees",
-    says="The loss is the mean masked-LM loss plus the mean next-sentence loss.",
-)  # fmt: skip
+@claim("bert.loss.sum")
 def loss_sum() -> Finding:
     """The loss of both heads, against the two means computed from the logits."""
     one, rows = model(PRETRAINING), batch()
     labels, order = masked_labels(rows), next_sentence_labels(rows)
-    loss, _ = one.loss_and_gradients(rows, {"labels": labels, "next_sentence_label": order})
+    loss, _ = one.loss_and_gradients(rows, labels_for(PRETRAINING, rows))
     out = one(rows)
     words = cross_entropy(out.logits["masked_lm"], labels, denominator=float((labels != IGNORE).sum()))[0]
     sentences = cross_entropy(out.logits["next_sentence"], order, denominator=float(len(order)))[0]
     return agrees(Value("loss − (mean MLM + mean NSP)", loss - float(words + sentences), 0.0, within=1e-10))
 
 
-@claim(
-    "bert.loss.initial", where="§3.1 (implied)", expects="agrees", inferred=True,
-    says="Before training all words and both orders are about equally likely: the loss is near ln V + ln 2.",
-)  # fmt: skip
+@claim("bert.loss.initial")
 def loss_initial() -> Finding:
     """A fresh model with 30,522 words and H = 128. Logits have variance H·0.02² = 0.05, half of which is added."""
     config = SIZES.replace(vocab_size=30_522, hidden_size=128, num_attention_heads=2)
     fresh = from_config(config, heads=PRETRAINING, backend=ReferenceBackend(), profile="google")
     rows = batch(8, 32, vocabulary=config.vocab_size)
-    labels = {"labels": masked_labels(rows), "next_sentence_label": next_sentence_labels(rows)}
-    loss, _ = fresh.loss_and_gradients(rows, labels)
+    loss, _ = fresh.loss_and_gradients(rows, labels_for(PRETRAINING, rows))
     return agrees(
         Value("loss", loss, math.log(30_522) + math.log(2) + 0.5 * 128 * 0.02**2, within=0.08),
         Value("above ln V + ln 2, in percent", 100 * (loss / (math.log(30_522) + math.log(2)) - 1), 0, within=1),
     )
 
 
-@claim(
-    "bert.loss.gradients", where="§3.1", expects="agrees", inferred=True,
-    says="Both objectives train the whole encoder.",
-)  # fmt: skip
+@claim("bert.loss.gradients")
 def loss_gradients() -> Finding:
     """Encoder tensors that get no gradient from an objective alone: only the key biases, which cancel."""
     rows = batch()
     silent = []
-    for labels in ({"labels": masked_labels(rows)}, {"next_sentence_label": next_sentence_labels(rows)}):
-        _, gradients = model(PRETRAINING).loss_and_gradients(rows, labels)
-        body = {n: g for n, g in gradients.items() if n.startswith(("bert.encoder", "bert.embeddings"))}
-        largest = max(np.abs(g).max() for g in body.values())
-        silent.append({n for n, g in body.items() if np.abs(g).max() < 1e-13 * largest})
+    for head in PRETRAINING:
+        _, found = model(PRETRAINING).loss_and_gradients(rows, labels_for((head,), rows))
+        body = {n: g for n, g in found.items() if n.startswith(("bert.encoder", "bert.embeddings"))}
+        silent.append(without_gradient(body))
     return agrees(
         Value("silent but for key biases, from MLM and NSP",
               [sum("key.bias" not in n for n in names) for names in silent], [0, 0]),
@@ -308,10 +261,7 @@ def loss_gradients() -> Finding:
     )  # fmt: skip
 
 
-@claim(
-    "bert.corpus.words", where="§3.1", expects="needs weights/data",
-    says="Pretraining reads 800M words of BooksCorpus and 2,500M of English Wikipedia.",
-)  # fmt: skip
+@claim("bert.corpus.words")
 def corpus_words() -> Finding:
     """The words would have to be counted in the two corpora."""
     return needs("BooksCorpus (no longer distributed) and the English Wikipedia dump that was used (not named)")

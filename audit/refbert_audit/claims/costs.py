@@ -4,102 +4,70 @@ from __future__ import annotations
 
 import tracemalloc
 from functools import partial
-from typing import Any
 
 import numpy as np
 
+from refbert.backend.reference import ReferenceBackend
 from refbert.config import flops
+from refbert.config.parameters import HEADS
 from refbert.config.presets import preset
+from refbert.spec.bert import bert
 from refbert.text.batching import Batch
 from refbert.training.optimizer import Optimizer
 from refbert_audit.findings import Finding, Value, agrees
 from refbert_audit.registry import claim
-from refbert_audit.shared import (
-    BERT,
-    LARGE,
-    PRETRAINING,
-    SIZES,
-    Counting,
-    batch,
-    flops_of,
-    masked_labels,
-    model,
-    next_sentence_labels,
-)
+from refbert_audit.shared import BERT, LARGE, PRETRAINING, SIZES, Counting, batch, flops_of, labels_for, model
 
 
-def layer_flops(name: str, S: int) -> int:
-    """Operations of one layer of that size on S tokens, counted while it runs in float32."""
+def per_token(name: str, S: int, expected: int) -> list[Value]:
+    """The encoder's operations a token: counted while a layer of that size runs in float32 on S tokens, and closed."""
     config = preset(name).replace(vocab_size=9, num_hidden_layers=1)
     one = model(config=config, pooler=False, backend=Counting(dtype="float32"), scale=0.02)
-    return flops_of(lambda: one(Batch(np.ones((1, S), dtype=np.int64))))[0]
+    layer, _ = flops_of(lambda: one(Batch(np.ones((1, S), dtype=np.int64))))
+    closed = flops.encoder_flops_per_token(preset(name), S)
+    counted = preset(name).num_hidden_layers * layer / S
+    return [Value("counted", counted, expected), Value("closed form", closed, expected)]
 
 
-@claim(
-    "costs.flops.base-128", where="§3's sizes", expects="agrees",
-    says="Base's encoder takes L(24H² + 4SH) = 174,587,904 operations per token at S = 128.",
-)  # fmt: skip
+@claim("costs.flops.base-128")
 def flops_base_128() -> Finding:
     """NumPy's matrix products are counted while a layer of base runs on 128 tokens; times 12, over 128."""
-    S, closed = 128, flops.encoder_flops_per_token(preset(BERT), 128)
-    return agrees(
-        Value("counted", 12 * layer_flops(BERT, S) / S, 174_587_904),
-        Value("closed form", closed, 174_587_904),
-    )
+    return agrees(*per_token(BERT, 128, 174_587_904))
 
 
-@claim(
-    "costs.flops.base-512", where="§3's sizes", expects="agrees",
-    says="At S = 512 that is 188,743,680 per token.",
-)  # fmt: skip
+@claim("costs.flops.base-512")
 def flops_base_512() -> Finding:
     """As for 128 tokens."""
-    S, closed = 512, flops.encoder_flops_per_token(preset(BERT), 512)
     return agrees(
-        Value("counted", 12 * layer_flops(BERT, S) / S, 188_743_680),
-        Value("closed form", closed, 188_743_680),
-        Value("base with its pooler, one sequence", flops.forward_flops(preset(BERT), S), 96_637_943_808),
+        *per_token(BERT, 512, 188_743_680),
+        Value("base with its pooler, one sequence", flops.forward_flops(preset(BERT), 512), 96_637_943_808),
     )
 
 
-@claim(
-    "costs.flops.large-128", where="§3's sizes", expects="agrees",
-    says="Large takes 616,562,688 operations per token at S = 128.",
-)  # fmt: skip
+@claim("costs.flops.large-128")
 def flops_large_128() -> Finding:
     """As for base, with 24 layers."""
-    S, closed = 128, flops.encoder_flops_per_token(preset(LARGE), 128)
     return agrees(
-        Value("counted", 24 * layer_flops(LARGE, S) / S, 616_562_688),
-        Value("closed form", closed, 616_562_688),
+        *per_token(LARGE, 128, 616_562_688),
         Value("closed form at 512", flops.encoder_flops_per_token(preset(LARGE), 512), 654_311_424),
     )
 
 
-@claim(
-    "costs.flops.heads", where="§3.1, §4", expects="agrees",
-    says="The heads' costs have closed forms, and nothing else multiplies matrices.",
-)  # fmt: skip
+@claim("costs.flops.heads")
 def flops_heads() -> Finding:
     """Counted and closed for each head of a small model whose sizes all differ."""
     rows, found = batch(2, 11), []
-    heads = (("masked_lm",), ("next_sentence",), ("sequence_classification",), ("token_classification",),
-             ("question_answering",), ("multiple_choice",))  # fmt: skip
-    for head in heads:
-        one = model(head, backend=Counting())
-        counted, _ = flops_of(partial(one, rows))
-        found.append(counted - 2 * flops.forward_flops(SIZES, 11, head))
+    for head in HEADS:
+        counted, _ = flops_of(partial(model((head,), backend=Counting()), rows))
+        found.append(counted - 2 * flops.forward_flops(SIZES, 11, (head,)))
     return agrees(Value("counted − closed form, six heads", found, [0] * 6))
 
 
-@claim(
-    "costs.flops.backward", where="(derived)", expects="agrees",
-    says="A backward costs twice its forward.",
-)  # fmt: skip
+@claim("costs.flops.backward")
 def flops_backward() -> Finding:
     """A pretraining step, counted, over the forward of the encoder, the pooler and the labelled positions."""
     rows = batch(2, 11)
-    labels: dict[str, Any] = {"labels": masked_labels(rows), "next_sentence_label": next_sentence_labels(rows)}
+    labels = labels_for(PRETRAINING, rows)
     P = int((labels["labels"] >= 0).sum())
     counted, _ = flops_of(lambda: model(PRETRAINING, backend=Counting()).loss_and_gradients(rows, labels))
     forward = 2 * flops.forward_flops(SIZES, 11, ("next_sentence",))
@@ -107,10 +75,7 @@ def flops_backward() -> Finding:
     return agrees(Value("step / forward", counted / forward, 3.0))
 
 
-@claim(
-    "costs.flops.masked-positions", where="§3.1", expects="agrees",
-    says="Predicting only the masked words makes the vocabulary cheap: 4.1% of a forward at S = 128, not 21.6%.",
-)  # fmt: skip
+@claim("costs.flops.masked-positions")
 def flops_masked_positions() -> Finding:
     """Counted while the small model projects 3 and all 22 positions; shares of base by the form that this confirms."""
     rows = batch(2, 11)
@@ -129,19 +94,13 @@ def flops_masked_positions() -> Finding:
     )
 
 
-@claim(
-    "costs.memory.training", where="A.2", expects="agrees",
-    says="Weights, gradients and Adam's two moments are four times the parameters: 1.76 GB for base, 5.38 for large.",
-)  # fmt: skip
+@claim("costs.memory.training")
 def memory_training() -> Finding:
     """Bytes of all arrays after a training step of a small float32 model, over its parameters; then base and large."""
-    from refbert.backend.reference import ReferenceBackend
-
     backend = ReferenceBackend(dtype="float32")
     one, rows = model(PRETRAINING, backend=backend), batch()
-    labels = {"labels": masked_labels(rows), "next_sentence_label": next_sentence_labels(rows)}
     optimizer = Optimizer()
-    _, gradients = one.device_loss_and_gradients(rows, labels)
+    _, gradients = one.device_loss_and_gradients(rows, labels_for(PRETRAINING, rows))
     held = [*gradients.values()]
     new, _ = optimizer.step(backend, one.parameters, gradients, lr=1e-4)
     held += [*new.values(), *optimizer.m.values(), *optimizer.v.values()]
@@ -152,17 +111,12 @@ def memory_training() -> Finding:
     )
 
 
-@claim(
-    "costs.memory.activations", where="(derived)", expects="agrees",
-    says="A backward keeps roughly 16H + 2AS numbers per token and layer.",
-)  # fmt: skip
+@claim("costs.memory.activations")
 def memory_activations() -> Finding:
     """Memory that a forward's pullback holds on to, from the difference between 4 and 2 layers, over the estimate.
 
     refbert's reference keeps some more than it must (masks and shifted copies), a tuned backend some less.
     """
-    from refbert.spec.bert import bert
-
     S = 128
     config = SIZES.replace(hidden_size=96, intermediate_size=384, max_position_embeddings=S)
     rows = batch(1, S)

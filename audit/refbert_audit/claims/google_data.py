@@ -13,18 +13,7 @@ from refbert.ops.cross_entropy import IGNORE
 from refbert.tasks.answering import answer, window_length
 from refbert_audit.findings import Finding, Value, agrees, deviates
 from refbert_audit.registry import claim
-from refbert_audit.shared import (
-    SIZES,
-    Coins,
-    corpus,
-    examples_of_a_run,
-    finetuning,
-    model,
-    spread,
-    store,
-    texts,
-    tokenizer,
-)
+from refbert_audit.shared import Coins, corpus, examples_of_a_run, finetuning, reader, spread, store, texts, tokenizer
 
 
 def masked(lengths: list[int], **settings: object) -> tuple[np.ndarray, np.ndarray]:
@@ -44,10 +33,7 @@ def masked(lengths: list[int], **settings: object) -> tuple[np.ndarray, np.ndarr
     return ids, labels
 
 
-@claim(
-    "google.masking.count", where="create_pretraining_data.py, create_masked_lm_predictions", expects="agrees",
-    says="min(max_predictions, max(1, round(0.15·n))) are chosen; n counts [CLS] and [SEP]; halves go to even.",
-)  # fmt: skip
+@claim("google.masking.count")
 def masking_count() -> Finding:
     """Targets of sequences of 5, 10, 30, 50 and 128 tokens: 0.75, 1.5, 4.5, 7.5 and 19.2, rounded as Python does."""
     _, labels = masked([5, 10, 30, 50, 128])
@@ -58,10 +44,7 @@ def masking_count() -> Finding:
     )
 
 
-@claim(
-    "google.masking.vocabulary", where="create_pretraining_data.py, create_masked_lm_predictions", expects="agrees",
-    says="The random word is drawn from the whole vocabulary, special tokens too.",
-)  # fmt: skip
+@claim("google.masking.vocabulary")
 def masking_vocabulary() -> Finding:
     """Random replacements of one word, 40,000 times, under a vocabulary of 50 pieces: how often each occurs.
 
@@ -82,10 +65,7 @@ def masking_vocabulary() -> Finding:
     )
 
 
-@claim(
-    "google.masking.whole-word", where="create_pretraining_data.py, --do_whole_word_mask", expects="agrees",
-    says="With whole-word masking all pieces of a word are chosen, or none.",
-)  # fmt: skip
+@claim("google.masking.whole-word")
 def masking_whole_word() -> Finding:
     """Words of two pieces in 200 sequences: how many are chosen by half, with the option and without."""
     split = []
@@ -98,10 +78,7 @@ def masking_whole_word() -> Finding:
     return agrees(Value("words split, with it", split[0], 0), Value("without it there are some", split[1] > 100, True))
 
 
-@claim(
-    "google.instances.short", where="create_pretraining_data.py, --short_seq_prob", expects="agrees",
-    says="A tenth of the documents is packed into shorter sequences.",
-)  # fmt: skip
+@claim("google.instances.short")
 def instances_short() -> Finding:
     """Documents for which a shorter length is drawn, of 30,000; and whether those of the corpus give more examples."""
     alone = store(texts(50, sentences=(1, 1), tokens=(5, 45)), "alone")
@@ -122,10 +99,7 @@ def instances_short() -> Finding:
     )
 
 
-@claim(
-    "google.instances.ten-tries", where="create_pretraining_data.py, create_instances_from_document", expects="agrees",
-    says="Another document is looked for ten times; then the same one may serve as random.",
-)  # fmt: skip
+@claim("google.instances.ten-tries")
 def instances_ten_tries() -> Finding:
     """Two documents, and draws that always name the first: how often it is asked, and where B comes from."""
 
@@ -147,10 +121,7 @@ def instances_ten_tries() -> Finding:
     )
 
 
-@claim(
-    "google.instances.put-back", where="create_pretraining_data.py, create_instances_from_document", expects="agrees",
-    says="Sentences that a random B displaced are used for the next example.",
-)  # fmt: skip
+@claim("google.instances.put-back")
 def instances_put_back() -> Finding:
     """Where nothing is cut, a document's own parts in order are the whole document."""
     short = store(texts(60, sentences=(2, 12), tokens=(1, 5)), "short")
@@ -165,10 +136,7 @@ def instances_put_back() -> Finding:
     return agrees(Value("tokens lost in 60 documents", lost, 0))
 
 
-@claim(
-    "google.instances.truncation", where="create_pretraining_data.py, truncate_seq_pair", expects="agrees",
-    says="Of a pair that is too long the longer part loses tokens, B if both are equal, at a random end each time.",
-)  # fmt: skip
+@claim("google.instances.truncation")
 def instances_truncation() -> Finding:
     """Pairs of 100 + 100 and of 100 + 140 tokens for 125 places: lengths left, and the share that A loses in front."""
     one, other = (" ".join(["w1"] * n) for n in (100, 140))
@@ -189,10 +157,7 @@ def instances_truncation() -> Finding:
     )
 
 
-@claim(
-    "google.instances.static", where="create_pretraining_data.py, --dupe_factor", expects="deviates", inferred=True,
-    says="A sequence is masked anew whenever it is shown.",
-)  # fmt: skip
+@claim("google.instances.static")
 def instances_static() -> Finding:
     """Versions of the corpus in 20 rounds: ten, which repeat, unless the profile is dynamic."""
     found = [len({examples_of_a_run(profile=p).version(r) for r in range(20)}) for p in ("google", "dynamic")]
@@ -202,10 +167,7 @@ def instances_static() -> Finding:
     )  # fmt: skip
 
 
-@claim(
-    "google.squad.windows", where="run_squad.py", expects="agrees",
-    says="Windows of 384 tokens, 128 apart; questions cut to 64 tokens; answers of up to 30 tokens, the best 20.",
-)  # fmt: skip
+@claim("google.squad.windows")
 def squad_windows() -> Finding:
     """A question of 100 words on a passage of 700, read with the defaults, and an answering run."""
     passage, question = (" ".join(f"w{i % 400}" for i in range(n)) for n in (700, 100))
@@ -214,9 +176,7 @@ def squad_windows() -> Finding:
     found = windows(tokenizer(), [(question, passage)], max_length=length, doc_stride=limits.doc_stride)
     starts = [w.offsets[0][0] for w in found]
     places = [passage[:start].count(" ") for start in starts]
-    one = model(("question_answering",), config=SIZES.replace(vocab_size=tokenizer().vocab_size,
-                max_position_embeddings=512))  # fmt: skip
-    one.tokenizer = tokenizer()
+    one = reader(max_position_embeddings=512)
     (given,), (every,) = (
         answer(one, [("w1", passage)], n_best=n, max_answer=limits.max_answer) for n in (limits.n_best, 10**6)
     )
@@ -229,10 +189,7 @@ def squad_windows() -> Finding:
     )
 
 
-@claim(
-    "google.squad.context", where="run_squad.py, _check_is_max_context", expects="agrees",
-    says="A token that several windows show is read in the one with the most context on its poorer side.",
-)  # fmt: skip
+@claim("google.squad.context")
 def squad_context() -> Finding:
     """For every token of a passage in overlapping windows: the window it is read in, against a search."""
     passage = " ".join(f"w{i}" for i in range(60))
@@ -251,28 +208,19 @@ def squad_context() -> Finding:
     return agrees(Value("tokens read elsewhere", wrong, 0), Value("tokens read, once each", total, 60))
 
 
-@claim(
-    "google.squad.null", where="run_squad.py, write_predictions", expects="agrees",
-    says="The score of \"no answer\" is the lowest over the windows.",
-)  # fmt: skip
+@claim("google.squad.null")
 def squad_null() -> Finding:
     """The margin of a long passage against the windows' scores at [CLS]."""
-    one = model(("question_answering",), config=SIZES.replace(vocab_size=tokenizer().vocab_size))
-    one.tokenizer = tokenizer()
-    passage = " ".join(f"w{i}" for i in range(60))
+    one, passage = reader(), " ".join(f"w{i}" for i in range(60))
     (found,) = answer(one, [("w1", passage)], max_length=24, doc_stride=5)
-    nulls = []
-    for w in windows(tokenizer(), [("w1", passage)], max_length=24, doc_stride=5):
-        z = one(tokenizer().pad([w.encoding])).logits["question_answering"]
-        nulls.append(float(z[0, 0].sum()))
+    cut = windows(tokenizer(), [("w1", passage)], max_length=24, doc_stride=5)
+    logits = [one(tokenizer().pad([w.encoding])).logits["question_answering"] for w in cut]
+    nulls = [float(z[0, 0].sum()) for z in logits]
     return agrees(Value("margin − (lowest − best)", found.null_margin - min(nulls) + found.answers[0].score, 0.0,
                         within=1e-10))  # fmt: skip
 
 
-@claim(
-    "google.squad.outside", where="run_squad.py, convert_examples_to_features", expects="agrees",
-    says="A window that does not hold the whole answer is trained to answer [CLS], [CLS].",
-)  # fmt: skip
+@claim("google.squad.outside")
 def squad_outside() -> Finding:
     """An answer of two words in windows of which some hold it, some a half of it, some nothing."""
     passage = " ".join(f"w{i}" for i in range(30))

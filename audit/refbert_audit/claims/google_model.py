@@ -9,10 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
+from refbert.backend.reference import ReferenceBackend
 from refbert.checkpoint.names import from_tensorflow, is_weight, to_tensorflow
 from refbert.config import BertConfig
 from refbert.config.parameters import initialize, shapes
 from refbert.config.profiles import GOOGLE, HF
+from refbert.data.settings import Phase
+from refbert.data.stream import PretrainingSource
+from refbert.randomness import Dropout
+from refbert.spec.layers import activate
 from refbert.text.batching import Batch
 from refbert_audit.findings import Finding, Value, agrees, deviates
 from refbert_audit.registry import claim
@@ -20,53 +25,43 @@ from refbert_audit.shared import (
     PRETRAINING,
     SIZES,
     Watching,
+    attentions,
     batch,
     dropout_sites,
     examples_of_a_run,
+    gradients,
+    hidden_states,
+    largest,
     masked_labels,
     model,
+    store,
+    tokenizer,
 )
 
 
-@claim(
-    "google.gelu", where="modeling.py, gelu", expects="agrees",
-    says="GELU is computed by its tanh approximation (since commit bee6030 of 2019-02-07; by erf before).",
-)  # fmt: skip
+@claim("google.gelu")
 def gelu() -> Finding:
     """The activation of a model of profile google on a grid, against 0.5x(1 + tanh(√(2/π)(x + 0.044715x³)))."""
     x = np.linspace(-5, 5, 2001)
-    from refbert.backend.reference import ReferenceBackend
-    from refbert.spec.layers import activate
-
     y, _ = activate(ReferenceBackend(), x, model(profile="google").choices.activation)
     formula = 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-    return agrees(
-        Value("largest difference", np.abs(y - formula).max(), 0.0, within=1e-14, by="refbert, profile google")
-    )
+    return agrees(Value("largest difference", largest(y - formula), 0.0, within=1e-14, by="refbert, profile google"))
 
 
-@claim(
-    "google.layer-norm.epsilon", where="modeling.py, layer_norm", expects="agrees",
-    says="LayerNorm adds 1e-12 to the variance, inside the root.",
-)  # fmt: skip
+@claim("google.layer-norm.epsilon")
 def layer_norm_epsilon() -> Finding:
     """ε recovered from a model's embeddings, where the tables are so small that it matters: ε = (d/x̂)² − σ²."""
     one = model(scale=0.0)
     table = one.parameters["bert.embeddings.word_embeddings.weight"]
     table[:] = 1e-6 * np.random.default_rng(0).standard_normal(table.shape)
     rows = batch()
-    hidden = one(rows, output_hidden_states=True).hidden_states
-    assert hidden is not None
     e = table[rows.input_ids]
     d = e - e.mean(-1, keepdims=True)
-    found = np.median((d / hidden[0]) ** 2 - (d * d).mean(-1, keepdims=True))
+    found = np.median((d / hidden_states(one, rows)[0]) ** 2 - (d * d).mean(-1, keepdims=True))
     return agrees(Value("ε", float(found), 1e-12, within=1e-18))
 
 
-@claim(
-    "google.init.truncated", where="modeling.py, create_initializer", expects="agrees",
-    says="Weights are drawn from a normal of deviation 0.02 cut at two deviations: their true deviation is 0.0176.",
-)  # fmt: skip
+@claim("google.init.truncated")
 def init_truncated() -> Finding:
     """A million fresh weights: their deviation, and the largest. (1 − 2·2φ(2)/(2Φ(2) − 1))^½ = 0.8796 of 0.02."""
     name = "bert.embeddings.word_embeddings.weight"
@@ -77,10 +72,7 @@ def init_truncated() -> Finding:
     )
 
 
-@claim(
-    "google.init.rest", where="modeling.py", expects="agrees",
-    says="Biases start at 0, LayerNorm's gain at 1.",
-)  # fmt: skip
+@claim("google.init.rest")
 def init_rest() -> Finding:
     """All fresh parameters of a pretraining model, by kind."""
     drawn = initialize(shapes(SIZES, PRETRAINING), SIZES, seed=0, profile=GOOGLE)
@@ -89,10 +81,7 @@ def init_rest() -> Finding:
     return agrees(Value("biases", sorted(biases), [0.0]), Value("gains", sorted(gains), [1.0]))
 
 
-@claim(
-    "google.type-vocabulary", where="modeling.py, BertConfig", expects="deviates", inferred=True,
-    says="As in the paper, there are two segments.",
-)  # fmt: skip
+@claim("google.type-vocabulary")
 def type_vocabulary() -> Finding:
     """Segment embeddings of a configuration file that does not say how many, under each library's file name."""
     sizes = {"vocab_size": 9, "hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1}
@@ -109,10 +98,7 @@ def type_vocabulary() -> Finding:
     )  # fmt: skip
 
 
-@claim(
-    "google.mask.value", where="modeling.py, attention_layer", expects="agrees",
-    says="Scores of masked keys are lowered by 10,000.",
-)  # fmt: skip
+@claim("google.mask.value")
 def mask_value() -> Finding:
     """What a model of profile google adds to a masked key's score, read off its attention probabilities.
 
@@ -127,8 +113,7 @@ def mask_value() -> Finding:
 
     def odds(length: float, mask: list[int]) -> float:
         one.parameters[f"{layer}query.bias"][:] = length
-        seen = one(Batch(rows.input_ids, rows.token_type_ids, np.array([mask])), output_attentions=True).attentions
-        assert seen is not None
+        seen = attentions(one, Batch(rows.input_ids, rows.token_type_ids, np.array([mask])))
         with np.errstate(divide="ignore"):
             visible, other = np.log(seen[0][0, 0, 0])
         return float(other - visible)
@@ -144,10 +129,7 @@ def mask_value() -> Finding:
     )  # fmt: skip
 
 
-@claim(
-    "google.dropout.heads", where="run_pretraining.py, run_squad.py, run_classifier.py", expects="agrees",
-    says="The heads of pretraining and of SQuAD have no dropout; the classifier drops from the pooled vector.",
-)  # fmt: skip
+@claim("google.dropout.heads")
 def dropout_heads() -> Finding:
     """Places outside embeddings and encoder that a training step draws masks for, by head."""
 
@@ -160,34 +142,21 @@ def dropout_heads() -> Finding:
     )
 
 
-@claim(
-    "google.dropout.gelu", where="modeling.py, transformer_model", expects="agrees",
-    says="There is no dropout behind the activation of the feed-forward network.",
-)  # fmt: skip
+@claim("google.dropout.gelu")
 def dropout_gelu() -> Finding:
     """The op that follows each GELU of the encoder in a training step."""
-    from refbert.randomness import Dropout
-
-    watching, rows = Watching(), batch()
-    model(("masked_lm",), backend=watching).loss_and_gradients(rows, masked_labels(rows), dropout=Dropout(0))
-    after = [watching.ops[i + 1] for i, op in enumerate(watching.ops[:-1]) if op == "gelu"]
+    ops = Watching.step(Dropout(0)).ops
+    after = [ops[i + 1] for i, op in enumerate(ops[:-1]) if op == "gelu"]
     return agrees(Value("after gelu in two layers, and in the head", after, ["linear", "linear", "layer_norm"]))
 
 
-@claim(
-    "google.dropout.order", where="modeling.py, embedding_postprocessor and transformer_model", expects="agrees",
-    says="Dropout comes behind the embeddings' LayerNorm, and before the residual addition of each sublayer.",
-)  # fmt: skip
+@claim("google.dropout.order")
 def dropout_order() -> Finding:
     """The ops of a training step of one layer in order, from the embeddings' LayerNorm on."""
-    from refbert.randomness import Dropout
-
-    watching, rows = Watching(), batch()
-    one = model(("masked_lm",), config=SIZES.replace(num_hidden_layers=1), backend=watching, pooler=False)
-    one.loss_and_gradients(rows, masked_labels(rows), dropout=Dropout(0))
-    begin = watching.ops.index("layer_norm")
+    ops = Watching.step(Dropout(0), config=SIZES.replace(num_hidden_layers=1), pooler=False).ops
+    begin = ops.index("layer_norm")
     return agrees(
-        Value("order", watching.ops[begin : begin + 14], [
+        Value("order", ops[begin : begin + 14], [
             "layer_norm", "dropout",
             "linear", "linear", "linear", "attention", "linear", "dropout", "add", "layer_norm",
             "linear", "gelu", "linear", "dropout",
@@ -195,37 +164,20 @@ def dropout_order() -> Finding:
     )  # fmt: skip
 
 
-@claim(
-    "google.pooler.users", where="modeling.py, run_pretraining.py, run_classifier.py", expects="agrees",
-    says="Next sentence and classification read the pooled vector; masked LM and SQuAD do not.",
-)  # fmt: skip
+@claim("google.pooler.users")
 def pooler_users() -> Finding:
     """Which heads' losses give the pooler a gradient."""
-    rows = batch()
-    labels = {
-        "next_sentence": {"next_sentence_label": np.array([0, 1, 0])},
-        "sequence_classification": {"labels": np.array([0, 1, 2])},
-        "masked_lm": {"labels": masked_labels(rows)},
-        "question_answering": {"start_positions": np.array([1, 2, 3]), "end_positions": np.array([3, 4, 5])},
-    }
-    moved = {}
-    for head, y in labels.items():
-        _, gradients = model((head,)).loss_and_gradients(rows, y)
-        moved[head] = bool(np.abs(gradients["bert.pooler.dense.weight"]).max() > 0)
-    return agrees(Value("NSP, classes, MLM, SQuAD", list(moved.values()), [True, True, False, False]))
+    heads = ("next_sentence", "sequence_classification", "masked_lm", "question_answering")
+    moved = [largest(gradients((head,))["bert.pooler.dense.weight"]) > 0 for head in heads]
+    return agrees(Value("NSP, classes, MLM, SQuAD", moved, [True, True, False, False]))
 
 
-@claim(
-    "google.mlm.head", where="run_pretraining.py, get_masked_lm_output", expects="agrees",
-    says="Masked positions are gathered first, then: dense, activation, LayerNorm, embedding matrix, bias.",
-)  # fmt: skip
+@claim("google.mlm.head")
 def mlm_head() -> Finding:
     """The ops behind the encoder in a training step, and the shapes of the last map: P labelled rows, V words."""
-    watching, rows = Watching(), batch()
-    labels = masked_labels(rows)
-    model(("masked_lm",), backend=watching, pooler=False).loss_and_gradients(rows, labels)
+    watching = Watching.step(pooler=False)
     stop = watching.ops.index("cross_entropy")
-    P = int((labels >= 0).sum())
+    P = int((masked_labels(batch()) >= 0).sum())
     last = [list(shape) for shape in watching.calls[stop - 1][1]]
     V, H = SIZES.vocab_size, SIZES.hidden_size
     return agrees(
@@ -234,10 +186,7 @@ def mlm_head() -> Finding:
     )
 
 
-@claim(
-    "google.mlm.denominator", where="run_pretraining.py, get_masked_lm_output", expects="deviates", inferred=True,
-    says="As in the paper, the masked-LM loss is a mean over the masked positions.",
-)  # fmt: skip
+@claim("google.mlm.denominator")
 def mlm_denominator() -> Finding:
     """Google's loss over the true mean; and each profile's loss where nothing is masked."""
     rows = batch()
@@ -254,16 +203,9 @@ def mlm_denominator() -> Finding:
     )  # fmt: skip
 
 
-@claim(
-    "google.nsp.labels", where="run_pretraining.py, get_next_sentence_output", expects="agrees",
-    says="Label 0 is \"B follows A\", label 1 is \"B is random\".",
-)  # fmt: skip
+@claim("google.nsp.labels")
 def nsp_labels() -> Finding:
     """Labels of training batches against the words: w_i w_i+1 … documents tell whether B goes on where A stopped."""
-    from refbert.data.settings import Phase
-    from refbert.data.stream import PretrainingSource
-    from refbert_audit.shared import store, tokenizer
-
     documents = [[f"w{10 * d + s}" for s in range(10)] for d in range(50)]
     settings = examples_of_a_run(rate=0.0, short_sequence_probability=0.0)
     phases = (Phase(2, 9, 50),)
@@ -280,10 +222,7 @@ def nsp_labels() -> Finding:
     return agrees(Value("labels that are right, of 100", right, 100))
 
 
-@claim(
-    "google.names.transposed", where="modeling.py (variables)", expects="agrees",
-    says="Dense kernels are stored [in, out], the small heads' matrices [K, H] as they are used.",
-)  # fmt: skip
+@claim("google.names.transposed")
 def names_transposed() -> Finding:
     """Every parameter of all heads through the table of names, there and back; which of them are turned."""
     names = {n for h in (PRETRAINING, ("sequence_classification",), ("question_answering",)) for n in shapes(SIZES, h)}
@@ -291,19 +230,15 @@ def names_transposed() -> Finding:
     turned = {n for n, (_, transposed) in there.items() if transposed}
     heads = {"cls.seq_relationship.weight", "classifier.weight", "qa_outputs.weight"}
     return agrees(
-        Value(
-            "names that come back", sum(from_tensorflow(theirs)[0] == n for n, (theirs, _) in there.items()), len(names)
-        ),
+        Value("names that come back", sum(from_tensorflow(theirs)[0] == n for n, (theirs, _) in there.items()),
+              len(names)),
         Value("kernels that are not turned, or others that are",
               sorted(turned ^ {n for n in names if there[n][0].endswith("/kernel")}), []),
         Value("heads turned", len(turned & heads), 0),
     )  # fmt: skip
 
 
-@claim(
-    "google.names.not-weights", where="optimization.py (variables)", expects="agrees",
-    says="A checkpoint also holds Adam's moments and the step, which are not weights.",
-)  # fmt: skip
+@claim("google.names.not-weights")
 def names_not_weights() -> Finding:
     """What reading a checkpoint takes for a weight."""
     kernel = "bert/encoder/layer_0/output/dense/kernel"
@@ -311,25 +246,18 @@ def names_not_weights() -> Finding:
     return agrees(Value("weight, m, v, step", [is_weight(n) for n in names], [True, False, False, False]))
 
 
-@claim(
-    "google.extract-features", where="extract_features.py", expects="agrees",
-    says="Features are the layers −1, −2, −3, −4.",
-)  # fmt: skip
+@claim("google.extract-features")
 def extract_features() -> Finding:
     """Hidden states counted from the end: −1 is the last layer's output, and with L layers −L is the first's."""
-    out = model()(batch(), output_hidden_states=True)
-    assert out.hidden_states is not None
-    last = np.abs(out.hidden_states[-1] - out.last_hidden_state).max()
+    one, rows = model(), batch()
+    states = hidden_states(one, rows)
     return agrees(
-        Value("state −1 is the output", last, 0.0),
-        Value("states, embeddings included", len(out.hidden_states), SIZES.num_hidden_layers + 1),
+        Value("state −1 is the output", largest(states[-1] - one(rows).last_hidden_state), 0.0),
+        Value("states, embeddings included", len(states), SIZES.num_hidden_layers + 1),
     )
 
 
-@claim(
-    "google.span.outside", where="run_squad.py, compute_loss", expects="deviates", inferred=True,
-    says="The span loss is averaged alike by Google and Hugging Face, also where a window does not hold the answer.",
-)  # fmt: skip
+@claim("google.span.outside")
 def span_outside() -> Finding:
     """One answer of three lies behind the window: each profile's loss over the other two's sum."""
     rows = batch()

@@ -22,10 +22,7 @@ def pieces(text: str, vocabulary: Sequence[str], *, profile: str = "google", low
     return list(encoded.tokens[1:-1])
 
 
-@claim(
-    "google.tokenizer.own-test", where="tokenization_test.py, test_full_tokenizer", expects="agrees",
-    says="\"UNwantéd,running\" becomes the ids 7 4 5 10 8 9 of a vocabulary of eleven pieces.",
-)  # fmt: skip
+@claim("google.tokenizer.own-test")
 def own_test() -> Finding:
     """Google's own test, [PAD] added behind its vocabulary."""
     vocabulary = ["[UNK]", "[CLS]", "[SEP]", "want", "##want", "##ed", "wa", "un", "runn", "##ing", ",", "[PAD]"]
@@ -36,19 +33,13 @@ def own_test() -> Finding:
     )
 
 
-@claim(
-    "google.tokenizer.greedy", where="tokenization.py, WordpieceTokenizer", expects="agrees",
-    says="A word is cut greedily, the longest piece first.",
-)  # fmt: skip
+@claim("google.tokenizer.greedy")
 def greedy() -> Finding:
     """A word that several cuts fit."""
     return agrees(Value("abcd", pieces("abcd", ["a", "ab", "abc", "##d", "##cd", "##bcd"]), ["abc", "##d"]))
 
 
-@claim(
-    "google.tokenizer.unknown", where="tokenization.py, WordpieceTokenizer", expects="agrees",
-    says="A word of which one part is unknown is [UNK] as a whole.",
-)  # fmt: skip
+@claim("google.tokenizer.unknown")
 def unknown() -> Finding:
     """A word whose beginning is known and whose end is not; and one that the greedy cut leads into a dead end."""
     return agrees(
@@ -57,10 +48,7 @@ def unknown() -> Finding:
     )
 
 
-@claim(
-    "google.tokenizer.chinese", where="tokenization.py, BasicTokenizer", expects="agrees",
-    says="Every Chinese character is a token of its own.",
-)  # fmt: skip
+@claim("google.tokenizer.chinese")
 def chinese() -> Finding:
     """Characters in a row and between letters."""
     return agrees(
@@ -68,19 +56,13 @@ def chinese() -> Finding:
     )
 
 
-@claim(
-    "google.tokenizer.japanese", where="tokenization.py, _is_chinese_char", expects="agrees",
-    says="Japanese kana and Korean are words like any other, not single characters.",
-)  # fmt: skip
+@claim("google.tokenizer.japanese")
 def japanese() -> Finding:
     """Kana and Hangul in a row."""
     return agrees(Value("かな 한국", pieces("かな 한국", ["かな", "한국"], lower=False), ["かな", "한국"]))
 
 
-@claim(
-    "google.tokenizer.accents", where="tokenization.py, _run_strip_accents", expects="agrees",
-    says="Uncased text is lower-cased and loses its accents (NFD without Mn); cased text keeps both.",
-)  # fmt: skip
+@claim("google.tokenizer.accents")
 def accents() -> Finding:
     """Résumé, composed and decomposed, under both kinds of vocabulary."""
     words = ["resume", "R\u00e9sum\u00e9"]
@@ -91,28 +73,19 @@ def accents() -> Finding:
     )
 
 
-@claim(
-    "google.tokenizer.punctuation", where="tokenization.py, _is_punctuation", expects="agrees",
-    says="Punctuation is split off, ASCII signs such as $ and ^ included.",
-)  # fmt: skip
+@claim("google.tokenizer.punctuation")
 def punctuation() -> Finding:
     """Signs within words."""
     return agrees(Value("a$b^c-d…", pieces("a$b^c-d…", [*"abcd$^-…"]), [*"a$b^c-d…"]))
 
 
-@claim(
-    "google.tokenizer.cleaning", where="tokenization.py, _clean_text", expects="agrees",
-    says="Control characters and U+FFFD are dropped; every kind of space is a space.",
-)  # fmt: skip
+@claim("google.tokenizer.cleaning")
 def cleaning() -> Finding:
     """A word with a NUL, a bell and a replacement character in it; a tab, a line break and a no-break space."""
     return agrees(Value("pieces", pieces("a\x00b\x07\ufffdc\td\ne\u00a0f", ["abc", *"def"]), ["abc", "d", "e", "f"]))
 
 
-@claim(
-    "google.tokenizer.long-words", where="tokenization.py, max_input_chars_per_word", expects="deviates", inferred=True,
-    says="A word is cut into pieces, however long it is.",
-)  # fmt: skip
+@claim("google.tokenizer.long-words")
 def long_words() -> Finding:
     """The longest row of a's that is not [UNK], in both profiles."""
 
@@ -126,10 +99,7 @@ def long_words() -> Finding:
     )  # fmt: skip
 
 
-@claim(
-    "google.tokenizer.mask-literal", where="tokenization.py, BasicTokenizer", expects="deviates", inferred=True,
-    says="\"[MASK]\" in a text is the mask token.",
-)  # fmt: skip
+@claim("google.tokenizer.mask-literal")
 def mask_literal() -> Finding:
     """As refbert reads text for the model, and as it reads a corpus for pretraining, which is Google's way."""
     made = Tokenizer.from_vocabulary([*SPECIALS, "[", "]", "mask", "a"])
@@ -142,10 +112,7 @@ def mask_literal() -> Finding:
     )  # fmt: skip
 
 
-@claim(
-    "google.tokenizer.sigma", where="tokenization.py (Python's lower)", expects="deviates", inferred=True,
-    says="Google and Hugging Face lower-case alike.",
-)  # fmt: skip
+@claim("google.tokenizer.sigma")
 def sigma() -> Finding:
     """ΟΔΟΣ: Python's rule, which Google uses, makes the last letter ς; the tokenizers library makes it σ."""
     ours = pieces("ΟΔΟΣ", ["οδος", "οδοσ"])
@@ -156,10 +123,7 @@ def sigma() -> Finding:
     )  # fmt: skip
 
 
-@claim(
-    "google.tokenizer.pairs", where="run_classifier.py, _truncate_seq_pair", expects="agrees",
-    says="A pair that is too long for fine-tuning loses tokens at the end of the longer side.",
-)  # fmt: skip
+@claim("google.tokenizer.pairs")
 def pairs() -> Finding:
     """Six and two words in eight places."""
     made = Tokenizer.from_vocabulary([*SPECIALS, *"abcdefgh"])

@@ -15,22 +15,12 @@ from refbert.config.parameters import shapes
 from refbert.config.profiles import GOOGLE
 from refbert_audit.findings import Finding, Value, agrees, deviates
 from refbert_audit.registry import claim
-from refbert_audit.shared import (
-    PRETRAINING,
-    RUN,
-    SIZES,
-    finetuning,
-    model,
-    optimizer_of_a_run,
-)
+from refbert_audit.shared import PRETRAINING, RUN, SIZES, finetuning, largest, model, optimizer_of_a_run, updated
 
 ADAM: dict[str, Any] = {"beta1": 0.9, "beta2": 0.999, "weight_decay": 0.0}
 
 
-@claim(
-    "google.adam.bias-correction", where="optimization.py, AdamWeightDecayOptimizer", expects="deviates", inferred=True,
-    says="As in Adam, which the paper names, the moments are divided by 1 − βᵗ.",
-)  # fmt: skip
+@claim("google.adam.bias-correction")
 def adam_bias_correction() -> Finding:
     """The step of BERT's Adam over that of AdamW, on the same constant gradient: (1 − β₁ᵗ)/√(1 − β₂ᵗ)."""
     p, g = np.zeros(1), np.ones(1)
@@ -51,24 +41,16 @@ def adam_bias_correction() -> Finding:
     )  # fmt: skip
 
 
-@claim(
-    "google.adam.epsilon", where="optimization.py, AdamWeightDecayOptimizer", expects="agrees",
-    says="ε = 1e-6 is added to √v, outside the root.",
-)  # fmt: skip
+@claim("google.adam.epsilon")
 def adam_epsilon() -> Finding:
     """A gradient so small that √v = ε: outside the root the step is m/2ε, inside it would be m/√(ε² + ε)."""
-    g = np.array([1e-6 / math.sqrt(0.001)])
-    steps = []
-    for optimizer in (optimizer_of_a_run(), finetuning().new_optimizer(GOOGLE)):
-        new, _ = optimizer.step(ReferenceBackend(), {"w": np.zeros(1)}, {"w": g}, lr=1.0)
-        steps.append(float(-new["w"][0] / (0.1 * g[0] / 2e-6)))
+    g = 1e-6 / math.sqrt(0.001)
+    optimizers = (optimizer_of_a_run(), finetuning().new_optimizer(GOOGLE))
+    steps = [-updated(one, 0.0, g, lr=1.0) / (0.1 * g / 2e-6) for one in optimizers]
     return agrees(Value("step / (m/2ε), pretraining and fine-tuning", steps, [1.0, 1.0], within=1e-9))
 
 
-@claim(
-    "google.adam.exclusions", where="run_pretraining.py, optimization.py", expects="agrees",
-    says="LayerNorm's parameters and biases do not decay; everything else does, the embeddings too.",
-)  # fmt: skip
+@claim("google.adam.exclusions")
 def adam_exclusions() -> Finding:
     """One update without gradients of all parameters of a pretraining model: which of them move."""
     one = model(PRETRAINING)
@@ -77,43 +59,31 @@ def adam_exclusions() -> Finding:
     moved = {name for name in new if not np.array_equal(new[name], one.parameters[name])}
     tables = {name for name in moved if "embeddings.weight" in name}
     fixed = [n for n in shapes(SIZES, PRETRAINING) if n not in moved and not ("LayerNorm" in n or n.endswith("bias"))]
+    wrongly = [n for n in sorted(moved) if "LayerNorm" in n or n.endswith("bias")]
     return agrees(
-        Value(
-            "LayerNorms and biases that decay", [n for n in sorted(moved) if "LayerNorm" in n or n.endswith("bias")], []
-        ),
+        Value("LayerNorms and biases that decay", wrongly, []),
         Value("other parameters that do not", fixed, []),
         Value("embedding tables that decay", len(tables), 3),
     )
 
 
-@claim(
-    "google.adam.own-test", where="optimization_test.py, test_adam", expects="agrees",
-    says="From [0.1, −0.2, −0.1], 100 steps at rate 0.2 on a squared error reach [0.4, 0.2, −0.5] within 0.01.",
-)  # fmt: skip
+@claim("google.adam.own-test")
 def adam_own_test() -> Finding:
     """Google's own test, in float64: the mean of (target − w)², its gradient −2/3 (target − w)."""
     target = np.array([0.4, 0.2, -0.5])
-    w, backend, optimizer = (
-        np.array([0.1, -0.2, -0.1]),
-        ReferenceBackend(),
-        optimizer_of_a_run(weight_decay=0.0, max_norm=None),
-    )
-    seen = []
+    optimizer, seen = optimizer_of_a_run(weight_decay=0.0, max_norm=None), [np.array([0.1, -0.2, -0.1])]
     for _ in range(100):
-        new, _ = optimizer.step(backend, {"w": w}, {"w": -2 / 3 * (target - w)}, lr=0.2)
-        w = new["w"]
-        seen.append(w)
+        w = seen[-1]
+        new, _ = optimizer.step(ReferenceBackend(), {"w": w}, {"w": -2 / 3 * (target - w)}, lr=0.2)
+        seen.append(new["w"])
     return agrees(
-        Value("after step 1", seen[0], [0.73235555, 0.43238054, -0.73238054], within=5e-9),
+        Value("after step 1", seen[1], [0.73235555, 0.43238054, -0.73238054], within=5e-9),
         Value("after step 100", seen[-1], [0.40164604, 0.19782445, -0.49782445], within=5e-9),
-        Value("largest distance from the target", np.abs(seen[-1] - target).max(), 0.0, within=0.01),
+        Value("largest distance from the target", largest(seen[-1] - target), 0.0, within=0.01),
     )
 
 
-@claim(
-    "google.clip", where="optimization.py, create_optimizer", expects="agrees",
-    says="Gradients are clipped together, to a global norm of 1.",
-)  # fmt: skip
+@claim("google.clip")
 def clip() -> Finding:
     """Two gradients of joint norm 10, and two of joint norm 0.5: what arrives in the first moments, m = 0.1 g.
 
@@ -131,10 +101,7 @@ def clip() -> Finding:
     )
 
 
-@claim(
-    "google.schedule.jump", where="optimization.py, create_optimizer", expects="deviates", inferred=True,
-    says="As in the paper, the rate decays linearly from where the warmup ends.",
-)  # fmt: skip
+@claim("google.schedule.jump")
 def schedule_jump() -> Finding:
     """Rates around the end of the warmup in both profiles: Google counts the decay from step 0, so it jumps by w/T."""
     hf = replace(RUN, profile="hf")
@@ -148,25 +115,18 @@ def schedule_jump() -> Finding:
     )  # fmt: skip
 
 
-@claim(
-    "google.schedule.first", where="optimization.py, create_optimizer", expects="agrees",
-    says="The first update has rate 0: it moves the moments, and no weight.",
-)  # fmt: skip
+@claim("google.schedule.first")
 def schedule_first() -> Finding:
     """The first update of a run, its rate from the schedule."""
-    optimizer, w = optimizer_of_a_run(max_norm=None), {"w": np.array([0.5])}
-    new, _ = optimizer.step(ReferenceBackend(), w, {"w": np.array([2.0])}, lr=RUN.rate(0))
+    optimizer = optimizer_of_a_run(max_norm=None)
     return agrees(
         Value("rate", RUN.rate(0), 0.0),
-        Value("weight", new["w"][0], 0.5),
+        Value("weight", updated(optimizer, 0.5, 2.0, lr=RUN.rate(0)), 0.5),
         Value("m, v", [optimizer.m["w"][0], optimizer.v["w"][0]], [0.2, 0.004], within=1e-15),
     )
 
 
-@claim(
-    "google.finetune.warmup", where="run_classifier.py, --warmup_proportion", expects="agrees",
-    says="Fine-tuning warms up over the first 10% of its steps, which the paper does not mention.",
-)  # fmt: skip
+@claim("google.finetune.warmup")
 def finetune_warmup() -> Finding:
     """The share that a fine-tuning run takes by default, and where the rate of 1,000 steps is highest."""
     settings = finetuning()

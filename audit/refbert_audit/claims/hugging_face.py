@@ -13,12 +13,17 @@ from typing import Any
 
 import numpy as np
 
+from refbert.backend.reference import ReferenceBackend
 from refbert.checkpoint.names import from_hugging_face, to_hugging_face
+from refbert.config import BertConfig
 from refbert.config.parameters import count, initialize, shapes
 from refbert.config.presets import preset
 from refbert.config.profiles import HF
 from refbert.data.masking import mask_batch
+from refbert.errors import InputError
+from refbert.loading import load
 from refbert.ops.cross_entropy import IGNORE
+from refbert.spec.layers import activate
 from refbert.text.batching import Batch
 from refbert.text.tokenization import Tokenizer
 from refbert_audit.findings import Finding, Value, agrees, deviates, needs
@@ -31,12 +36,14 @@ from refbert_audit.shared import (
     SIZES,
     SPECIALS,
     Watching,
+    attentions,
     batch,
     dropout_sites,
     examples_of_a_run,
+    labels_for,
+    largest,
     masked_labels,
     model,
-    next_sentence_labels,
     spread,
     tokenizer,
 )
@@ -49,10 +56,7 @@ def by() -> str:
     return hugging_face.release()
 
 
-@claim(
-    "hf.params", where="modeling_bert.py", expects="agrees",
-    says="BertModel, ForPreTraining, ForMaskedLM, ForQuestionAnswering and two classes have the sizes counted here.",
-)  # fmt: skip
+@claim("hf.params")
 def params() -> Finding:
     """Hugging Face's classes at base's size, and large's body: their parameters counted, against refbert's count."""
     kinds: dict[tuple[str, ...], tuple[bool, int]] = {
@@ -72,10 +76,7 @@ def params() -> Finding:
     )
 
 
-@claim(
-    "hf.forward", where="modeling_bert.py", expects="agrees", inferred=True,
-    says="With the same weights profile hf computes what Hugging Face computes.",
-)  # fmt: skip
+@claim("hf.forward")
 def forward() -> Finding:
     """A random pretraining model in float64, eager attention, rows with padding: both heads' logits."""
     one, rows = model(PRETRAINING), batch(ragged=True)
@@ -83,26 +84,23 @@ def forward() -> Finding:
     words = ours.logits["masked_lm"] - theirs.prediction_logits.numpy()
     order = ours.logits["next_sentence"] - theirs.seq_relationship_logits.numpy()
     return agrees(
-        Value("masked-LM logits, largest difference", np.abs(words).max(), 0.0, within=1e-12, by=by()),
-        Value("next-sentence logits", np.abs(order).max(), 0.0, within=1e-12, by=by()),
+        Value("masked-LM logits, largest difference", largest(words), 0.0, within=1e-12, by=by()),
+        Value("next-sentence logits", largest(order), 0.0, within=1e-12, by=by()),
     )
 
 
-@claim(
-    "hf.gradients", where="modeling_bert.py and PyTorch's autograd", expects="agrees", inferred=True,
-    says="And its gradients are refbert's.",
-)  # fmt: skip
+@claim("hf.gradients")
 def gradients() -> Finding:
     """Loss and all gradients of a random pretraining model, against PyTorch's autograd."""
     one, rows = model(PRETRAINING), batch(ragged=True)
-    labels = {"labels": masked_labels(rows), "next_sentence_label": next_sentence_labels(rows)}
+    labels = labels_for(PRETRAINING, rows)
     loss, ours = one.loss_and_gradients(rows, labels)
     theirs = twin(one)
     out = theirs(**inputs(rows, **labels))
     out.loss.backward()
     found = {name: p.grad.numpy() for name, p in theirs.named_parameters() if p.grad is not None}
-    largest = max(float(np.linalg.norm(g)) for g in ours.values())
-    apart = [float(np.linalg.norm(ours[name] - g)) / largest for name, g in found.items()]
+    scale = max(float(np.linalg.norm(g)) for g in ours.values())
+    apart = [float(np.linalg.norm(ours[name] - g)) / scale for name, g in found.items()]
     return agrees(
         Value("loss", loss - float(out.loss.detach()), 0.0, within=1e-12, by=by()),
         Value("tensors compared", len(found), len(ours), by=by()),
@@ -110,30 +108,21 @@ def gradients() -> Finding:
     )
 
 
-@claim(
-    "hf.gelu", where="activations.py", expects="agrees",
-    says="hidden_act \"gelu\" is the exact form, by erf.",
-)  # fmt: skip
+@claim("hf.gelu")
 def gelu() -> Finding:
     """Its activation on a grid, against those of models of refbert's two profiles: erf (hf), tanh (google)."""
-    from refbert.backend.reference import ReferenceBackend
-    from refbert.spec.layers import activate
-
     x = np.linspace(-6, 6, 24_001)
     torch = library("torch")
     y = library("transformers.activations").ACT2FN["gelu"](torch.tensor(x)).numpy()
     forms = (model(profile=name).choices.activation for name in ("hf", "google"))
-    apart = [float(np.abs(y - activate(ReferenceBackend(), x, form)[0]).max()) for form in forms]
+    apart = [largest(y - activate(ReferenceBackend(), x, form)[0]) for form in forms]
     return agrees(
         Value("from profile hf", apart[0], 0.0, within=1e-15, by=by()),
         Value("from profile google", apart[1], 4.73e-4, within=1e-6, by=by()),
     )
 
 
-@claim(
-    "hf.mask.nothing-visible", where="modeling_bert.py, eager attention", expects="deviates", inferred=True,
-    says="As in Google's code, a row without a visible key attends as if nothing were masked.",
-)  # fmt: skip
+@claim("hf.mask.nothing-visible")
 def mask_nothing_visible() -> Finding:
     """The probabilities of such a row: 1/S each in Hugging Face's eager attention; Google's as without a mask."""
     rows = batch()
@@ -141,28 +130,23 @@ def mask_nothing_visible() -> Finding:
 
     def attention(profile: str, mask: Batch) -> np.ndarray:
         one = model(profile=profile, config=SIZES.replace(hidden_act="relu"))
-        found = one(mask, output_attentions=True).attentions
-        assert found is not None
-        return np.asarray(found[0][2])
+        return np.asarray(attentions(one, mask)[0][2])
 
     theirs = twin(model(config=SIZES.replace(hidden_act="relu")))
     hf = theirs(**inputs(dead), output_attentions=True).attentions[0][2].detach().numpy()
-    same = np.abs(attention("google", dead) - attention("google", rows)).max()
+    same = largest(attention("google", dead) - attention("google", rows))
     return deviates(
-        Value("largest |p − 1/S|", np.abs(hf - 1 / 11).max(), 0.0, within=1e-12, by=by()),
+        Value("largest |p − 1/S|", largest(hf - 1 / 11), 0.0, within=1e-12, by=by()),
         Value("it is as if nothing were masked", bool(np.allclose(hf, attention("hf", rows))), False, claimed=True,
               by=by()),
-        Value("refbert's − Hugging Face's", np.abs(attention("hf", dead) - hf).max(), 0.0, within=1e-12,
+        Value("refbert's − Hugging Face's", largest(attention("hf", dead) - hf), 0.0, within=1e-12,
               by="refbert, profile hf"),
         Value("Google's − unmasked", same, 0.0, within=1e-10, by="refbert, profile google"),
         google="as if nothing were masked", hf="uniform, 1/S (eager); the smallest finite number is added",
     )  # fmt: skip
 
 
-@claim(
-    "hf.mask.sdpa", where="modeling_bert.py, sdpa against eager", expects="deviates", inferred=True,
-    says="Hugging Face's attention implementations are interchangeable.",
-)  # fmt: skip
+@claim("hf.mask.sdpa")
 def mask_sdpa() -> Finding:
     """The same model with both, rows with and without a visible key; profile hf does as eager does."""
     rows = batch()
@@ -171,7 +155,7 @@ def mask_sdpa() -> Finding:
     found = [outputs(twin(one, attn_implementation=kind), dead).last_hidden_state.numpy()
              for kind in ("eager", "sdpa")]  # fmt: skip
     apart = np.abs(found[0] - found[1]).max(axis=(1, 2))
-    ours = np.abs(one(dead).last_hidden_state - found[0]).max()
+    ours = largest(one(dead).last_hidden_state - found[0])
     return deviates(
         Value("rows with a visible key", apart[:2].max(), 0.0, within=1e-12, by=by()),
         Value("a row without one differs", bool(apart[2] > 1e-3), True, claimed=False, by=by()),
@@ -180,10 +164,7 @@ def mask_sdpa() -> Finding:
     )
 
 
-@claim(
-    "hf.mlm.no-targets", where="modeling_bert.py, BertForMaskedLM", expects="deviates", inferred=True,
-    says="As in Google's code, a batch without targets has a masked-LM loss of 0.",
-)  # fmt: skip
+@claim("hf.mlm.no-targets")
 def mlm_no_targets() -> Finding:
     """The loss where every label is −100. refbert gives 0 in both profiles: such a batch says nothing."""
     one, rows = model(("masked_lm",)), batch()
@@ -197,10 +178,7 @@ def mlm_no_targets() -> Finding:
     )  # fmt: skip
 
 
-@claim(
-    "hf.mlm.all-positions", where="modeling_bert.py, BertForMaskedLM", expects="deviates", inferred=True,
-    says="As in Google's code, only the masked positions are projected onto the vocabulary.",
-)  # fmt: skip
+@claim("hf.mlm.all-positions")
 def mlm_all_positions() -> Finding:
     """Rows of logits for a batch of 33 positions, 8 of them labelled; and rows that refbert's loss is made of."""
     watching, rows = Watching(), batch()
@@ -217,10 +195,7 @@ def mlm_all_positions() -> Finding:
     )  # fmt: skip
 
 
-@claim(
-    "hf.init", where="modeling_bert.py, _init_weights", expects="deviates", inferred=True,
-    says="As in Google's code, weights start from a truncated normal of deviation 0.02.",
-)  # fmt: skip
+@claim("hf.init")
 def init() -> Finding:
     """Fresh word embeddings of 3,000 × 96: their deviation, their largest, and the row of the padding token."""
     config = SIZES.replace(vocab_size=3000, hidden_size=96)
@@ -239,10 +214,7 @@ def init() -> Finding:
     )  # fmt: skip
 
 
-@claim(
-    "hf.schedule", where="optimization.py, get_linear_schedule_with_warmup", expects="agrees",
-    says="The rate falls linearly from the end of the warmup, without a jump.",
-)  # fmt: skip
+@claim("hf.schedule")
 def schedule() -> Finding:
     """Its multiplier around the end of a warmup of 10,000 steps and in the middle, of 1,000,000."""
     steps = (0, 9_999, 10_000, 505_000, 1_000_000)
@@ -257,10 +229,7 @@ def schedule() -> Finding:
     )
 
 
-@claim(
-    "hf.collator", where="data_collator.py, DataCollatorForLanguageModeling", expects="deviates", inferred=True,
-    says="As in Google's code, a fixed number of tokens of each sequence is masked.",
-)  # fmt: skip
+@claim("hf.collator")
 def collator() -> Finding:
     """Targets of 400 sequences of 98 words: a fixed number would have variance 0, tosses have n·p·(1 − p) = 12.5."""
     B, S = 400, 100
@@ -304,10 +273,7 @@ def their_tokenizer(pieces: list[str]) -> Any:
         return library().BertTokenizer.from_pretrained(folder)
 
 
-@claim(
-    "hf.tokenizer", where="tokenization_bert.py", expects="agrees",
-    says="Words of over 100 characters are [UNK], and a literal \"[MASK]\" stays the mask token.",
-)  # fmt: skip
+@claim("hf.tokenizer")
 def hf_tokenizer() -> Finding:
     """Rows of 100 and 101 a's, and a text with [MASK], through BertTokenizer."""
     vocabulary = [*SPECIALS, "a", "##a", "mask", "[", "]"]
@@ -323,22 +289,14 @@ def hf_tokenizer() -> Finding:
                     for who, all_ in found.items()))  # fmt: skip
 
 
-@claim(
-    "hf.type-vocabulary", where="configuration_bert.py", expects="agrees",
-    says="A configuration that does not say so has two segments.",
-)  # fmt: skip
+@claim("hf.type-vocabulary")
 def type_vocabulary() -> Finding:
     """The default of its configuration class, and of refbert's."""
-    from refbert.config import BertConfig
-
     theirs = library().BertConfig().type_vocab_size
     return agrees(Value("segments", theirs, 2, by=by()), Value("refbert's", BertConfig().type_vocab_size, 2))
 
 
-@claim(
-    "hf.dropout.tags", where="modeling_bert.py, BertForTokenClassification", expects="agrees",
-    says="There is dropout before the tags' classifier, which the paper's NER does not mention.",
-)  # fmt: skip
+@claim("hf.dropout.tags")
 def dropout_tags() -> Finding:
     """Its module in front of the classifier, and the place that refbert draws a mask for."""
     rate = next(rate for site, rate, _ in dropout_sites(("token_classification",)) if site == "classifier")
@@ -346,10 +304,7 @@ def dropout_tags() -> Finding:
     return agrees(Value("rate", theirs, 0.1, by=by()), Value("refbert's", rate, 0.1))
 
 
-@claim(
-    "hf.names", where="modeling_bert.py; its first releases", expects="agrees",
-    says="Parameters carry the names that refbert uses; the first releases said gamma and beta for LayerNorm's.",
-)  # fmt: skip
+@claim("hf.names")
 def names() -> Finding:
     """The names of its pretraining class, against refbert's; and old names, without the prefix, read as new."""
     ours = set(shapes(SIZES, PRETRAINING))
@@ -367,10 +322,7 @@ INTEGRATION = ([0, 345, 232, 328, 740, 140, 1695, 69, 6078, 1588, 2], [0] + [1] 
 INTEGRATION_OUT = [[0.4249, 0.1008, 0.7531], [0.3771, 0.1188, 0.7467], [0.4152, 0.1098, 0.7108]]
 
 
-@claim(
-    "hf.integration", where="tests of transformers, test_modeling_bert.py", expects="needs weights/data",
-    says="bert-base-uncased gives known numbers for a known input.",
-)  # fmt: skip
+@claim("hf.integration")
 def integration(directory: str | None) -> Finding:
     """With --model DIR the weights there are run on the test's input and compared with its nine numbers.
 
@@ -379,9 +331,6 @@ def integration(directory: str | None) -> Finding:
     missing = "the weights of bert-base-uncased (refbert audit hf.integration --model DIR)"
     if directory is None:
         return needs(missing)
-    from refbert.errors import InputError
-    from refbert.loading import load
-
     one = load(directory, heads=())
     if max(INTEGRATION[0]) >= one.config.vocab_size or one.config.hidden_size != 768:
         raise InputError(f"{directory}: not bert-base-uncased: {one!r}")
