@@ -30,7 +30,7 @@ from refbert.data.labelled import read
 from refbert.evaluation.classes import accuracy, macro_f1
 from refbert.evaluation.tasks import evaluate
 from refbert.training.finetuning import finetune
-from refbert.training.finetuning_settings import Settings, resumed_settings
+from refbert.training.finetuning_settings import Settings
 from refbert.training.metrics import read_metrics
 from refbert.training.run import RunDirectory
 
@@ -65,7 +65,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     if RunDirectory(arguments.work).holds_run():
-        settings = resumed_settings(arguments.work, {})
+        settings = Settings.resumed(arguments.work, {})
     else:
         settings = Settings(
             task="classify", model=arguments.model, train=str(arguments.data / "train.csv"), label_column="category",

@@ -34,6 +34,8 @@ class _OneLine(Exception):
 class RefbertError(_OneLine):
     """Base of every error that is the input's or the environment's, not refbert's."""
 
+    status = 2  # of a command that it ends
+
 
 class InputError(RefbertError):
     """Text, ids, labels or batches that the model cannot take."""

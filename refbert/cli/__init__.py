@@ -127,7 +127,7 @@ def _status(arguments: Sequence[str] | None) -> int:
             if isinstance(error, OutputError):
                 drop(sys.stdout)
             _say(problem)
-            return 2
+            return getattr(error, "status", 2)
 
 
 def _problem(error: Exception) -> str | None:

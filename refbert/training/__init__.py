@@ -7,10 +7,12 @@ loop          update after update, and what stops them
 distributed   several processes, one run
 checkpoints   what a run is resumed from
 metrics       what each update was        page   the same as curves        padding   how much of it is none
-run           a run's directory           ownership     whose it is        typed     settings of the right types
-pretraining   from text to a model        held_out      text to score it on         interruptible   long work meanwhile
-finetuning    from labelled files to the best of several models; its settings, first model and choice:
-              finetuning_settings, task_model, best
+run           a run's directory           ownership     whose it is
+settings      what every run has, and how a setting is declared
+session       what both kinds of training do around the loop
+pretraining   from text to a model: pretraining_settings; held_out: text to score it on
+finetuning    from labelled files to the best of several models: finetuning_settings, task_model, best
+interruptible long work that a signal can end
 """
 
 from refbert.training.optimizer import Optimizer, decays

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,6 @@ from refbert.evaluation.tasks import evaluate, main_score, score_names
 from refbert.files.directories import clear_partial, remove_directory
 from refbert.files.json import read_json, write_json
 from refbert.files.reading import is_file
-from refbert.files.writing import writing
 from refbert.model import Model
 from refbert.tasks.classifying import label_names
 from refbert.training.best import Outcome, Scores, best_epoch, best_of, export, keep_best
@@ -42,21 +41,19 @@ from refbert.training.checkpoints import (
     is_sealed,
     last_whole,
     put_aside,
-    read_state,
-    restore,
     saved,
     sealed,
     updates_of,
 )
-from refbert.training.finetuning_settings import FREE, Plan, Settings
+from refbert.training.finetuning_settings import Plan, Settings
 from refbert.training.interruptible import interruptible
-from refbert.training.loop import NotFinite, Saving, train
-from refbert.training.metrics import Metrics, Update, going_on
-from refbert.training.padding import PaddingWatch
-from refbert.training.page import write_page
-from refbert.training.precision import MixedPrecision
-from refbert.training.run import RunDirectory, agreed, check_same, digest_of, effective, versions
+from refbert.training.loop import NotFinite
+from refbert.training.metrics import Update
+from refbert.training.run import RunDirectory, agreed, check_same, digest_of, versions
+from refbert.training.session import Log, Session
 from refbert.training.task_model import NAMED, begin, features, of_the_checkpoint
+
+_LONG_TEXTS = "a few texts are much longer than the others of their batch; a smaller --max-length cuts them"
 
 
 @dataclass(frozen=True)
@@ -67,16 +64,6 @@ class Result:
     best: Outcome | None
     metric: str
     directory: Path
-
-
-def refuse_what_is_there(directory: str | Path) -> None:
-    """Raise `InputError` if the directory holds a run or a model."""
-    run = RunDirectory(directory)
-    if run.holds_run():
-        if run.finished():
-            raise InputError(f"{run.path}: holds a fine-tuned model already; name another directory")
-        raise InputError(f"{run.path}: holds a run that is not done; go on with --resume, or name another directory")
-    run.refuse_what_is_there()
 
 
 def finetune(
@@ -100,7 +87,7 @@ def finetune(
     """
     run = RunDirectory(directory)
     if not resume:
-        refuse_what_is_there(directory)
+        run.refuse_what_is_there()
     settings = of_the_checkpoint(settings)
     columns = settings.columns
     data = read(settings.task, settings.train, columns, format=settings.format)
@@ -125,10 +112,9 @@ def finetune(
     with run.owned():
         if resume and run.holds_run():
             recorded = run.read()
-            agreed(recorded["settings"], settings.to_json(), free=FREE, where=run.path)
+            agreed(recorded["settings"], settings.to_json(), free=settings.free(), where=run.path)
             check_same(recorded["facts"], facts, run.file)
         else:
-            refuse_what_is_there(directory)  # again: another may have been here since
             run.prepare()
             run.begin(settings.to_json(), facts, {
                 "kind": "finetuning", "labels": list(labels), "examples": len(data), "features": len(examples),
@@ -179,8 +165,7 @@ class _Run:
         self.settings, self.plan, self.labels, self.dev, self.metric = settings, plan, labels, dev, metric
         self.source = Epochs(examples, tokenizer, batch_size=plan.batch_size, seed=plan.seed)
         self.scores = self.place.path / "scores.json"
-        self.decides = {name: value for name, value in settings.to_json().items() if name not in FREE}
-        self.decides |= {**vars(plan), **facts}
+        self.decides = settings.decisive() | vars(plan) | dict(facts)
 
     def go(
         self,
@@ -202,75 +187,41 @@ class _Run:
         if model is None:
             with quiet():  # said of the first run
                 model = begin(settings, self.labels, seed=plan.seed)
-        optimizer = settings.new_optimizer(model.profile)
         per_epoch = self.source.updates
         steps = per_epoch * plan.epochs
-        narrow = settings.mixed_precision
-        precision = None if narrow is None else MixedPrecision(model, narrow)
-        if last is not None:
-            check_same(read_state(last).settings, self.decides, last)
-            self.source.restore(restore(last, model, optimizer).source)
-        if on_begin is not None:
-            on_begin(plan, model, steps, optimizer.updates)
-        saving = Saving(
-            self.place.checkpoints, settings.save_every, keep=1, settings=self.decides,
-            seconds=60 * settings.save_minutes, spare=lambda: [self._best(told)] if told else [],
-        )  # fmt: skip
-        dropout = model.config.hidden_dropout_prob > 0 or model.config.attention_probs_dropout_prob > 0
-        dropout |= (model.config.classifier_dropout or 0) > 0
-        with writing(self.place.path):
-            self.place.path.mkdir(parents=True, exist_ok=True)
-        metrics = Metrics(self.place.metrics, first=optimizer.updates)
-        if last is not None:
-            self.whole.note_resume(optimizer.updates, metrics.again, settings.to_json(), run=plan.name)
-            say(f"{plan.name}: {going_on(optimizer.updates, steps, metrics.again)}")
-
-        padding = PaddingWatch(
-            say,
-            lambda *_: "a few texts are much longer than the others of their batch; a smaller --max-length cuts them",
+        session = Session(
+            self.whole, settings, model, self.source, self.decides, last=last, place=self.place, name=plan.name
         )
-
-        def add(update: Update) -> None:
-            self.whole.check()
-            metrics.add(update)
-            padding.add(0, update.padding)
-            if on_update is not None:
-                on_update(update)
-
-        try:
-            for epoch in range(1, plan.epochs + 1):
-                if any(entry["epoch"] == epoch for entry in told):
-                    continue
-                end = epoch * per_epoch
-                made = train(
-                    model, self.source, optimizer=optimizer, rate=self._rate(steps, model), steps=end, seed=plan.seed,
-                    dropout=dropout, micro_batch=settings.micro_batch, precision=precision, saving=saving,
-                    on_update=add, stop=stop,
-                )  # fmt: skip
-                if made < end:
-                    return None
-                scores = self._score(model, warn=epoch == 1)
-                told.append({"epoch": epoch, "updates": end, "scores": scores})
-                self._write_scores(told)
-                self._prune(told)
-                if on_score is not None:
-                    on_score(plan, epoch, scores)
-                if stop is not None and stop() and epoch < plan.epochs:
-                    return None
-        except NotFinite as error:
-            if alone:
-                raise
-            self._write_scores([*told, {"failed": str(error)}])
-            shutil.rmtree(self.place.checkpoints, ignore_errors=True)
-        finally:
-            metrics.close()
-            with suppress(InputError):
-                write_page(
-                    self.place.page, self.place.metrics, title=plan.name,
-                    settings=settings.to_json() | vars(plan) | {"optimizer": optimizer.rule} | effective(model),
-                    dev=[{"step": entry["updates"], **entry["scores"]} for entry in told if "scores" in entry],
-                    resumes=[entry for entry in self.whole.resumes() if entry.get("run") == plan.name],
-                )  # fmt: skip
+        if on_begin is not None:
+            on_begin(plan, model, steps, session.optimizer.updates)
+        saving = session.saving(keep=1, spare=lambda: [self._best(told)] if told else [])
+        log = Log(
+            session, steps, effective=vars(plan), resumed=last is not None,
+            scores=lambda: [{"step": entry["updates"], **entry["scores"]} for entry in told], on_update=on_update,
+            say=say, advice=lambda *_: _LONG_TEXTS,
+        )  # fmt: skip
+        with log:
+            try:
+                for epoch in range(len(told) + 1, plan.epochs + 1):
+                    end = epoch * per_epoch
+                    made = session.train(
+                        end, rate=self._rate(steps, model), seed=plan.seed, saving=saving, on_update=log.add, stop=stop
+                    )
+                    if made < end:
+                        return None
+                    scores = self._score(model, warn=epoch == 1)
+                    told.append({"epoch": epoch, "updates": end, "scores": scores})
+                    self._write_scores(told)
+                    self._prune(told)
+                    if on_score is not None:
+                        on_score(plan, epoch, scores)
+                    if stop is not None and stop() and epoch < plan.epochs:
+                        return None
+            except NotFinite as error:
+                if alone:
+                    raise
+                self._write_scores([*told, {"failed": str(error)}])
+                shutil.rmtree(self.place.checkpoints, ignore_errors=True)
         return self._outcome(self._read_scores())
 
     def _where(self) -> tuple[list[dict[str, Any]], Path | None]:

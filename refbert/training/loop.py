@@ -30,6 +30,8 @@ from refbert.training.source import Source
 class NotFinite(RefbertError):
     """Loss, gradient or weight became NaN or infinite: ``step`` and ``parameter`` say where it was first seen."""
 
+    status = 1
+
     def __init__(self, message: str, step: int, parameter: str | None) -> None:
         super().__init__(message)
         self.step, self.parameter = step, parameter

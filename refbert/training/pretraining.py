@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,24 +26,19 @@ from refbert.files.writing import atomic, writing
 from refbert.loading import from_config, load
 from refbert.model import Model
 from refbert.spec.choices import Choices
-from refbert.training.checkpoints import last_whole, read_state, restore
+from refbert.training.checkpoints import last_whole
 from refbert.training.distributed import ALONE, Processes
 from refbert.training.held_out import HeldOut
 from refbert.training.interruptible import interruptible
-from refbert.training.loop import Saving, train
-from refbert.training.metrics import Metrics, Update, going_on, read_metrics
-from refbert.training.padding import PaddingWatch
-from refbert.training.page import write_page
-from refbert.training.precision import MixedPrecision
-from refbert.training.pretraining_settings import FREE, Settings
-from refbert.training.run import RunDirectory, agreed, check_same, effective, versions
+from refbert.training.metrics import Update, read_metrics
+from refbert.training.pretraining_settings import Settings
+from refbert.training.run import RunDirectory, agreed, check_same, versions
+from refbert.training.session import Log, Session
 
 if TYPE_CHECKING:
     from refbert.data import PretrainingSource, Store
     from refbert.text.tokenization import Tokenizer
 
-# Seconds between two drawings of the run's page.
-_REDRAW = 60.0
 # Seconds between two lines about the reading of the text.
 _TELL = 10.0
 
@@ -92,7 +87,7 @@ def pretrain(
             resumed = resume and (run.holds_run() or run.last() is not None)
             if resumed:
                 if run.holds_run():
-                    agreed(run.read()["settings"], settings.to_json(), free=FREE, where=run.path)
+                    agreed(run.read()["settings"], settings.to_json(), free=settings.free(), where=run.path)
                 last_whole(run.checkpoints)
                 _check_data(run, settings, say)
             else:
@@ -103,7 +98,6 @@ def pretrain(
         store = stack.enter_context(_store(run.data))
         source = _source(store, tokenizer, settings)
         model = _model(settings, tokenizer, device or settings.device)
-        optimizer = settings.new_optimizer()
         held_out = None
         if settings.dev:
             held_out = HeldOut(stack.enter_context(_store(run.dev_data)), tokenizer, settings, processes)
@@ -111,26 +105,24 @@ def pretrain(
             "config": model.config.to_dict(), "tokenized data": source.fingerprint,
             "development data": held_out.fingerprint if held_out else None,
         }  # fmt: skip
-        decides = {name: value for name, value in settings.to_json().items() if name not in FREE} | facts
-        narrow = settings.mixed_precision
-        precision = None if narrow is None else MixedPrecision(model, narrow)
-        last = run.last()
-        if last is not None:
-            check_same(read_state(last).settings, decides, last)
-            source.restore(restore(last, model, optimizer).source)
-        before = optimizer.updates
+        decides = settings.decisive() | facts
+        session = Session(run, settings, model, source, decides, last=run.last())
+        before = session.optimizer.updates
         processes.check_same("checkpoint", f"{before}")
-        if first and not run.holds_run():
-            run.begin(settings.to_json(), facts, {
-                "kind": "pretraining", "tokens": store.tokens, "processes": processes.count,
-                "versions": versions(model.backend),
-            })  # fmt: skip
-        elif first:
-            check_same(run.read()["facts"], facts, run.file)
-        log = stack.enter_context(_Log(run, settings, model, before, on_update, say)) if first else None
-        if log is not None and resumed and before < settings.steps:
-            run.note_resume(before, log.again, settings.to_json())
-            say(going_on(before, settings.steps, log.again))
+        log = None
+        if first:
+            if run.holds_run():
+                check_same(run.read()["facts"], facts, run.file)
+            else:
+                run.begin(settings.to_json(), facts, {
+                    "kind": "pretraining", "tokens": store.tokens, "processes": processes.count,
+                    "versions": versions(model.backend),
+                })  # fmt: skip
+            log = stack.enter_context(Log(
+                session, settings.steps, effective=settings.effective(), resumed=resumed and before < settings.steps,
+                scores=lambda: read_metrics(run.dev_scores), kind=settings.length, advice=settings.shorter,
+                on_update=on_update, say=say,
+            ))  # fmt: skip
         if first and held_out is not None:
             held_out.begin(run.dev_scores, before, say)
             stack.callback(held_out.close)
@@ -143,61 +135,14 @@ def pretrain(
             if held_out is not None:
                 held_out.after(update.step + 1, model)
 
-        saving = Saving(run.checkpoints, settings.save_every, settings.keep, decides, 60 * settings.save_minutes)
-        done = train(
-            model, source, optimizer=optimizer, rate=settings.rate, steps=settings.steps, seed=settings.seed,
-            dropout=_drops(model.config), micro_batch=settings.micro_batch, precision=precision, saving=saving,
+        done = session.train(
+            settings.steps, rate=settings.rate, seed=settings.seed, saving=session.saving(settings.keep),
             processes=processes, on_update=after, stop=stop,
         )  # fmt: skip
         if first and done >= settings.steps:
             run.check()
             model.save(run.path, overwrite=True)
     return Result(done, settings.steps, run.path)
-
-
-class _Log:
-    """Metrics and page of a run, kept up as it goes."""
-
-    def __init__(
-        self,
-        run: RunDirectory,
-        settings: Settings,
-        model: Model,
-        first: int,
-        on_update: Callable[[Update], object] | None,
-        say: Callable[[str], object],
-    ) -> None:
-        self._run, self._told = run, on_update
-        self._settings = settings.to_json() | settings.effective() | effective(model)
-        self._metrics = Metrics(run.metrics, first=first)
-        self.again = self._metrics.again
-        self._length, self._padding = settings.length, PaddingWatch(say, settings.shorter)
-        self._drawn = time.monotonic()
-
-    def add(self, update: Update) -> None:
-        self._run.check()
-        self._metrics.add(update)
-        self._padding.add(self._length(update.step), update.padding)
-        if time.monotonic() - self._drawn > _REDRAW:
-            self._page()
-        if self._told is not None:
-            self._told(update)
-
-    def _page(self) -> None:
-        self._drawn = time.monotonic()
-        write_page(
-            self._run.page, self._run.metrics, title=self._run.path.resolve().name, settings=self._settings,
-            dev=read_metrics(self._run.dev_scores), resumes=self._run.resumes(),
-        )  # fmt: skip
-
-    def __enter__(self) -> _Log:
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        with suppress(InputError) if kind else nullcontext():  # what went wrong before is what is reported
-            self._metrics.close()
-            self._run.check()
-            self._page()
 
 
 def _prepare(run: RunDirectory, settings: Settings, say: Callable[[str], object]) -> None:
@@ -355,7 +300,3 @@ def _model(settings: Settings, tokenizer: Tokenizer, device: str | None) -> Mode
     model.tokenizer = tokenizer
     model.gradient_checkpointing = settings.gradient_checkpointing
     return model
-
-
-def _drops(config: BertConfig) -> bool:
-    return config.hidden_dropout_prob > 0 or config.attention_probs_dropout_prob > 0

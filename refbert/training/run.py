@@ -76,12 +76,14 @@ class RunDirectory:
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path}: a file; name a directory for the run")
         if self.holds_run():
-            steps = self.read()["settings"].get("steps")
+            content = self.read()
             done = max(map(updates_of, saved(self.checkpoints)), default=0)
-            raise InputError(
-                f"{self.path}: holds a run that is at step {done} of {steps}; go on with --resume, or name another "
-                "directory"
-            )
+            how = f"at step {done} of {content['settings'].get('steps')}"
+            if content.get("kind") == "finetuning":
+                if self.finished():
+                    raise InputError(f"{self.path}: holds a fine-tuned model already; name another directory")
+                how = "not done"
+            raise InputError(f"{self.path}: holds a run that is {how}; go on with --resume, or name another directory")
         if self.finished() or (self.path / "config.json").is_file():
             raise InputError(f"{self.path}: holds a model already; name another directory for the run")
         in_the_way = (*self._prepared, self.checkpoints, self.path / "runs")

@@ -24,7 +24,7 @@ from refbert.errors import InputError, RefbertWarning
 from refbert.evaluation.tasks import Limits, evaluate, score_names
 from refbert.training.best import Outcome, best_epoch, best_of
 from refbert.training.finetuning import finetune
-from refbert.training.finetuning_settings import PAPER_GRID, Settings, resumed_settings
+from refbert.training.finetuning_settings import PAPER_GRID, Settings
 from refbert.training.loop import NotFinite
 from refbert.training.metrics import read_metrics
 
@@ -325,7 +325,7 @@ class TestGoingOn:
                 asked += 1
                 return asked >= often
 
-            result = finetune(tmp_path / "out", resumed_settings(tmp_path / "out", {}) if rounds else chosen,
+            result = finetune(tmp_path / "out", Settings.resumed(tmp_path / "out", {}) if rounds else chosen,
                               resume=rounds > 0, stop=stop)  # fmt: skip
             rounds += 1
             if result.best is not None:
@@ -391,7 +391,7 @@ class TestGoingOn:
     def test_finished_it_is_left_alone(self, whole):
         path, _ = whole
         before = (path / "out" / "model.safetensors").stat().st_mtime_ns
-        result = finetune(path / "out", resumed_settings(path / "out", {}), resume=True)
+        result = finetune(path / "out", Settings.resumed(path / "out", {}), resume=True)
         assert result.best is not None
         assert (path / "out" / "model.safetensors").stat().st_mtime_ns == before
 

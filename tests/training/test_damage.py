@@ -16,8 +16,8 @@ from refbert.data import Store
 from refbert.errors import CheckpointError, InputError, RefbertError, RefbertWarning
 from refbert.training import finetuning, pretraining
 from refbert.training.checkpoints import Damaged, check_whole, saved
-from refbert.training.finetuning_settings import resumed_settings as fine_resumed
-from refbert.training.pretraining_settings import resumed_settings as pre_resumed
+from refbert.training.finetuning_settings import Settings as Fine
+from refbert.training.pretraining_settings import Settings as Pre
 from refbert.training.run import RunDirectory
 
 pytestmark = pytest.mark.filterwarnings("ignore:drawn afresh")
@@ -60,7 +60,7 @@ def copied(stopped, tmp_path):
 
 
 def resumed(run):
-    return pretraining.pretrain(run.path, pre_resumed(run.path, {}), resume=True)
+    return pretraining.pretrain(run.path, Pre.resumed(run.path, {}), resume=True)
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -253,7 +253,7 @@ class TestFinetuning:
         assert len(places) == 2
         DAMAGE[damage](places[which] / "model.safetensors")
         with pytest.warns(RefbertWarning, match=r"damaged \(model.safetensors .*(begun again|the one before)"):
-            result = finetuning.finetune(path / "out", fine_resumed(path / "out", {}), resume=True)
+            result = finetuning.finetune(path / "out", Fine.resumed(path / "out", {}), resume=True)
         assert result.best is not None
         same_weights(path / "whole", path / "out")
         (whole,) = (path / "whole" / "runs").iterdir()

@@ -18,7 +18,7 @@ from refbert.errors import InputError
 from refbert.evaluation.masked_lm import Sums
 from refbert.training import pretraining
 from refbert.training.metrics import read_metrics
-from refbert.training.pretraining_settings import resumed_settings
+from refbert.training.pretraining_settings import Settings
 from refbert.training.run import RunDirectory
 
 
@@ -131,7 +131,7 @@ def test_stopped_and_resumed(whole, tmp_path, place):
     pretraining.pretrain(tmp_path / "run", settings, stop=lambda: next(count) == place)
     with (tmp_path / "run" / "dev.jsonl").open("a") as file:
         file.write('{"step": 10, "loss": 1.0}\n{"step": 1')  # what a kill after the checkpoint leaves
-    pretraining.pretrain(tmp_path / "run", resumed_settings(tmp_path / "run", {}), resume=True)
+    pretraining.pretrain(tmp_path / "run", Settings.resumed(tmp_path / "run", {}), resume=True)
     assert (tmp_path / "run" / "dev.jsonl").read_bytes() == (out / "dev.jsonl").read_bytes()
 
 

@@ -14,7 +14,7 @@ from refbert.training import finetuning, pretraining
 from refbert.training.metrics import Update
 from refbert.training.padding import PaddingWatch
 from refbert.training.page import render
-from refbert.training.pretraining_settings import resumed_settings
+from refbert.training.pretraining_settings import Settings
 from refbert.training.run import RunDirectory
 
 pytestmark = pytest.mark.filterwarnings("ignore:drawn afresh", "ignore:.*going on with another", "ignore:.*not used")
@@ -78,7 +78,7 @@ class TestPage:
         pretraining.pretrain(out, settings, stop=lambda: next(count) == 3)
         with (out / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(update(3).line() + update(4).line())
-        pretraining.pretrain(out, resumed_settings(out, {"micro_batch": 2}), resume=True)
+        pretraining.pretrain(out, Settings.resumed(out, {"micro_batch": 2}), resume=True)
         page = RunDirectory(out).page.read_text(encoding="utf-8")
         part = chart(page, "Resumed")
         assert re.search(r"<td>at step 3</td><td>20\d\d-[^;]*; 2 updates made again; micro_batch 2</td>", part)

@@ -19,7 +19,7 @@ from refbert.checkpoint.safetensors_file import read_safetensors
 from refbert.errors import CheckpointError, InputError, RefbertWarning
 from refbert.training import pretraining
 from refbert.training.metrics import going_on, read_metrics
-from refbert.training.pretraining_settings import Settings, resumed_settings
+from refbert.training.pretraining_settings import Settings
 from refbert.training.run import RunDirectory
 
 STEPS = 16
@@ -119,7 +119,7 @@ def test_stopped_and_resumed_in_one_process(whole, text, tmp_path, place):
     count = iter(range(1, 99))
     result = pretraining.pretrain(tmp_path, settings(text), stop=lambda: next(count) == place)
     assert (result.updates, result.finished) == (place, False)
-    result = pretraining.pretrain(tmp_path, resumed_settings(tmp_path, {}), resume=True)
+    result = pretraining.pretrain(tmp_path, Settings.resumed(tmp_path, {}), resume=True)
     assert result.finished
     same_weights(whole, tmp_path)
     ours, theirs = (list(read_metrics(d / "metrics.jsonl")) for d in (tmp_path, whole))
@@ -186,12 +186,12 @@ def fails(done, *says, status=2):
 def test_settings_that_differ_are_named(whole, text):
     for name, value in {"seed": 3, "steps": 99, "batch_size": 7, "examples": "dynamic", "column": "x"}.items():
         with pytest.raises(InputError, match=f"this run has {name} = .*, not {value}; leave it out"):
-            resumed_settings(whole, {name: value})
+            Settings.resumed(whole, {name: value})
     with pytest.raises(InputError, match="this run has files = .*corpus.txt, not other.txt; leave it out"):
-        resumed_settings(whole, {"files": ["other.txt"]})
-    assert resumed_settings(whole, {"save_every": 7, "seed": 0}).save_every == 7
+        Settings.resumed(whole, {"files": ["other.txt"]})
+    assert Settings.resumed(whole, {"save_every": 7, "seed": 0}).save_every == 7
     with pytest.warns(refbert.RefbertWarning, match="another backend: the weights will differ by rounding"):
-        assert resumed_settings(whole, {"backend": "torch"}).backend == "torch"
+        assert Settings.resumed(whole, {"backend": "torch"}).backend == "torch"
 
 
 def test_a_checkpoint_of_another_run_is_refused(whole, text, tmp_path):
@@ -203,12 +203,12 @@ def test_a_checkpoint_of_another_run_is_refused(whole, text, tmp_path):
     facts["settings"]["seed"] = 5
     (tmp_path / "run" / "run.json").write_text(json.dumps(facts), encoding="utf-8")
     with pytest.raises(CheckpointError, match="of a run with seed = 0, not 5"):
-        pretraining.pretrain(tmp_path / "run", resumed_settings(tmp_path / "run", {}), resume=True)
+        pretraining.pretrain(tmp_path / "run", Settings.resumed(tmp_path / "run", {}), resume=True)
 
 
 def test_resuming_what_is_finished_and_what_never_began(whole, text, tmp_path):
     before = (whole / "model.safetensors").read_bytes()
-    assert pretraining.pretrain(whole, resumed_settings(whole, {}), resume=True).finished
+    assert pretraining.pretrain(whole, Settings.resumed(whole, {}), resume=True).finished
     assert (whole / "model.safetensors").read_bytes() == before
     out = tmp_path / "run"
     assert cli(*arguments(text), "--output", out, "--resume").returncode == 0
@@ -217,7 +217,7 @@ def test_resuming_what_is_finished_and_what_never_began(whole, text, tmp_path):
 
 def test_one_process_at_a_time(whole):
     with RunDirectory(whole).owned(), pytest.raises(InputError, match="another process is training here"):
-        pretraining.pretrain(whole, resumed_settings(whole, {}), resume=True)
+        pretraining.pretrain(whole, Settings.resumed(whole, {}), resume=True)
 
 
 def test_two_processes(whole, text, tmp_path):
@@ -280,7 +280,7 @@ def test_mixed_precision_is_recorded_and_may_change(text, tmp_path):
     assert RunDirectory(tmp_path / "run").read()["settings"]["mixed_precision"] == "bfloat16"
     assert refbert.load(tmp_path / "run").state_dict()["bert.pooler.dense.weight"].dtype == np.float32
     with pytest.warns(RefbertWarning, match="another mixed_precision"):
-        assert resumed_settings(tmp_path / "run", {"mixed_precision": None}).mixed_precision is None
+        assert Settings.resumed(tmp_path / "run", {"mixed_precision": None}).mixed_precision is None
 
 
 def test_how_far_the_reading_is(text, tmp_path, monkeypatch):
