@@ -1,57 +1,152 @@
-"""Attention over blocks of heads whose scores stay in the cache; refbert.ops.attention has the equations.
+"""Multi-head attention over blocks of scores that stay in the cache: forward for inference and training, and backward.
 
-Against the reference's composition in float32, which goes over the scores of the whole batch a dozen times, this writes
-each block's scores once and finishes them there. 1/√D is multiplied into q, which is S/D times smaller than the scores.
+Sequences lie end to end, q [M, H], k and v [N, H], so that neither padding nor a query that nobody reads is computed.
+With e_ij = exp(s_ij − shift_i), ρ_i = 1/Σ_j e_ij and P = e ρ (refbert.ops.attention has the equations):
+
+    context_i = ρ_i Σ_j e_ij v_j
+    dV = eᵀ (ρ dcontext)                               δ_i = Σ_j P_ij dP_ij = dcontext_i · context_i
+    ds_ij = P_ij (dP_ij − δ_i) = e_ij ((ρ_i dcontext_i) · v_j − ρ_i δ_i)
+
+so the scores, S/D times larger than anything else here, are never divided, and on the way back passed over twice: one
+subtraction, one product. With dropout, P and dP are P keep/(1 − rate) and dP keep/(1 − rate), and δ stays what it is.
+
+As many heads and sequences at a time as keep their scores in the cache are a block. In it, neighbours with equally many
+queries and keys share their products; exp and the look for scores that are too large for it go over all of it at once.
+On two threads that counts: with everything length by length, and the interpreter lock handed over before and after each
+call, 32 sentences of 14 lengths a thread took as long as on one.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from refbert.ops.types import Pullback
-from refbert_numpy.threads import Team, threads
+from refbert_numpy.memory import Recycler, give_back, scratch
 
 Array = npt.NDArray[Any]
 
 BLOCK = 1 << 18  # scores worked on at a time: 1 MB in float32
 # Scores within ±SAFE need no maximum subtracted: S e^60 and e^−60 are both far inside float32's range. Two reductions
-# over a flat block cost 0.02 ms where those over its rows and the subtraction cost 0.12 ([12, 128, 128]). Only where
-# every key is visible: else the scores of padding would decide which way its neighbours are rounded.
+# over a flat block cost 0.02 ms where those over its rows and the subtraction cost 0.12 ([12, 128, 128]). Sequence by
+# sequence, so that none decides how another is rounded; and only where every key is visible, so that padding does not.
 SAFE = 60.0
 
 
+class Group(NamedTuple):
+    """Some heads of neighbouring sequences with equally many queries and keys: one product for all of them."""
+
+    sequences: slice
+    queries: slice  # rows
+    keys: slice  # rows
+    heads: slice
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of its scores: [sequences, heads, queries of each, keys of each]."""
+        B, heads, m, n = (x.stop - x.start for x in (self.sequences, self.heads, self.queries, self.keys))
+        return B, heads, m // B, n // B
+
+    def split(self, x: Array, rows: slice, D: int) -> Array:
+        """Its part of x [rows, A·D], a view [sequences, heads, rows of each, D]."""
+        B, heads, _, _ = self.shape
+        own = x[rows, D * self.heads.start : D * self.heads.stop]
+        return own.reshape(B, len(own) // B, heads, D).swapaxes(1, 2)
+
+
+class Block(NamedTuple):
+    """Groups of the same heads whose scores are in the cache together, end to end."""
+
+    groups: tuple[Group, ...]
+    starts: tuple[int, ...]  # where each sequence's scores begin
+    size: int  # how many scores
+
+    @property
+    def queries(self) -> slice:
+        """The rows of its queries."""
+        return slice(self.groups[0].queries.start, self.groups[-1].queries.stop)
+
+    @property
+    def heads(self) -> slice:
+        """Every group's."""
+        return self.groups[0].heads
+
+    def views(self, flat: Array) -> list[Array]:
+        """Each group's part of [size], in the shape of its scores."""
+        shapes = [group.shape for group in self.groups]
+        starts = itertools.accumulate((math.prod(shape) for shape in shapes), initial=0)
+        return [flat[i : i + math.prod(shape)].reshape(shape) for i, shape in zip(starts, shapes, strict=False)]
+
+    def by_sequence(self, flat: Array) -> Iterator[tuple[int, Array]]:
+        """Each sequence's number and part of [size], as a view [heads, queries, keys]."""
+        for group, view in zip(self.groups, self.views(flat), strict=True):
+            yield from zip(range(group.sequences.start, group.sequences.stop), view, strict=True)
+
+
+@lru_cache(maxsize=64)  # every layer and every thread asks anew
+def plan(keys: tuple[int, ...], queries: tuple[int, ...], heads: int, sequences: range, most: int) -> tuple[Block, ...]:
+    """Blocks of at most ``most`` scores; a head of one sequence is not divided, however many scores it has.
+
+    keys, queries: where each sequence's rows begin, and where the last one's end [B + 1].
+    """
+    blocks: list[list[Group]] = []
+    room = 0
+    for b in sequences:
+        own_queries, own_keys = slice(queries[b], queries[b + 1]), slice(keys[b], keys[b + 1])
+        scores = (own_queries.stop - own_queries.start) * (own_keys.stop - own_keys.start)  # of a head
+        if not scores:
+            continue
+        step = min(heads, max(1, most // scores))  # heads at a time
+        for head in range(0, heads, step):
+            group = Group(slice(b, b + 1), own_queries, own_keys, slice(head, min(heads, head + step)))
+            size = math.prod(group.shape)
+            if step < heads or size > room:
+                blocks.append([])
+                room = most if step == heads else size  # full: the next group has other heads
+            blocks[-1].append(group)
+            room -= size
+    return tuple(map(_block, blocks))
+
+
+def _block(each: list[Group]) -> Block:
+    """One group for each sequence, neighbours of one shape put together."""
+    sizes = [math.prod(group.shape) for group in each]
+    groups = each[:1]
+    for group in each[1:]:
+        last = groups[-1]
+        if group.shape[2:] == last.shape[2:] and group.sequences.start == last.sequences.stop:
+            sequences, queries, keys = (slice(last[i].start, group[i].stop) for i in range(3))
+            groups[-1] = Group(sequences, queries, keys, last.heads)
+        else:
+            groups.append(group)
+    return Block(tuple(groups), tuple(itertools.accumulate(sizes[:-1], initial=0)), sum(sizes))
+
+
 class KeyMask:
-    """What a mask [B, S] of visible keys adds to the scores, sequence by sequence."""
+    """What a mask [B, S] of visible keys does to the scores of the sequences that it hides some of."""
 
-    def __init__(self, mask: Array, shape: tuple[int, int], mask_value: float, dtype: np.dtype[Any]) -> None:
+    def __init__(self, visible: Array, mask_value: float, dtype: np.dtype[Any]) -> None:
+        self.hides: Array = np.asarray(~visible.all(axis=1))  # [B]
+        self._blind: Array = np.asarray(~visible.any(axis=1) & (mask_value == -math.inf))
+        self._bias: Array = np.where(visible, 0, mask_value).astype(dtype)
+
+    @classmethod
+    def of(cls, mask: Array, mask_value: float, dtype: np.dtype[Any]) -> KeyMask | None:
+        """None where every key is visible: mostly so, and then there is nothing else to know."""
         visible = np.asarray(mask).astype(bool)
-        # Mostly so, and then there is nothing else to know: 0.05 ms a layer, 2 % of one of bert-base's at 1 × 16.
-        self._every = bool(visible.all())
-        if not self._every:
-            visible = np.broadcast_to(visible, shape)
-            self._bias: Array = np.where(visible, 0, mask_value).astype(dtype)  # [B, S]
-            self._all: Array = np.asarray(visible.all(axis=1))  # [B]
-            self._none: Array = ~np.asarray(visible.any(axis=1))  # [B]
-            self._excludes = mask_value == -math.inf
+        return None if visible.all() else cls(visible, mask_value, dtype)
 
-    def numerators(self, b: int, Q: Array, K: Array, out: Array) -> None:
-        """out ← e^{Q Kᵀ + bias} [a, S, S], up to a factor a row: softmax before its division."""
-        if not self._every and self._excludes and self._none[b]:
-            out.fill(1)  # no visible key under −∞: uniform
-            return
-        np.matmul(Q, K.swapaxes(1, 2), out=out)
-        if not self._every and not self._all[b]:
-            out += self._bias[b]
-        elif out.min(initial=0) > -SAFE and out.max(initial=0) < SAFE:  # False for NaN
-            np.exp(out, out=out)
-            return
-        out -= out.max(axis=-1, keepdims=True)
-        np.exp(out, out=out)
+    def apply(self, b: int, scores: Array) -> None:
+        """Change sequence b's scores [..., S]; with no visible key under −∞ they are all the same."""
+        if self._blind[b]:
+            scores.fill(0)
+        else:
+            scores += self._bias[b]
 
 
 def head_size(H: int, heads: int) -> int:
@@ -61,131 +156,118 @@ def head_size(H: int, heads: int) -> int:
     return H // heads
 
 
-def split(x: Array, heads: int) -> Array:
-    """[B, S, A·D] -> a view [B, A, S, D]. Raises ValueError if H is not a multiple of heads."""
-    B, S, H = x.shape
-    return x.reshape(B, S, heads, head_size(H, heads)).swapaxes(1, 2)
-
-
-def together(scores: int) -> int:
-    """How many heads (or sequences) of so many scores each fit a block."""
-    return max(1, BLOCK // max(1, scores))
-
-
-def blocks(B: int, heads: int, S: int) -> Iterator[tuple[int, slice]]:
-    """Sequence by sequence, as many heads at a time as fit."""
-    step = together(S * S)
-    for b in range(B):
-        for head in range(0, heads, step):
-            yield b, slice(head, head + step)
-
-
-def scores_buffer_shape(heads: int, S: int) -> tuple[int, int, int]:
-    """The largest block of scores that `blocks` asks for."""
-    return min(heads, together(S * S)), S, S
-
-
-def attention(
-    q: Array,
-    k: Array,
-    v: Array,
-    *,
-    mask: Array,
-    heads: int,
-    mask_value: float,
-    keep: Array | None = None,
-    rate: float = 0.0,
-) -> tuple[Array, Pullback]:
-    """y [B, S, H], keeping the probabilities (without dropout), scaled queries, keys and values."""
-    B, S, H = q.shape
-    scale = 1 / math.sqrt(H // heads)
-    Q, K, V = split(q * scale, heads), split(k, heads), split(v, heads)
-    terms = KeyMask(mask, (B, S), mask_value, q.dtype)
-    kept = _checked_keep(keep, rate, (B, heads, S, S))
-    p = np.empty((B, heads, S, S), q.dtype)
-    y = np.empty((B, S, H), q.dtype)
-    Y = split(y, heads)
-    items = list(blocks(B, heads, S))
-    size = max(1, min(threads(), len(items)))
-
-    def forward(t: int) -> None:
-        for b, a in items[t::size]:
-            P = p[b, a]
-            terms.numerators(b, Q[b, a], K[b, a], P)
-            P /= P.sum(axis=-1, keepdims=True)
-            np.matmul(P if kept is None else _dropped(P, kept[b, a], rate), V[b, a], out=Y[b, a])
-
-    Team(size).run(forward)
-
-    def pullback(dy: Array) -> tuple[Array, Array, Array]:
-        dq, dk, dv = np.empty((3, B, S, H), p.dtype)
-        dY, dQ, dK, dV = (split(x, heads) for x in (dy, dq, dk, dv))
-        buffers = np.empty((size, *scores_buffer_shape(heads, S)), p.dtype)
-
-        def backward(t: int) -> None:
-            for b, a in items[t::size]:
-                P = p[b, a]
-                ds = buffers[t, : len(P)]
-                np.matmul((P if kept is None else _dropped(P, kept[b, a], rate)).swapaxes(1, 2), dY[b, a], out=dV[b, a])
-                np.matmul(dY[b, a], V[b, a].swapaxes(1, 2), out=ds)
-                if kept is not None:
-                    ds *= kept[b, a]
-                    ds /= 1 - rate
-                ds -= np.vecdot(ds, P)[..., None]
-                ds *= P
-                np.matmul(ds, K[b, a], out=dQ[b, a])
-                np.matmul(ds.swapaxes(1, 2), Q[b, a], out=dK[b, a])
-
-        Team(size).run(backward)
-        dq *= scale
-        return dq, dk, dv
-
-    return y, pullback
-
-
 def attend(
-    q: Array,
-    k: Array,
-    v: Array,
-    terms: KeyMask,
-    context: Array,
-    buffer: Array,
-    *,
-    sequences: tuple[int, int],
-    heads: int,
-    rows: tuple[int, int],
+    q: Array, k: Array, v: Array, context: Array, blocks: Sequence[Block], heads: int, mask: KeyMask | None = None
 ) -> None:
-    """context ← attention for the queries of some of the B·S rows, all [B·S, H], for inference.
+    """context ← attention for the blocks' queries, for inference; q comes scaled.
 
-    q comes scaled, ``buffer`` is `scores_buffer_shape`'s. The division by softmax's sums is done on the context, which
-    is S/D times smaller than the probabilities. Raises ValueError if H is not a multiple of heads.
+    Raises ValueError if H is not a multiple of heads.
     """
-    B, S = sequences
-    H = q.shape[1]
-    ones = np.ones(S, q.dtype)
-    Q, K, V, C = (split(x.reshape(B, S, H), heads) for x in (q, k, v, context))  # [B, A, S, D]
-    for b, a in blocks(B, heads, S):
-        mine = slice(max(0, rows[0] - b * S), max(0, min(S, rows[1] - b * S)))
-        if mine.start >= mine.stop:
-            continue
-        out = C[b, a, mine]
-        P = buffer[: len(out), : out.shape[1]]
-        terms.numerators(b, Q[b, a, mine], K[b, a], P)
-        np.matmul(P, V[b, a], out=out)
-        out /= np.vecdot(P, ones)[..., None]  # a product with ones: 0.02 ms where a sum costs 0.06
+    head_size(q.shape[1], heads)
+    rho = np.empty((len(q), heads), q.dtype)
+    e = scratch(_most(blocks), q.dtype)
+    for block in blocks:
+        _forward(block, q, k, v, context, e[: block.size], rho, mask, None, 0.0, e)
+    give_back(e)
 
 
-def _dropped(p: Array, kept: Array, rate: float) -> Array:
-    out: Array = p * kept
-    out /= 1 - rate
-    return out
+class Attention:
+    """Attention in training: the numerators e and ρ are kept for the backward pass."""
+
+    def __init__(
+        self, blocks: Sequence[Sequence[Block]], queries: int, heads: int, mask: KeyMask | None, rate: float,
+        memory: Recycler,
+    ) -> None:  # fmt: skip
+        """blocks: each thread's; rate: dropout's, 0 without."""
+        self._blocks, self._mask, self._rate = blocks, mask, rate
+        self._rho = memory.take(queries, heads)
+        self._e = [[memory.take(block.size) for block in own] for own in blocks]
+        self._keep = [[memory.take(block.size, dtype=bool) if rate else None for block in own] for own in blocks]
+
+    def keep(self) -> Iterator[tuple[int, slice, Array]]:
+        """Dropout's mask, for the caller to fill: (sequence, heads, [heads, queries, keys])."""
+        for own, keeps in zip(self._blocks, self._keep, strict=True):
+            for block, keep in zip(own, keeps, strict=True):
+                if keep is not None:
+                    yield from ((b, block.heads, view) for b, view in block.by_sequence(keep))
+
+    def forward(self, t: int, q: Array, k: Array, v: Array, context: Array) -> None:
+        """context ← attention for the queries of thread t's blocks; q comes scaled."""
+        work = scratch(_most(self._blocks[t]) if self._rate else 0, q.dtype)
+        for block, e, keep in zip(self._blocks[t], self._e[t], self._keep[t], strict=True):
+            _forward(block, q, k, v, context, e, self._rho, self._mask, keep, self._rate, work)
+        give_back(work)
+
+    def backward(self, t: int, q: Array, k: Array, v: Array, context: Array, dcontext: Array, scale: float) -> None:
+        """q, k, v ← their cotangents (q's of the unscaled one); dcontext is used up."""
+        work = scratch(2 * _most(self._blocks[t]), q.dtype)
+        for block, e, keep in zip(self._blocks[t], self._e[t], self._keep[t], strict=True):
+            _backward(block, q, k, v, context, dcontext, e, self._rho, scale, keep, self._rate, work)
+        give_back(work)
 
 
-def _checked_keep(keep: Array | None, rate: float, shape: tuple[int, ...]) -> Array | None:
-    if keep is None:
-        return None
-    if not 0 <= rate < 1:
-        raise ValueError(f"dropout rate must be in [0, 1), got {rate}")
-    if keep.shape != shape:
-        raise ValueError(f"the keep mask must have the shape of the probabilities, {shape}, got {keep.shape}")
-    return keep.astype(bool)
+def _most(blocks: Sequence[Block]) -> int:
+    return max((block.size for block in blocks), default=0)
+
+
+def _forward(
+    block: Block, q: Array, k: Array, v: Array, context: Array, e: Array, rho: Array, mask: KeyMask | None,
+    keep: Array | None, rate: float, work: Array,
+) -> None:  # fmt: skip
+    """e [size], and context and rho [M, A] at the block's queries; work: with dropout, scratch for as many scores."""
+    D, rows, heads = q.shape[1] // rho.shape[1], block.queries, block.heads
+    scores = block.views(e)
+    for group, s in zip(block.groups, scores, strict=True):
+        np.matmul(group.split(q, group.queries, D), group.split(k, group.keys, D).swapaxes(2, 3), out=s)
+    _exponentials(e, block, mask)
+    weights = scores if keep is None else block.views(np.multiply(e, keep, out=work[: block.size]))
+    for group, numerators, p in zip(block.groups, scores, weights, strict=True):
+        ones = np.ones(numerators.shape[-1], e.dtype)
+        # A product with ones: 0.02 ms where a sum costs 0.06.
+        np.vecdot(numerators, ones, out=group.split(rho, group.queries, 1)[..., 0])
+        np.matmul(p, group.split(v, group.keys, D), out=group.split(context, group.queries, D))
+    own = rho[rows, heads]
+    np.divide(1, own, out=own)
+    out = context[rows, D * heads.start : D * heads.stop].reshape(*own.shape, D)  # a view
+    out *= (own / (1 - rate) if rate else own)[..., None]
+
+
+def _exponentials(e: Array, block: Block, mask: KeyMask | None) -> None:
+    """e ← exp(e − shift): each row's maximum where a sequence's scores are large or some of its keys hidden, else 0."""
+    safe = np.minimum.reduceat(e, block.starts) > -SAFE
+    safe &= np.maximum.reduceat(e, block.starts) < SAFE  # False for NaN
+    if mask is not None or not safe.all():
+        for (b, scores), fine in zip(block.by_sequence(e), safe, strict=True):
+            if mask is not None and mask.hides[b]:
+                mask.apply(b, scores)
+            elif fine:
+                continue
+            scores -= scores.max(axis=-1, keepdims=True)
+    np.exp(e, out=e)
+
+
+def _backward(
+    block: Block, q: Array, k: Array, v: Array, context: Array, dcontext: Array, e: Array, rho: Array, scale: float,
+    keep: Array | None, rate: float, work: Array,
+) -> None:  # fmt: skip
+    """q, k and v at the block's rows ← their cotangents; work: scratch for twice as many scores."""
+    D = q.shape[1] // rho.shape[1]
+    flat, weights = work[: 2 * block.size].reshape(2, -1)
+    weights = e if keep is None else np.multiply(e, keep, out=weights)
+    keeps = [None] * len(block.groups) if keep is None else block.views(keep)
+    views = zip(block.groups, block.views(e), block.views(weights), block.views(flat), keeps, strict=True)
+    for group, numerators, p, ds, kept in views:
+        Q, C, dC = (group.split(x, group.queries, D) for x in (q, context, dcontext))
+        K, V, r = group.split(k, group.keys, D), group.split(v, group.keys, D), group.split(rho, group.queries, 1)
+        delta = np.vecdot(dC, C)[..., None]
+        delta *= r
+        dC *= r / (1 - rate) if rate else r
+        np.matmul(dC, V.swapaxes(2, 3), out=ds)
+        np.matmul(p.swapaxes(2, 3), dC, out=V)
+        if kept is not None:
+            ds *= kept
+        ds -= delta
+        ds *= numerators
+        dQ = np.matmul(ds, K)
+        np.matmul(ds.swapaxes(2, 3), Q, out=K)
+        np.multiply(dQ, scale, out=Q)

@@ -12,12 +12,12 @@ import numpy.typing as npt
 from refbert import ops
 from refbert.backend.reference import ReferenceBackend
 from refbert.ops.gelu import FORMS
-from refbert.ops.types import Array, Ids, Pullback
-from refbert_numpy.attention import attention
-from refbert_numpy.gelu import gelu_in_place
-from refbert_numpy.layer import Workspace, encoder_layer, packed_encoder_layer
+from refbert.ops.types import Array, Pullback
+from refbert_numpy.activations import gelu_in_place
+from refbert_numpy.attention import KeyMask
+from refbert_numpy.layer import Form, Workspace, encoder_layer
 from refbert_numpy.memory import Recycler
-from refbert_numpy.rows import normalize_in_place, sums_by_id
+from refbert_numpy.rows import layer_norm, norm_back
 from refbert_numpy.threads import alone, product
 from refbert_numpy.updates import gradient_norm, update_in_place
 
@@ -70,21 +70,20 @@ class NumpyBackend(ReferenceBackend):
         eps: float,
     ) -> Array:
         """A whole layer, without gradients; see refbert_numpy.layer."""
-        with alone(each=False):
-            work = self._workspace()
-            y = encoder_layer(
-                x, params, work, mask=mask, heads=heads, mask_value=mask_value, activation=activation, eps=eps
-            )
-            self._idle.append(work)
-        return y
+        B, S, H = x.shape
+        form = Form((S,) * B, KeyMask.of(mask, mask_value, x.dtype), heads, activation, eps)
+        return self._layer(x.reshape(B * S, H), params, form).reshape(x.shape)
 
     def packed_encoder_layer(
         self, x: Array, params: Mapping[str, Array], *, lengths: Host, heads: int, activation: str, eps: float
     ) -> Array:
         """A whole layer over sequences end to end, without gradients; see refbert_numpy.layer."""
+        return self._layer(x, params, Form(tuple(lengths.tolist()), None, heads, activation, eps))
+
+    def _layer(self, rows: Array, params: Mapping[str, Array], form: Form) -> Array:
         with alone(each=False):
             work = self._workspace()
-            y = packed_encoder_layer(x, params, work, lengths=lengths, heads=heads, activation=activation, eps=eps)
+            y = encoder_layer(rows, params, work, form)
             self._idle.append(work)
         return y
 
@@ -121,28 +120,6 @@ class NumpyBackend(ReferenceBackend):
         return update_in_place(getattr(self, rule), rule, p, g, m, v, scale=scale, **options)
 
     @staticmethod
-    def embedding(table: Array, ids: Ids) -> Out:
-        """The reference's forward; backward by sorting, which adds up repeated ids without `np.add.at`."""
-        y, _ = ops.embedding(table, ids)
-
-        def pullback(dy: Array) -> tuple[Array]:
-            return (_scatter_add(table.shape, ids.reshape(-1), dy.reshape(-1, table.shape[1]), table.dtype),)
-
-        return y, pullback
-
-    @staticmethod
-    def gather(x: Array, positions: Ids) -> Out:
-        """The reference's forward; backward like `embedding`'s."""
-        y, _ = ops.gather(x, positions)
-        H = x.shape[-1]
-
-        def pullback(dy: Array) -> tuple[Array]:
-            shape = (x.size // H if H else 0, H)
-            return (_scatter_add(shape, positions, dy, x.dtype).reshape(x.shape),)
-
-        return y, pullback
-
-    @staticmethod
     def linear(x: Array, w: Array, b: Array) -> Out:
         """Two-dimensional products (a batched one runs slower) on threads of our own, the bias added in place."""
         rows = x.reshape(-1, w.shape[1])  # [N, I]
@@ -158,31 +135,25 @@ class NumpyBackend(ReferenceBackend):
     @staticmethod
     @_in_turn
     def layer_norm(x: Array, gamma: Array, beta: Array, *, eps: float) -> Out:
-        """One copy of x, normalised in place; the backward has one temporary of its size."""
+        """One copy of x, normalised in place, and one of the cotangent; see refbert_numpy.rows."""
         H = x.shape[-1]
-        xhat = np.array(x).reshape(-1, H)  # [N, H]
-        r = normalize_in_place(xhat, eps)  # [N, 1]
-        y = xhat * gamma
-        y += beta
+        xhat = np.array(x, order="C").reshape(-1, H)  # [N, H]
+        y, r = np.empty_like(xhat), np.empty((len(xhat), 1), x.dtype)
+        layer_norm(xhat, gamma, beta, eps, y, r=r)
 
         def pullback(dy: Array) -> tuple[Array, Array, Array]:
-            rows = dy.reshape(-1, H)
-            dx = rows * gamma  # q
-            mean_q = dx.mean(axis=1, keepdims=True)
-            mean_qx = np.vecdot(dx, xhat)[:, None] / H
-            dx -= mean_q
-            dx -= xhat * mean_qx
-            dx *= r
-            return dx.reshape(x.shape), np.einsum("nh,nh->h", rows, xhat), rows.sum(axis=0)
+            dx, sums = np.array(dy, order="C").reshape(-1, H), dict[str, Array]()
+            norm_back(dx, xhat, r, gamma, "norm", sums)
+            return dx.reshape(x.shape), sums["norm.weight"], sums["norm.bias"]
 
         return y.reshape(x.shape), pullback
 
-    attention = staticmethod(attention)
+    attention = staticmethod(_in_turn(ops.attention))
     attention_probabilities = staticmethod(_in_turn(ops.attention_probabilities))
 
     @staticmethod
     def gelu(x: Array, *, form: str) -> Out:
-        """Through exp (refbert_numpy.gelu), which keeps the slope instead of x; "erf" in float64 is the reference's.
+        """Through exp, keeping the slope instead of x (refbert_numpy.activations); "erf" in float64 is the reference's.
 
         The slope shares the forward's Φ and its block in the cache: for [1024, 3072] that adds 4.4 ms to the
         forward and leaves 1.3 to the backward, which took 13 when it computed Φ and φ again.
@@ -198,21 +169,6 @@ class NumpyBackend(ReferenceBackend):
 
         return y, pullback
 
-    @staticmethod
-    @_in_turn
-    def softmax(x: Array) -> Out:
-        """In place on one copy."""
-        p = x - x.max(axis=-1, keepdims=True)
-        np.exp(p, out=p)
-        p /= p.sum(axis=-1, keepdims=True)
-
-        def pullback(dp: Array) -> tuple[Array]:
-            dx = dp - np.vecdot(p, dp)[..., None]
-            dx *= p
-            return (dx,)
-
-        return p, pullback
-
 
 def _blas() -> str:
     """The library behind NumPy's matrix products, where most of the time goes, as NumPy was built."""
@@ -220,12 +176,3 @@ def _blas() -> str:
     blas = built.get("Build Dependencies", {}).get("blas", {})
     name = blas.get("name", "own BLAS")
     return f"{'OpenBLAS' if 'openblas' in name else name} {blas.get('version', '')}".strip()
-
-
-def _scatter_add(shape: tuple[int, ...], ids: Ids, rows: Array, dtype: Any) -> Array:
-    """[V, H] of zeros, plus each row at its id."""
-    out = np.zeros(shape, dtype)
-    if ids.size:
-        at, sums = sums_by_id(ids, rows)
-        out[at] = sums
-    return out

@@ -5,10 +5,11 @@ The same equations in the same order; what differs is where numbers are kept, an
 * Large intermediates live in buffers that are used again by the next layer: fresh ones cost a page fault for every
   4 KB, which for [N, F] takes as long as the arithmetic on it. Nothing that is returned lives in a buffer.
 * Bias, residual and LayerNorm are one pass over blocks of rows that stay in the cache; so are bias and GELU.
-* Attention goes by blocks of heads whose scores stay in the cache (refbert_numpy.attention).
+* Attention goes by blocks of scores that stay in the cache (refbert_numpy.attention).
 * Python's threads share a layer, with BLAS on one thread (refbert_numpy.threads): from `FEW` rows on each takes some of
-  the heads and of the feed-forward's features, and they wait for each other three times; from `MANY` rows on, a share
-  of the rows through the whole layer, and they wait once, before attention, or not at all where no sequence is cut.
+  the heads and of the feed-forward's features, and they wait for each other three times; from `MANY` rows on, a
+  partition of the rows through the whole layer, and they wait once, before attention, or not at all where no sequence
+  is cut.
 
 Q, K and V are three products on purpose. One product with the three weights side by side takes 3-5 % less time for that
 product, under 1 % of a layer, and costs a copy of them (85 MB for bert-base) that a training step would make stale.
@@ -16,8 +17,9 @@ product, under 1 % of a layer, and costs a copy of them (85 MB for bert-base) th
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -25,13 +27,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refbert_numpy.attention import BLOCK, KeyMask, attend, head_size, scores_buffer_shape
-from refbert_numpy.blocks import blocks
-from refbert_numpy.gelu import gelu_in_place
+from refbert_numpy import attention
+from refbert_numpy.activations import activate_rows
+from refbert_numpy.attention import Block, KeyMask, attend, head_size, plan
 from refbert_numpy.memory import aligned
-from refbert_numpy.packed import attend_packed, plan, scores_size
-from refbert_numpy.rows import normalize_in_place
-from refbert_numpy.threads import Team, shares, threads, whole_sequences
+from refbert_numpy.partition import partition, whole_sequences
+from refbert_numpy.rows import layer_norm
+from refbert_numpy.threads import Team, threads
 
 Array = npt.NDArray[Any]
 
@@ -56,108 +58,67 @@ class Workspace:
         return self._flat[name][:size].reshape(shape)
 
 
-def encoder_layer(
-    x: Array,
-    p: Mapping[str, Array],
-    work: Workspace,
-    *,
-    mask: Array,
-    heads: int,
-    mask_value: float,
-    activation: str,
-    eps: float,
-) -> Array:
-    """y [B, S, H], a new array."""
-    B, S, H = x.shape
-    N = B * S
-    terms = KeyMask(mask, (B, S), mask_value, x.dtype)
-
-    def attention(t: int, q: Array, k: Array, v: Array, context: Array, heads: int, at: slice) -> None:
-        scores = work.get(f"scores of {t}", *scores_buffer_shape(heads, S))
-        attend(q, k, v, terms, context, scores, sequences=(B, S), heads=heads, rows=(at.start, at.stop))
-
-    rows = np.ascontiguousarray(x).reshape(N, H)
-    form = Form(heads, activation, eps)
-    if N < MANY:
-        return _by_heads(rows, p, work, attention, form).reshape(x.shape)
-    return _by_rows(rows, p, work, (S,) * B, attention, form).reshape(x.shape)
-
-
-def packed_encoder_layer(
-    x: Array, p: Mapping[str, Array], work: Workspace, *, lengths: Array, heads: int, activation: str, eps: float
-) -> Array:
-    """y [N, H], a new array: sequences end to end."""
-    N = len(x)
-    each = tuple(int(n) for n in lengths)
-    if sum(each) != N:
-        raise ValueError(f"the lengths add up to {sum(each)}, but x has {N} rows")
-
-    def attention(t: int, q: Array, k: Array, v: Array, context: Array, heads: int, at: slice) -> None:
-        chunks = plan(each, heads, at.start, at.stop, BLOCK)
-        attend_packed(q, k, v, context, chunks, heads, work.get(f"scores of {t}", scores_size(chunks)))
-
-    rows = np.ascontiguousarray(x)
-    form = Form(heads, activation, eps)
-    if N < MANY:
-        return _by_heads(rows, p, work, attention, form)
-    return _by_rows(rows, p, work, each, attention, form)
-
-
 @dataclass(frozen=True)
 class Form:
-    """What is the same for every layer."""
+    """What is the same for every layer of a model and a batch: the sequences' lengths, whose sum is N, among it."""
 
+    lengths: tuple[int, ...]
+    mask: KeyMask | None
     heads: int
     activation: str
     eps: float
 
 
-Attend = Callable[[int, Array, Array, Array, Array, int, slice], None]
+def encoder_layer(rows: Array, p: Mapping[str, Array], work: Workspace, form: Form) -> Array:
+    """y [N, H], a new array, of sequences end to end."""
+    if sum(form.lengths) != len(rows):
+        raise ValueError(f"the lengths add up to {sum(form.lengths)}, but x has {len(rows)} rows")
+    return (_by_heads if len(rows) < MANY else _by_rows)(np.ascontiguousarray(rows), p, work, form)
 
 
 @lru_cache(maxsize=16)  # every layer asks anew: 0.05 ms for 32 sequences
-def _row_parts(lengths: tuple[int, ...], size: int) -> tuple[list[slice], bool]:
-    """The rows of each of ``size`` threads, and whether a sequence is cut."""
-    starts = np.cumsum((0, *lengths))
+def _row_partitions(
+    lengths: tuple[int, ...], heads: int, size: int, most: int
+) -> tuple[list[slice], list[tuple[Block, ...]], bool]:
+    """The rows of each of ``size`` threads, their blocks of scores, and whether a sequence is cut."""
+    starts = tuple(itertools.accumulate(lengths, initial=0))
     whole = whole_sequences(starts, size)
-    if whole is None:
-        return shares(int(starts[-1]), size), True
-    return [slice(int(starts[b.start]), int(starts[b.stop])) for b in whole], False
+    rows = [slice(starts[b.start], starts[b.stop]) for b in whole] if whole else partition(starts[-1], size)
+    queries = [tuple(min(max(start, own.start), own.stop) for start in starts) for own in rows]
+    return rows, [plan(starts, own, heads, range(len(lengths)), most) for own in queries], whole is None
 
 
-def _by_rows(
-    rows: Array, p: Mapping[str, Array], work: Workspace, lengths: tuple[int, ...], attention: Attend, form: Form
-) -> Array:
+def _by_rows(rows: Array, p: Mapping[str, Array], work: Workspace, form: Form) -> Array:
     """y [N, H]; a thread takes some of the rows, with all heads: whole sequences where that is fair."""
     N, H = rows.shape
-    parts, wait = _row_parts(lengths, threads())
+    partitions, blocks, wait = _row_partitions(form.lengths, form.heads, threads(), attention.BLOCK)
     q, k, v = work.get("qkv", 3, N, H)
     context, attended = work.get("context", N, H), work.get("attended", N, H)
     up = work.get("up", N, len(p["intermediate.dense.bias"]))
     y = np.empty((N, H), rows.dtype)
-    team = Team(len(parts))
+    team = Team(len(partitions))
 
-    def part(t: int) -> None:
-        at = parts[t]
+    def run(t: int) -> None:
+        own = partitions[t]
         for out, name in ((q, "query"), (k, "key"), (v, "value")):
-            np.matmul(rows[at], p[f"attention.self.{name}.weight"].T, out=out[at])
-            out[at] += p[f"attention.self.{name}.bias"]
-        q[at] *= 1 / math.sqrt(H // form.heads)
+            np.matmul(rows[own], p[f"attention.self.{name}.weight"].T, out=out[own])
+            out[own] += p[f"attention.self.{name}.bias"]
+        q[own] *= 1 / math.sqrt(H // form.heads)
         if wait:
             team.sync()
-        attention(t, q, k, v, context, form.heads, at)
-        np.matmul(context[at], p["attention.output.dense.weight"].T, out=attended[at])
-        _residual_layer_norm(attended[at], p, "attention.output", rows[at], form.eps)
-        np.matmul(attended[at], p["intermediate.dense.weight"].T, out=up[at])
-        _activate_in_place(up[at], p["intermediate.dense.bias"], form.activation)
-        np.matmul(up[at], p["output.dense.weight"].T, out=y[at])
-        _residual_layer_norm(y[at], p, "output", attended[at], form.eps)
+        attend(q, k, v, context, blocks[t], form.heads, form.mask)
+        np.matmul(context[own], p["attention.output.dense.weight"].T, out=attended[own])
+        _residual_layer_norm(attended[own], p, "attention.output", rows[own], form.eps)
+        np.matmul(attended[own], p["intermediate.dense.weight"].T, out=up[own])
+        activate_rows(up[own], p["intermediate.dense.bias"], form.activation)
+        np.matmul(up[own], p["output.dense.weight"].T, out=y[own])
+        _residual_layer_norm(y[own], p, "output", attended[own], form.eps)
 
-    team.run(part)
+    team.run(run)
     return y
 
 
-def _by_heads(rows: Array, p: Mapping[str, Array], work: Workspace, attention: Attend, form: Form) -> Array:
+def _by_heads(rows: Array, p: Mapping[str, Array], work: Workspace, form: Form) -> Array:
     """y [N, H]; a thread takes all rows, with some of the heads and of the feed-forward's features.
 
     What follows either of them multiplies sums: each thread has the product with its own terms, and they are added up
@@ -167,7 +128,8 @@ def _by_heads(rows: Array, p: Mapping[str, Array], work: Workspace, attention: A
     D = head_size(H, form.heads)
     F = len(p["intermediate.dense.bias"])
     size = min(threads(), form.heads) if N >= FEW else 1
-    heads, features, owned = shares(form.heads, size), shares(F, size), shares(N, size)
+    heads, features, owned = partition(form.heads, size), partition(F, size), partition(N, size)
+    starts = tuple(itertools.accumulate(form.lengths, initial=0))
     attended, y = work.get("attended", N, H), np.empty((N, H), rows.dtype)
     terms = work.get("terms", size, N, H)
     team = Team(size)
@@ -179,15 +141,16 @@ def _by_heads(rows: Array, p: Mapping[str, Array], work: Workspace, attention: A
             out[own] += other[own]
         return out[own]
 
-    def part(t: int) -> None:
+    def run(t: int) -> None:
         at = slice(D * heads[t].start, D * heads[t].stop)
-        own = owned[t]
-        q, k, v, context = work.get(f"qkv of {t}", 4, N, at.stop - at.start)
+        count, own = heads[t].stop - heads[t].start, owned[t]
+        q, k, v, context = work.get(f"qkv of {t}", 4, N, D * count)
         for out, name in ((q, "query"), (k, "key"), (v, "value")):
             np.matmul(rows, p[f"attention.self.{name}.weight"][at].T, out=out)
             out += p[f"attention.self.{name}.bias"][at]
         q *= 1 / math.sqrt(D)
-        attention(t, q, k, v, context, heads[t].stop - heads[t].start, slice(0, N))
+        blocks = plan(starts, starts, count, range(len(form.lengths)), attention.BLOCK)
+        attend(q, k, v, context, blocks, count, form.mask)
         np.matmul(context, p["attention.output.dense.weight"][:, at].T, out=terms[t])
         team.sync()
         _residual_layer_norm(add_up(t, attended), p, "attention.output", rows[own], form.eps)
@@ -195,42 +158,16 @@ def _by_heads(rows: Array, p: Mapping[str, Array], work: Workspace, attention: A
         at = features[t]
         up = work.get(f"up of {t}", N, at.stop - at.start)
         np.matmul(attended, p["intermediate.dense.weight"][at].T, out=up)
-        _activate_in_place(up, p["intermediate.dense.bias"][at], form.activation)
+        activate_rows(up, p["intermediate.dense.bias"][at], form.activation)
         np.matmul(up, p["output.dense.weight"][:, at].T, out=terms[t])
         team.sync()
         _residual_layer_norm(add_up(t, y), p, "output", attended[own], form.eps)
 
-    team.run(part)
+    team.run(run)
     return y
 
 
 def _residual_layer_norm(y: Array, p: Mapping[str, Array], name: str, residual: Array, eps: float) -> None:
-    """y ← LN(y + bias + residual), in place; the variance from the centred rows, as in the reference."""
-    bias = p[f"{name}.dense.bias"]
+    """y ← LN(y + bias + residual)."""
     gamma, beta = p[f"{name}.LayerNorm.weight"], p[f"{name}.LayerNorm.bias"]
-    for at in blocks(*y.shape):
-        block = y[at]
-        block += bias
-        block += residual[at]
-        normalize_in_place(block, eps)
-        block *= gamma
-        block += beta
-
-
-def _activate_in_place(x: Array, bias: Array, activation: str) -> None:
-    if activation == "gelu_tanh" or (activation == "gelu_erf" and x.dtype == np.float32):
-        gelu_in_place(x, activation.removeprefix("gelu_"), bias)
-        return
-    for at in blocks(*x.shape):
-        block = x[at]
-        block += bias
-        if activation == "relu":
-            np.maximum(block, 0, out=block)
-        elif activation == "tanh":
-            np.tanh(block, out=block)
-        elif activation == "gelu_erf":
-            from scipy.special import erfc  # float64 only: here, because importing it takes longer than many runs
-
-            block *= 0.5 * erfc(block * -math.sqrt(0.5))
-        elif activation != "linear":
-            raise ValueError(f'unknown activation "{activation}"')
+    layer_norm(y, gamma, beta, eps, y, bias=p[f"{name}.dense.bias"], residual=residual)

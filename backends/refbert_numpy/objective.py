@@ -1,7 +1,7 @@
 """A whole training step's forward and backward: what refbert.spec.bert.objective composes of ops, done with less.
 
-What is saved: rows that no loss depends on (refbert_numpy.layout), memory and passes over it (refbert_numpy.training,
-vocabulary), idle threads (refbert_numpy.threads). Pooler and the small heads are the spec's own, on this backend's ops.
+What is saved: rows that no loss depends on (refbert_numpy.partition), memory and passes over it (training, masked_lm),
+idle threads (threads). Pooler and the small heads are the spec's own, on this backend's ops.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from refbert.spec.pooler import pooler
 from refbert.spec.scope import Scope, accumulate, prefixed
 from refbert.text.batching import Batch
 from refbert_numpy import threads
-from refbert_numpy.layout import Rows, parts, rows_to_compute
+from refbert_numpy.masked_lm import MaskedLM
 from refbert_numpy.memory import Recycler
+from refbert_numpy.partition import Rows, partitions, rows_to_compute
 from refbert_numpy.rows import sums_by_id
 from refbert_numpy.training import Encoder
-from refbert_numpy.vocabulary import MaskedLM
 
 Array = npt.NDArray[Any]
 
@@ -92,8 +92,8 @@ class _Step:
         self._tokens, self._queries = rows_to_compute(batch, wanted, labels, c.layers, c.mask_value)
         size = _threads(len(self._tokens), p[TIED].shape[1])
         team = threads.Team(size)
-        shares = parts(self._tokens, self._queries, size)
-        self._encoder = Encoder(p, batch, c, draws, self._tokens, self._queries, shares, team, memory)
+        own = partitions(self._tokens, self._queries, size)
+        self._encoder = Encoder(p, batch, c, draws, self._tokens, self._queries, own, team, memory)
         hidden = self._encoder.forward()  # [M, H]
         self._hidden_shape = hidden.shape
         self._pooler_back, encoded = self._encoded(hidden, wanted)

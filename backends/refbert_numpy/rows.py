@@ -1,53 +1,37 @@
-"""Passes over rows: what stands between the products, over blocks that stay in the cache."""
+"""Passes over rows, between the products: LayerNorm with what precedes it, sums over rows, sums by id.
+
+They go by blocks that stay in a cache. How large: on two threads that hand the interpreter lock to and fro, few calls
+count for more than the second-level cache. LayerNorm of [1024, 768] on two threads, ns an entry by the entries of a
+block: 4.8 (2^15), 3.2 (2^16), 2.7 (2^17), 2.3 (2^18), 2.2 (2^19); GELU of [706, 1536] 6.2, 4.4, 4.2, 3.8, 3.6. Alone,
+2^16 are as good as more.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from refbert.backend.reference import ReferenceBackend
-from refbert.spec.layers import activate
-from refbert_numpy.blocks import blocks
-from refbert_numpy.gelu import gelu_in_place
+from refbert_numpy.memory import give_back, scratch
 
 Array = npt.NDArray[Any]
 
+BLOCK = 1 << 18  # entries: 1 MB in float32
 
-class Columns:
-    """Sums over rows, by name, each added up block by block: one per thread, then added up over threads in order."""
 
-    def __init__(self) -> None:
-        self._sums: dict[str, Array] = {}
+def blocks(rows: int, width: int) -> list[slice]:
+    """Rows in blocks of about BLOCK entries."""
+    step = max(1, BLOCK // max(1, width))
+    return [slice(start, start + step) for start in range(0, rows, step)]
 
-    def add(self, name: str, rows: Array) -> None:
-        """Add the sum over rows [n, H]: as a product with ones, in half the time of a sum."""
-        for block in blocks(*rows.shape):
-            part = rows[block]
-            self.put(name, np.ones(len(part), rows.dtype) @ part)
-        if not len(rows):
-            self.put(name, np.zeros(rows.shape[1], rows.dtype))
 
-    def put(self, name: str, vector: Array) -> None:
-        """Add a vector [H] that is the caller's no more."""
-        if name in self._sums:
-            self._sums[name] += vector
-        else:
-            self._sums[name] = vector
-
-    def names(self) -> list[str]:
-        """What was added up."""
-        return list(self._sums)
-
-    @staticmethod
-    def total(threads: Sequence[Columns], name: str) -> Array:
-        """The sum over threads [H]."""
-        first, *others = (one._sums[name] for one in threads)
-        for other in others:
-            first += other
-        return first
+def add_sums(sums: dict[str, Array], name: str, rows: Array) -> None:
+    """sums[name] [H] += the sum over rows [n, H]: as a product with ones, in half the time of a sum."""
+    total = sums.setdefault(name, np.zeros(rows.shape[1], rows.dtype))
+    for block in blocks(*rows.shape):
+        part = rows[block]
+        total += np.ones(len(part), rows.dtype) @ part
 
 
 def sums_by_id(ids: Array, rows: Array) -> tuple[Array, Array]:
@@ -65,10 +49,14 @@ def affine(xhat: Array, gamma: Array, beta: Array, out: Array) -> None:
         out[block] += beta
 
 
-def finish_rows(
-    h: Array, bias: Array | None, keep: Array | None, rate: float, residual: Array | None, r: Array, eps: float
-) -> None:
-    """h ← x̂ of dropout(h + bias) + residual [n, H], and r ← 1/√(variance + eps) [n, 1]: LayerNorm without its gain."""
+def layer_norm(
+    h: Array, gamma: Array, beta: Array, eps: float, out: Array, *, r: Array | None = None, bias: Array | None = None,
+    residual: Array | None = None, keep: Array | None = None, rate: float = 0.0,
+) -> None:  # fmt: skip
+    """out ← LN(dropout(h + bias) + residual) [n, H], which may be h; h ← x̂ if it is not.
+
+    r ← 1/√(variance + eps) [n, 1].
+    """
     for block in blocks(*h.shape):
         d = h[block]
         if bias is not None:
@@ -78,10 +66,14 @@ def finish_rows(
             d /= 1 - rate
         if residual is not None:
             d += residual[block]
-        r[block] = normalize_in_place(d, eps)
+        scale = _normalize(d, eps)
+        if r is not None:
+            r[block] = scale
+        np.multiply(d, gamma, out=out[block])
+        out[block] += beta
 
 
-def normalize_in_place(d: Array, eps: float) -> Array:
+def _normalize(d: Array, eps: float) -> Array:
     """d [n, H] ← (d − mean)/√(variance + eps) row by row; returns 1/√(variance + eps) [n, 1]."""
     H = d.shape[1]
     mean = np.vecdot(d, np.ones(H, d.dtype))[:, None]  # [n, 1]: a quarter of the time of a mean
@@ -96,20 +88,19 @@ def normalize_in_place(d: Array, eps: float) -> Array:
     return r
 
 
-def norm_back(d: Array, xhat: Array, r: Array, gamma: Array, name: str, sums: Columns) -> None:
+def norm_back(d: Array, xhat: Array, r: Array, gamma: Array, name: str, sums: dict[str, Array]) -> None:
     """d [n, H] ← LayerNorm's cotangent of its input, from that of its output; dγ and dβ go into ``sums``."""
     H = d.shape[1]
     ones = np.ones(H, d.dtype)
+    add_sums(sums, f"{name}.bias", d)
+    dgamma = sums.setdefault(f"{name}.weight", np.zeros(H, d.dtype))
     rows = blocks(*d.shape)
-    scratch = np.empty_like(d[rows[0]]) if rows else d
-    sums.add(f"{name}.bias", d)
-    if not rows:
-        sums.put(f"{name}.weight", np.zeros(H, d.dtype))
+    flat = scratch(d[rows[0]].size if rows else 0, d.dtype)
     for block in rows:
         q, x = d[block], xhat[block]
-        tmp = scratch[: len(q)]
+        tmp = flat[: q.size].reshape(q.shape)
         np.multiply(q, x, out=tmp)
-        sums.put(f"{name}.weight", np.ones(len(q), q.dtype) @ tmp)
+        dgamma += np.ones(len(q), q.dtype) @ tmp
         q *= gamma
         mean_q, mean_qx = (q @ ones)[:, None], np.vecdot(q, x)[:, None]
         mean_q /= H
@@ -118,17 +109,4 @@ def norm_back(d: Array, xhat: Array, r: Array, gamma: Array, name: str, sums: Co
         q -= mean_q
         q -= tmp
         q *= r[block]
-
-
-def activate_rows(x: Array, bias: Array, slope: Array, activation: str) -> None:
-    """x ← act(x + bias), slope ← act′(x + bias), both [n, F]."""
-    if activation == "gelu_tanh" or (activation == "gelu_erf" and x.dtype == np.float32):
-        gelu_in_place(x, activation.removeprefix("gelu_"), bias, slope)
-        return
-    reference = ReferenceBackend(x.dtype.name)
-    for block in blocks(*x.shape):
-        part = x[block]
-        part += bias
-        y, back = activate(reference, part.copy(), activation)
-        part[:] = y
-        (slope[block],) = back(np.ones_like(part))
+    give_back(flat)

@@ -25,15 +25,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refbert_numpy.partition import partition
+
 Array = npt.NDArray[Any]
 
 SHARE = 1 << 22  # multiplications that are worth a thread: 0.1 ms of them
+
+
 # How OpenBLAS spells its two functions: in NumPy's own wheels, in others', in a distribution's.
-_SPELLINGS = tuple(
-    (f"{prefix}openblas_get_num_threads{suffix}", f"{prefix}openblas_set_num_threads{suffix}")
-    for prefix in ("scipy_", "")
-    for suffix in ("64_", "")
-)
+_SPELLINGS = ("scipy_openblas_{}_num_threads64_", "scipy_openblas_{}_num_threads",
+              "openblas_{}_num_threads64_", "openblas_{}_num_threads")  # fmt: skip
 
 
 @cache
@@ -41,14 +42,15 @@ def _controls() -> tuple[Callable[[], int], Callable[[int], None]] | None:
     """OpenBLAS's (get, set) of its thread count, or None where NumPy's BLAS is another (Accelerate, MKL).
 
     A symbol is looked up in the library named and in what that was linked with: so the extension module will do.
+    Not threadpoolctl: it sets the count for the first thread that asks, and for any other does nothing, silently.
     """
     try:
         library: Any = ctypes.PyDLL(np._core._multiarray_umath.__file__)  # type: ignore[attr-defined]
     except (AttributeError, OSError):
         return None
-    for get, put in _SPELLINGS:
-        if hasattr(library, get) and hasattr(library, put):
-            read, write = getattr(library, get), getattr(library, put)
+    for spelling in _SPELLINGS:
+        read, write = (getattr(library, spelling.format(verb), None) for verb in ("get", "set"))
+        if read and write:
             read.argtypes, read.restype = (), ctypes.c_int
             write.argtypes, write.restype = (ctypes.c_int,), None
             return read, write
@@ -111,26 +113,6 @@ def alone(*, each: bool) -> AbstractContextManager[object]:
     return _turn if each else _turn.lock
 
 
-def shares(n: int, size: int) -> list[slice]:
-    """n rows, columns or whatever in ``size`` parts of nearly the same length."""
-    return [slice(n * t // size, n * (t + 1) // size) for t in range(size)]
-
-
-def whole_sequences(starts: Array, size: int) -> list[slice] | None:
-    """``size`` shares of whole sequences, given where each one's rows begin, and where the last one's end [B + 1].
-
-    None where the largest share is over 3 % more than it should be. That costs as much as cutting a sequence, for which
-    threads wait for each other in every layer: little while both are awake, but after a pause the system was seen to
-    keep both on one core, for 5 of the first layer's 18 ms.
-    """
-    N, B = starts[-1], len(starts) - 1
-    cuts = np.abs(starts[:, None] - np.arange(size + 1) * N / size).argmin(axis=0)  # [size + 1]
-    cuts[-1] = B  # also where the last sequences have no rows
-    if np.diff(starts[cuts]).max() > 1.03 * N / size:
-        return None
-    return [slice(int(a), int(b)) for a, b in itertools.pairwise(cuts)]
-
-
 def product(x: Array, w: Array) -> Array:
     """x [N, I] times w [I, O], with the columns of w shared by a team; a small product by the caller alone.
 
@@ -143,7 +125,7 @@ def product(x: Array, w: Array) -> Array:
         with alone(each=True):
             np.matmul(x, w, out=y)
         return y
-    columns = shares(w.shape[1], size)
+    columns = partition(w.shape[1], size)
 
     def part(t: int) -> None:
         np.matmul(x, w[:, columns[t]], out=y[:, columns[t]])

@@ -1,8 +1,8 @@
-"""The encoder for training: embeddings and layers, forward and backward, shared out among a team of threads.
+"""The encoder for training: embeddings and layers, forward and backward, by a team of threads.
 
 The equations are refbert.spec's (embeddings, attention, feed_forward) and refbert.ops'. What differs:
 
-* Each thread takes its own sequences (or, where those do not share out evenly, rows) through all layers; only the
+* Each thread takes its own sequences (or, where those do not divide evenly, rows) through all layers; only the
   gradients of the weights are sums over all rows, and of those each thread computes some output features. That takes
   one wait a layer.
 * Of a layer is kept: q, k, v, the scores, the context, both normalised residuals x̂, the active units, and the
@@ -26,12 +26,13 @@ from refbert.randomness import Dropout
 from refbert.spec.choices import Choices
 from refbert.spec.scope import Scope
 from refbert.text.batching import Batch
-from refbert_numpy.attention import KeyMask
-from refbert_numpy.layout import Part, Rows
+from refbert_numpy import attention
+from refbert_numpy.activations import activate_rows
+from refbert_numpy.attention import Attention, KeyMask, plan
 from refbert_numpy.memory import Recycler
-from refbert_numpy.rows import Columns, activate_rows, affine, finish_rows, norm_back
-from refbert_numpy.scores import Attention, Scores, all_visible
-from refbert_numpy.threads import Team, shares
+from refbert_numpy.partition import Partition, Rows, partition
+from refbert_numpy.rows import add_sums, affine, layer_norm, norm_back
+from refbert_numpy.threads import Team
 
 Array = npt.NDArray[Any]
 
@@ -80,23 +81,20 @@ class Encoder:
         draws: Dropout | None,
         tokens: Rows,
         queries: Rows,
-        shares: list[Part],
+        partitions: list[Partition],
         team: Team,
         memory: Recycler,
     ) -> None:
         self._p, self._batch, self._c, self._draws = params, batch, c, draws
-        self._tokens, self._queries, self._shares, self._team, self._memory = tokens, queries, shares, team, memory
+        self._tokens, self._queries, self._team, self._memory = tokens, queries, team, memory
+        self._partitions = partitions
         word = params["bert.embeddings.word_embeddings.weight"]
         self._dtype, self._H = word.dtype, word.shape[1]
         self._scale = 1 / math.sqrt(self._H // c.heads)
         self._rate = 0.0 if draws is None else c.hidden_dropout
         self._attention_rate = 0.0 if draws is None else c.attention_dropout
-        B, S = batch.shape
-        self._mask = (
-            KeyMask(batch.attention_mask, (B, S), c.mask_value, self._dtype)
-            if tokens.every
-            else all_visible(B, self._dtype)
-        )
+        # Where tokens are left out, all that are left are visible.
+        self._mask = KeyMask.of(batch.attention_mask, c.mask_value, self._dtype) if tokens.every else None
         # The last layer's queries among the tokens; None where they are all of them.
         self._last = None if len(queries) == len(tokens) else np.searchsorted(tokens.index, queries.index)
         self._again = c.gradient_checkpointing and c.layers > 1
@@ -119,7 +117,7 @@ class Encoder:
         outputs = [*inputs[1:], top]
 
         def work(t: int) -> None:
-            part = self._shares[t]
+            part = self._partitions[t]
             self._embed(part, x)
             for i in range(c.layers):
                 self._layer(i, part, inputs[i], top_y1 if i == c.layers - 1 else y1, outputs[i])
@@ -129,28 +127,32 @@ class Encoder:
 
     def _rooms(self) -> list[Kept | None]:
         L = self._c.layers
-        work: list[Array] = []  # for each thread, whatever layer it is in
-        if self._attention_rate and L:
-            most = max(Scores(self._tokens, self._rows(i), self._c.heads).largest() for i in (0, L - 1))
-            work = [self._memory.take(most) for _ in self._shares]
         if not self._again:
-            return [self._room(i, work) for i in range(L)]
-        top = self._room(L - 1, work)
-        return [*[top if self._last is None else self._room(0, work)] * (L - 1), top]
+            return [self._room(i) for i in range(L)]
+        top = self._room(L - 1)
+        return [*[top if self._last is None else self._room(0)] * (L - 1), top]
 
-    def _room(self, i: int, work: list[Array]) -> Kept:
+    def _room(self, i: int) -> Kept:
         take, N, H = self._memory.take, len(self._tokens), self._H
         rows = self._rows(i)
         M, F = len(rows), len(self._p[f"bert.encoder.layer.{i}.intermediate.dense.bias"])
-        attention = Attention(
-            Scores(self._tokens, rows, self._c.heads), self._mask, self._attention_rate, work, self._memory
-        )
         keep1, keep2 = (take(M, H, dtype=bool) if self._rate else None for _ in range(2))
         return Kept(
-            q=take(M, H), k=take(N, H), v=take(N, H), attention=attention,
+            q=take(M, H), k=take(N, H), v=take(N, H), attention=self._attention(rows),
             context=take(M, H), xhat1=take(M, H), r1=take(M, 1), active=take(M, F), slope=take(M, F),
             xhat2=take(M, H), r2=take(M, 1), keep1=keep1, keep2=keep2,
         )  # fmt: skip
+
+    def _attention(self, queries: Rows) -> Attention:
+        """Each thread has its own sequences' blocks of scores, or else every so manieth of all."""
+        keys, heads, size = self._tokens.starts, self._c.heads, len(self._partitions)
+        if self._partitions[0].aligned:
+            own = [range(part.sequences.start, part.sequences.stop) for part in self._partitions]
+            blocks = [plan(keys, queries.starts, heads, one, attention.BLOCK) for one in own]
+        else:
+            every = plan(keys, queries.starts, heads, range(len(keys) - 1), attention.BLOCK)
+            blocks = [every[t::size] for t in range(size)]
+        return Attention(blocks, len(queries), heads, self._mask, self._attention_rate, self._memory)
 
     def _rows(self, i: int) -> Rows:
         return self._queries if i == self._c.layers - 1 else self._tokens
@@ -158,7 +160,7 @@ class Encoder:
     def _subset(self, i: int) -> Array | None:
         return self._last if i == self._c.layers - 1 else None
 
-    def _mine(self, i: int, part: Part) -> slice:
+    def _mine(self, i: int, part: Partition) -> slice:
         return part.tokens if self._subset(i) is None else part.queries
 
     def _layer_params(self, i: int) -> Mapping[str, Array]:
@@ -167,7 +169,7 @@ class Encoder:
     def _under(self, prefix: str) -> Mapping[str, Array]:
         return Scope(self._p, prefix)
 
-    def _embed(self, part: Part, x: Array) -> None:
+    def _embed(self, part: Partition, x: Array) -> None:
         p, n = self._under("bert.embeddings."), part.tokens
         e = self._embedded[n]
         S = self._batch.shape[1]
@@ -175,11 +177,12 @@ class Encoder:
         np.take(p["word_embeddings.weight"], self._batch.input_ids.reshape(-1)[index], axis=0, out=e, mode="clip")
         e += p["token_type_embeddings.weight"][self._batch.token_type_ids.reshape(-1)[index]]
         e += p["position_embeddings.weight"][index % S]
-        finish_rows(e, None, None, 0.0, None, self._r0[n], self._c.layer_norm_eps)
+        gamma, beta = p["LayerNorm.weight"], p["LayerNorm.bias"]
+        layer_norm(e, gamma, beta, self._c.layer_norm_eps, x[n], r=self._r0[n])
         if self._keep0 is not None:
             self._draw(part, "embeddings", self._keep0, self._tokens)
             self._sync(part)
-        self._layer_input(0, n, x)
+            self._drop(x[n], self._keep0[n])
 
     def _layer_input(self, i: int, n: slice, out: Array) -> None:
         """out[n] ← what layer i reads, made again from x̂ of what lies below."""
@@ -187,18 +190,21 @@ class Encoder:
             p = self._under("bert.embeddings.")
             affine(self._embedded[n], p["LayerNorm.weight"], p["LayerNorm.bias"], out[n])
             if self._keep0 is not None:
-                out[n] *= self._keep0[n]
-                out[n] /= 1 - self._rate
+                self._drop(out[n], self._keep0[n])
         else:
             below, p = self._kept(i - 1), self._layer_params(i - 1)
             affine(below.xhat2[n], p["output.LayerNorm.weight"], p["output.LayerNorm.bias"], out[n])
+
+    def _drop(self, x: Array, keep: Array) -> None:
+        x *= keep
+        x /= 1 - self._rate
 
     def _kept(self, i: int) -> Kept:
         kept = self._layers[i]
         assert kept is not None
         return kept
 
-    def _layer(self, i: int, part: Part, x: Array, y1: Array, out: Array) -> None:
+    def _layer(self, i: int, part: Partition, x: Array, y1: Array, out: Array) -> None:
         p, kept, c, n, m = self._layer_params(i), self._kept(i), self._c, part.tokens, self._mine(i, part)
         subset = self._subset(i)
         if subset is not None or self._again:
@@ -212,56 +218,53 @@ class Encoder:
             to += p[f"attention.self.{name}.bias"]
         kept.q[m] *= self._scale
         self._sync(part)
-        for item in self._items(part, kept):
-            kept.attention.forward(item, kept.q, kept.k, kept.v, kept.context, part.t)
+        kept.attention.forward(part.t, kept.q, kept.k, kept.v, kept.context)
         self._sync(part)
         attended = y1[m]
         np.matmul(kept.context[m], p["attention.output.dense.weight"].T, out=kept.xhat1[m])
-        keep1 = None if kept.keep1 is None else kept.keep1[m]
-        name = "attention.output"
-        finish_rows(kept.xhat1[m], p[f"{name}.dense.bias"], keep1, self._rate, residual, kept.r1[m], c.layer_norm_eps)
-        affine(kept.xhat1[m], p[f"{name}.LayerNorm.weight"], p[f"{name}.LayerNorm.bias"], attended)
+        self._norm(p, "attention.output", kept.xhat1, kept.r1, kept.keep1, m, residual, attended)
         np.matmul(attended, p["intermediate.dense.weight"].T, out=kept.active[m])
-        activate_rows(kept.active[m], p["intermediate.dense.bias"], kept.slope[m], c.activation)
+        activate_rows(kept.active[m], p["intermediate.dense.bias"], c.activation, kept.slope[m])
         np.matmul(kept.active[m], p["output.dense.weight"].T, out=kept.xhat2[m])
-        keep2 = None if kept.keep2 is None else kept.keep2[m]
-        finish_rows(kept.xhat2[m], p["output.dense.bias"], keep2, self._rate, attended, kept.r2[m], c.layer_norm_eps)
-        affine(kept.xhat2[m], p["output.LayerNorm.weight"], p["output.LayerNorm.bias"], out[m])
+        self._norm(p, "output", kept.xhat2, kept.r2, kept.keep2, m, attended, out[m])
 
-    def _items(self, part: Part, kept: Kept) -> Any:
-        scores = kept.attention.scores
-        if part.aligned:
-            return scores.items(range(part.sequences.start, part.sequences.stop))
-        return list(scores.items(range(scores.B)))[part.t :: len(self._shares)]
+    def _norm(
+        self, p: Mapping[str, Array], name: str, h: Array, r: Array, keep: Array | None, m: slice, residual: Array,
+        out: Array,
+    ) -> None:  # fmt: skip
+        """out ← LN(dropout(h + bias) + residual) of the rows m; h ← x̂."""
+        layer_norm(
+            h[m], p[f"{name}.LayerNorm.weight"], p[f"{name}.LayerNorm.bias"], self._c.layer_norm_eps, out, r=r[m],
+            bias=p[f"{name}.dense.bias"], residual=residual, keep=None if keep is None else keep[m], rate=self._rate,
+        )  # fmt: skip
 
-    def _sync(self, part: Part) -> None:
+    def _sync(self, part: Partition) -> None:
         if not part.aligned:
             self._team.sync()
 
     # Dropout
 
-    def _draw_layer(self, i: int, part: Part, kept: Kept) -> None:
+    def _draw_layer(self, i: int, part: Partition, kept: Kept) -> None:
         site, rows = f"encoder.layer.{i}", self._rows(i)
         if kept.keep1 is not None and kept.keep2 is not None:
             self._draw(part, f"{site}.attention.output", kept.keep1, rows)
             self._draw(part, f"{site}.output", kept.keep2, rows)
-        if kept.attention.keep is not None:
-            scores, S = kept.attention.scores, self._batch.shape[1]
-            heads, first = self._c.heads, part.sequences.start
-            keep = self._part_of_draws(part, f"{site}.attention.self", (heads, S, S), self._c.attention_dropout)
-            for b in range(first, part.sequences.stop):
-                query, key = (r.index[r.sequence(b)] - b * S for r in (scores.queries, scores.tokens))
-                scores.block(kept.attention.keep, (b, slice(None)))[:] = keep[b - first][:, query[:, None], key]
+        if self._attention_rate:
+            S, sequences = self._batch.shape[1], part.sequences
+            drawn = self._part_of_draws(part, f"{site}.attention.self", (self._c.heads, S, S), self._attention_rate)
+            for b, heads, keep in kept.attention.keep():
+                if sequences.start <= b < sequences.stop:
+                    query, key = (r.index[r.among(slice(b, b + 1))] - b * S for r in (rows, self._tokens))
+                    keep[:] = drawn[b - sequences.start][heads][:, query[:, None], key]
 
-    def _draw(self, part: Part, site: str, out: Array, rows: Rows) -> None:
+    def _draw(self, part: Partition, site: str, out: Array, rows: Rows) -> None:
         """out [rows, H] ← the masks of the part's sequences."""
         S, H = self._batch.shape[1], self._H
         keep = self._part_of_draws(part, site, (S, H), self._rate)
-        first = part.sequences.start
-        mine = slice(int(rows.starts[first]), int(rows.starts[part.sequences.stop]))
-        out[mine] = keep.reshape(-1, H)[rows.index[mine] - first * S]
+        own = rows.among(part.sequences)
+        out[own] = keep.reshape(-1, H)[rows.index[own] - part.sequences.start * S]
 
-    def _part_of_draws(self, part: Part, site: str, shape: tuple[int, ...], rate: float) -> Array:
+    def _part_of_draws(self, part: Partition, site: str, shape: tuple[int, ...], rate: float) -> Array:
         """The masks of the part's sequences out of the batch's, which is a part of a larger one where draws say so."""
         draws = self._draws
         assert draws is not None
@@ -284,12 +287,12 @@ class Encoder:
             dx=take(N, H) if some else dtop, wide=take(N, F), narrow=narrow, slim=slim,
             inputs=self._inputs or [take(N, H), take(N, H)] * c.layers, middles=(take(N, H), take(N, H)),
         )  # fmt: skip
-        sums = [Columns() for _ in self._shares]
+        sums: list[dict[str, Array]] = [{} for _ in self._partitions]
         if c.layers:
             self._allot(c.layers - 1, gradients)
 
         def work(t: int) -> None:
-            part = self._shares[t]
+            part = self._partitions[t]
             for i in reversed(range(c.layers)):
                 if not self._again:
                     self._layer_input(i, part.tokens, to.inputs[i])
@@ -310,8 +313,8 @@ class Encoder:
 
         self._team.run(work)
         self._layers = []
-        for name in sums[0].names():
-            gradients[name] = Columns.total(sums, name)
+        for name, first in sums[0].items():
+            gradients[name] = sum((own[name] for own in sums[1:]), start=first)
         return to.dx
 
     def _allot(self, i: int, gradients: dict[str, Array]) -> None:
@@ -320,7 +323,7 @@ class Encoder:
         for name in _weights():
             gradients[f"bert.encoder.layer.{i}.{name}"] = self._memory.take(*p[name].shape)
 
-    def _layer_back(self, i: int, part: Part, dy: Array, to: Cotangents, sums: Columns) -> None:
+    def _layer_back(self, i: int, part: Partition, dy: Array, to: Cotangents, sums: dict[str, Array]) -> None:
         """Cotangents of this part's rows: to.dx from dy, and over what was kept those of every product's result."""
         p, kept, n, m = self._layer_params(i), self._kept(i), part.tokens, self._mine(i, part)
         subset, prefix, d = self._subset(i), f"bert.encoder.layer.{i}.", dy[m]
@@ -330,11 +333,11 @@ class Encoder:
 
         norm_back(d, kept.xhat2[m], kept.r2[m], p["output.LayerNorm.weight"], prefix + "output.LayerNorm", sums)
         ddown = self._dropped(d, keep2, kept.xhat2[m])
-        sums.add(prefix + "output.dense.bias", ddown)
+        add_sums(sums, prefix + "output.dense.bias", ddown)
         np.matmul(ddown, p["output.dense.weight"], out=wide[m])
         dup = kept.slope[m]
         dup *= wide[m]
-        sums.add(prefix + "intermediate.dense.bias", dup)
+        add_sums(sums, prefix + "intermediate.dense.bias", dup)
         name = "attention.output"
         affine(kept.xhat1[m], p[f"{name}.LayerNorm.weight"], p[f"{name}.LayerNorm.bias"], middle[m])
         np.matmul(dup, p["intermediate.dense.weight"], out=slim[m])
@@ -342,15 +345,14 @@ class Encoder:
 
         norm_back(d, kept.xhat1[m], kept.r1[m], p[f"{name}.LayerNorm.weight"], f"{prefix}{name}.LayerNorm", sums)
         do = self._dropped(d, keep1, kept.xhat1[m])
-        sums.add(f"{prefix}{name}.dense.bias", do)
+        add_sums(sums, f"{prefix}{name}.dense.bias", do)
         np.matmul(do, p[f"{name}.dense.weight"], out=slim[m])
         self._sync(part)
-        for item in self._items(part, kept):
-            kept.attention.backward(item, kept.q, kept.k, kept.v, kept.context, slim, self._scale, part.t)
+        kept.attention.backward(part.t, kept.q, kept.k, kept.v, kept.context, slim, self._scale)
         self._sync(part)
 
         for projection, cotangent in (("query", kept.q[m]), ("key", kept.k[n]), ("value", kept.v[n])):
-            sums.add(f"{prefix}attention.self.{projection}.bias", cotangent)
+            add_sums(sums, f"{prefix}attention.self.{projection}.bias", cotangent)
         weights = {name: p[f"attention.self.{name}.weight"] for name in _PROJECTIONS}
         np.matmul(kept.q[m], weights["query"], out=slim[m])
         d += slim[m]
@@ -376,7 +378,7 @@ class Encoder:
 
     def _products(self, i: int, t: int, x: Array, middle: Array, gradients: dict[str, Array]) -> None:
         """The weights' gradients, of this thread's share of the output features."""
-        kept, subset, size = self._kept(i), self._subset(i), len(self._shares)
+        kept, subset, size = self._kept(i), self._subset(i), len(self._partitions)
         M = len(kept.q)
         xq = x if subset is None else x[subset]
         factors = (
@@ -385,15 +387,14 @@ class Encoder:
         )  # fmt: skip
         for name, (cotangent, source) in zip(_weights(), factors, strict=True):
             O = cotangent.shape[1]  # noqa: E741  the papers' letter
-            features = shares(O, size)[t]
+            features = partition(O, size)[t]
             out = gradients[f"bert.encoder.layer.{i}.{name}"][features]
             np.matmul(cotangent[:, features].T, source, out=out)
 
-    def _embed_back(self, part: Part, dx: Array, sums: Columns) -> None:
+    def _embed_back(self, part: Partition, dx: Array, sums: dict[str, Array]) -> None:
         n, name = part.tokens, "bert.embeddings.LayerNorm"
         if self._keep0 is not None:
-            dx[n] *= self._keep0[n]
-            dx[n] /= 1 - self._rate
+            self._drop(dx[n], self._keep0[n])
         norm_back(dx[n], self._embedded[n], self._r0[n], self._p[name + ".weight"], name, sums)
 
 

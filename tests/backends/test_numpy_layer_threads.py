@@ -10,7 +10,7 @@ import pytest
 import refbert
 from refbert.spec.packed import packed_layer
 from refbert.spec.scope import Scope
-from refbert_numpy import blocks, layer, threads
+from refbert_numpy import layer, rows, threads
 
 CONFIG = refbert.BertConfig(vocab_size=50, hidden_size=24, num_hidden_layers=2, num_attention_heads=3)
 LAYER = "bert.encoder.layer.0."
@@ -23,7 +23,7 @@ def team(request, monkeypatch):
     monkeypatch.setattr(layer, "MANY", 0 if "rows" in request.param else 1000)
     monkeypatch.setattr(layer, "threads", lambda: 2 if request.param == "alone" else int(request.param[0]))
     monkeypatch.setattr(threads, "threads", lambda: 2)
-    monkeypatch.setattr(blocks, "BLOCK", 3 * 24)
+    monkeypatch.setattr(rows, "BLOCK", 3 * 24)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from refbert.spec.choices import Choices
 from refbert_conformance.engine.measure import Record
 from refbert_conformance.engine.subject import Subject
 from refbert_conformance.properties.objective import properties
-from refbert_numpy import attention, blocks, layout, objective, threads
+from refbert_numpy import attention, objective, partition, rows, threads
 
 HEADS = ("masked_lm", "next_sentence")
 V, H, A, F, L, S = 29, 24, 3, 40, 3, 11
@@ -43,7 +43,7 @@ def with_threads(monkeypatch, count):
     """Three threads or so, however few cores there are, and blocks so small that there are several."""
     monkeypatch.setattr(threads, "threads", lambda: count)
     monkeypatch.setattr(objective, "ENOUGH", 1)
-    monkeypatch.setattr(blocks, "BLOCK", 7 * H)
+    monkeypatch.setattr(rows, "BLOCK", 7 * H)
     monkeypatch.setattr(attention, "BLOCK", 2 * S * S)
 
 
@@ -152,7 +152,7 @@ def test_what_is_left_out():
     visible = batch.attention_mask.astype(bool)
 
     def rows_of(heads, labels=labels, batch=batch, layers=2, mask_value=-math.inf):
-        found = layout.rows_to_compute(batch, heads, labels, layers, mask_value)
+        found = partition.rows_to_compute(batch, heads, labels, layers, mask_value)
         return [set(one.index.tolist()) for one in found]
 
     everything, tokens = set(range(4 * S)), set(np.flatnonzero(visible).tolist())
@@ -172,12 +172,12 @@ def test_what_is_left_out():
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
-def test_parts_are_all_the_rows_once(count):
+def test_partitions_are_all_the_rows_once(count):
     for lengths in ([4, 4, 4, 4, 4, 4], [9, 1, 2], [5], [3, 3]):
         chosen = np.arange(9) < np.array(lengths)[:, None]
-        tokens, queries = layout.Rows.of(chosen), layout.Rows.of(chosen & (np.arange(9) % 2 == 0))
-        shares = layout.parts(tokens, queries, count)
+        tokens, queries = partition.Rows.of(chosen), partition.Rows.of(chosen & (np.arange(9) % 2 == 0))
+        own = partition.partitions(tokens, queries, count)
         for kind, total in (("sequences", len(lengths)), ("tokens", len(tokens)), ("queries", len(queries))):
-            taken = [i for share in shares for i in range(total)[getattr(share, kind)]]
+            taken = [i for one in own for i in range(total)[getattr(one, kind)]]
             assert taken == list(range(total))
-        assert shares[0].aligned == ((len(lengths) % count == 0 and len(set(lengths)) == 1) or count == 1)
+        assert own[0].aligned == ((len(lengths) % count == 0 and len(set(lengths)) == 1) or count == 1)

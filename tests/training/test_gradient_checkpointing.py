@@ -23,7 +23,7 @@ from refbert.training.precision import MixedPrecision
 from refbert_conformance.engine.measure import Record
 from refbert_conformance.engine.subject import Subject
 from refbert_conformance.properties.objective import properties
-from refbert_numpy import attention, blocks, threads
+from refbert_numpy import attention, rows, threads
 from refbert_numpy import objective as numpy_objective
 from refbert_numpy.backend import NumpyBackend
 
@@ -85,7 +85,7 @@ def with_threads(monkeypatch, count):
     """So many threads, however few cores there are, and several blocks."""
     monkeypatch.setattr(threads, "threads", lambda: count)
     monkeypatch.setattr(numpy_objective, "ENOUGH", 1)
-    monkeypatch.setattr(blocks, "BLOCK", 7 * CONFIG.hidden_size)
+    monkeypatch.setattr(rows, "BLOCK", 7 * CONFIG.hidden_size)
     monkeypatch.setattr(attention, "BLOCK", 2 * S * S)
 
 

@@ -1,4 +1,4 @@
-"""The masked-LM head with its loss: logits, softmax and the products around them, the vocabulary shared out to threads.
+"""The masked-LM head with its loss: logits, softmax and the products around them, by partitions of the vocabulary.
 
 refbert.spec.heads.masked_lm and refbert.ops.cross_entropy have the equations. The logits are kept as [V, P], so that a
 thread's words are rows of them, of E and of E's gradient alike. Two waits: for the largest logit of each position, and
@@ -17,9 +17,10 @@ from refbert.backend import Backend
 from refbert.spec.choices import Choices
 from refbert.spec.heads import TIED
 from refbert.spec.layers import activate
-from refbert_numpy.blocks import blocks
 from refbert_numpy.memory import Recycler
-from refbert_numpy.threads import Team, shares
+from refbert_numpy.partition import partition
+from refbert_numpy.rows import blocks
+from refbert_numpy.threads import Team
 
 Array = npt.NDArray[Any]
 
@@ -46,7 +47,7 @@ class MaskedLM:
             raise IndexError(f"labels must be in [0, {V}), got {int(labels.min())} to {int(labels.max())}")
         self._per_row = 1 / denominator if denominator else 0.0
         self._t, self._transform_back = _transform(ops, p, hidden, c)  # [P, H]
-        self._words = shares(V, team.size)
+        self._words = partition(V, team.size)
         self._e = memory.take(V, len(labels))  # logits, then their exponentials, then their cotangents
         self.loss = self._forward()
 

@@ -1,4 +1,4 @@
-"""GELU in both forms, and its slope, in place: through NumPy's vectorised exp, block by block, without SciPy.
+"""Activations with their slopes, in place. GELU goes through NumPy's vectorised exp, block by block, without SciPy.
 
 Derivation
     Both forms are  y = x Φ  with  Φ = 1/(1 + e^{−x Q(x²)}):
@@ -30,8 +30,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refbert_numpy.blocks import blocks
+from refbert.backend.reference import ReferenceBackend
+from refbert.spec.layers import activate
 from refbert_numpy.memory import give_back, scratch
+from refbert_numpy.rows import blocks
 
 Array = npt.NDArray[Any]
 
@@ -50,6 +52,21 @@ _Q = {
     "tanh": (_K, _K * _A),
 }
 _LIMIT = 256.0  # of x² in a slope, where it multiplies a 0: both slopes are constant long before
+
+
+def activate_rows(x: Array, bias: Array, activation: str, slope: Array | None = None) -> None:
+    """x ← act(x + bias), slope ← act′(x + bias), both [n, F]."""
+    if activation == "gelu_tanh" or (activation == "gelu_erf" and x.dtype == np.float32):
+        gelu_in_place(x, activation.removeprefix("gelu_"), bias, slope)
+        return
+    reference = ReferenceBackend(x.dtype.name)
+    for block in blocks(*x.shape):
+        part = x[block]
+        part += bias
+        y, back = activate(reference, part, activation)
+        if slope is not None:
+            (slope[block],) = back(np.ones_like(part))
+        part[:] = y
 
 
 def gelu_in_place(x: Array, form: str, bias: Array | None = None, slope: Array | None = None) -> None:
