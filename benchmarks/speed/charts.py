@@ -1,15 +1,17 @@
-"""Charts as SVG text: bars with whiskers, a roofline, lines, stacked shares. Colours come from the page's style."""
+"""What `templates/charts.html` draws: bars with whiskers, a roofline, lines, stacked shares."""
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from refbert.benchmark import quartiles
+from refbert.pages import Axis, LogAxis
 
 WIDTH = 860
 LABEL = 230  # where bars begin
+LEFT, RIGHT, TOP = 80, 620, 20  # of a plot with two axes
 
 
 def colour(name: str) -> str:
@@ -21,134 +23,93 @@ def colour(name: str) -> str:
     return "runtime" if name.startswith("onnx") else "bare"
 
 
-def bars(values: Mapping[str, Sequence[float]], scale: float, unit: str) -> str:
+def bars(values: Mapping[str, Sequence[float]], scale: float, unit: str) -> dict[str, Any]:
     """A horizontal bar for each name: the median, with a line over the middle half of the runs."""
     spread = {name: tuple(x * scale for x in quartiles(runs)) for name, runs in values.items()}
-    most = max(high for _, _, high in spread.values()) or 1.0
-    room = WIDTH - LABEL - 110
-    out = []
-    for i, (name, (low, median, high)) in enumerate(spread.items()):
-        y = 8 + 26 * i
-        x = [LABEL + room * value / most for value in (low, median, high)]
-        out.append(
-            f"{text(LABEL - 8, y + 13, name, 'end')}"
-            f'<rect class="{colour(name)}" x="{LABEL}" y="{y}" width="{x[1] - LABEL:.1f}" height="18" rx="2"/>'
-            f'<path class="ink" d="M{x[0]:.1f} {y + 9}H{x[2]:.1f}M{x[0]:.1f} {y + 5}v8M{x[2]:.1f} {y + 5}v8"/>'
-            f"{text(max(x[1], x[2]) + 8, y + 13, f'{median:,.1f} {unit}')}"
-        )
-    return svg(16 + 26 * len(spread), "".join(out))
+    axis = Axis(0, max(high for _, _, high in spread.values()) or 1.0, LABEL, WIDTH - 110)
+    rows = [
+        {"name": name, "colour": colour(name), "y": 8 + 26 * i, "low": axis.at(low), "median": axis.at(median),
+         "high": axis.at(high), "words": f"{median:,.1f} {unit}"}
+        for i, (name, (low, median, high)) in enumerate(spread.items())
+    ]  # fmt: skip
+    return _chart("bars", 16 + 26 * len(rows), "medians", left=LABEL, rows=rows)
 
 
-def roofline(points: Sequence[tuple[str, str, float, float]], flops: float, bandwidth: float) -> str:
+def roofline(points: Sequence[tuple[str, str, float, float]], flops: float, bandwidth: float) -> dict[str, Any]:
     """Points (name, contender, operations per byte, operations per second) under the machine's roof, both axes log."""
-    left, right, top, bottom = 80, 620, 20, 330
-    xs = [point[2] for point in points] + [flops / bandwidth]
+    bottom, corner = 330, flops / bandwidth
+    xs = [point[2] for point in points] + [corner]
     ys = [point[3] for point in points] + [flops]
-    x0, x1 = math.log10(min(xs)) - 0.2, math.log10(max(xs)) + 0.2
-    y0, y1 = math.log10(min(ys)) - 0.2, math.log10(max(ys)) + 0.15
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        return (
-            left + (right - left) * (math.log10(x) - x0) / (x1 - x0),
-            bottom - (bottom - top) * (math.log10(y) - y0) / (y1 - y0),
-        )
-
-    corner = flops / bandwidth
-    start = max(10**x0, 10**y0 / bandwidth)
-    roof = [at(start, start * bandwidth), at(corner, flops), at(10**x1, flops)]
-    out = [f'<polyline class="roof" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in roof)}"/>']
-    out.append(text(right, roof[2][1] - 6, f"{flops / 1e9:,.0f} GFLOP/s in products", "end"))
-    for value in _ticks(10**x0, 10**x1):
-        x, _ = at(value, 10**y0)
-        out.append(f'<path class="grid" d="M{x:.1f} {top}V{bottom}"/>{text(x, bottom + 16, f"{value:g}", "middle")}')
-    for value in _ticks(10**y0, 10**y1):
-        _, y = at(10**x0, value)
-        out.append(
-            f'<path class="grid" d="M{left} {y:.1f}H{right}"/>{text(left - 8, y + 4, f"{value / 1e9:g}", "end")}'
-        )
+    x = LogAxis(math.log10(min(xs)) - 0.2, math.log10(max(xs)) + 0.2, LEFT, RIGHT)
+    y = LogAxis(math.log10(min(ys)) - 0.2, math.log10(max(ys)) + 0.15, bottom, TOP)
+    start = max(10**x.low, 10**y.low / bandwidth)
     names = list(dict.fromkeys(point[0] for point in points))
-    for name, contender, intensity, speed in points:
-        x, y = at(intensity, speed)
-        number = names.index(name) + 1
-        label = f"{name}, {contender}: {speed / 1e9:.1f} GFLOP/s at {intensity:.0f} per byte"
-        out.append(
-            f'<circle class="{colour(contender)}" cx="{x:.1f}" cy="{y:.1f}" r="5"><title>{html.escape(label)}</title>'
-            f"</circle>{text(x + 7, y + 4, str(number))}"
-        )
-    out += [text(right + 24, top + 10 + 17 * i, f"{i + 1}  {name}") for i, name in enumerate(names)]
-    out.append(text((left + right) / 2, bottom + 38, "operations per byte that must move", "middle"))
-    out.append(text(left, top - 8, "GFLOP/s", "middle"))
-    return svg(bottom + 50, "".join(out))
+    drawn = [
+        (x.at(intensity), y.at(speed), colour(contender),
+         f"{name}, {contender}: {speed / 1e9:.1f} GFLOP/s at {intensity:.0f} per byte", names.index(name) + 1)
+        for name, contender, intensity, speed in points
+    ]  # fmt: skip
+    return _chart(
+        "roofline", bottom + 50, "speed under the machine's roof",
+        roof=[(x.at(a), y.at(b)) for a, b in ((start, start * bandwidth), (corner, flops), (10**x.high, flops))],
+        most=f"{flops / 1e9:,.0f} GFLOP/s in products", points=drawn, names=names,
+        x_ticks=_ticks(x), y_ticks=[(value / 1e9, at) for value, at in _ticks(y)],
+        x_name="operations per byte that must move", y_name="GFLOP/s", bottom=bottom,
+    )  # fmt: skip
 
 
-def lines(series: Mapping[str, Mapping[float, float]], x_name: str, unit: str) -> str:
+def lines(series: Mapping[str, Mapping[float, float]], x_name: str, unit: str) -> dict[str, Any]:
     """A line for each name through its (x, y), both axes log."""
-    left, right, top, bottom = 80, 620, 20, 260
+    bottom = 260
     xs = sorted({x for line in series.values() for x in line})
     ys = [y for line in series.values() for y in line.values()]
-    low, high = math.log10(min(ys)) - 0.1, math.log10(max(ys)) + 0.1
-    wide = math.log2(xs[-1] / xs[0]) or 1.0
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        return (
-            left + (right - left) * math.log2(x / xs[0]) / wide,
-            bottom - (bottom - top) * (math.log10(y) - low) / (high - low),
-        )
-
-    out = [text(at(x, ys[0])[0], bottom + 18, f"{x:g}", "middle") for x in xs]
-    for value in _ticks(10**low, 10**high):
-        y = at(xs[0], value)[1]
-        out.append(f'<path class="grid" d="M{left} {y:.1f}H{right}"/>{text(left - 8, y + 4, f"{value:g}", "end")}')
-    ends = []
-    for name, line in series.items():
-        points = [at(x, line[x]) for x in sorted(line)]
-        kind = colour(name)
-        out.append(f'<polyline class="line {kind}-line" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}"/>')
-        out += [f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>' for x, y in points]
-        ends.append((points[-1][1], name))
-    last = -math.inf
-    for y, name in sorted(ends):  # in the order of the lines, none over another
-        last = max(y, last + 14)
-        out.append(text(right + 12, last + 4, name, style=colour(name)))
-    out.append(text((left + right) / 2, bottom + 38, x_name, "middle"))
-    out.append(text(left, top - 8, unit, "middle"))
-    return svg(bottom + 50, "".join(out))
+    x = LogAxis(math.log10(xs[0]), math.log10(xs[-1]), LEFT, RIGHT)
+    y = LogAxis(math.log10(min(ys)) - 0.1, math.log10(max(ys)) + 0.1, bottom, TOP)
+    drawn = [(name, colour(name), [(x.at(a), y.at(line[a])) for a in sorted(line)]) for name, line in series.items()]
+    ends, last = [], -math.inf
+    for at, name in sorted((points[-1][1], name) for name, _, points in drawn):  # in their order, none over another
+        last = max(at, last + 14)
+        ends.append((name, colour(name), last))
+    return _chart(
+        "lines", bottom + 50, f"{unit} by {x_name}", series=drawn, ends=ends, bottom=bottom,
+        x_ticks=[(value, x.at(value)) for value in xs], y_ticks=_ticks(y), x_name=x_name, y_name=unit,
+    )  # fmt: skip
 
 
-def shares(rows: Sequence[tuple[str, Mapping[str, float]]], parts: Sequence[str]) -> str:
+def shares(rows: Sequence[tuple[str, Mapping[str, float]]], parts: Sequence[str]) -> dict[str, Any]:
     """Stacked bars of parts that add up to 1; a part below 0 is drawn as nothing."""
     room = WIDTH - LABEL - 20
-    out, x = [], float(LABEL)
-    for i, part in enumerate(parts):
-        out.append(f'<rect class="part{i}" x="{x:.1f}" y="4" width="12" height="12"/>{text(x + 16, 14, part)}')
+    legend, x = [], float(LABEL)
+    for part in parts:
+        legend.append((part, round(x, 1)))
         x += 36 + 6.5 * len(part)
-    for row, (name, share) in enumerate(rows):
-        y, x = 26 + 22 * row, float(LABEL)
-        out.append(text(LABEL - 8, y + 12, name, "end"))
+    drawn = []
+    for name, share in rows:
+        x, found = float(LABEL), []
         whole = sum(max(0.0, value) for value in share.values()) or 1.0
         for i, part in enumerate(parts):
             width = room * max(0.0, share.get(part, 0.0)) / whole
             if width:
-                title = f"<title>{html.escape(part)}: {share[part]:.0%}</title>"
-                out.append(f'<rect class="part{i}" x="{x:.1f}" y="{y}" width="{width:.1f}" height="16">{title}</rect>')
-                if width > 34:
-                    out.append(text(x + width / 2, y + 12, f"{share[part]:.0%}", "middle", "on"))
+                found.append((i, part, round(x, 1), round(width, 1), f"{share[part]:.0%}"))
             x += width
-    return svg(30 + 22 * len(rows), "".join(out))
+        drawn.append((name, found))
+    return _chart("shares", 30 + 22 * len(rows), "shares", left=LABEL, legend=legend, rows=drawn)
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten between the two; only the powers where those are many."""
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = (1, 2, 5) if len(decades) <= 4 else (1,)
-    return [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
+def _ticks(axis: LogAxis) -> list[tuple[float, float]]:
+    """1, 2 and 5 times powers of ten on the axis, with their pixels; only the powers where those are many."""
+    decades = range(math.floor(axis.low), math.ceil(axis.high) + 1)
+    values = [step * 10.0**decade for decade in decades for step in ((1, 2, 5) if len(decades) <= 4 else (1,))]
+    return [(value, axis.at(value)) for value in values if axis.low <= math.log10(value) <= axis.high]
 
 
-def text(x: float, y: float, what: str, anchor: str = "start", style: str = "") -> str:
-    kind = f' class="{style}"' if style else ""
-    return f'<text{kind} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{html.escape(what)}</text>'
-
-
-def svg(height: float, inside: str) -> str:
-    """A chart in a box that scrolls where it would become too small to read."""
-    return f'<div class="wide"><svg viewBox="0 0 {WIDTH} {height:.0f}" role="img">{inside}</svg></div>'
+def _chart(kind: str, height: float, label: str, **drawn: Any) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "width": WIDTH,
+        "height": height,
+        "label": label,
+        "left": LEFT,
+        "right": RIGHT,
+        "top": TOP,
+    } | drawn

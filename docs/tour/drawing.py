@@ -1,11 +1,12 @@
-"""The tour's figures, as SVG text: curves and a heat map. Nothing but Python."""
+"""The tour's figures, as SVG text: curves and a heat map."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
+
+from markupsafe import escape
 
 FOLDER = Path("figures")  # relative to docs/tour, where the tour's code is run
 COLOURS = ("#1f5fa8", "#c4542d", "#3c8c4a", "#7d4fa1")
