@@ -57,7 +57,7 @@ def test_none_is_nothing_and_a_name_that_is_not_there_an_error(filled):
 
 def test_nobody_escapes_by_hand_or_leaves_it_out():
     by_hand = re.compile(
-        r"^import html|^from html import|html\.escape|saxutils|</?(html|body|div|span|td|tr|p|h[1-6])\b[^>]*>",
+        r"^import html|^from html import|html\.escape|saxutils|</?(body|div|span|td|tr|p|h[1-6])\b[^>]*>",
         re.MULTILINE,
     )
     for file in sources("py"):
