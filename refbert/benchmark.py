@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from refbert.backend import Backend, host_dtype
 from refbert.config import BertConfig, flops
+from refbert.config.heads import PRETRAINING
 from refbert.errors import InputError
 from refbert.model import Model
 from refbert.ops.cross_entropy import IGNORE
@@ -32,7 +33,6 @@ from refbert.text.batching import Batch
 
 Host = npt.NDArray[Any]
 
-PRETRAINING = ("masked_lm", "next_sentence")
 MASKED = 0.15  # of the tokens are labelled in a step, as in Devlin et al. 2019 §3.1
 
 

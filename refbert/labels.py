@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from refbert.config import BertConfig
+from refbert.config.heads import HEADS
 from refbert.errors import InputError
 from refbert.ops.cross_entropy import IGNORE
-from refbert.spec.bert import LABELS
 from refbert.text.batching import Batch
 
 Host = npt.NDArray[Any]
@@ -28,7 +28,7 @@ def is_multi_label(config: BertConfig) -> bool:
 
 
 def read_labels(labels: object, batch: Batch, heads: tuple[str, ...], config: BertConfig) -> dict[str, Host]:
-    """The label arrays by Hugging Face's names (`refbert.spec.bert.LABELS`), checked against batch and sizes.
+    """The label arrays by Hugging Face's names (`refbert.config.heads.HEADS`), checked against batch and sizes.
 
     ``labels`` is a mapping of those names, or, for a model with one head that takes one array, that array. Raises
     `InputError` for an unknown name, a wrong shape, a label out of range, or labels for no head.
@@ -36,13 +36,13 @@ def read_labels(labels: object, batch: Batch, heads: tuple[str, ...], config: Be
     if not heads:
         raise InputError("this checkpoint has no head, so there is nothing to compute a loss of")
     if not isinstance(labels, Mapping):
-        names = {name for head in heads for name in LABELS[head]}
+        names = {name for head in heads for name in HEADS[head].labels}
         if len(names) != 1:
             raise InputError(f"this model takes several label arrays: pass a mapping with {', '.join(sorted(names))}")
         labels = {names.pop(): labels}
     if heads == ("next_sentence",) and "labels" in labels:  # what Hugging Face calls them where there are no others
         labels = {"next_sentence_label" if name == "labels" else name: value for name, value in labels.items()}
-    known = {name: head for head in heads for name in LABELS[head]}
+    known = {name: head for head in heads for name in HEADS[head].labels}
     out = {}
     for name, value in labels.items():
         if value is None:
@@ -50,7 +50,7 @@ def read_labels(labels: object, batch: Batch, heads: tuple[str, ...], config: Be
         if name not in known:
             raise InputError(f'unknown labels "{name}"; this model takes {", ".join(known)}')
         out[name] = _read(name, value, known[name], batch, config)
-    if not any(all(name in out for name in LABELS[head]) for head in heads):
+    if not any(all(name in out for name in HEADS[head].labels) for head in heads):
         raise InputError(f"no head has all its labels; this model takes {', '.join(known)}")
     return out
 
@@ -58,9 +58,10 @@ def read_labels(labels: object, batch: Batch, heads: tuple[str, ...], config: Be
 def _read(name: str, value: object, head: str, batch: Batch, config: BertConfig) -> Host:
     array = np.asarray(value)
     B, S = batch.input_ids.shape
-    if head == "sequence_classification" and is_multi_label(config):
+    one = HEADS[head]
+    if one.label == "problem" and is_multi_label(config):
         return _several(name, array, (B, config.num_labels))
-    if head == "sequence_classification" and is_regression(config):
+    if one.label == "problem" and is_regression(config):
         if array.shape == (B,) and config.num_labels == 1:
             array = array.reshape(B, 1)
         _expect(name, array, (B, config.num_labels))
@@ -70,18 +71,17 @@ def _read(name: str, value: object, head: str, batch: Batch, config: BertConfig)
         return targets
     if not np.issubdtype(array.dtype, np.integer):
         raise InputError(f"{name} must be whole numbers, not {array.dtype}")
-    if head == "multiple_choice":
+    if one.label == "choice":
         if array.ndim != 1 or (B and (not len(array) or B % len(array))):
             raise InputError(f"{name} has shape {array.shape}; a batch of {B} rows must be a whole number of choices "
                              "for each label")  # fmt: skip
+        limit = B // max(len(array), 1)
+    elif one.label == "position":
+        _expect(name, array, (B,))
+        limit = None  # a position outside the window means: no answer here
     else:
-        _expect(name, array, (B, S) if head in ("masked_lm", "token_classification") else (B,))
-    limit = {
-        "masked_lm": config.vocab_size,
-        "next_sentence": 2,
-        "multiple_choice": B // max(len(array), 1),
-        "question_answering": None,  # a position outside the window means: no answer here
-    }.get(head, config.num_labels)
+        _expect(name, array, (B,) if one.reads == "pooled" else (B, S))
+        limit = one.outputs(config)
     if limit is not None:
         wrong = (array != IGNORE) & ((array < 0) | (array >= limit))
         if wrong.any():

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from refbert.backend import Backend, host_dtype, registry
 from refbert.config import BertConfig
-from refbert.config.parameters import POOLED_HEADS, initialize, shapes
+from refbert.config.heads import POOLED_HEADS
+from refbert.config.parameters import initialize, shapes
 from refbert.config.profiles import Profile, get_profile
 from refbert.errors import CheckpointError, InputError, warn
 from refbert.model import LoadReport, Model

@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from refbert.backend import Backend, has_gradients, host_dtype, require_whole
 from refbert.config import BertConfig
-from refbert.config.parameters import HEADS, count
+from refbert.config.heads import HEADS
+from refbert.config.parameters import count
 from refbert.config.profiles import HF, Profile
 from refbert.embedder import DEFAULT, Embedder, embedded, with_prompt
 from refbert.errors import CheckpointError, InputError, TokenizerError, Unsupported, warn
@@ -323,7 +324,7 @@ class Model:
     ) -> tuple[float, dict[str, float], dict[str, Any]]:
         """(loss, losses by head, gradients on the device) of rows of a larger batch, which add up to the batch's.
 
-        ``denominators``: `refbert.spec.losses.denominators` of the whole batch's labels; None: of these. Batch and
+        ``denominators``: `refbert.spec.head_table.denominators` of the whole batch's labels; None: of these. Batch and
         labels are as `Batch.check` and `refbert.labels.read_labels` left them; nothing is checked again. Raises
         `Unsupported` on a backend that is for inference only.
         """

@@ -9,7 +9,8 @@ import pytest
 from checkpoint_files import TINY, assert_bitwise, weights
 
 from refbert.checkpoint import Checkpoint, heads_in, match
-from refbert.config.parameters import HEADS, POOLED_HEADS, shapes
+from refbert.config.heads import HEADS, POOLED_HEADS
+from refbert.config.parameters import shapes
 from refbert.errors import CheckpointError
 
 WORDS = "bert.embeddings.word_embeddings.weight"

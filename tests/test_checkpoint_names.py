@@ -6,7 +6,8 @@ import pytest
 from checkpoint_files import TINY
 
 from refbert.checkpoint import names
-from refbert.config.parameters import HEADS, shapes
+from refbert.config.heads import HEADS
+from refbert.config.parameters import shapes
 
 EVERY = sorted({name for head in HEADS for name in shapes(TINY.replace(num_hidden_layers=12), (head,))})
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from refbert.config import BertConfig
-from refbert.config.parameters import HEADS, POOLED_HEADS, count, initialize, shapes
+from refbert.config.heads import HEADS, POOLED_HEADS
+from refbert.config.parameters import count, initialize, shapes
 from refbert.config.presets import preset
 from refbert.config.profiles import GOOGLE, HF
 from refbert.errors import ConfigError

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from refbert.backend import Backend
-from refbert.config.parameters import POOLED_HEADS
+from refbert.config.heads import POOLED_HEADS
 from refbert.ops.cross_entropy import IGNORE
 from refbert.randomness import Dropout
-from refbert.spec import bert, losses
+from refbert.spec import bert, head_table
 from refbert.spec.choices import Choices
 from refbert.spec.heads import TIED
 from refbert.spec.pooler import pooler
@@ -48,11 +48,11 @@ def objective(
     denominators: Mapping[str, float] | None = None,
 ) -> tuple[Array, dict[str, Array], Callable[[Array], dict[str, Array]]]:
     """As refbert.spec.bert.objective. The first pullback uses up what the forward kept; one more computes it again."""
-    wanted = bert.labelled_heads(heads, labels)
+    wanted = head_table.labelled_heads(heads, labels)
     if not wanted or not batch.input_ids.size:
         return bert.objective(ops, p, batch, labels, heads, c, draws=draws, denominators=denominators)
     if denominators is None:
-        denominators = losses.denominators(wanted, labels, batch.input_ids.shape[1], c)
+        denominators = head_table.denominators(wanted, labels, batch.input_ids.shape[1], c)
     _check_ids(p, batch)
     p = dict(p)  # the caller's may be updated before the pullback is called
     memory.forget()
@@ -108,8 +108,8 @@ class _Step:
                 )
                 self.terms[name], self._backs[name] = masked.loss, masked.backward
             else:
-                self.terms[name], self._backs[name] = bert.head_loss(
-                    name, ops, p, batch, encoded, labels, c, draws, denominators
+                self.terms[name], self._backs[name] = head_table.head_loss(
+                    name, ops, p, encoded.read_by(name), labels, c, draws, denominators
                 )
         loss, *others = self.terms.values()
         for term in others:

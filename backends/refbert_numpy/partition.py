@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refbert.config.parameters import POOLED_HEADS
+from refbert.config.heads import HEADS
 from refbert.ops.cross_entropy import IGNORE
 from refbert.text.batching import Batch
 
@@ -69,9 +69,10 @@ def _read(heads: Collection[str], labels: Mapping[str, Host], shape: tuple[int, 
     """Which positions' hidden states the labelled heads' losses depend on: True in [B, S]."""
     read = np.zeros(shape, bool)
     for name in heads:
-        if name == "masked_lm":
+        reads = HEADS[name].reads
+        if reads == "positions":
             read |= labels["labels"].reshape(shape) != IGNORE
-        elif name in POOLED_HEADS:
+        elif reads == "pooled":
             read[:, 0] = True
         else:  # tags have dropout over all positions; an answer's softmax runs over all positions
             read[:] = True

@@ -257,9 +257,9 @@ class Objective(Protocol[A]):
         """params: arrays by full name. labels: host arrays by Hugging Face's names. heads: as `refbert.Model.heads`.
 
         draws: dropout's masks; None: no dropout. denominators: what the losses are divided by where these rows are a
-        part of a batch (`refbert.spec.losses.denominators`); None: what follows from these labels. The losses have the
-        shape []; the pullback takes one of that shape, and leaves out parameters that the loss does not reach. Raises
-        ValueError where no head is labelled.
+        part of a batch (`refbert.spec.head_table.denominators`); None: what follows from these labels. The losses have
+        the shape []; the pullback takes one of that shape, and leaves out parameters that the loss does not reach.
+        Raises ValueError where no head is labelled.
         """
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy.typing as npt
 
-from refbert.checkpoint.matching import ARCHITECTURES
 from refbert.checkpoint.safetensors_file import write_safetensors
 from refbert.config import BertConfig
+from refbert.config.heads import HEADS, PRETRAINING
 from refbert.config.parameters import shapes
 from refbert.errors import CheckpointError
 from refbert.files.json import write_json
@@ -67,6 +67,6 @@ def architectures(heads: Collection[str]) -> tuple[str, ...]:
     """Hugging Face's class for a set of heads; where no single class has them all, one class for each head."""
     if not heads:
         return ("BertModel",)
-    if set(heads) == {"masked_lm", "next_sentence"}:
+    if set(heads) == set(PRETRAINING):
         return ("BertForPreTraining",)
-    return tuple(name for head, name in ARCHITECTURES.items() if head in heads)
+    return tuple(head.architecture for name, head in HEADS.items() if name in heads)

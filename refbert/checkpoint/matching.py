@@ -11,21 +11,11 @@ import numpy.typing as npt
 from refbert.checkpoint.mapped import is_finite
 from refbert.checkpoint.reading import Checkpoint
 from refbert.config import BertConfig
-from refbert.config.parameters import HEADS, Shapes, shapes
+from refbert.config.heads import CLASSIFIERS, HEADS
+from refbert.config.parameters import Shapes, shapes
 from refbert.errors import CheckpointError
 
 Host = npt.NDArray[Any]
-
-# Hugging Face's class names for the heads; the three that share the name `classifier` are told apart by them.
-ARCHITECTURES = {
-    "masked_lm": "BertForMaskedLM",
-    "next_sentence": "BertForNextSentencePrediction",
-    "sequence_classification": "BertForSequenceClassification",
-    "token_classification": "BertForTokenClassification",
-    "question_answering": "BertForQuestionAnswering",
-    "multiple_choice": "BertForMultipleChoice",
-}
-_CLASSIFIERS = ("sequence_classification", "token_classification", "multiple_choice")
 
 
 @dataclass(frozen=True)
@@ -41,7 +31,7 @@ class Matched:
 
 
 def heads_in(names: Collection[str], config: BertConfig) -> tuple[tuple[str, ...], bool]:
-    """The heads of `refbert.config.parameters.HEADS` whose tensors are all there, in that order; whether the pooler is.
+    """The heads of `refbert.config.heads.HEADS` whose tensors are all there, in that order; whether the pooler is.
 
     ``classifier`` belongs to three heads. ``config.architectures`` decides; failing that, a checkpoint without pooler
     holds a token classifier, and one whose matrix (where ``names`` maps to arrays) has a single row although the
@@ -52,8 +42,8 @@ def heads_in(names: Collection[str], config: BertConfig) -> tuple[tuple[str, ...
     bare = config.replace(num_hidden_layers=0)  # no head depends on the layers
     body = set(shapes(bare))
     found = {head for head in HEADS if set(shapes(bare, (head,))) - body <= have}
-    if not found.isdisjoint(_CLASSIFIERS):
-        named = [head for head in _CLASSIFIERS if ARCHITECTURES[head] in config.architectures]
+    if not found.isdisjoint(CLASSIFIERS):
+        named = [head for head in CLASSIFIERS if HEADS[head].architecture in config.architectures]
         weight = names.get("classifier.weight") if isinstance(names, Mapping) else None
         if named:
             classifier = named[0]
@@ -63,7 +53,7 @@ def heads_in(names: Collection[str], config: BertConfig) -> tuple[tuple[str, ...
             classifier = "multiple_choice"
         else:
             classifier = "sequence_classification"
-        found = found.difference(_CLASSIFIERS) | {classifier}
+        found = found.difference(CLASSIFIERS) | {classifier}
     return tuple(head for head in HEADS if head in found), pooler
 
 

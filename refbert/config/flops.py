@@ -19,6 +19,7 @@ import math
 from collections.abc import Collection
 
 from refbert.config import BertConfig
+from refbert.config.heads import HEADS
 from refbert.config.parameters import count, shapes
 
 BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
@@ -34,20 +35,19 @@ def forward_flops(
     config: BertConfig, S: int, heads: Collection[str] = (), *, pooler: bool = True, masked_positions: int | None = None
 ) -> int:
     """Forward operations for one sequence of S tokens, ``masked_positions`` (default: S) of them through the MLM."""
-    H, V, K = config.hidden_size, config.vocab_size, config.num_labels
-    P = S if masked_positions is None else masked_positions
+    H = config.hidden_size
     total = S * encoder_flops_per_token(config, S)
     if pooler:
         total += 2 * H * H
-    per_head = {
-        "masked_lm": P * (2 * H * H + 2 * H * V),
-        "next_sentence": 4 * H,
-        "sequence_classification": 2 * H * K,
-        "token_classification": S * 2 * H * K,
-        "question_answering": S * 4 * H,
-        "multiple_choice": 2 * H,
-    }
-    return total + sum(per_head[head] for head in heads)
+    rows = {"positions": S if masked_positions is None else masked_positions, "tokens": S, "pooled": 1}
+    return total + sum(rows[HEADS[name].reads] * head_flops(config, name) for name in heads)
+
+
+def head_flops(config: BertConfig, name: str) -> int:
+    """Forward operations of a head for one vector that it reads."""
+    H, head = config.hidden_size, HEADS[name]
+    transform = 2 * H * H if head.tied else 0
+    return transform + 2 * H * head.outputs(config)
 
 
 def training_flops(

@@ -15,40 +15,28 @@ import numpy as np
 import numpy.typing as npt
 
 from refbert.config import BertConfig
+from refbert.config.heads import CLASSIFIERS, HEADS, POOLED_HEADS
 from refbert.config.profiles import HF, Profile
 from refbert.errors import ConfigError
 
 Shapes = dict[str, tuple[int, ...]]
 
-# Heads, in the order in which their logits and losses are reported.
-HEADS = (
-    "masked_lm",
-    "next_sentence",
-    "sequence_classification",
-    "token_classification",
-    "question_answering",
-    "multiple_choice",
-)
-
-# These heads read the pooled [CLS] vector, so they need the pooler.
-POOLED_HEADS = frozenset({"next_sentence", "sequence_classification", "multiple_choice"})
-
 
 def shapes(config: BertConfig, heads: Collection[str] = (), *, pooler: bool = True) -> Shapes:
     """Name -> shape of every parameter of the encoder with ``heads``.
 
-    ``heads``: names from `HEADS`. ``pooler=False`` leaves the pooler out (Hugging Face's masked-LM, token and
-    question-answering models do); asking for a head that needs it raises `ConfigError`.
+    ``heads``: names of `refbert.config.heads.HEADS`. ``pooler=False`` leaves the pooler out (Hugging Face's masked-LM,
+    token and question-answering models do); asking for a head that needs it raises `ConfigError`.
     """
     for head in heads:
         if head not in HEADS:
             raise ConfigError(f'unknown head "{head}" (known: {", ".join(HEADS)})')
-    if len({"sequence_classification", "token_classification", "multiple_choice"} & set(heads)) > 1:
-        raise ConfigError("a checkpoint has one `classifier`: choose one of sequence_classification, "
-                          "token_classification and multiple_choice")  # fmt: skip
+    if len(set(CLASSIFIERS) & set(heads)) > 1:
+        raise ConfigError("a checkpoint has one `classifier`: choose one of "
+                          f"{', '.join(CLASSIFIERS[:-1])} and {CLASSIFIERS[-1]}")  # fmt: skip
     if not pooler and POOLED_HEADS & set(heads):
         raise ConfigError(f"{', '.join(sorted(POOLED_HEADS & set(heads)))} needs the pooler")
-    H, F, V, K = config.hidden_size, config.intermediate_size, config.vocab_size, config.num_labels
+    H, F, V = config.hidden_size, config.intermediate_size, config.vocab_size
     out: Shapes = {
         "bert.embeddings.word_embeddings.weight": (V, H),
         "bert.embeddings.position_embeddings.weight": (config.max_position_embeddings, H),
@@ -66,18 +54,13 @@ def shapes(config: BertConfig, heads: Collection[str] = (), *, pooler: bool = Tr
         out |= _layer_norm(f"{layer}.output.LayerNorm", H)
     if pooler:
         out |= _dense("bert.pooler.dense", H, H)
-    if "masked_lm" in heads:
-        out |= _dense("cls.predictions.transform.dense", H, H)
-        out |= _layer_norm("cls.predictions.transform.LayerNorm", H)
-        out["cls.predictions.bias"] = (V,)
-    if "next_sentence" in heads:
-        out |= _dense("cls.seq_relationship", H, 2)
-    if "sequence_classification" in heads or "token_classification" in heads:
-        out |= _dense("classifier", H, K)
-    if "multiple_choice" in heads:
-        out |= _dense("classifier", H, 1)
-    if "question_answering" in heads:
-        out |= _dense("qa_outputs", H, 2)
+    for name, head in HEADS.items():
+        if name in heads and head.tied:
+            out |= _dense(f"{head.parameter}.transform.dense", H, H)
+            out |= _layer_norm(f"{head.parameter}.transform.LayerNorm", H)
+            out[f"{head.parameter}.bias"] = (head.outputs(config),)
+        elif name in heads:
+            out |= _dense(head.parameter, H, head.outputs(config))
     return out
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from refbert.config import BertConfig
+from refbert.config.heads import HEADS, PRETRAINING
 from refbert.data.labelled import Labelled, check_labels
 from refbert.errors import InputError
 from refbert.evaluation import classes, numbers
@@ -51,14 +52,9 @@ class Evaluation:
 
 def default_evaluation(model: Model) -> str:
     """The task that the model's head is for; raises `InputError` if there is none."""
-    for head, task in (
-        ("sequence_classification", _of_sequences(model.config)),
-        ("token_classification", "tag"),
-        ("question_answering", "answer"),
-        ("multiple_choice", "choose"),
-    ):
-        if head in model.heads:
-            return task
+    for name in model.heads:
+        if name not in PRETRAINING:
+            return _of_sequences(model.config) if HEADS[name].label == "problem" else HEADS[name].tasks[0]
     hint = "; its masked_lm head is scored with --task masked-lm" if "masked_lm" in model.heads else ""
     raise InputError(f"this model has no fine-tuned head (it has: {', '.join(model.heads) or 'none'}){hint}")
 

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-import numpy as np
-
-from refbert.backend import Backend, Host
-from refbert.config.parameters import POOLED_HEADS
-from refbert.ops.cross_entropy import IGNORE
+from refbert.backend import Backend, BlockPullback, Host
+from refbert.config.heads import POOLED_HEADS
 from refbert.randomness import Dropout
-from refbert.spec import heads as head
-from refbert.spec import losses
+from refbert.spec import head_table
 from refbert.spec.choices import Choices
 from refbert.spec.embeddings import embeddings
 from refbert.spec.encoder import Watch, encoder
+from refbert.spec.head_table import head_loss
 from refbert.spec.pooler import pooler
 from refbert.spec.scope import Scope, accumulate, prefixed
 from refbert.text.batching import Batch
@@ -34,6 +31,13 @@ class Encoded(Generic[A]):
 
     hidden: A
     pooled: A | None
+
+    def read_by(self, head: str) -> A:
+        """What a head reads: [B, S, H] or [B, H]."""
+        if head not in POOLED_HEADS:
+            return self.hidden
+        assert self.pooled is not None, f"{head} needs the pooler"
+        return self.pooled
 
 
 def bert(
@@ -106,13 +110,14 @@ def objective(
 ) -> tuple[A, dict[str, A], Callable[[A], dict[str, A]]]:
     """(loss [], the losses by head, pullback from dloss to the gradients by full name).
 
-    ``labels`` has the keys that `LABELS` lists for the heads; the loss is the sum over the heads that are labelled
-    (A.2: "the sum of the mean masked LM likelihood and the mean next sentence prediction likelihood").
-    ``denominators`` (default: those of these labels) are `refbert.spec.losses.denominators` of the batch of which
+    ``labels`` has the keys that `refbert.config.heads.HEADS` lists for the heads; the loss is the sum over the heads
+    that are labelled (A.2: "the sum of the mean masked LM likelihood and the mean next sentence prediction
+    likelihood").
+    ``denominators`` (default: those of these labels) are `refbert.spec.head_table.denominators` of the batch of which
     these rows are a part: the losses and gradients of the parts then add up to those of the batch. Raises ValueError
     where no head is labelled.
 
-    Shapes   batch of [B, S], the labels of `LABELS`  ->  loss, a scalar (shape []), and one such by head
+    Shapes   batch of [B, S], the heads' labels  ->  loss, a scalar (shape []), and one such by head
 
         logits_k = Head_k(x_k)
         loss_k   = Loss_k(logits_k, labels_k)
@@ -135,14 +140,14 @@ def objective(
 
             dE_v = Σ_{(b, s) : ids_bs = v} de_bs + Σ_n dlogits_nv t_n
     """
-    wanted = labelled_heads(heads, labels)
+    wanted = head_table.labelled_heads(heads, labels)
     if not wanted:
         raise ValueError("no head is labelled")
     if denominators is None:
-        denominators = losses.denominators(wanted, labels, batch.input_ids.shape[1], c)
+        denominators = head_table.denominators(wanted, labels, batch.input_ids.shape[1], c)
     encoded, bert_back = bert(ops, p, batch, c, pooled=bool(POOLED_HEADS & set(wanted)), draws=draws)
-    terms: list[tuple[str, A, Callable[[A], tuple[A, dict[str, A]]]]] = [
-        (name, *head_loss(name, ops, p, batch, encoded, labels, c, draws, denominators)) for name in wanted
+    terms: list[tuple[str, A, BlockPullback[A]]] = [
+        (name, *head_loss(name, ops, p, encoded.read_by(name), labels, c, draws, denominators)) for name in wanted
     ]
     loss = terms[0][1]
     for _, term, _ in terms[1:]:
@@ -162,70 +167,3 @@ def objective(
         return accumulate(ops, bert_back(dhidden, dpooled), *collected)
 
     return loss, {name: term for name, term, _ in terms}, pullback
-
-
-# Head -> the label arrays that it needs, under Hugging Face's names.
-LABELS: Mapping[str, tuple[str, ...]] = {
-    "masked_lm": ("labels",),  # [B, S], IGNORE where nothing is to be predicted
-    "next_sentence": ("next_sentence_label",),  # [B], 0: B follows A, 1: random
-    # [B] classes; [B, K] of 0 and 1 where a sequence may have several; [B, K] floats for regression
-    "sequence_classification": ("labels",),
-    "token_classification": ("labels",),  # [B, S]
-    "question_answering": ("start_positions", "end_positions"),  # [B] each
-    "multiple_choice": ("labels",),  # [B/C] for a batch of B rows
-}
-
-
-def labelled_heads(heads: Collection[str], labels: Mapping[str, Host]) -> list[str]:
-    """The heads whose label arrays are all there."""
-    return [name for name in heads if all(key in labels for key in LABELS[name])]
-
-
-def head_loss(
-    name: str,
-    ops: Backend[A],
-    p: Mapping[str, A],
-    batch: Batch,
-    encoded: Encoded[A],
-    labels: Mapping[str, Host],
-    c: Choices,
-    draws: Dropout | None,
-    divide_by: Mapping[str, float],
-) -> tuple[A, Callable[[A], tuple[A, dict[str, A]]]]:
-    """One head's loss, and its pullback to (cotangent of the head's input, the head's gradients)."""
-    pooled: Any = encoded.pooled
-    if name == "masked_lm":
-        flat = labels["labels"].reshape(-1)
-        positions = np.flatnonzero(flat != IGNORE)  # [P]: only these are projected onto the vocabulary
-        logits, head_back = head.masked_lm(ops, p, encoded.hidden, positions, c)
-        loss, loss_back = losses.masked_lm_loss(ops, logits, flat[positions], divide_by[name])
-    elif name == "next_sentence":
-        logits, head_back = head.next_sentence(ops, p, pooled)
-        loss, loss_back = losses.mean_loss(ops, logits, labels["next_sentence_label"], divide_by[name])
-    elif name == "question_answering":
-        logits, head_back = head.question_answering(ops, p, encoded.hidden)
-        loss, loss_back = losses.span_loss(
-            ops, logits, labels["start_positions"], labels["end_positions"], c,
-            divide_by[f"{name}.start"], divide_by[f"{name}.end"],
-        )  # fmt: skip
-    elif name == "token_classification":
-        logits, head_back = head.classifier(ops, p, encoded.hidden, c, draws)
-        loss, loss_back = losses.mean_loss(ops, logits, labels["labels"], divide_by[name])
-    elif name == "multiple_choice":
-        logits, head_back = head.classifier(ops, p, pooled, c, draws)
-        choices = len(batch.input_ids) // len(labels["labels"])
-        loss, loss_back = losses.choice_loss(ops, logits, labels["labels"], choices, divide_by[name])
-    else:
-        logits, head_back = head.classifier(ops, p, pooled, c, draws)
-        if np.issubdtype(labels["labels"].dtype, np.floating):
-            loss, loss_back = losses.regression_loss(ops, logits, labels["labels"], divide_by[name])
-        elif labels["labels"].ndim == 2:
-            loss, loss_back = losses.multi_label_loss(ops, logits, labels["labels"], divide_by[name])
-        else:
-            loss, loss_back = losses.mean_loss(ops, logits, labels["labels"], divide_by[name])
-
-    def pullback(dloss: A) -> tuple[A, dict[str, A]]:
-        (dlogits,) = loss_back(dloss)
-        return head_back(dlogits)
-
-    return loss, pullback

@@ -3,7 +3,7 @@
 Every loss is `refbert.ops.cross_entropy` (or the squared error) with its denominator made explicit. Each function
 returns (loss [], pullback to the cotangent of the logits).
 
-The denominators are a function of their own, because the batch that a mean is over may be larger than the rows at hand:
+The denominators are functions of their own, because the batch that a mean is over may be larger than the rows at hand:
 summed over micro-batches or over processes, losses divided by the whole batch's denominators are the whole batch's.
 
 Source   Devlin et al. 2019 A.2 (masked LM, next sentence), §4.1 (classification), §4.2 (spans: the sum of the
@@ -12,7 +12,7 @@ Source   Devlin et al. 2019 A.2 (masked LM, next sentence), §4.1 (classificatio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -30,32 +30,8 @@ def labelled(labels: Host) -> int:
     return int(np.count_nonzero(labels != IGNORE))
 
 
-def denominators(heads: Collection[str], labels: Mapping[str, Host], S: int, c: Choices) -> dict[str, float]:
-    """By head, what the sum of its losses over these labels ([B], [B, S] or [B, K]) is divided by; S: the rows' length.
-
-    masked_lm: the labelled positions (Google adds 1e-5). question_answering has two sums and so two entries,
-    "question_answering.start" and "question_answering.end", each twice the sequences that count, since the loss is
-    half the sum of both. sequence_classification on numbers: all entries. The others: the labels that count, which
-    for several labels a sequence are entries of [B, K].
-    """
-    out: dict[str, float] = {}
-    for name in heads:
-        if name == "question_answering":
-            for end in ("start", "end"):
-                out[f"{name}.{end}"] = 2 * _sequences(labels[f"{end}_positions"], S, c)
-        elif name == "masked_lm":
-            out[name] = _masked_lm(labels["labels"], c)
-        elif name == "next_sentence":
-            out[name] = labelled(labels["next_sentence_label"])
-        elif np.issubdtype(labels["labels"].dtype, np.floating):
-            out[name] = labels["labels"].size
-        else:
-            out[name] = labelled(labels["labels"])
-    return out
-
-
-def _masked_lm(labels: Host, c: Choices) -> float:
-    """The labelled positions; Google divides by their number + 1e-5."""
+def masked_lm_denominator(labels: Host, S: int, c: Choices) -> float:
+    """The labelled positions of [B, S]; Google divides by their number + 1e-5."""
     return labelled(labels) + c.masked_lm_epsilon
 
 
@@ -93,6 +69,20 @@ def regression_loss(ops: Backend[A], logits: A, targets: Host, denominator: floa
         Backward: mean_squared_error's, dx_nk = dloss · 2 (x_nk − t_nk)/M.
     """
     return ops.mean_squared_error(logits, targets, denominator=denominator)
+
+
+def sequence_loss(ops: Backend[A], logits: A, labels: Host, denominator: float) -> Loss[A]:
+    """What fits the labels of sequences: of one class [B], of several [B, K], or of numbers [B, K]."""
+    if np.issubdtype(labels.dtype, np.floating):
+        return regression_loss(ops, logits, labels, denominator)
+    if labels.ndim == 2:
+        return multi_label_loss(ops, logits, labels, denominator)
+    return mean_loss(ops, logits, labels, denominator)
+
+
+def sequence_denominator(labels: Host, S: int, c: Choices) -> float:
+    """Of numbers [B, K] all; else the labels that count, of [B] or, with several a sequence, of [B, K]."""
+    return labels.size if np.issubdtype(labels.dtype, np.floating) else labelled(labels)
 
 
 def multi_label_loss(ops: Backend[A], logits: A, labels: Host, denominator: float) -> Loss[A]:
@@ -178,10 +168,9 @@ def _inside(positions: Host, S: int, c: Choices) -> Host:
     if c.span_mean_over_batch:
         return np.where((positions < 0) | (positions >= S), IGNORE, positions)
     clamped = np.clip(positions, 0, S)
-    labels = np.where(clamped == S, IGNORE, clamped)
-    return labels
+    return np.where(clamped == S, IGNORE, clamped)
 
 
-def _sequences(positions: Host, S: int, c: Choices) -> int:
-    """How many sequences a half of the span loss is averaged over."""
-    return len(positions) if c.span_mean_over_batch else labelled(_inside(positions, S, c))
+def span_denominator(positions: Host, S: int, c: Choices) -> float:
+    """Twice the sequences [B] that a half of the span loss is averaged over, since the loss is half the sum of both."""
+    return 2 * (len(positions) if c.span_mean_over_batch else labelled(_inside(positions, S, c)))

@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from refbert import ops
+from refbert.config.heads import HEADS, PRETRAINING
 from refbert.errors import InputError
 from refbert.model import Model, Text
 
 TASKS = ("fill-mask", "embed", "classify", "tag", "answer", "next-sentence")
-_TUNED = {"sequence_classification": "classify", "token_classification": "tag", "question_answering": "answer"}
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,9 @@ class Embedded:
 
 def default_task(model: Model, texts: Sequence[Text]) -> str:
     """The task that fits: a fine-tuned head's; fill-mask if some text has a [MASK] to fill; otherwise embed."""
-    for head, task in _TUNED.items():
-        if head in model.heads:
+    for name in model.heads:
+        task = HEADS[name].tasks[0]
+        if name not in PRETRAINING and task in TASKS:
             return task
     if "masked_lm" not in model.heads:
         return "embed"

@@ -22,8 +22,7 @@ from refbert.errors import InputError
 from refbert.labels import read_labels
 from refbert.model import Model
 from refbert.randomness import Dropout
-from refbert.spec.bert import labelled_heads
-from refbert.spec.losses import denominators
+from refbert.spec.head_table import denominators, labelled_heads
 from refbert.text.batching import Batch
 from refbert.training.precision import MixedPrecision
 

@@ -19,7 +19,7 @@ class Source(Protocol):
     fingerprint: str
 
     def next(self, step: int) -> tuple[Batch, dict[str, Host]]:
-        """The global batch of the update ``step`` (from 0) and its labels, by the names of `refbert.spec.bert.LABELS`.
+        """The global batch of the update ``step`` (from 0) and its labels, named as in `refbert.config.heads`.
 
         Every process of a data-parallel run gets the same batch; the loop takes its rows.
         """

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from refbert import checkpoint
 from refbert.config import BertConfig
-from refbert.config.parameters import POOLED_HEADS, initialize, shapes
+from refbert.config.heads import HEADS, POOLED_HEADS
+from refbert.config.parameters import initialize, shapes
 from refbert.data.features import Feature, answer_features, encode_words, tag_features, windows
 from refbert.data.labelled import Labelled
 from refbert.errors import InputError, quiet, warn
@@ -19,14 +20,7 @@ from refbert.tasks.answering import window_length
 from refbert.tasks.classifying import label_names
 from refbert.training.finetuning_settings import Settings
 
-HEAD = {
-    "classify": "sequence_classification",
-    "multi-label": "sequence_classification",
-    "regress": "sequence_classification",
-    "tag": "token_classification",
-    "answer": "question_answering",
-    "choose": "multiple_choice",
-}
+HEAD = {task: name for name, head in HEADS.items() for task in head.tasks}
 
 
 # The tasks whose labels have names.

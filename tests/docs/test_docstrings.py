@@ -18,7 +18,7 @@ TRUTH = [p for p in FILES if p.parent.name in ("ops", "spec") and p.parent.paren
 # What is called by a program: refbert.cli's functions are commands, whose docstrings are their help.
 LIBRARY = [p for p in FILES if p.is_relative_to(ROOT / "refbert") and p.parent.name != "cli"]
 # These carry parameters, settings and types around and compute nothing that a paper could be the source of.
-PLUMBING = {"__init__", "types", "choices", "scope", "layers"}
+PLUMBING = {"__init__", "types", "choices", "scope", "layers", "head_table"}
 
 # A shape as the docstrings write it: [B, S, H], [..., H], [N], [].
 SHAPE = re.compile(r"\[(\.\.\.|[A-Z][A-Za-z'·²]*|2|shape)?(, ([A-Z0-9]\w*|[A-Z]·[A-Z]))*\]|any array")

@@ -11,7 +11,7 @@ from refbert.errors import InputError
 from refbert.ops.cross_entropy import IGNORE
 from refbert.randomness import Dropout
 from refbert.spec.choices import Choices
-from refbert.spec.losses import denominators
+from refbert.spec.head_table import denominators
 from refbert.training.accumulation import loss_and_gradients
 
 DROPOUT = Dropout(seed=3, step=4)

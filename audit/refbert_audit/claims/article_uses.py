@@ -9,11 +9,11 @@ import numpy as np
 
 from refbert import ops
 from refbert.config import BertConfig
-from refbert.config.parameters import HEADS, count, shapes
+from refbert.config.heads import HEADS
+from refbert.config.parameters import count, shapes
 from refbert.config.presets import preset
 from refbert.errors import ConfigError
 from refbert.ops.cross_entropy import IGNORE
-from refbert.spec.bert import LABELS
 from refbert.text.batching import Batch
 from refbert_audit.findings import Finding, Value, agrees, deviates, wrong
 from refbert_audit.registry import claim
@@ -117,7 +117,9 @@ def tasks_answering() -> Finding:
     one, rows = model(("question_answering",)), batch()
     logits = one(rows).logits["question_answering"]
     return wrong(
-        Value("labels", list(LABELS["question_answering"]), ["start_positions", "end_positions"], claimed=["answer"]),
+        Value(
+            "labels", list(HEADS["question_answering"].labels), ["start_positions", "end_positions"], claimed=["answer"]
+        ),
         Value("what is chosen from", logits.shape[1], rows.shape[1], claimed=SIZES.vocab_size),
     )
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from refbert.backend.reference import ReferenceBackend
 from refbert.config import flops
-from refbert.config.parameters import HEADS
+from refbert.config.heads import HEADS
 from refbert.config.presets import preset
 from refbert.spec.bert import bert
 from refbert.text.batching import Batch

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from refbert import ops
 from refbert.backend import Host
 from refbert.config import BertConfig
-from refbert.config.parameters import POOLED_HEADS, shapes
+from refbert.config.heads import POOLED_HEADS
+from refbert.config.parameters import shapes
 from refbert.randomness import Dropout
-from refbert.spec.bert import bert, labelled_heads, objective
+from refbert.spec.bert import bert, objective
 from refbert.spec.choices import Choices
 from refbert.spec.encoder import Watch, encoder_layer
+from refbert.spec.head_table import denominators, labelled_heads
 from refbert.spec.heads import masked_lm
-from refbert.spec.losses import denominators
 from refbert.spec.scope import Scope
 from refbert.text.batching import Batch
 from refbert_conformance.cases.inputs import rounded

@@ -102,6 +102,7 @@ _SPEC = (
     "pooler",
     "heads",
     "losses",
+    "head_table",
     "bert",
 )
 
@@ -114,8 +115,10 @@ def patched_spec(file: str, old: str, new: str, number: int) -> types.ModuleType
         source = replaced(module, old, new) if name == file else inspect.getsource(importlib.import_module(module))
         for other in _SPEC:
             source = source.replace(f"refbert.spec.{other} import", f"{package}_{other} import")
-        source = source.replace("from refbert.spec import losses", f"import {package}_losses as losses")
-        source = source.replace("from refbert.spec import heads as head", f"import {package}_heads as head")
+        source = source.replace(
+            "from refbert.spec import heads, losses", f"import {package}_heads as heads, {package}_losses as losses"
+        )
+        source = source.replace("from refbert.spec import head_table", f"import {package}_head_table as head_table")
         made = types.ModuleType(f"{package}_{name}")
         sys.modules[made.__name__] = made  # the copies import each other; dataclasses look their module up
         exec(compile(source, f"<mutant of refbert.spec.{name}>", "exec"), made.__dict__)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from refbert.backend import Backend, Host
-from refbert.config.parameters import POOLED_HEADS
-from refbert.spec import heads as head
+from refbert.config.heads import HEADS, POOLED_HEADS
 from refbert.spec.bert import bert, objective
 from refbert.spec.choices import Choices
+from refbert.spec.head_table import head_logits
 from refbert.spec.pooler import pooler
 from refbert.spec.scope import Scope
 from refbert.text.batching import Batch
@@ -20,7 +20,6 @@ from refbert_inspection.tracing.recording import Call, Recording, Tensor
 
 # Where the gradients start when there is nothing to take a loss of: the seed of the projection's random numbers.
 SEED = 0
-_CLASSIFIERS = ("token_classification", "sequence_classification", "multiple_choice")
 # What a gradient is called in `Pass.arrays`: this, and the name of what it is the gradient of.
 GRADIENT = "gradient of "
 
@@ -126,11 +125,7 @@ def _outputs(recording: Recording, p: Mapping[str, Tensor], batch: Batch, c: Cho
     if pooled is None and "bert.pooler.dense.weight" in p:
         pooled, _ = pooler(ops, Scope(p, "bert.pooler."), hidden)
     for name in heads:
-        if name == "masked_lm" and "cls.predictions.decoder" not in made:
-            head.masked_lm(ops, p, hidden, np.arange(batch.input_ids.size), c)
-        elif name == "next_sentence" and "cls.seq_relationship" not in made:
-            head.next_sentence(ops, p, pooled)
-        elif name == "question_answering" and "qa_outputs" not in made:
-            head.question_answering(ops, p, hidden)
-        elif name in _CLASSIFIERS and "classifier" not in made:
-            head.classifier(ops, p, hidden if name == "token_classification" else pooled, c)
+        last = HEADS[name].parameter + (".decoder" if HEADS[name].tied else "")
+        if last not in made:
+            x = pooled if name in POOLED_HEADS else hidden
+            head_logits(name, ops, p, x, c, positions=np.arange(batch.input_ids.size))
