@@ -110,10 +110,10 @@ def _curves(metrics: Path, span: tuple[int, int]) -> dict[str, _Curve]:
         if entry["seconds"] > 0:
             values["tokens per second"] = entry["tokens"] / entry["seconds"]
         for name, value in values.items():
-            number = (entry["step"] - span[0]) // width
-            out.setdefault(name, _Curve()).bins.setdefault(number, _Bin()).add(value)
+            place = (entry["step"] - span[0]) // width
+            out.setdefault(name, _Curve()).bins.setdefault(place, _Bin()).add(value)
     for curve in out.values():
-        curve.bins = {span[0] + number * width: found for number, found in curve.bins.items()}
+        curve.bins = {span[0] + place * width: found for place, found in curve.bins.items()}
     return out
 
 
