@@ -96,8 +96,11 @@ def test_axes():
     assert [axis.at(x) for x in (2, 3, 4, 9, -math.inf, math.nan)] == [100, 50, 0, 0, 100, 0]
     assert axis.ticks == [(2, 100), (3, 50), (4, 0)]
     assert Axis.around([5, 5], 0, 10).at(5) == 5
+    assert Axis.around([2, math.nan, math.inf, 4], 100, 0) == axis
+    assert Axis.around([math.nan], 0, 10).at(math.nan) == 10
     log = LogAxis.around([0.02, 30, 0, math.inf], 0, 40)
     assert [log.at(x) for x in (0.01, 1, 100, 0, -1, 1e9, math.inf, math.nan)] == [0, 20, 40, 0, 0, 40, 40, 40]
     assert log.ticks == [(-2, 0), (-1, 10), (0, 20), (1, 30), (2, 40)]
     assert len(LogAxis(-300, 300, 0, 1).ticks) == 7
+    assert LogAxis.around([2e303, 1.7e308], 0, 6).ticks[-1] == (309, 6)
     assert LogAxis.around([0], 0, 1).ticks == [(-1, 0), (0, 1)]

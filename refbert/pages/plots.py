@@ -19,8 +19,8 @@ class Axis:
 
     @classmethod
     def around(cls, values: Iterable[float], start: float, end: float) -> Self:
-        """The axis that just holds the values."""
-        kept = list(values)
+        """The axis that just holds the values; infinity and NaN do not count."""
+        kept = [value for value in values if math.isfinite(value)] or [0.0]
         low, high = min(kept), max(kept)
         if low == high:
             low, high = low - abs(low) / 2 - 1e-9, high + abs(high) / 2 + 1e-9
@@ -56,4 +56,4 @@ class LogAxis(Axis):
     def ticks(self) -> list[tuple[float, float]]:
         """(power of ten, pixel), seven at most."""
         low, high = int(self.low), int(self.high)
-        return [(power, self.at(10.0**power)) for power in range(low, high + 1, -(-(high - low) // 6))]
+        return [(power, Axis.at(self, power)) for power in range(low, high + 1, -(-(high - low) // 6))]
