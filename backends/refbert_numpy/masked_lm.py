@@ -16,7 +16,7 @@ import numpy.typing as npt
 from refbert.backend import Backend
 from refbert.spec.choices import Choices
 from refbert.spec.heads import TIED
-from refbert.spec.layers import activate
+from refbert.spec.layers import activate, dense, layer_norm
 from refbert_numpy.memory import Recycler
 from refbert_numpy.partition import partition
 from refbert_numpy.rows import blocks
@@ -111,16 +111,14 @@ def _transform(
     ops: Backend[Array], p: Mapping[str, Array], hidden: Array, c: Choices
 ) -> tuple[Array, Callable[[Array], tuple[Array, dict[str, Array]]]]:
     """t = LN(act(hidden W + b)), as the spec composes it."""
-    names = tuple(_TRANSFORM + name for name in ("dense.weight", "dense.bias", "LayerNorm.weight", "LayerNorm.bias"))
-    w, b, gamma, beta = (p[name] for name in names)
-    z, z_back = ops.linear(hidden, w, b)
+    z, z_back = dense(ops, p, _TRANSFORM + "dense", hidden)
     active, active_back = activate(ops, z, c.activation)
-    t, norm_back = ops.layer_norm(active, gamma, beta, eps=c.layer_norm_eps)
+    t, norm_back = layer_norm(ops, p, _TRANSFORM + "LayerNorm", active, c)
 
     def pullback(dt: Array) -> tuple[Array, dict[str, Array]]:
-        dactive, dgamma, dbeta = norm_back(dt)
+        dactive, norm = norm_back(dt)
         (dz,) = active_back(dactive)
-        dhidden, dw, db = z_back(dz)
-        return dhidden, dict(zip(names, (dw, db, dgamma, dbeta), strict=True))
+        dhidden, transform = z_back(dz)
+        return dhidden, transform | norm
 
     return t, pullback

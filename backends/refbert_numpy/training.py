@@ -35,8 +35,7 @@ from refbert_numpy.rows import add_sums, affine, layer_norm, norm_back
 from refbert_numpy.threads import Team
 
 Array = npt.NDArray[Any]
-
-_PROJECTIONS = ("query", "key", "value")
+Params = Mapping[str, Array]
 
 
 @dataclasses.dataclass
@@ -59,6 +58,21 @@ class Kept:
 
 
 @dataclasses.dataclass
+class Layer:
+    """One layer on its way: ``kept`` may be another's memory, and is None once it is used up."""
+
+    site: str  # its name, as dropout's masks have it
+    p: Params
+    queries: Rows
+    subset: Array | None  # the queries among the tokens; None where they are all of them
+    kept: Kept | None
+
+    def own(self, part: Partition) -> slice:
+        """The partition's queries."""
+        return part.tokens if self.subset is None else part.queries
+
+
+@dataclasses.dataclass
 class Cotangents:
     """What the backward pass writes to besides what was kept. Two of what another thread may still be reading."""
 
@@ -75,7 +89,7 @@ class Encoder:
 
     def __init__(
         self,
-        params: Mapping[str, Array],
+        params: Params,
         batch: Batch,
         c: Choices,
         draws: Dropout | None,
@@ -86,34 +100,36 @@ class Encoder:
         memory: Recycler,
     ) -> None:
         self._p, self._batch, self._c, self._draws = params, batch, c, draws
-        self._tokens, self._queries, self._team, self._memory = tokens, queries, team, memory
-        self._partitions = partitions
+        self._tokens, self._partitions, self._team, self._memory = tokens, partitions, team, memory
         word = params["bert.embeddings.word_embeddings.weight"]
-        self._dtype, self._H = word.dtype, word.shape[1]
+        self._H = word.shape[1]
         self._scale = 1 / math.sqrt(self._H // c.heads)
         self._rate = 0.0 if draws is None else c.hidden_dropout
         self._attention_rate = 0.0 if draws is None else c.attention_dropout
         # Where tokens are left out, all that are left are visible.
-        self._mask = KeyMask.of(batch.attention_mask, c.mask_value, self._dtype) if tokens.every else None
-        # The last layer's queries among the tokens; None where they are all of them.
-        self._last = None if len(queries) == len(tokens) else np.searchsorted(tokens.index, queries.index)
+        self._mask = KeyMask.of(batch.attention_mask, c.mask_value, word.dtype) if tokens.every else None
         self._again = c.gradient_checkpointing and c.layers > 1
-        self._layers: list[Kept | None] = []
+        last = None if len(queries) == len(tokens) else np.searchsorted(tokens.index, queries.index)
+        sites = [f"encoder.layer.{i}" for i in range(c.layers)]
+        self._layers = [Layer(site, Scope(params, f"bert.{site}."), tokens, None, None) for site in sites]
+        self._M, self._some = len(queries), last is not None
+        if self._layers:
+            self._layers[-1].queries, self._layers[-1].subset = queries, last
 
     # Forward
 
     def forward(self) -> Array:
         """The hidden states of the queries [M, H]."""
-        c, take, N, M, H = self._c, self._memory.take, len(self._tokens), len(self._queries), self._H
-        self._layers = self._rooms()
+        c, take, N, M, H = self._c, self._memory.take, len(self._tokens), self._M, self._H
+        self._make_room()
         self._embedded, self._r0 = take(N, H), take(N, 1)
         self._keep0 = take(N, H, dtype=bool) if self._rate else None
         x, y1 = take(N, H), take(N, H)
         inputs = [x, *(take(N, H) if self._again else x for _ in range(1, c.layers))]
         self._inputs = inputs if self._again else []  # what is made again is not kept
         # Rows of the last layer's queries are not rows of tokens, and its thread may be ahead of the others.
-        top_y1 = y1 if self._last is None else take(M, H)
-        top = x if self._last is None and not self._again else take(M, H)
+        top_y1 = take(M, H) if self._some else y1
+        top = take(M, H) if self._some or self._again else x
         outputs = [*inputs[1:], top]
 
         def work(t: int) -> None:
@@ -125,20 +141,23 @@ class Encoder:
         self._team.run(work)
         return top
 
-    def _rooms(self) -> list[Kept | None]:
-        L = self._c.layers
+    def _make_room(self) -> None:
+        """Each layer's own, or with gradient checkpointing the last one's, and where that is smaller one for others."""
         if not self._again:
-            return [self._room(i) for i in range(L)]
-        top = self._room(L - 1)
-        return [*[top if self._last is None else self._room(0)] * (L - 1), top]
+            for layer in self._layers:
+                layer.kept = self._room(layer)
+            return
+        self._layers[-1].kept = top = self._room(self._layers[-1])
+        below = self._room(self._layers[0]) if self._some else top
+        for layer in self._layers[:-1]:
+            layer.kept = below
 
-    def _room(self, i: int) -> Kept:
+    def _room(self, layer: Layer) -> Kept:
         take, N, H = self._memory.take, len(self._tokens), self._H
-        rows = self._rows(i)
-        M, F = len(rows), len(self._p[f"bert.encoder.layer.{i}.intermediate.dense.bias"])
+        M, F = len(layer.queries), len(layer.p["intermediate.dense.bias"])
         keep1, keep2 = (take(M, H, dtype=bool) if self._rate else None for _ in range(2))
         return Kept(
-            q=take(M, H), k=take(N, H), v=take(N, H), attention=self._attention(rows),
+            q=take(M, H), k=take(N, H), v=take(N, H), attention=self._attention(layer.queries),
             context=take(M, H), xhat1=take(M, H), r1=take(M, 1), active=take(M, F), slope=take(M, F),
             xhat2=take(M, H), r2=take(M, 1), keep1=keep1, keep2=keep2,
         )  # fmt: skip
@@ -154,31 +173,13 @@ class Encoder:
             blocks = [every[t::size] for t in range(size)]
         return Attention(blocks, len(queries), heads, self._mask, self._attention_rate, self._memory)
 
-    def _rows(self, i: int) -> Rows:
-        return self._queries if i == self._c.layers - 1 else self._tokens
-
-    def _subset(self, i: int) -> Array | None:
-        return self._last if i == self._c.layers - 1 else None
-
-    def _mine(self, i: int, part: Partition) -> slice:
-        return part.tokens if self._subset(i) is None else part.queries
-
-    def _layer_params(self, i: int) -> Mapping[str, Array]:
-        return self._under(f"bert.encoder.layer.{i}.")
-
-    def _under(self, prefix: str) -> Mapping[str, Array]:
-        return Scope(self._p, prefix)
-
     def _embed(self, part: Partition, x: Array) -> None:
-        p, n = self._under("bert.embeddings."), part.tokens
-        e = self._embedded[n]
-        S = self._batch.shape[1]
-        index = self._tokens.index[n]
+        p, n = Scope(self._p, "bert.embeddings."), part.tokens
+        e, index = self._embedded[n], self._tokens.index[n]
         np.take(p["word_embeddings.weight"], self._batch.input_ids.reshape(-1)[index], axis=0, out=e, mode="clip")
         e += p["token_type_embeddings.weight"][self._batch.token_type_ids.reshape(-1)[index]]
-        e += p["position_embeddings.weight"][index % S]
-        gamma, beta = p["LayerNorm.weight"], p["LayerNorm.bias"]
-        layer_norm(e, gamma, beta, self._c.layer_norm_eps, x[n], r=self._r0[n])
+        e += p["position_embeddings.weight"][index % self._batch.shape[1]]
+        layer_norm(e, *_affine(p, "LayerNorm"), self._c.layer_norm_eps, x[n], r=self._r0[n])
         if self._keep0 is not None:
             self._draw(part, "embeddings", self._keep0, self._tokens)
             self._sync(part)
@@ -186,34 +187,29 @@ class Encoder:
 
     def _layer_input(self, i: int, n: slice, out: Array) -> None:
         """out[n] ← what layer i reads, made again from x̂ of what lies below."""
-        if i == 0:
-            p = self._under("bert.embeddings.")
-            affine(self._embedded[n], p["LayerNorm.weight"], p["LayerNorm.bias"], out[n])
-            if self._keep0 is not None:
-                self._drop(out[n], self._keep0[n])
-        else:
-            below, p = self._kept(i - 1), self._layer_params(i - 1)
-            affine(below.xhat2[n], p["output.LayerNorm.weight"], p["output.LayerNorm.bias"], out[n])
+        if i:
+            below = self._layers[i - 1]
+            assert below.kept is not None
+            affine(below.kept.xhat2[n], *_affine(below.p, "output.LayerNorm"), out[n])
+            return
+        affine(self._embedded[n], *_affine(self._p, "bert.embeddings.LayerNorm"), out[n])
+        if self._keep0 is not None:
+            self._drop(out[n], self._keep0[n])
 
     def _drop(self, x: Array, keep: Array) -> None:
         x *= keep
         x /= 1 - self._rate
 
-    def _kept(self, i: int) -> Kept:
-        kept = self._layers[i]
-        assert kept is not None
-        return kept
-
     def _layer(self, i: int, part: Partition, x: Array, y1: Array, out: Array) -> None:
-        p, kept, c, n, m = self._layer_params(i), self._kept(i), self._c, part.tokens, self._mine(i, part)
-        subset = self._subset(i)
-        if subset is not None or self._again:
+        layer, kept, n = self._layers[i], self._layers[i].kept, part.tokens
+        assert kept is not None
+        p, m = layer.p, layer.own(part)
+        if layer.subset is not None or self._again:
             self._sync(part)  # a query's row may be another thread's, as may the masks that the layer below still reads
-        residual = x[n] if subset is None else x[subset[m]]
-        sources = {"query": (residual, kept.q[m]), "key": (x[n], kept.k[n]), "value": (x[n], kept.v[n])}
+        residual = x[n] if layer.subset is None else x[layer.subset[m]]
         if self._draws is not None:
-            self._draw_layer(i, part, kept)
-        for name, (source, to) in sources.items():
+            self._draw_layer(layer, kept, part)
+        for name, source, to in (("query", residual, kept.q[m]), ("key", x[n], kept.k[n]), ("value", x[n], kept.v[n])):
             np.matmul(source, p[f"attention.self.{name}.weight"].T, out=to)
             to += p[f"attention.self.{name}.bias"]
         kept.q[m] *= self._scale
@@ -224,18 +220,17 @@ class Encoder:
         np.matmul(kept.context[m], p["attention.output.dense.weight"].T, out=kept.xhat1[m])
         self._norm(p, "attention.output", kept.xhat1, kept.r1, kept.keep1, m, residual, attended)
         np.matmul(attended, p["intermediate.dense.weight"].T, out=kept.active[m])
-        activate_rows(kept.active[m], p["intermediate.dense.bias"], c.activation, kept.slope[m])
+        activate_rows(kept.active[m], p["intermediate.dense.bias"], self._c.activation, kept.slope[m])
         np.matmul(kept.active[m], p["output.dense.weight"].T, out=kept.xhat2[m])
         self._norm(p, "output", kept.xhat2, kept.r2, kept.keep2, m, attended, out[m])
 
     def _norm(
-        self, p: Mapping[str, Array], name: str, h: Array, r: Array, keep: Array | None, m: slice, residual: Array,
-        out: Array,
-    ) -> None:  # fmt: skip
+        self, p: Params, name: str, h: Array, r: Array, keep: Array | None, m: slice, residual: Array, out: Array
+    ) -> None:
         """out ← LN(dropout(h + bias) + residual) of the rows m; h ← x̂."""
         layer_norm(
-            h[m], p[f"{name}.LayerNorm.weight"], p[f"{name}.LayerNorm.bias"], self._c.layer_norm_eps, out, r=r[m],
-            bias=p[f"{name}.dense.bias"], residual=residual, keep=None if keep is None else keep[m], rate=self._rate,
+            h[m], *_affine(p, f"{name}.LayerNorm"), self._c.layer_norm_eps, out, r=r[m], bias=p[f"{name}.dense.bias"],
+            residual=residual, keep=None if keep is None else keep[m], rate=self._rate,
         )  # fmt: skip
 
     def _sync(self, part: Partition) -> None:
@@ -244,28 +239,27 @@ class Encoder:
 
     # Dropout
 
-    def _draw_layer(self, i: int, part: Partition, kept: Kept) -> None:
-        site, rows = f"encoder.layer.{i}", self._rows(i)
+    def _draw_layer(self, layer: Layer, kept: Kept, part: Partition) -> None:
         if kept.keep1 is not None and kept.keep2 is not None:
-            self._draw(part, f"{site}.attention.output", kept.keep1, rows)
-            self._draw(part, f"{site}.output", kept.keep2, rows)
+            self._draw(part, f"{layer.site}.attention.output", kept.keep1, layer.queries)
+            self._draw(part, f"{layer.site}.output", kept.keep2, layer.queries)
         if self._attention_rate:
-            S, sequences = self._batch.shape[1], part.sequences
-            drawn = self._part_of_draws(part, f"{site}.attention.self", (self._c.heads, S, S), self._attention_rate)
+            S, own = self._batch.shape[1], part.sequences
+            drawn = self._drawn(part, f"{layer.site}.attention.self", (self._c.heads, S, S), self._attention_rate)
             for b, heads, keep in kept.attention.keep():
-                if sequences.start <= b < sequences.stop:
-                    query, key = (r.index[r.among(slice(b, b + 1))] - b * S for r in (rows, self._tokens))
-                    keep[:] = drawn[b - sequences.start][heads][:, query[:, None], key]
+                if own.start <= b < own.stop:
+                    query, key = (r.index[r.among(slice(b, b + 1))] - b * S for r in (layer.queries, self._tokens))
+                    keep[:] = drawn[b - own.start][heads][:, query[:, None], key]
 
     def _draw(self, part: Partition, site: str, out: Array, rows: Rows) -> None:
-        """out [rows, H] ← the masks of the part's sequences."""
+        """out [rows, H] ← the masks of the partition's sequences."""
         S, H = self._batch.shape[1], self._H
-        keep = self._part_of_draws(part, site, (S, H), self._rate)
         own = rows.among(part.sequences)
-        out[own] = keep.reshape(-1, H)[rows.index[own] - part.sequences.start * S]
+        drawn = self._drawn(part, site, (S, H), self._rate)
+        out[own] = drawn.reshape(-1, H)[rows.index[own] - part.sequences.start * S]
 
-    def _part_of_draws(self, part: Partition, site: str, shape: tuple[int, ...], rate: float) -> Array:
-        """The masks of the part's sequences out of the batch's, which is a part of a larger one where draws say so."""
+    def _drawn(self, part: Partition, site: str, shape: tuple[int, ...], rate: float) -> Array:
+        """The partition's masks out of the batch's, which is a part of a larger one where draws say so."""
         draws = self._draws
         assert draws is not None
         begin, _, total = draws.rows or (0, 0, len(self._batch.input_ids))
@@ -279,36 +273,36 @@ class Encoder:
 
         The gradients of everything but the three tables go into ``gradients``.
         """
-        c, take, N, H = self._c, self._memory.take, len(self._tokens), self._H
-        F = max((len(self._p[f"bert.encoder.layer.{i}.intermediate.dense.bias"]) for i in range(c.layers)), default=0)
-        narrow, some = take(N, H), self._last is not None
-        slim = take(len(dtop), H) if some else narrow
+        take, N, H = self._memory.take, len(self._tokens), self._H
+        F = max((len(layer.p["intermediate.dense.bias"]) for layer in self._layers), default=0)
+        narrow, last = take(N, H), len(self._layers) - 1
         to = Cotangents(
-            dx=take(N, H) if some else dtop, wide=take(N, F), narrow=narrow, slim=slim,
-            inputs=self._inputs or [take(N, H), take(N, H)] * c.layers, middles=(take(N, H), take(N, H)),
+            dx=take(N, H) if self._some else dtop, wide=take(N, F), narrow=narrow,
+            slim=take(len(dtop), H) if self._some else narrow,
+            inputs=self._inputs or [take(N, H), take(N, H)] * len(self._layers), middles=(take(N, H), take(N, H)),
         )  # fmt: skip
         sums: list[dict[str, Array]] = [{} for _ in self._partitions]
-        if c.layers:
-            self._allot(c.layers - 1, gradients)
+        if self._layers:
+            self._allot(self._layers[-1], gradients)
 
         def work(t: int) -> None:
             part = self._partitions[t]
-            for i in reversed(range(c.layers)):
+            for i in range(last, -1, -1):
                 if not self._again:
                     self._layer_input(i, part.tokens, to.inputs[i])
-                elif i < c.layers - 1:
+                elif i < last:
                     self._team.sync()  # what layer i + 1 kept was in the same memory: nobody may still need it
                     self._layer(i, part, to.inputs[i], to.middles[i % 2], to.inputs[i + 1])
-                self._layer_back(i, part, dtop if i == c.layers - 1 else to.dx, to, sums[t])
+                self._layer_back(i, part, dtop if i == last else to.dx, to, sums[t])
                 self._team.sync()
                 if t == 0:
-                    if i + 1 < c.layers:
-                        self._layers[i + 1] = None  # every thread has done with it: its memory serves the gradients
+                    if i < last:
+                        self._layers[i + 1].kept = None  # no thread needs it: its memory serves the gradients
                         if self._again:
                             del to.inputs[i + 1]
                     if i:
-                        self._allot(i - 1, gradients)
-                self._products(i, t, to.inputs[i], to.middles[i % 2], gradients)
+                        self._allot(self._layers[i - 1], gradients)
+                self._products(i, t, to, gradients)
             self._embed_back(part, to.dx, sums[t])
 
         self._team.run(work)
@@ -317,79 +311,70 @@ class Encoder:
             gradients[name] = sum((own[name] for own in sums[1:]), start=first)
         return to.dx
 
-    def _allot(self, i: int, gradients: dict[str, Array]) -> None:
-        """Room for the gradients of layer i's weights, before the wait after which they are computed."""
-        p = self._layer_params(i)
-        for name in _weights():
-            gradients[f"bert.encoder.layer.{i}.{name}"] = self._memory.take(*p[name].shape)
+    def _allot(self, layer: Layer, gradients: dict[str, Array]) -> None:
+        """Room for the gradients of a layer's weights, before the wait after which they are computed."""
+        for name in _WEIGHTS:
+            gradients[f"bert.{layer.site}.{name}"] = self._memory.take(*layer.p[name].shape)
 
     def _layer_back(self, i: int, part: Partition, dy: Array, to: Cotangents, sums: dict[str, Array]) -> None:
-        """Cotangents of this part's rows: to.dx from dy, and over what was kept those of every product's result."""
-        p, kept, n, m = self._layer_params(i), self._kept(i), part.tokens, self._mine(i, part)
-        subset, prefix, d = self._subset(i), f"bert.encoder.layer.{i}.", dy[m]
-        dx, wide, narrow, middle = to.dx, to.wide, to.narrow, to.middles[i % 2]
+        """Cotangents of this partition's rows: to.dx from dy, and over what was kept every product's result's."""
+        layer, kept, n = self._layers[i], self._layers[i].kept, part.tokens
+        assert kept is not None
+        p, m, subset, prefix = layer.p, layer.own(part), layer.subset, f"bert.{layer.site}."
+        d, dx, wide, narrow, middle = dy[m], to.dx, to.wide, to.narrow, to.middles[i % 2]
         slim = narrow if subset is None else to.slim
-        keep1, keep2 = (None if keep is None else keep[m] for keep in (kept.keep1, kept.keep2))
 
-        norm_back(d, kept.xhat2[m], kept.r2[m], p["output.LayerNorm.weight"], prefix + "output.LayerNorm", sums)
-        ddown = self._dropped(d, keep2, kept.xhat2[m])
-        add_sums(sums, prefix + "output.dense.bias", ddown)
-        np.matmul(ddown, p["output.dense.weight"], out=wide[m])
+        def through_norm(name: str, xhat: Array, r: Array, keep: Array | None) -> Array:
+            """d ← the cotangent of LayerNorm's input; over x̂ that of the product below it."""
+            norm_back(d, xhat[m], r[m], p[f"{name}.LayerNorm.weight"], f"{prefix}{name}.LayerNorm", sums)
+            below = xhat[m]
+            below[:] = d
+            if keep is not None:
+                self._drop(below, keep[m])
+            add_sums(sums, f"{prefix}{name}.dense.bias", below)
+            return below
+
+        np.matmul(through_norm("output", kept.xhat2, kept.r2, kept.keep2), p["output.dense.weight"], out=wide[m])
         dup = kept.slope[m]
         dup *= wide[m]
         add_sums(sums, prefix + "intermediate.dense.bias", dup)
-        name = "attention.output"
-        affine(kept.xhat1[m], p[f"{name}.LayerNorm.weight"], p[f"{name}.LayerNorm.bias"], middle[m])
+        affine(kept.xhat1[m], *_affine(p, "attention.output.LayerNorm"), middle[m])
         np.matmul(dup, p["intermediate.dense.weight"], out=slim[m])
         d += slim[m]
 
-        norm_back(d, kept.xhat1[m], kept.r1[m], p[f"{name}.LayerNorm.weight"], f"{prefix}{name}.LayerNorm", sums)
-        do = self._dropped(d, keep1, kept.xhat1[m])
-        add_sums(sums, f"{prefix}{name}.dense.bias", do)
-        np.matmul(do, p[f"{name}.dense.weight"], out=slim[m])
+        do = through_norm("attention.output", kept.xhat1, kept.r1, kept.keep1)
+        np.matmul(do, p["attention.output.dense.weight"], out=slim[m])
         self._sync(part)
         kept.attention.backward(part.t, kept.q, kept.k, kept.v, kept.context, slim, self._scale)
         self._sync(part)
 
-        for projection, cotangent in (("query", kept.q[m]), ("key", kept.k[n]), ("value", kept.v[n])):
-            add_sums(sums, f"{prefix}attention.self.{projection}.bias", cotangent)
-        weights = {name: p[f"attention.self.{name}.weight"] for name in _PROJECTIONS}
-        np.matmul(kept.q[m], weights["query"], out=slim[m])
+        # d, which may be dx itself, has the residual's share of the queries' rows; the others are of all tokens.
+        weights = [p[name] for name in _WEIGHTS[:3]]
+        for name, cotangent in zip(_WEIGHTS, (kept.q[m], kept.k[n], kept.v[n]), strict=False):
+            add_sums(sums, prefix + name.replace("weight", "bias"), cotangent)
+        np.matmul(kept.q[m], weights[0], out=slim[m])
         d += slim[m]
+        np.matmul(kept.k[n], weights[1], out=(narrow if subset is None else dx)[n])
         if subset is None:
-            np.matmul(kept.k[n], weights["key"], out=narrow[n])
             d += narrow[n]
-        else:
-            np.matmul(kept.k[n], weights["key"], out=dx[n])
-        np.matmul(kept.v[n], weights["value"], out=narrow[n])
+        np.matmul(kept.v[n], weights[2], out=narrow[n])
         dx[n] += narrow[n]
         if subset is not None:
             self._sync(part)
             dx[subset[m]] += d
 
-    def _dropped(self, d: Array, keep: Array | None, out: Array) -> Array:
-        """out ← d keep/(1 − rate), or d."""
-        if keep is None:
-            out[:] = d
-        else:
-            np.multiply(d, keep, out=out)
-            out /= 1 - self._rate
-        return out
-
-    def _products(self, i: int, t: int, x: Array, middle: Array, gradients: dict[str, Array]) -> None:
-        """The weights' gradients, of this thread's share of the output features."""
-        kept, subset, size = self._kept(i), self._subset(i), len(self._partitions)
-        M = len(kept.q)
-        xq = x if subset is None else x[subset]
+    def _products(self, i: int, t: int, to: Cotangents, gradients: dict[str, Array]) -> None:
+        """The weights' gradients, of this thread's partition of the output features."""
+        layer, kept, x = self._layers[i], self._layers[i].kept, to.inputs[i]
+        assert kept is not None
+        xq = x if layer.subset is None else x[layer.subset]
         factors = (
-            (kept.q, xq), (kept.k, x), (kept.v, x), (kept.xhat1, kept.context), (kept.slope, middle[:M]),
-            (kept.xhat2, kept.active),
+            (kept.q, xq), (kept.k, x), (kept.v, x), (kept.xhat1, kept.context),
+            (kept.slope, to.middles[i % 2][: len(xq)]), (kept.xhat2, kept.active),
         )  # fmt: skip
-        for name, (cotangent, source) in zip(_weights(), factors, strict=True):
-            O = cotangent.shape[1]  # noqa: E741  the papers' letter
-            features = partition(O, size)[t]
-            out = gradients[f"bert.encoder.layer.{i}.{name}"][features]
-            np.matmul(cotangent[:, features].T, source, out=out)
+        for name, (cotangent, source) in zip(_WEIGHTS, factors, strict=True):
+            own = partition(cotangent.shape[1], len(self._partitions))[t]
+            np.matmul(cotangent[:, own].T, source, out=gradients[f"bert.{layer.site}.{name}"][own])
 
     def _embed_back(self, part: Partition, dx: Array, sums: dict[str, Array]) -> None:
         n, name = part.tokens, "bert.embeddings.LayerNorm"
@@ -398,11 +383,17 @@ class Encoder:
         norm_back(dx[n], self._embedded[n], self._r0[n], self._p[name + ".weight"], name, sums)
 
 
-def _weights() -> tuple[str, ...]:
-    """The names of a layer's weights, in the order of `Encoder._products`."""
-    return (
-        *(f"attention.self.{name}.weight" for name in _PROJECTIONS),
-        "attention.output.dense.weight",
-        "intermediate.dense.weight",
-        "output.dense.weight",
-    )
+# A layer's, in the order of `Encoder._products`.
+_WEIGHTS = (
+    "attention.self.query.weight",
+    "attention.self.key.weight",
+    "attention.self.value.weight",
+    "attention.output.dense.weight",
+    "intermediate.dense.weight",
+    "output.dense.weight",
+)
+
+
+def _affine(p: Params, name: str) -> tuple[Array, Array]:
+    """LayerNorm's γ and β."""
+    return p[f"{name}.weight"], p[f"{name}.bias"]
