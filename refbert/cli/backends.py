@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 import click
 
 from refbert.backend import contract_note, contract_of, missing_ops, registry, says_contract
+from refbert.cli import options
 from refbert.cli.output import print_json
 from refbert.cli.tables import Table, print_table
 from refbert.errors import BackendError
@@ -50,7 +51,7 @@ def status(name: str, device: str | None = None) -> Status:
 
 @click.command()
 @click.option("--device", help='Try the backends on this device ("cpu", "cuda", …); default: each one\'s own.')
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per backend instead of a table.")
+@options.json_option(each="backend")
 def backends(device: str | None, as_json: bool) -> None:
     """List every backend: version, device, dtypes; available, or why not."""
     found = [status(name, device) for name in registry.names()]

@@ -6,25 +6,22 @@ from typing import Any
 
 import click
 
+from refbert.cli import options
 from refbert.cli.output import print_json
 from refbert.cli.tables import Table, print_table
 from refbert.errors import quiet
 
-_POSITIVE = click.IntRange(1, 2**31)
-
 
 @click.command()
-@click.option("--backend", default="numpy", show_default=True, help="A name from `refbert backends`.")
+@options.placing
 @click.option("--model", default="bert-base-uncased", show_default=True,
               help="A preset (random weights), or a checkpoint's directory or hub name.")  # fmt: skip
-@click.option("--dtype", help="What the backend computes in; default: its own first choice.")
-@click.option("--device", help='Where: "cpu", "cuda", "cuda:1", …')
-@click.option("--batch-size", type=_POSITIVE, default=8, show_default=True, help="Sequences in the batch.")
-@click.option("--length", type=_POSITIVE, default=128, show_default=True, help="Tokens in each sequence.")
+@options.count_option("--batch-size", 8, "Sequences in the batch.")
+@options.count_option("--length", 128, "Tokens in each sequence.")
 @click.option("--step", is_flag=True, help="Forward and backward (masked LM on 15 %, next sentence), not forward.")
-@click.option("--rounds", type=_POSITIVE, default=7, show_default=True, help="Timed runs, after two to warm up.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
-def bench(as_json: bool, **options: Any) -> None:
+@options.count_option("--rounds", 7, "Timed runs, after two to warm up.")
+@options.json_option()
+def bench(as_json: bool, **chosen: Any) -> None:
     """Time a model on random tokens: tokens/s, GFLOP/s, share of the matrix-product limit, memory.
 
     The limit is measured on the same backend, by its own `linear` on large arrays. Peak memory is the whole
@@ -34,7 +31,7 @@ def bench(as_json: bool, **options: Any) -> None:
     refbert bench --backend torch
     refbert bench --backend numpy --model bert-mini --step --batch-size 32
     """
-    facts = speed(**options)
+    facts = speed(**chosen)
     if as_json:
         print_json(facts)
     else:

@@ -9,22 +9,27 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from refbert.cli.options import computing, count_option, file_option, given_settings, is_given, json_option, of_settings
 from refbert.cli.output import print_json, progress, require_writable, write_text
 from refbert.cli.tables import Table, print_table
-from refbert.config.profiles import PROFILES
+from refbert.data.labelled import read
+from refbert.data.tables import Columns
 from refbert.errors import InputError
+from refbert.evaluation.tasks import Limits, default_evaluation
+from refbert.evaluation.tasks import evaluate as score
+from refbert.files.json import read_json
+from refbert.files.reading import is_file
 from refbert.labels import is_multi_label
 from refbert.loading import load
+from refbert.model import Model
+from refbert.training.finetuning_settings import Settings as Finetuning
+from refbert.training.pretraining_settings import Settings
+from refbert.training.run import RunDirectory
 
-if TYPE_CHECKING:
-    from refbert.model import Model
-    from refbert.training.pretraining_settings import Settings
-
-_POSITIVE = click.IntRange(min=1)
 _TASKS = ("classify", "multi-label", "regress", "tag", "answer", "choose", "masked-lm")
 _TEXT = ("lines", "raw", "parquet")
 # What a model that `refbert finetune` made is read with unless told otherwise: as it was trained.
@@ -40,23 +45,15 @@ _AS_TRAINED = (
 @click.option("--format", type=click.Choice(("csv", "tsv", "jsonl", *_TEXT)),
               help="Default: by the file's ending; masked-lm: lines.")  # fmt: skip
 @click.option("--text-column", default="text", show_default=True, help="Also of a Parquet file.")
-@click.option("--pair-column", help="The second text, where the task is about two.")
-@click.option("--label-column", default="label", show_default=True, help="The right answer.")
-@click.option("--choice-columns", default="choices", show_default=True, help="A list, or several columns: a,b,c.")
-@click.option("--max-length", type=_POSITIVE, help="Longer texts are cut. [default: the model's; answer: at most 384]")
-@click.option("--doc-stride", type=_POSITIVE, default=128, show_default=True, help="Tokens from window to window.")
-@click.option("--n-best", type=_POSITIVE, default=20, show_default=True, help="Answers to weigh for each question.")
-@click.option("--max-answer", type=_POSITIVE, default=30, show_default=True, help="Longest answer in tokens.")
+@of_settings(Finetuning, "pair_column", "label_column", "choice_columns", "max_length", "doc_stride")
+@count_option("--n-best", Limits.n_best, "Answers to weigh for each question.")
+@count_option("--max-answer", Limits.max_answer, "Longest answer in tokens.")
 @click.option("--null-threshold", type=float, help='"No answer" above this margin. [default: SQuAD 2.0: 0]')
-@click.option("--batch-size", type=_POSITIVE, default=32, show_default=True, help="Texts per forward pass.")
+@count_option("--batch-size", Limits.batch_size, "Texts per forward pass.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of what masked-lm hides.")
-@click.option("--profile", type=click.Choice(tuple(PROFILES)), help="Whose numbers. [default: the checkpoint's]")
-@click.option("--backend", default="numpy", show_default=True, help="A name from `refbert backends`.")
-@click.option("--dtype", help="What the backend computes in.")
-@click.option("--device", help='Where: "cpu", "cuda", …')
-@click.option("--predictions", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.jsonl",
-              help="Write every prediction, one JSON object a line.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
+@computing
+@file_option("--predictions", metavar="FILE.jsonl", help="Write every prediction, one JSON object a line.")
+@json_option()
 def evaluate(file: str, model: str | None, task: str | None, as_json: bool, **options: Any) -> None:
     """Score a model. Lengths and columns are by default those that it was trained with.
 
@@ -68,24 +65,13 @@ def evaluate(file: str, model: str | None, task: str | None, as_json: bool, **op
     refbert evaluate --model DIR --json test.conll
     refbert evaluate --model DIR --task masked-lm text.txt
     """
-    from refbert.data.labelled import read
-    from refbert.data.tables import Columns
-    from refbert.evaluation.tasks import Limits, default_evaluation
-    from refbert.evaluation.tasks import evaluate as score
-
     if model is None:
         raise InputError("no model: name a fine-tuned model's directory or hub name with --model (or REFBERT_MODEL)")
     require_writable(options["predictions"])
     trained, pretrained = _trained_with(Path(model))
-    for name in _AS_TRAINED:
-        source = click.get_current_context().get_parameter_source(name)
-        if source is not None and source.name == "DEFAULT" and name in trained:
-            options[name] = trained[name]
-    if isinstance(options["choice_columns"], str):
-        options["choice_columns"] = options["choice_columns"].split(",")
-    given = load(
-        model, backend=options["backend"], dtype=options["dtype"], device=options["device"], profile=options["profile"]
-    )
+    asked = given_settings(Finetuning, options)
+    options |= {name: asked.get(name, trained.get(name, getattr(Finetuning, name))) for name in _AS_TRAINED}
+    given = load(model, **{name: options[name] for name in ("backend", "dtype", "device", "profile")})
     chosen = task or default_evaluation(given)
     if chosen == "classify" and is_multi_label(given.config):
         chosen = "multi-label"
@@ -95,12 +81,12 @@ def evaluate(file: str, model: str | None, task: str | None, as_json: bool, **op
     if options["format"] in _TEXT:
         raise InputError(f"--format {options['format']} is for --task masked-lm")
     columns = Columns(
-        options["text_column"], options["pair_column"], options["label_column"], tuple(options["choice_columns"])
+        options["text_column"], options["pair_column"], options["label_column"], options["choice_columns"]
     )
     data = read(chosen, file, columns, format=options["format"], to_learn=False)
-    names = ("max_length", "batch_size", "doc_stride", "n_best", "max_answer", "null_threshold")
+    limits = Limits(**{one.name: options[one.name] for one in dataclasses.fields(Limits)})
     with progress(chosen, len(data)) as advance:
-        found = score(given, chosen, data, Limits(**{name: options[name] for name in names}), progress=advance)
+        found = score(given, chosen, data, limits, progress=advance)
     if options["predictions"] is not None:
         lines = (json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in found.predictions)
         write_text(options["predictions"], "".join(lines))
@@ -138,8 +124,7 @@ def _masked_lm(
         chosen, how = trained.data(), {"documents": trained.documents, "column": trained.column}
         length = options["max_length"] or trained.phases()[-1].length
         form = options["format"] or trained.format
-    source = click.get_current_context().get_parameter_source("text_column")
-    if source is not None and source.name != "DEFAULT":
+    if is_given("text_column"):
         how["column"] = options["text_column"]
     chosen = dataclasses.replace(chosen, next_sentence="next_sentence" in model.heads)
     sums, count = Sums(), 0
@@ -159,12 +144,6 @@ def _trained_with(directory: Path) -> tuple[dict[str, Any], Settings | None]:
 
     Raises `InputError` where run.json is refbert's and damaged: the scores would be of other lengths.
     """
-    from refbert.files.json import read_json
-    from refbert.files.reading import is_file
-    from refbert.training.finetuning_settings import Settings as Finetuning
-    from refbert.training.pretraining_settings import Settings
-    from refbert.training.run import RunDirectory
-
     run = RunDirectory(directory)
     if not is_file(run.file):
         return {}, None

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from refbert.cli.options import given_settings, is_given, of_settings
+from refbert.cli.options import given_settings, is_given, of_settings, placing
 from refbert.cli.progress import say
 from refbert.cli.tables import Table, print_table
 from refbert.cli.training import Watch
@@ -21,6 +21,7 @@ from refbert.training.finetuning_settings import PAPER_GRID, Plan, Settings
 @click.command()
 @click.option("--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where the model goes.")
 @of_settings(Settings)
+@placing
 @click.option(
     "--paper-grid", is_flag=True, help="The paper's values for what is not named: 5e-5,3e-5,2e-5; 16,32; 2,3,4."
 )

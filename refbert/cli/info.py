@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from refbert.cli import options
 from refbert.cli.output import print_json
 from refbert.cli.tables import Table, print_table
 from refbert.config import BertConfig, flops
@@ -18,7 +19,7 @@ LENGTHS = (128, 512)
 
 @click.command()
 @click.argument("model")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
+@options.json_option("tables")
 def info(model: str, as_json: bool) -> None:
     """Show MODEL's configuration, parameters by group, FLOPs per token and memory.
 

@@ -13,33 +13,52 @@ from typing import Any
 import click
 
 from refbert.config.profiles import PROFILES
+from refbert.models import DEFAULT
 
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
 
-POSITIVE = click.IntRange(min=1)
-# As long as an array may be.
-COUNT = click.IntRange(1, 2**31)
+COUNT = click.IntRange(1, 2**31)  # no array is longer
 
-backend = click.option(
+backend_option = click.option(
     "--backend", default="numpy", show_default=True, help="A name from `refbert backends`, or package.module:Class."
 )
-dtype = click.option("--dtype", help="What the backend computes in; default: its own first choice.")
-device = click.option("--device", help='Where: "cpu", "cuda", "cuda:1", …')
-profile = click.option(
-    "--profile", type=click.Choice(tuple(PROFILES)),
-    help="Whose numbers, where Google's and Hugging Face's differ. [default: the checkpoint's]",
+dtype_option = click.option("--dtype", help="What the backend computes in; default: its own first choice.")
+device_option = click.option("--device", help='Where: "cpu", "cuda", "cuda:1", …')
+profile_option = click.option(
+    "--profile", type=click.Choice(tuple(PROFILES)), help="Whose numbers, where Google's and Hugging Face's differ."
+)
+model_option = click.option(
+    "--model", envvar="REFBERT_MODEL", default=DEFAULT, show_default=True,
+    help="A local directory, a hub name, or the model that comes with refbert (or set REFBERT_MODEL).",
 )  # fmt: skip
 
 
-def as_json(help: str = "One JSON object instead of a table.") -> Decorator:
+def placing(command: Command) -> Command:
+    """``--backend``, ``--dtype`` and ``--device``."""
+    return backend_option(dtype_option(device_option(command)))
+
+
+def computing(command: Command) -> Command:
+    """`placing` and ``--profile``: what `refbert.load` takes beside a name."""
+    return placing(profile_option(command))
+
+
+def json_option(instead_of: str = "a table", each: str = "") -> Decorator:
     """``--json``."""
+    help = f"One JSON object{each and f' per {each}'} instead of {instead_of}."
     return click.option("--json", "as_json", is_flag=True, help=help)
 
 
-def batch_size(default: int, help: str = "Texts per forward pass.") -> Decorator:
-    """``--batch-size``."""
-    return click.option("--batch-size", type=COUNT, default=default, show_default=True, help=help)
+def count_option(name: str, default: int, help: str) -> Decorator:
+    """A number from 1."""
+    return click.option(name, type=COUNT, default=default, show_default=True, help=help)
+
+
+def file_option(*names: str, help: str, metavar: str = "FILE", **more: Any) -> Decorator:
+    """A file to write."""
+    kind = click.Path(dir_okay=False, path_type=Path)
+    return click.option(*names, type=kind, metavar=metavar, help=help, **more)
 
 
 def is_given(name: str, *, environment: bool = True) -> bool:
@@ -48,11 +67,12 @@ def is_given(name: str, *, environment: bool = True) -> bool:
     return source is not None and (source.name == "COMMANDLINE" or (environment and source.name == "ENVIRONMENT"))
 
 
-def of_settings(kind: type) -> Decorator:
-    """An option for each field of settings that has help: first what is ``kind``'s own, then what it inherits."""
+def of_settings(kind: type, *names: str) -> Decorator:
+    """An option for each field of settings that has help, or for some: first ``kind``'s own, then what it inherits."""
 
     def decorate(command: Command) -> Command:
         fields = [field for field in dataclasses.fields(kind) if field.metadata.get("help")]
+        fields = [field for field in fields if not names or field.name in names]
         fields.sort(key=lambda field: field.name not in kind.__annotations__)
         for field in reversed(fields):  # the last decorator's option is shown first
             command = _option(field, typing.get_type_hints(kind)[field.name])(command)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from refbert.cli.options import given_settings, of_settings
+from refbert.cli.options import given_settings, of_settings, placing
 from refbert.cli.progress import say
 from refbert.cli.training import Watch
 from refbert.errors import InputError
@@ -20,6 +20,7 @@ from refbert.training.pretraining_settings import Settings
 @click.argument("files", nargs=-1, metavar="[FILE …]")
 @click.option("--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The run's directory.")
 @of_settings(Settings)
+@placing
 @click.option("--resume", is_flag=True, help="Go on with the run in the directory (or begin, if there is none).")
 def pretrain(files: tuple[str, ...], output: Path, resume: bool, **options: Any) -> int:
     """Pretrain a BERT on the text of FILEs ("-": stdin), masked words and next sentences, as the paper does.

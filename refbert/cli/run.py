@@ -9,39 +9,27 @@ from typing import Any
 
 import click
 import numpy as np
-from click.core import ParameterSource
 
 from refbert.cli.answers import answers_of
+from refbert.cli.options import computing, count_option, file_option, is_given, json_option, model_option
 from refbert.cli.output import progress, require_writable, say_default_model, write_arrays
 from refbert.cli.results import Printer
 from refbert.cli.texts import Outcome, from_arguments, from_stdin, outcomes
-from refbert.config.profiles import PROFILES
 from refbert.embedder import POOLINGS
 from refbert.errors import InputError, quiet
 from refbert.loading import load
 from refbert.model import Model, Text
-from refbert.models import DEFAULT
 from refbert.tasks.fill_mask import TASKS, default_task, embed, fill_mask, has_mask
 
 
 @click.command()
 @click.argument("texts", nargs=-1, metavar="[TEXT …]")
-@click.option(
-    "--model", envvar="REFBERT_MODEL", default=DEFAULT, show_default=True,
-    help="A local directory, a hub name, or the model that comes with refbert (or set REFBERT_MODEL).",
-)  # fmt: skip
-@click.option(
-    "--backend", default="numpy", show_default=True, help="A name from `refbert backends`, or package.module:Class."
-)
+@model_option
+@computing
 @click.option(
     "--task", type=click.Choice(TASKS), help="Default: a fine-tuned head's; fill-mask for a [MASK]; else embed."
 )
 @click.option("--pair", is_flag=True, help="Texts come in twos: TEXT TEXT …, or tab-separated on each line of stdin.")
-@click.option("--dtype", help="What the backend computes in; default: its own first choice.")
-@click.option("--device", help='Where: "cpu", "cuda", "cuda:1", …')
-@click.option(
-    "--profile", type=click.Choice(tuple(PROFILES)), help="Whose numbers, where Google's and Hugging Face's differ."
-)
 @click.option("--top-k", default=5, show_default=True, help="How many candidates for each [MASK], label or answer.")
 @click.option("--null-threshold", type=float, help='answer: "no answer" above this margin; default: never.')
 @click.option(
@@ -51,22 +39,14 @@ from refbert.tasks.fill_mask import TASKS, default_task, embed, fill_mask, has_m
 @click.option("--prompt", help="embed: what to put before each text; default: the checkpoint's, or nothing.")
 @click.option("--truncate", is_flag=True, help="Cut texts that are too long, instead of refusing them.")
 @click.option("--max-length", type=int, help="Longest text in tokens; default: the model's.")
-@click.option(
-    "--batch-size", default=32, show_default=True, type=click.IntRange(1, 2**31), help="Texts per forward pass."
-)
-@click.option(
-    "--save", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.npz", help="Store the raw arrays."
-)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per text instead of a table.")
+@count_option("--batch-size", 32, "Texts per forward pass.")
+@file_option("--save", metavar="FILE.npz", help="Store the raw arrays.")
+@json_option(each="text")
 def run(
     texts: tuple[str, ...],
     model: str,
-    backend: str,
     task: str | None,
     pair: bool,
-    dtype: str | None,
-    device: str | None,
-    profile: str | None,
     top_k: int,
     null_threshold: float | None,
     pooling: str | None,
@@ -77,6 +57,7 @@ def run(
     batch_size: int,
     save: Path | None,
     as_json: bool,
+    **computed: Any,
 ) -> int:
     """Run a BERT on TEXTs, or on the lines of stdin.
 
@@ -92,10 +73,10 @@ def run(
     given = from_arguments(texts, pair) if texts else from_stdin(pair)
     # What the default task is chosen by: all texts, or of stdin, which may have no end, a batch.
     first = list(given if texts or save is not None else islice(given, batch_size))
-    if click.get_current_context().get_parameter_source("model") is ParameterSource.DEFAULT:
+    if not is_given("model"):
         say_default_model(model)
     require_writable(save)
-    loaded = load(model, backend=backend, dtype=dtype, device=device, profile=profile)
+    loaded = load(model, **computed)
     known = [item.text for item in first if item.text is not None]
     chosen = task or default_task(loaded, known)
     if chosen == "fill-mask" and texts and not has_mask(loaded, known):

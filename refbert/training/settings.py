@@ -69,9 +69,9 @@ class TrainingSettings:
     dropout: float | None = setting(None, "Default: the configuration's.")
     seed: int = setting(0, "Of new weights, order, masks and dropout.")
     profile: str | None = None
-    backend: str = setting("numpy", "A name from `refbert backends`, or package.module:Class.", free="rounding")
-    dtype: str | None = setting(None, "What the backend computes in; default: its own first choice.", free="rounding")
-    device: str | None = setting(None, 'Where: "cpu", "cuda", "cuda:1", …', free="rounding")
+    backend: str = setting("numpy", free="rounding")
+    dtype: str | None = setting(None, free="rounding")
+    device: str | None = setting(None, free="rounding")
     mixed_precision: str | None = setting(
         None, "Of forward and backward alone: bfloat16.", metavar="DTYPE", free="rounding"
     )

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from refbert.backend import contract_note
+from refbert.cli.options import backend_option, device_option, file_option
 from refbert.cli.output import require_writable, write_text
 from refbert.cli.tables import NOTHING, Table, bar_columns, print_table, say
 from refbert.cli.terminal import console
@@ -22,26 +23,20 @@ EFFORTS = ("quick", "default", "thorough")
 
 
 @click.command()
-@click.option(
-    "--backend", default="numpy", show_default=True, help="A name from `refbert backends`, or package.module:Class."
-)
+@backend_option
 @click.option("--effort", type=click.Choice(EFFORTS), default="default", show_default=True, help="How many examples.")
-@click.option("--profile", "formerly", type=click.Choice(EFFORTS), hidden=True)  # what --effort was called
+@click.option("--profile", "formerly", type=click.Choice(EFFORTS), hidden=True, help="What --effort was called.")
 @click.option(
     "--dtype", help='What the backend computes in; default: its own first choice; "all": each that it offers.'
 )
-@click.option("--device", help='Where: "cpu", "cuda", "cuda:1", …')
+@device_option
 @click.option(
     "--seed", default="0", show_default=True, metavar="N|random", help="Other examples; the same for the same N."
 )
 @click.option("--only", metavar="PATTERN", help="Properties whose id holds this text, or matches it with * and ?.")
 @click.option("--model", metavar="PATH", help="A checkpoint: adds the level of pretrained weights.")
-@click.option(
-    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="The report as JSON."
-)
-@click.option(
-    "--html", "html_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="The scoreboard."
-)
+@file_option("--json", "json_file", help="The report as JSON.")
+@file_option("--html", "html_file", help="The scoreboard.")
 @click.option("--waivers", type=click.Path(path_type=Path), metavar="FILE", help="Strict expected failures, in TOML.")
 @click.option(
     "--scripts", type=click.Path(file_okay=False, path_type=Path), default=Path("conformance-failures"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from refbert.cli.options import backend_option, file_option, json_option
 from refbert.cli.output import print_json, require_writable, say_default_model, working, write_text
 from refbert.cli.tables import Table, print_table, say
 from refbert.config.profiles import PROFILES
@@ -25,9 +26,7 @@ _TEXTS = ("The quick brown fox jumps over the lazy dog.", "Yes.")
 
 @click.command()
 @click.argument("texts", nargs=-1, metavar="[TEXT …]")
-@click.option(
-    "--backend", default="numpy", show_default=True, help="A name from `refbert backends`, or package.module:Class."
-)
+@backend_option
 @click.option(
     "--against", default="reference", show_default=True,
     help='Another backend, or "transformers" for Hugging Face\'s model (needs --model).',
@@ -45,11 +44,9 @@ _TEXTS = ("The quick brown fox jumps over the lazy dog.", "Yes.")
 )
 @click.option("--backward", is_flag=True, help="The gradients, too.")
 @click.option("--truncate", is_flag=True, help="Cut texts that are too long, instead of refusing them.")
-@click.option(
-    "--html", "html_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Plot and tensors."
-)
+@file_option("--html", "html_file", help="Plot and tensors.")
 @click.option("--all", "everything", is_flag=True, help="Every tensor in the table, not only each layer's last.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
+@json_option()
 def diff(
     texts: tuple[str, ...], backend: str, against: str, dtype: str | None, against_dtype: str | None,
     device: str | None, against_device: str | None, profile: str | None, against_profile: str | None,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
-from click.core import ParameterSource
 
+from refbert.cli.options import computing, file_option, is_given, json_option, model_option
 from refbert.cli.output import (
     print_json,
     require_writable,
@@ -17,10 +17,8 @@ from refbert.cli.output import (
     write_text,
 )
 from refbert.cli.tables import Table, print_table, say
-from refbert.config.profiles import PROFILES
 from refbert.errors import InputError
 from refbert.loading import load
-from refbert.models import DEFAULT
 
 if TYPE_CHECKING:
     from refbert_inspection.tracing import Trace
@@ -30,18 +28,8 @@ _PAGE = Path("refbert-trace.html")
 
 @click.command()
 @click.argument("texts", nargs=-1, metavar="TEXT")
-@click.option(
-    "--model", envvar="REFBERT_MODEL", default=DEFAULT, show_default=True,
-    help="A local directory, a hub name, or the model that comes with refbert (or set REFBERT_MODEL).",
-)  # fmt: skip
-@click.option(
-    "--backend", default="numpy", show_default=True, help="A name from `refbert backends`, or package.module:Class."
-)
-@click.option("--dtype", help="What the backend computes in; default: its own first choice.")
-@click.option("--device", help='Where: "cpu", "cuda", "cuda:1", …')
-@click.option(
-    "--profile", type=click.Choice(tuple(PROFILES)), help="Whose numbers, where Google's and Hugging Face's differ."
-)
+@model_option
+@computing
 @click.option("--pair", is_flag=True, help="Two texts: TEXT TEXT.")
 @click.option("--truncate", is_flag=True, help="Cut a text that is too long, instead of refusing it.")
 @click.option("--backward", is_flag=True, help="The gradients, too: of the masked-LM loss.")
@@ -54,18 +42,12 @@ _PAGE = Path("refbert-trace.html")
     help="What belongs at the text's [MASK]s, in order; default: the model's own first guesses.",
 )  # fmt: skip
 @click.option("--top-k", default=5, show_default=True, type=click.IntRange(min=1), help="Predictions for each token.")
-@click.option(
-    "--html", "html_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", default=_PAGE,
-    show_default=True, help="The page.",
-)  # fmt: skip
-@click.option(
-    "--save", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.npz", help="Every array by name."
-)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
+@file_option("--html", "html_file", default=_PAGE, show_default=True, help="The page.")
+@file_option("--save", metavar="FILE.npz", help="Every array by name.")
+@json_option()
 def trace(
-    texts: tuple[str, ...], model: str, backend: str, dtype: str | None, device: str | None, profile: str | None,
-    pair: bool, truncate: bool, backward: bool, masked: tuple[int, ...], labels: tuple[str, ...], top_k: int,
-    html_file: Path, save: Path | None, as_json: bool,
+    texts: tuple[str, ...], model: str, pair: bool, truncate: bool, backward: bool, masked: tuple[int, ...],
+    labels: tuple[str, ...], top_k: int, html_file: Path, save: Path | None, as_json: bool, **computed: Any,
 ) -> None:  # fmt: skip
     """Run one TEXT and keep everything that is made of it: attention, activations, predictions, gradients.
 
@@ -83,12 +65,12 @@ def trace(
     if labels and not backward:
         raise InputError("--label is for the loss: add --backward")
     require_writable(html_file, save)
-    if click.get_current_context().get_parameter_source("model") is ParameterSource.DEFAULT:
+    if not is_given("model"):
         say_default_model(model)
     from refbert_inspection.tracing import trace as traced
     from refbert_inspection.tracing.page import page
 
-    loaded = load(model, backend=backend, dtype=dtype, device=device, profile=profile)
+    loaded = load(model, **computed)
     if top_k > loaded.config.vocab_size:
         raise InputError(f"top-k must be at most the vocabulary's {loaded.config.vocab_size}, not {top_k}")
     text = (texts[0], texts[1]) if pair else texts[0]
