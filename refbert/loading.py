@@ -6,17 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
-
-from refbert.backend import Backend, host_dtype, registry
+from refbert.backend import Backend, Host, host_dtype, registry
 from refbert.config import BertConfig
 from refbert.config.heads import POOLED_HEADS
 from refbert.config.parameters import initialize, shapes
 from refbert.config.profiles import Profile, get_profile
 from refbert.errors import CheckpointError, InputError, warn
 from refbert.model import LoadReport, Model
-
-Host = npt.NDArray[Any]
 
 
 def load(

@@ -9,13 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import numpy.typing as npt
-
+from refbert.backend import Host
 from refbert.errors import CheckpointError
-
-Host = npt.NDArray[Any]
 
 # A tensor is stored once; a tied one has two names, and bfloat16 is widened to twice its size.
 TENSORS = 4

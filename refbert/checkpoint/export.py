@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy.typing as npt
-
+from refbert.backend import Host
 from refbert.checkpoint.safetensors_file import write_safetensors
 from refbert.config import BertConfig
 from refbert.config.heads import HEADS, PRETRAINING
@@ -15,8 +13,6 @@ from refbert.config.parameters import shapes
 from refbert.errors import CheckpointError
 from refbert.files.json import write_json
 from refbert.files.writing import writing
-
-Host = npt.NDArray[Any]
 
 
 def write(

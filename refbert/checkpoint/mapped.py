@@ -21,10 +21,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refbert.backend import Host
 from refbert.errors import CheckpointError
 from refbert.files.reading import reading
-
-Host = npt.NDArray[Any]
 
 _BLOCK = 1 << 20  # numbers: 4 MB of float32
 

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import numpy.typing as npt
-
+from refbert.backend import Host
 from refbert.checkpoint.mapped import is_finite
 from refbert.checkpoint.reading import Checkpoint
 from refbert.config import BertConfig
 from refbert.config.heads import CLASSIFIERS, HEADS
 from refbert.config.parameters import Shapes, shapes
 from refbert.errors import CheckpointError
-
-Host = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

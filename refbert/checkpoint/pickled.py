@@ -76,45 +76,14 @@ class _Machine:
         del self.stack[-count:]
         return items
 
-    # What the opcodes do; the argument is the opcode's.
-
-    def mark(self, _: Any) -> None:
-        self.marks.append(len(self.stack))
+    # What the opcodes do; an argument is the opcode's.
 
     def memoize(self, place: int | None) -> None:
         self.memo[len(self.memo) if place is None else place] = self.stack[-1]
 
-    def recall(self, place: int) -> None:
-        self.stack.append(self.memo[place])
-
-    def drop(self, _: Any) -> None:
-        self.last(1)
-
-    def drop_since_mark(self, _: Any) -> None:
-        self.since_mark()
-
-    def tuple_since_mark(self, _: Any) -> None:
-        self.stack.append(tuple(self.since_mark()))
-
-    def list_since_mark(self, _: Any) -> None:
-        self.stack.append(self.since_mark())
-
-    def dict_since_mark(self, _: Any) -> None:
-        items = self.since_mark()
+    def dictionary(self, items: list[Any]) -> None:
         self.stack.append({})
         self.put(items)
-
-    def append(self, _: Any) -> None:
-        self.extend(self.last(1))
-
-    def append_since_mark(self, _: Any) -> None:
-        self.extend(self.since_mark())
-
-    def set_item(self, _: Any) -> None:
-        self.put(self.last(2))
-
-    def set_since_mark(self, _: Any) -> None:
-        self.put(self.since_mark())
 
     def extend(self, items: list[Any]) -> None:
         if not isinstance(self.stack[-1], list):
@@ -130,13 +99,6 @@ class _Machine:
             if not _is_key(key):
                 raise Damaged("a key is neither a text nor a number")
             target[key] = value
-
-    def name(self, argument: str) -> None:
-        module, _, name = argument.partition(" ")
-        self.look_up(module, name)
-
-    def name_on_stack(self, _: Any) -> None:
-        self.look_up(*self.last(2))
 
     def look_up(self, module: object, name: object) -> None:
         if not isinstance(module, str) or not isinstance(name, str) or (module, name) not in self.names:
@@ -154,8 +116,7 @@ class _Machine:
         if not isinstance(pairs, list | tuple) or not all(isinstance(p, list | tuple) and len(p) == 2 for p in pairs):
             raise Damaged("its pickle makes a dictionary of what are no pairs")
         self.spend(len(pairs))
-        self.stack.append({})
-        self.put([one for pair in pairs for one in pair])
+        self.dictionary([one for pair in pairs for one in pair])
 
     def change(self, _: Any) -> None:
         """BUILD: PyTorch notes the versions of modules on a state dict, which nobody needs here."""
@@ -183,39 +144,32 @@ _PUSHED = frozenset(
 )  # fmt: skip
 
 
-def _pushes(make: Callable[[], object]) -> Callable[[_Machine, Any], None]:
-    return lambda machine, _: machine.stack.append(make())
-
-
-def _tuple_of(count: int) -> Callable[[_Machine, Any], None]:
-    return lambda machine, _: machine.stack.append(tuple(machine.last(count)))
-
-
-_ACTIONS: Mapping[str, Callable[[_Machine, Any], None]] = {
-    **dict.fromkeys(("PROTO", "FRAME", "STOP"), lambda *_: None),
-    "NONE": _pushes(lambda: None),
-    "NEWTRUE": _pushes(lambda: True),
-    "NEWFALSE": _pushes(lambda: False),
-    "EMPTY_DICT": _pushes(dict),
-    "EMPTY_LIST": _pushes(list),
-    "EMPTY_TUPLE": _pushes(tuple),
-    "TUPLE1": _tuple_of(1),
-    "TUPLE2": _tuple_of(2),
-    "TUPLE3": _tuple_of(3),
-    "TUPLE": _Machine.tuple_since_mark,
-    "LIST": _Machine.list_since_mark,
-    "DICT": _Machine.dict_since_mark,
-    "MARK": _Machine.mark,
-    "POP": _Machine.drop,
-    "POP_MARK": _Machine.drop_since_mark,
+# What the others do to the machine, by their argument.
+_ACTIONS: Mapping[str, Callable[[_Machine, Any], object]] = {
+    **dict.fromkeys(("PROTO", "FRAME", "STOP"), lambda m, _: None),
+    "NONE": lambda m, _: m.stack.append(None),
+    "NEWTRUE": lambda m, _: m.stack.append(True),
+    "NEWFALSE": lambda m, _: m.stack.append(False),
+    "EMPTY_DICT": lambda m, _: m.stack.append({}),
+    "EMPTY_LIST": lambda m, _: m.stack.append([]),
+    "EMPTY_TUPLE": lambda m, _: m.stack.append(()),
+    "TUPLE1": lambda m, _: m.stack.append(tuple(m.last(1))),
+    "TUPLE2": lambda m, _: m.stack.append(tuple(m.last(2))),
+    "TUPLE3": lambda m, _: m.stack.append(tuple(m.last(3))),
+    "TUPLE": lambda m, _: m.stack.append(tuple(m.since_mark())),
+    "LIST": lambda m, _: m.stack.append(m.since_mark()),
+    "DICT": lambda m, _: m.dictionary(m.since_mark()),
+    "MARK": lambda m, _: m.marks.append(len(m.stack)),
+    "POP": lambda m, _: m.last(1),
+    "POP_MARK": lambda m, _: m.since_mark(),
     **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), _Machine.memoize),
-    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _Machine.recall),
-    "APPEND": _Machine.append,
-    "APPENDS": _Machine.append_since_mark,
-    "SETITEM": _Machine.set_item,
-    "SETITEMS": _Machine.set_since_mark,
-    "GLOBAL": _Machine.name,
-    "STACK_GLOBAL": _Machine.name_on_stack,
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda m, place: m.stack.append(m.memo[place])),
+    "APPEND": lambda m, _: m.extend(m.last(1)),
+    "APPENDS": lambda m, _: m.extend(m.since_mark()),
+    "SETITEM": lambda m, _: m.put(m.last(2)),
+    "SETITEMS": lambda m, _: m.put(m.since_mark()),
+    "GLOBAL": lambda m, name: m.look_up(*name.split(" ", 1)),
+    "STACK_GLOBAL": lambda m, _: m.look_up(*m.last(2)),
     "REDUCE": _Machine.call,
     "BUILD": _Machine.change,
     "PERSID": _Machine.refer,

@@ -24,16 +24,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from refbert.backend import Host
 from refbert.checkpoint.budget import DIMENSIONS, PARTS, TENSORS, Budget
 from refbert.checkpoint.mapped import blocks, map_file, mapping_of
 from refbert.checkpoint.pickled import Damaged, Forbidden, unpickle
 from refbert.checkpoint.safetensors_file import widen_bfloat16
 from refbert.errors import CheckpointError
 from refbert.files.reading import shown
-
-Host = npt.NDArray[Any]
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001

@@ -6,19 +6,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from refbert.backend import Host
 from refbert.checkpoint import names
 from refbert.checkpoint.safetensors_file import read_safetensors
 from refbert.checkpoint.sharded import read_sharded
 from refbert.checkpoint.tensorflow_file import data_files, read_tensorflow, state_file_choice
 from refbert.errors import CheckpointError
 from refbert.files.reading import is_directory, is_file, reading
-
-Host = npt.NDArray[Any]
 
 # In the order in which they are looked for; a TensorFlow index, of any name, comes last.
 WEIGHTS = (

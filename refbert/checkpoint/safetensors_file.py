@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refbert.backend import Host
 from refbert.checkpoint.budget import OverBudget, check_shape
 from refbert.checkpoint.mapped import map_file
 from refbert.errors import CheckpointError
 from refbert.files.json import parse_json
 from refbert.files.reading import reading
 from refbert.files.writing import atomic
-
-Host = npt.NDArray[Any]
 
 # Without BF16, which NumPy lacks. The 8-bit floats are not listed: no BERT is published in them.
 _DTYPES = {

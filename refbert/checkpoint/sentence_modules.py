@@ -17,15 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from refbert.checkpoint.safetensors_file import read_safetensors, write_safetensors
 from refbert.embedder import DEFAULT, Dense, Embedder, Normalize
 from refbert.errors import CheckpointError
 from refbert.files.json import read_json, read_object, write_json
 from refbert.files.reading import is_file, shown
-
-Host = npt.NDArray[Any]
 
 MODULES = "modules.json"
 # The library's file for the Transformer's own settings, under its older names too, in its order.

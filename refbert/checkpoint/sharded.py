@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from refbert.backend import Host
 from refbert.errors import CheckpointError
 from refbert.files.json import read_object
 from refbert.files.reading import is_file, reading
-
-Host = npt.NDArray[Any]
 
 
 def weight_map(index: Path) -> dict[str, str]:

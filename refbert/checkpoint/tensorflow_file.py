@@ -13,11 +13,10 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from refbert.backend import Host
 from refbert.checkpoint.budget import NAMES, PARTS, Budget, OverBudget, check_shape
 from refbert.checkpoint.crc32c import crc32c, masked
 from refbert.checkpoint.mapped import map_file
@@ -25,8 +24,6 @@ from refbert.checkpoint.names import is_weight
 from refbert.checkpoint.safetensors_file import widen_bfloat16
 from refbert.errors import CheckpointError
 from refbert.files.reading import SETTINGS, is_file, read_bytes, read_text
-
-Host = npt.NDArray[Any]
 
 _FOOTER = 48  # two block handles padded to 40 bytes, and the magic number
 _MAGIC = 0xDB4775248B80FB57

@@ -50,7 +50,8 @@ def speed(
     rounds: int,
 ) -> dict[str, Any]:
     """Everything that the command shows, as plain data."""
-    from refbert.benchmark import PRETRAINING, measure, quartiles
+    from refbert.benchmark import measure, quartiles
+    from refbert.config.heads import PRETRAINING
     from refbert.config.presets import preset_of
     from refbert.loading import from_config, load
 
@@ -85,8 +86,7 @@ def speed(
 
 def _print(facts: dict[str, Any]) -> None:
     table = Table()
-    table.add_column("bench")
-    table.add_column("")
+    table.add_columns("bench", "")
     table.add_row("backend", f"{facts['backend']} ({facts['library']})")
     table.add_row("dtype, device", f"{facts['dtype']}, {facts['device']}")
     table.add_row("model", f"{facts['model']}, {facts['weights']} weights, {facts['parameters']:,} parameters")

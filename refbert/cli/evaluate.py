@@ -99,8 +99,7 @@ def _print(file: str, task: str, examples: int, found: Mapping[str, float], as_j
         print_json({"file": file, "task": task, "examples": examples, "scores": scores})
         return
     table = Table(f"{task}: {examples:,} examples")
-    table.add_column("score", "id")
-    table.add_column("", "figure")
+    table.add_columns(("score", "id"), ("", "figure"))
     for name, value in scores.items():
         table.add_row(name, "undefined" if value is None else f"{value:.4f}")
     print_table(table)

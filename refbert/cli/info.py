@@ -95,8 +95,7 @@ def _facts(model: str, config: BertConfig, heads: tuple[str, ...], pooler: bool,
 
 def _print(facts: dict[str, Any]) -> None:
     table = Table()
-    table.add_column("configuration", "id")
-    table.add_column("")
+    table.add_columns(("configuration", "id"), "")
     table.add_row("model", facts["model"])
     table.add_row("format", facts["format"])
     table.add_row("heads", ", ".join(facts["heads"]) or "none")
@@ -117,24 +116,20 @@ def _print(facts: dict[str, Any]) -> None:
     print_table(table)
 
     table = Table()
-    table.add_column("parameters", "id")
-    table.add_column("", "figure")
+    table.add_columns(("parameters", "id"), ("", "figure"))
     for group, n in facts["parameters"]["groups"].items():
         table.add_row(group, f"{n:,}")
     table.add_row("total", f"{facts['parameters']['total']:,}", style="bold")
     print_table(table)
 
     table = Table()
-    table.add_column("forward FLOPs", "id")
-    table.add_column("per token", "figure")
-    table.add_column("per sequence", "figure")
+    table.add_columns(("forward FLOPs", "id"), ("per token", "figure"), ("per sequence", "figure"))
     for row in facts["flops"]:
         table.add_row(f"S = {row['sequence_length']}", f"{row['per_token']:,}", f"{row['per_sequence']:,}")
     print_table(table)
 
     table = Table()
-    table.add_column("memory")
-    table.add_column("", "figure")
+    table.add_columns("memory", ("", "figure"))
     memory = facts["memory"]
     for dtype, size in memory["weights"].items():
         table.add_row(f"weights, {dtype}", _bytes(size))

@@ -111,9 +111,7 @@ def _as_json(one: Any, top_k: int, null_threshold: float | None) -> dict[str, An
 
 def _print_filled(result: Filled) -> None:
     table = Table(_shown(result.text))
-    table.add_column("position", "figure")
-    table.add_column("token")
-    table.add_column("probability", "figure")
+    table.add_columns(("position", "figure"), "token", ("probability", "figure"))
     for mask in result.masks:
         for rank, prediction in enumerate(mask.predictions):
             table.add_row(str(mask.position) if rank == 0 else "", prediction.token, f"{prediction.score:.4f}")
@@ -124,10 +122,9 @@ def _print_filled(result: Filled) -> None:
 
 def _print_embedded(results: list[Embedded]) -> None:
     table = Table()
-    table.add_column("#", "figure")
-    table.add_column("text")
-    table.add_column("tokens", "figure")
-    table.add_column(f"embedding (of {len(results[0].embedding)})", "id")
+    table.add_columns(
+        ("#", "figure"), "text", ("tokens", "figure"), (f"embedding (of {len(results[0].embedding)})", "id")
+    )
     for number, result in enumerate(results, start=1):
         head = "  ".join(f"{x:+.4f}" for x in result.embedding[:4])
         table.add_row(str(number), _shown(result.text), str(len(result.tokens)), f"{head}  …")
@@ -145,9 +142,7 @@ def _print_embedded(results: list[Embedded]) -> None:
 
 def _print_answers(answers: Sequence[Any], top_k: int, null_threshold: float | None) -> None:
     table = Table()
-    table.add_column("text")
-    table.add_column("answer")
-    table.add_column("", "figure")
+    table.add_columns("text", "answer", ("", "figure"))
     for one in answers:
         asked = one.question if isinstance(one, Answered) else _shown(one.text)
         for row, (text, number) in enumerate(_rows(one, top_k, null_threshold)):

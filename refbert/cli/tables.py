@@ -56,6 +56,11 @@ class Table:
         """One more column."""
         self.columns.append(Column(visible(heading), kind))
 
+    def add_columns(self, *columns: str | tuple[str, Kind]) -> None:
+        """Several more: headings of texts, or headings with their kinds."""
+        for column in columns:
+            self.add_column(*((column,) if isinstance(column, str) else column))
+
     def add_row(self, *cells: Cell, style: str = "") -> None:
         """One more row, with a cell for every column."""
         if len(cells) != len(self.columns):
