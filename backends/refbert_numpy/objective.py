@@ -25,8 +25,8 @@ from refbert.text.batching import Batch
 from refbert_numpy import threads
 from refbert_numpy.masked_lm import MaskedLM
 from refbert_numpy.memory import Recycler
-from refbert_numpy.partition import Rows, partitions, rows_to_compute
-from refbert_numpy.rows import sums_by_id
+from refbert_numpy.partition import partitions, rows_to_compute
+from refbert_numpy.rows import scatter_add
 from refbert_numpy.training import Encoder
 
 Array = npt.NDArray[Any]
@@ -120,8 +120,7 @@ class _Step:
         """(the pooler's pullback or None, hidden and pooled as the spec's heads want them); rows left out are 0."""
         if set(wanted) == {"masked_lm"}:
             return None, None
-        B, S = self._batch.shape
-        whole = _spread(hidden, self._queries, B * S).reshape(B, S, -1)
+        whole = self._queries.spread(hidden, self._batch.shape)
         pooled, back = None, None
         if POOLED_HEADS & set(wanted):
             pooled, back = pooler(self._ops, Scope(self._p, "bert.pooler."), whole)
@@ -165,22 +164,6 @@ class _Step:
             if full not in gradients:
                 gradients[full] = np.zeros(self._p[full].shape, de.dtype)
             scatter_add(gradients[full], ids, de)
-
-
-def scatter_add(table: Array, ids: Array, rows: Array) -> None:
-    """table [V, H] += each row [n, H] at its id, ids that repeat added up first."""
-    if ids.size:
-        at, sums = sums_by_id(ids, rows)
-        table[at] += sums
-
-
-def _spread(rows: Array, at: Rows, total: int) -> Array:
-    """[M, H] at their positions in [total, H], zeros elsewhere; a copy in any case."""
-    if at.every:
-        return rows.copy()
-    out = np.zeros((total, rows.shape[1]), rows.dtype)
-    out[at.index] = rows
-    return out
 
 
 def _threads(N: int, H: int) -> int:

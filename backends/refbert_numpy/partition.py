@@ -49,6 +49,12 @@ class Rows:
         flat = x.reshape(-1, *x.shape[2:])
         return flat if self.every else flat[self.index]
 
+    def spread(self, x: Host, shape: tuple[int, int]) -> Host:
+        """The rows [N, H] at their positions in [B, S, H], zeros elsewhere; a copy in any case."""
+        out = np.zeros((shape[0] * shape[1], x.shape[1]), x.dtype)
+        out[slice(None) if self.every else self.index] = x
+        return out.reshape(*shape, -1)
+
 
 def rows_to_compute(
     batch: Batch, heads: Collection[str], labels: Mapping[str, Host], layers: int, mask_value: float

@@ -34,12 +34,12 @@ def add_sums(sums: dict[str, Array], name: str, rows: Array) -> None:
         total += np.ones(len(part), rows.dtype) @ part
 
 
-def sums_by_id(ids: Array, rows: Array) -> tuple[Array, Array]:
-    """(each different id [U], the sum of its rows [U, H]); there must be an id."""
+def scatter_add(table: Array, ids: Array, rows: Array) -> None:
+    """table [V, H] += each row [n, H] at its id, n > 0, ids that repeat added up first."""
     order = np.argsort(ids, kind="stable")
     found = ids[order]
     starts = np.flatnonzero(np.r_[True, found[1:] != found[:-1]])
-    return found[starts], np.add.reduceat(rows[order], starts, axis=0)
+    table[found[starts]] += np.add.reduceat(rows[order], starts, axis=0)
 
 
 def affine(xhat: Array, gamma: Array, beta: Array, out: Array) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from refbert_torch import packed
+from refbert_torch import prepacked
 from refbert_torch.attention import KeyMask, attention, packed_attention, probabilities
 from refbert_torch.layer import encoder_layer
 from refbert_torch.objective import LinearOfGelu, no_pullback, objective, spec_objective
@@ -67,8 +67,8 @@ class TorchBackend(Optimizers):
             self.library += f", {torch.cuda.get_device_name(index)}"
         elif self._device.type != "cpu":
             raise RuntimeError(f'the torch backend runs on "cpu" and "cuda", not on "{device}"')
-        pack = packed.available(self._device, self._dtype)
-        self._linear = packed.PackedLinears(pack=pack, most=packed.most_rows())
+        pack = prepacked.available(self._device, self._dtype)
+        self._linear = prepacked.PrepackedLinears(pack=pack, most=prepacked.most_rows())
 
     def _op(self, f: Callable[..., Tensor], *arrays: Tensor) -> Out:
         """(f(*arrays), pullback through autograd): one cotangent per array."""

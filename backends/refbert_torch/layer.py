@@ -1,6 +1,6 @@
 """A whole encoder layer for inference: the spec's composition without autograd's bookkeeping.
 
-Q, K and V are one product, weights are got ready once (refbert_torch.packed), and sums are taken in place.
+Q, K and V are one product, weights are prepacked (refbert_torch.prepacked), and sums are taken in place.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 import refbert  # noqa: E402
 from refbert.text.tokenization import Tokenizer  # noqa: E402
 from refbert_torch.backend import TorchBackend  # noqa: E402
-from refbert_torch.packed import PackedLinears, available  # noqa: E402
+from refbert_torch.prepacked import PrepackedLinears, available  # noqa: E402
 
 CPU = torch.device("cpu")
 # Eight products and a bias in float32, of size 1: in another order the sums differ by some units of 2^-24; 16 here.
@@ -33,11 +33,11 @@ def plain(x, ws, bs):
 
 @pytest.mark.parametrize("pack", [False, True])
 @pytest.mark.parametrize("count", [1, 3])
-class TestPackedLinears:
+class TestPrepackedLinears:
     def linears(self, pack):
         if pack and not available(CPU, torch.float32):
             pytest.skip("this PyTorch packs no weights")
-        return PackedLinears(pack=pack)
+        return PrepackedLinears(pack=pack)
 
     def test_the_product_and_its_bits_from_call_to_call(self, pack, count):
         linear = self.linears(pack)
@@ -64,7 +64,7 @@ class TestPackedLinears:
     def test_many_rows_are_left_alone(self, pack, count, monkeypatch):
         if not available(CPU, torch.float32):
             pytest.skip("this PyTorch packs no weights")
-        linear = PackedLinears(pack=pack, most=5)
+        linear = PrepackedLinears(pack=pack, most=5)
         packed = []
         ops = torch.ops.mkldnn
         own = ops._linear_pointwise

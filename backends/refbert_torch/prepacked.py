@@ -1,7 +1,7 @@
-"""Linear layers whose weights are got ready once: several side by side, and on the CPU in oneDNN's own layout.
+"""Linear layers with prepacked weights: several side by side, and on the CPU in oneDNN's own layout.
 
 PyTorch otherwise makes that layout from [O, I] anew in every call. Measured for bert-base's products, PyTorch 2.13
-(time, packed / not): on one core of a Zen 4 0.84 at 1024 rows and 0.70 at 16 in float32, 0.91 and 0.86 in bfloat16; on
+(time with / without): one core of a Zen 4 0.84 at 1024 rows and 0.70 at 16 in float32, 0.91 and 0.86 in bfloat16; on
 two cores of a processor without AVX-512, float32: 0.70 at 16, 0.85 at 32, 1.00 at 64, 1.17 at 1024. So the layout is
 left alone there for more than `FEW` rows. The price is a second copy of those weights. The operators are PyTorch's
 private ones (torch.compile's backend uses them), so what is not there is not used.
@@ -24,7 +24,7 @@ _DTYPES = (torch.float32, torch.bfloat16)
 
 
 def available(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether weights of that dtype can be packed there."""
+    """Whether weights of that dtype can be prepacked there."""
     onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if device.type != "cpu" or dtype not in _DTYPES or not onednn:
         return False
@@ -39,8 +39,8 @@ def most_rows() -> int | None:
     return None if wide else FEW
 
 
-class PackedLinears:
-    """x wᵀ + b with weights got ready when they are first met; several w, b side by side count as one.
+class PrepackedLinears:
+    """x wᵀ + b with weights prepacked when they are first met; several w, b side by side count as one.
 
     First met, not met again: another layout rounds otherwise, and the second call must give the first one's bits.
     ``pack``: in oneDNN's layout; ``most``: for no more rows than that.
