@@ -18,6 +18,7 @@ import pytest
 from refbert.errors import RefbertError, RefbertWarning
 from refbert_conformance import waivers
 from refbert_conformance.engine.property import EXAMPLES, Property
+from refbert_conformance.process.records import Diagnosis
 from refbert_conformance.process.supervisor import Limits, Supervisor
 from refbert_conformance.properties.table import matching
 
@@ -93,19 +94,10 @@ def conformance_supervisor(request: pytest.FixtureRequest) -> Supervisor:
 def judge(property: Property, supervisor: Supervisor) -> None:
     """Try one property; skip, fail, or return."""
     row = supervisor.judge(property.id)
-    failure = row["failure"] or {}
-    if row["outcome"] in ("unsupported", "inconclusive"):
-        pytest.skip(f"{row['outcome']}: {row['message']}")
-    if row["waived"]:
-        pytest.xfail(row["waived"])
-    if row["outcome"] == "failed":
-        lines = [property.says, row["message"], str(failure.get("case") or "")]
-        if failure.get("first_divergence"):
-            lines.append(f"first diverging operation: {failure['first_divergence']}")
-        if failure.get("looks_like"):
-            lines.append(f"behaves like: {failure['looks_like']}")
-        if failure.get("hint"):
-            lines.append(f"hint: {failure['hint']}")
-        if failure.get("script"):
-            lines.append(f"reproduce: python {failure['script']}")
-        pytest.fail("\n".join(lines), pytrace=False)
+    if row.outcome in ("unsupported", "inconclusive"):
+        pytest.skip(f"{row.outcome}: {row.message}")
+    if row.waived:
+        pytest.xfail(row.waived)
+    if row.outcome == "failed":
+        failure = row.failure or Diagnosis()
+        pytest.fail("\n".join([property.says, row.message, failure.case or "", *failure.clues()]), pytrace=False)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from refbert.backend import REQUIRED, TRAINING
 from refbert_conformance.engine.property import Property
-from refbert_conformance.process.records import OUTCOMES
+from refbert_conformance.process.records import OUTCOMES, Row, as_data
 from refbert_conformance.process.supervisor import Run
 
 FORMAT = "refbert-conformance/2"
@@ -25,19 +26,8 @@ def assemble(
 
     A waived property must fail: one that passes is turned into a failure, which nothing waives.
     """
-    rows = []
-    for p in properties:
-        row = dict(run.results[p.id])
-        reason = waived.get(p.id)
-        if reason is not None and row["outcome"] == "passed":
-            row |= {"outcome": "failed", "message": f"waived, but it passes: take the waiver out ({reason})"}
-            row["failure"] = None
-            reason = None
-        where = {"id": p.id, "level": p.level, "op": p.op, "says": p.says}
-        if reason is not None and row["outcome"] == "failed":
-            row["waived"] = reason
-        rows.append(where | row)
-    counts = Counter("waived" if row["waived"] else row["outcome"] for row in rows)
+    rows = [_row(p, run.results[p.id], waived.get(p.id)) for p in properties]
+    counts = Counter("waived" if row.waived else row.outcome for row in rows)
     inference = run.backend.get("gradients") is False
     # Optional methods may be left out, required ones not.
     lacks = set(REQUIRED).difference(run.offers, TRAINING if inference else ())
@@ -61,5 +51,13 @@ def assemble(
         "verdict": verdict,
         "score": round(counts["passed"] / len(rows), 4) if rows else 0.0,
         "counts": {name: counts[name] for name in (*OUTCOMES, "waived")},
-        "properties": rows,
+        "properties": as_data(rows),
     }
+
+
+def _row(p: Property, row: Row, reason: str | None) -> Row:
+    row = replace(row, level=p.level, op=p.op, says=p.says)
+    if reason is not None and row.outcome == "passed":
+        said = f"waived, but it passes: take the waiver out ({reason})"
+        return replace(row, outcome="failed", message=said, failure=None)
+    return replace(row, waived=reason) if reason is not None and row.outcome == "failed" else row

@@ -49,13 +49,9 @@ def concerning(op: str, properties: Sequence[Property]) -> list[Property]:
 
 def killer(subject: Subject, properties: Iterable[Property], *, effort: str, seed: int) -> str | None:
     """The id of the first property that fails."""
-    shrinking, runner.SHRINKING_SECONDS = runner.SHRINKING_SECONDS, 0.0
-    try:
-        for property in properties:
-            if runner.run(property, subject, effort=effort, seed_number=seed).outcome == "failed":
-                return property.id
-    finally:
-        runner.SHRINKING_SECONDS = shrinking
+    for property in properties:
+        if runner.run(property, subject, effort=effort, seed_number=seed, shrinking=0.0).outcome == "failed":
+            return property.id
     return None
 
 

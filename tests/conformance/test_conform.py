@@ -178,8 +178,8 @@ def test_memory_has_a_limit():
         "scripts": "x", "explain": False,
     }  # fmt: skip
     run = supervise(job, ["forward/relu/accuracy", "forward/tanh/accuracy"], Limits(memory=2 << 30))
-    assert "used more memory than the limit of 2.0 GiB" in run.results["forward/relu/accuracy"]["message"]
-    assert run.results["forward/tanh/accuracy"]["outcome"] == "passed"
+    assert "used more memory than the limit of 2.0 GiB" in run.results["forward/relu/accuracy"].message
+    assert run.results["forward/tanh/accuracy"].outcome == "passed"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from refbert_conformance.engine import runner
 from refbert_conformance.engine.measure import Worst, described, telling
 from refbert_conformance.engine.subject import Subject
 from refbert_conformance.failures.diagnosis import explain
+from refbert_conformance.process.records import Diagnosis
 from refbert_conformance.properties.table import matching, selected
 
 
@@ -125,7 +127,8 @@ def said(make, id, tmp_path, dtype="float32"):
         result = runner.run(property, subject, effort="quick")
         assert result.outcome == "failed"
         job = {"given": "x:Y", "device": None, "model": None, "scripts": str(tmp_path)}
-        return explain(result, subject, job)
+        message, found = explain(result, subject, job, Diagnosis())
+        return SimpleNamespace(message=message, **vars(found))
 
 
 FLUSHED = "it passes if the backend declares arithmetic = {'flush_to_zero': True}"
@@ -134,8 +137,8 @@ FLUSHED = "it passes if the backend declares arithmetic = {'flush_to_zero': True
 @pytest.mark.parametrize("op", ["add", "softmax", "attention_probabilities"])
 def test_subnormals_flushed_are_no_mutant(op, tmp_path):
     found = said(Flushes, f"forward/{op}/accuracy", tmp_path)
-    assert found["looks_like"] is None
-    assert FLUSHED in found["hint"]
+    assert found.looks_like is None
+    assert FLUSHED in found.hint
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
@@ -144,35 +147,35 @@ def test_an_undeclared_narrower_format_is_named(direction, dtype, tmp_path):
     found = said(narrow(dtype), f"{direction}/linear/accuracy", tmp_path)
     # TF32 has float16's digits.
     named = ("tensorfloat32", "float16") if dtype == "tensorfloat32" else ("bfloat16",)
-    assert any(f"{{'matmul_inputs': '{one}'}}" in str(found["hint"]) for one in named), found
-    assert found["looks_like"] in (None, "linear: operands rounded to TF32"), "a bug that is the same thing"
+    assert any(f"{{'matmul_inputs': '{one}'}}" in str(found.hint) for one in named), found
+    assert found.looks_like in (None, "linear: operands rounded to TF32"), "a bug that is the same thing"
 
 
 def test_a_narrower_accumulation_is_named(tmp_path):
     found = said(Sums, "forward/layer_norm/accuracy", tmp_path, "float64")
-    assert found["looks_like"] is None
-    assert "'float32'" in found["hint"]
+    assert found.looks_like is None
+    assert "'float32'" in found.hint
 
 
 @pytest.mark.parametrize("op", ["softmax", "tanh"])
 def test_of_what_nothing_explains_nothing_is_said(op, tmp_path):
     found = said(Scaled, f"forward/{op}/accuracy", tmp_path)
-    assert found["looks_like"] is None
-    assert found["hint"] is None
+    assert found.looks_like is None
+    assert found.hint is None
 
 
 def test_of_a_failure_without_numbers_nothing_is_said(tmp_path):
     found = said(Workspace, "contract/relu/threads", tmp_path)
-    assert "while another thread calls it too" in found["message"]
-    assert found["looks_like"] is None, "a mutant that says the same may be quite another"
-    assert found["case"] is None, "there is but one"
+    assert "while another thread calls it too" in found.message
+    assert found.looks_like is None, "a mutant that says the same may be quite another"
+    assert found.case is None, "there is but one"
 
 
 def test_a_mutant_is_named_only_where_it_explains_every_number(tmp_path):
-    assert said(Overflows, "forward/softmax/accuracy", tmp_path)["looks_like"] == "softmax: without the maximum"
+    assert said(Overflows, "forward/softmax/accuracy", tmp_path).looks_like == "softmax: without the maximum"
     found = said(OverflowsAndMore, "forward/softmax/accuracy", tmp_path)
-    assert found["looks_like"] is None
-    assert found["hint"] is None
+    assert found.looks_like is None
+    assert found.hint is None
 
 
 def test_as_many_digits_as_tell_two_numbers_apart():

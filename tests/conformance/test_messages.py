@@ -62,10 +62,9 @@ class Hides(ReferenceBackend):
         (Hides, "forward/tanh/odd"),
     ],
 )
-def test_numbers_are_plain(monkeypatch, make, id):
-    monkeypatch.setattr(runner, "SHRINKING_SECONDS", 0.0)
+def test_numbers_are_plain(make, id):
     (property,) = selected([id])
-    result = runner.run(property, Subject(make.__name__, lambda: make("float32")), effort="quick")
+    result = runner.run(property, Subject(make.__name__, lambda: make("float32")), effort="quick", shrinking=0.0)
     assert result.outcome == "failed"
     assert any(c.isdigit() for c in result.message), result.message
     assert "np." not in result.message

@@ -15,6 +15,7 @@ from refbert.backend.reference import ReferenceBackend
 from refbert_conformance.engine import processor, runner
 from refbert_conformance.engine.subject import Subject
 from refbert_conformance.failures.diagnosis import explain
+from refbert_conformance.process.records import Diagnosis
 from refbert_conformance.properties.table import selected
 
 
@@ -89,7 +90,7 @@ def test_the_backend_is_judged_in_its_own_mode_and_the_reference_is_not(make, tm
     assert subject.mode == "flush-to-zero"
     assert result.outcome == "failed", "the reference was flushed, too"
     job = {"given": "x:Y", "device": None, "model": None, "scripts": str(tmp_path)}
-    assert "{'flush_to_zero': True}" in explain(result, subject, job)["hint"]
+    assert "{'flush_to_zero': True}" in str(explain(result, subject, job, Diagnosis())[1].hint)
 
 
 @pytest.mark.parametrize("make", [AtMaking, AtACall])

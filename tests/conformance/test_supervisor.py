@@ -60,7 +60,7 @@ def tried(name, limits=None, ids=(RELU, TANH)):
     with Supervisor(job(name), limits or Limits(seconds=3), needs={RELU: ("relu",)}) as supervisor:
         rows = [supervisor.judge(id) for id in ids]
     assert left() == []
-    assert all(row["message"].isprintable() for row in rows), rows
+    assert all(row.message.isprintable() for row in rows), rows
     return rows
 
 
@@ -91,26 +91,26 @@ DEATHS = {
 @pytest.mark.parametrize(("name", "says"), DEATHS.items())
 def test_each_way_to_die_is_a_verdict_and_the_run_goes_on(name, says):
     relu, tanh = tried(name)
-    assert relu["outcome"] == "failed"
-    assert says in relu["message"]
-    assert tanh["outcome"] == "passed", tanh["message"]
+    assert relu.outcome == "failed"
+    assert says in relu.message
+    assert tanh.outcome == "passed", tanh.message
 
 
 @pytest.mark.parametrize("name", ["Sleeps", "StopsItself"])
 def test_waiting_is_inconclusive(name):
     started = time.monotonic()
     relu, tanh = tried(name)
-    assert relu["outcome"] == "inconclusive"
-    assert re.search(r"gave no answer in \d+ seconds, of which it computed 0\.0", relu["message"])
-    assert "tried once more" in relu["message"]
-    assert tanh["outcome"] == "passed"
+    assert relu.outcome == "inconclusive"
+    assert re.search(r"gave no answer in \d+ seconds, of which it computed 0\.0", relu.message)
+    assert "tried once more" in relu.message
+    assert tanh.outcome == "passed"
     assert time.monotonic() - started > 6
 
 
 def test_what_answers_when_it_is_tried_again_has_its_verdict(tmp_path, monkeypatch):
     monkeypatch.setenv("HOSTILE_ONCE", str(tmp_path / "once"))
     relu, _ = tried("SleepsOnce")
-    assert relu["outcome"] == "passed"
+    assert relu.outcome == "passed"
     assert (tmp_path / "once").exists(), "it did not wait"
 
 
@@ -118,8 +118,8 @@ def test_an_operation_that_gives_no_answer_twice_is_not_asked_again():
     ids = [RELU, "backward/relu/accuracy", "forward/relu/not a number"]
     with Supervisor(job("Sleeps"), Limits(seconds=1), needs=dict.fromkeys(ids, ("relu",))) as supervisor:
         rows = [supervisor.judge(id) for id in ids]
-    assert [row["outcome"] for row in rows] == ["inconclusive"] * 3
-    assert rows[2]["message"].startswith("not tried: relu gave no answer in ")
+    assert [row.outcome for row in rows] == ["inconclusive"] * 3
+    assert rows[2].message.startswith("not tried: relu gave no answer in ")
     assert left() == []
 
 
@@ -127,17 +127,17 @@ def test_an_operation_that_gives_no_answer_twice_is_not_asked_again():
 def test_what_is_left_behind_is_ended_and_named(name):
     with pytest.warns(RefbertWarning, match=r"the backend left 1 process running \(sleep\); it was ended"):
         relu, tanh = tried(name)
-    assert relu["outcome"] == tanh["outcome"] == "passed"
+    assert relu.outcome == tanh.outcome == "passed"
 
 
 def test_signals_to_its_parent_are_nobodys_business():
-    assert [row["outcome"] for row in tried("SignalsParent")] == ["passed", "passed"]
+    assert [row.outcome for row in tried("SignalsParent")] == ["passed", "passed"]
 
 
 def test_a_childs_memory_counts():
     relu, tanh = tried("HoardsInAChild", Limits(seconds=30, memory=700 << 20))
-    assert "used more memory than the limit of 0.7 GiB" in relu["message"]
-    assert tanh["outcome"] == "passed"
+    assert "used more memory than the limit of 0.7 GiB" in relu.message
+    assert tanh.outcome == "passed"
 
 
 ODD = [
@@ -166,10 +166,10 @@ def test_an_odd_line_is_no_event_or_comes_out_of_turn(line):
 def test_an_odd_line_where_results_are_sent(line, monkeypatch):
     monkeypatch.setenv("HOSTILE_LINE", line)
     relu, tanh = tried("Writes")
-    assert relu["outcome"] == "failed"
-    assert relu["message"].startswith("the backend wrote where its results are sent, ")
-    assert len(relu["message"]) < 400
-    assert tanh["outcome"] == "passed"
+    assert relu.outcome == "failed"
+    assert relu.message.startswith("the backend wrote where its results are sent, ")
+    assert len(relu.message) < 400
+    assert tanh.outcome == "passed"
 
 
 @pytest.mark.parametrize("line", ['{"event": "try", "example": "x"}', '{"event": "note", "message": "x"}'])
@@ -177,9 +177,9 @@ def test_signs_of_life_without_end(line, monkeypatch):
     monkeypatch.setenv("HOSTILE_LINE", line)
     monkeypatch.setattr(supervisor, "_TELLS", 2000)
     relu, tanh = tried("TellsWithoutEnd")
-    assert relu["outcome"] == "failed"
-    assert "out of turn, as line 2,001 of one property" in relu["message"]
-    assert tanh["outcome"] == "passed"
+    assert relu.outcome == "failed"
+    assert "out of turn, as line 2,001 of one property" in relu.message
+    assert tanh.outcome == "passed"
 
 
 def test_text_that_steers_a_terminal_does_not_come_through(monkeypatch):
@@ -188,7 +188,7 @@ def test_text_that_steers_a_terminal_does_not_come_through(monkeypatch):
         supervisor.judge(RELU)
     monkeypatch.setenv("HOSTILE_LINE", "\x1b]0;owned\x07")
     relu, _ = tried("Writes")
-    assert "\\x1b]0;owned\\x07" in relu["message"]
+    assert "\\x1b]0;owned\\x07" in relu.message
 
 
 def test_a_supervisor_that_is_interrupted_leaves_nothing():

@@ -331,17 +331,19 @@ def _arrow() -> Target:
 # The channel of the conformance supervisor
 
 
-_RESULT = {"event": "result", "id": "forward/gelu/accuracy", "outcome": "failed", "examples": 3, "seconds": 0.1,
-           "rho": 1.5, "ulps": {"1": 5, ">4": 1}, "unchecked": 0.0, "message": "off", "failure": None}  # fmt: skip
 _FAILURE = {"case": "x = 1", "script": "print()", "worst": None, "looks_like": None, "hint": None,
             "first_divergence": None, "growth": []}  # fmt: skip
+_ROW = {"id": "forward/gelu/accuracy", "level": "forward", "op": "gelu", "says": "it is right", "outcome": "failed",
+        "examples": 3, "seconds": 0.1, "rho": 1.5, "ulps": {"1": 5, ">4": 1}, "unchecked": 0.0, "message": "off",
+        "waived": None, "failure": None}  # fmt: skip
+_RESULT: dict[str, Any] = {"event": "result", "row": _ROW}
 _EVENTS: list[Any] = [
     {"event": "ready", "backend": {"given": "x", "name": "x", "library": "l", "dtype": "float32", "device": "cpu",
                                    "arithmetic": {}}, "versions": {"numpy": "2"}, "offers": ["gelu"]},
     {"event": "unavailable", "message": "no"}, {"event": "try", "example": "x"}, _RESULT,
-    _RESULT | {"failure": _FAILURE},
-    {"event": "detail", "id": _RESULT["id"], "message": "more", "failure": _FAILURE},
-    {"event": "over", "id": _RESULT["id"]}, {"event": "forked"},
+    _RESULT | {"row": _ROW | {"failure": _FAILURE}},
+    {"event": "detail", "id": _ROW["id"], "message": "more", "failure": _FAILURE},
+    {"event": "over", "id": _ROW["id"]}, {"event": "forked"},
 ]  # fmt: skip
 
 
@@ -359,7 +361,7 @@ def _channel() -> Target:
 
 def _supervised(directory: Path) -> None:
     from refbert_conformance.process import supervisor
-    from refbert_conformance.process.records import RESULT, check, check_failure, check_ulps
+    from refbert_conformance.process.records import OUTCOMES, Row, as_data, read
 
     waiting = (directory / "channel").read_bytes().split(b"\n")
 
@@ -396,12 +398,10 @@ def _supervised(directory: Path) -> None:
             row = one.judge("forward/gelu/accuracy")
     finally:
         supervisor.Worker = before  # type: ignore[misc]
-    check("row", row, RESULT)
-    check_ulps("row", row["ulps"])
-    check_failure("row", row["failure"])
-    for text in (row["message"], *(row["failure"] or {}).values()):
+    assert read(Row, "row", as_data(row)) == row
+    for text in (row.message, *(vars(row.failure).values() if row.failure else ())):
         assert not isinstance(text, str) or text.replace("\n", "").isprintable(), text
-    assert row["outcome"] in ("passed", "failed", "inconclusive", "unsupported", "unavailable")
+    assert row.outcome in OUTCOMES
 
 
 MAKERS: Mapping[str, Callable[[], Target]] = {

@@ -6,9 +6,8 @@ import json
 import secrets
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +17,9 @@ from refbert.cli.output import require_writable, write_text
 from refbert.cli.tables import NOTHING, Table, bar_columns, print_table, say
 from refbert.cli.terminal import console
 from refbert.errors import BackendUnavailable, InputError, Unsupported
+
+if TYPE_CHECKING:
+    from refbert_conformance.process.records import Row
 
 EFFORTS = ("quick", "default", "thorough")
 
@@ -179,8 +181,9 @@ class _Progress:
 
 def _show(result: dict[str, Any]) -> None:
     from refbert_conformance.engine.property import LEVELS
+    from refbert_conformance.process.records import rows_of
 
-    rows: Sequence[dict[str, Any]] = result["properties"]
+    rows = rows_of(result)
     backend = result["backend"]
     few = f", {backend['shapes']} shapes per op" if backend.get("shapes") else ""
     title = f"{backend['given']} ({backend['library']}, {backend['dtype']}, {backend['device']}{few})"
@@ -191,37 +194,37 @@ def _show(result: dict[str, Any]) -> None:
     for name in (*outcomes, "waived", "examples", "worst ρ", "seconds"):
         table.add_column(name, "figure")
     for level in LEVELS:
-        here = [row for row in rows if row["level"] == level]
+        here = [row for row in rows if row.level == level]
         if not here:
             continue
-        count = {name: sum((row["outcome"] == name) and not row["waived"] for row in here) for name in
+        count = {name: sum((row.outcome == name) and not row.waived for row in here) for name in
                  outcomes}  # fmt: skip
-        worst = max((float(row["rho"]) for row in here if row["rho"] is not None), default=None)
-        equal = "exact" if any(row["outcome"] == "passed" for row in here) else NOTHING
+        worst = max((row.rho for row in here if row.rho is not None), default=None)
+        equal = "exact" if any(row.outcome == "passed" for row in here) else NOTHING
         table.add_row(
             level, *(str(n or NOTHING) for n in count.values()),
-            str(sum(bool(row["waived"]) for row in here) or NOTHING),
-            str(sum(row["examples"] for row in here)), equal if worst is None else f"{worst:.2g}",
-            f"{sum(row['seconds'] for row in here):.1f}",
+            str(sum(bool(row.waived) for row in here) or NOTHING),
+            str(sum(row.examples for row in here)), equal if worst is None else f"{worst:.2g}",
+            f"{sum(row.seconds for row in here):.1f}",
         )  # fmt: skip
     print_table(table)
     if "contract" in backend:
         say(f"contract: {contract_note(backend['contract'], said=backend['contract_said'])}")
     say(_declared(backend["dtype"], backend["arithmetic"].get("declared") or {}))
     for row in rows:
-        if row["outcome"] == "failed":
+        if row.outcome == "failed":
             _show_failure(row)
-        elif row["outcome"] == "inconclusive":
-            say(f"INCONCLUSIVE  {row['id']}: {row['says']}")
-            say(f"    {row['message']}")
+        elif row.outcome == "inconclusive":
+            say(f"INCONCLUSIVE  {row.id}: {row.says}")
+            say(f"    {row.message}")
     if backend.get("note"):
         say(f"note: {backend['note']}")
     if result["not_judged"]:
         say(f"not judged: {', '.join(result['not_judged'])} (--dtype all judges every dtype that the backend offers)")
     absent: dict[str, set[str]] = {}
     for row in rows:
-        if row["outcome"] == "unsupported":
-            absent.setdefault(row["message"], set()).add(row["op"])
+        if row.outcome == "unsupported":
+            absent.setdefault(row.message, set()).add(row.op)
     if absent:
         say("unsupported: " + "; ".join(f"{', '.join(sorted(ops))} ({reason})" for reason, ops in absent.items()))
     say(f"{result['verdict']}: {result['counts']['passed']} of {len(rows)} properties in {result['seconds']:.1f} s")
@@ -232,26 +235,15 @@ def _declared(dtype: str, declared: dict[str, Any]) -> str:
     return f"arithmetic: {dtype}" + (f"; declared: {', '.join(words)}" if words else ", nothing else declared")
 
 
-def _show_failure(row: dict[str, Any]) -> None:
-    word = f"waived ({row['waived']})" if row["waived"] else "FAILED"
-    say(f"{word}  {row['id']}: {row['says']}")
-    say(f"    {row['message']}")
-    failure = row["failure"] or {}
-    here = (failure.get("worst") or {}).get("rho")
-    worst = f"{float(row['rho']):.3g}" if row["rho"] is not None else ""
-    if here is not None and worst not in ("", f"{float(here):.3g}"):
-        say(f"    ρ = {worst} in the worst case tried; the smallest that fails:")
-    for line in str(failure.get("case") or "").splitlines():
+def _show_failure(row: Row) -> None:
+    say(f"{f'waived ({row.waived})' if row.waived else 'FAILED'}  {row.id}: {row.says}")
+    say(f"    {row.message}")
+    failure = row.failure
+    if failure is None:
+        return
+    if failure.worst is not None and row.rho is not None and f"{row.rho:.3g}" != f"{failure.worst.rho:.3g}":
+        say(f"    ρ = {row.rho:.3g} in the worst case tried; the smallest that fails:")
+    for line in (failure.case or "").splitlines():
         click.echo(f"    | {line}")  # an array: its own lines
-    if failure.get("first_divergence"):
-        first = failure["first_divergence"]
-        say(
-            f"    first diverging operation: {first['op']} ({first['direction']}) "
-            f"in {first['where']}" + (f", ρ = {float(first['rho']):.3g}" if first["rho"] is not None else "")
-        )
-    if failure.get("looks_like"):
-        say(f"    behaves like: {failure['looks_like']}")
-    if failure.get("hint"):
-        say(f"    hint: {failure['hint']}")
-    if failure.get("script"):
-        click.echo(f"    reproduce: python {failure['script']}")
+    for clue in failure.clues():
+        (click.echo if clue.startswith("reproduce") else say)(f"    {clue}")  # a command stays on one line

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,34 @@ import numpy as np
 from refbert import ops
 from refbert.backend import Host
 from refbert.backend.reference import ReferenceBackend
-from refbert_conformance.engine.measure import Failure, Record, as_number, row_failure, same_bits
+from refbert_conformance.engine.measure import Failure, Record, row_failure, same_bits
 from refbert_conformance.engine.subject import Subject, backward, forward
 from refbert_conformance.tolerances.bounds import ARRAYS, expecting
 from refbert_conformance.tolerances.noise import by_name, tolerances
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first operation of a model that is beyond its own bound."""
+
+    where: str | None
+    op: str | None
+    direction: str | None
+    rho: float | None
+    message: str | None = None
+
+    def __str__(self) -> str:
+        rho = "" if self.rho is None else f", ρ = {self.rho:.3g}"
+        return f"{self.op} ({self.direction}) in {self.where}{rho}"
+
+
+@dataclass(frozen=True)
+class Place:
+    """How far a model is from the reference at one of its blocks: relatively, and in bounds."""
+
+    where: str
+    error: float | None
+    rho: float | None = None
 
 
 class Made:
@@ -44,7 +69,7 @@ class Lockstep:
         self.record = record or Record(subject.arithmetic)
         self.growing = growing
         self.failure: Failure | None = None
-        self.first: dict[str, Any] | None = None
+        self.first: Divergence | None = None
         self.growth: dict[str, float] = {}
         self.name = "lockstep"
         if subject.has("encoder_layer"):
@@ -121,8 +146,8 @@ class Lockstep:
         """Keep a failure, if it is the first, and where the spec is."""
         if self.failure is None:
             where = place()
-            rho = as_number(found.worst.rho if found.worst is not None else None)
-            self.first = {"where": where, "op": op, "direction": direction, "rho": rho, "message": str(found)}
+            rho = found.worst.rho if found.worst is not None else None
+            self.first = Divergence(where, op, direction, rho, str(found))
             self.failure = Failure(f"{where}: {' '.join(x for x in (op, direction) if x)}: {found}", found.worst)
 
     def grown(self, x: Made) -> None:

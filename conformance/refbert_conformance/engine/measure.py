@@ -30,10 +30,6 @@ class Worst:
     rho: float
     ulps: float
 
-    def as_data(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return {name: as_number(value) if isinstance(value, float) else value for name, value in vars(self).items()}
-
 
 class Failure(Exception):
     """The property does not hold. One line, and the worst element where there is one."""
@@ -174,11 +170,6 @@ def ulp(y: Host, arithmetic: Arithmetic) -> Host:
     u, smallest, _ = FORMATS[arithmetic.dtype]
     _, exponent = np.frexp(np.where(np.isfinite(y), y, 1.0))
     return np.asarray(np.ldexp(2 * u, np.where(y == 0, smallest, np.maximum(exponent - 1, smallest))))
-
-
-def as_number(x: float | None) -> float | str | None:
-    """As JSON holds it, which knows no NaN and no infinity: those become text."""
-    return x if x is None or abs(x) < np.inf else str(x)
 
 
 def same_bits(a: Host, b: Host) -> bool:

@@ -83,10 +83,12 @@ def run(
     seed_number: int = 0,
     trying: Callable[[Any], None] = lambda example: None,
     excuses: Sequence[Excuse] = (),
+    shrinking: float = SHRINKING_SECONDS,
 ) -> Result:
     """Try the property; never raises for anything that the backend does, except by being killed.
 
     ``trying`` is told every example before it is tried. What ``excuses`` speak of may fail, and must.
+    ``shrinking``: for how many seconds a failing example is made smaller.
     """
     started = time.perf_counter()
     record = Record(subject.arithmetic)
@@ -96,7 +98,7 @@ def run(
         result.outcome, result.message = "unsupported", reason
         return result
     try:
-        _search(property, subject, effort, seed_number, record, result, trying)
+        _search(property, subject, effort, seed_number, record, result, trying, shrinking)
     except _Failed:
         result.outcome = "failed"
     except Unsupported as error:
@@ -160,13 +162,14 @@ def _search(
     record: Record,
     result: Result,
     trying: Callable[[Any], None],
+    shrinking: float,
 ) -> None:
     failed_at: list[float] = []  # when the first example failed; from then on examples are shrinking, and not counted
     known: set[str] = set()
 
     def tried(example: Any) -> None:
         key = repr(example)
-        if failed_at and time.perf_counter() - failed_at[0] > SHRINKING_SECONDS and key not in known:
+        if failed_at and time.perf_counter() - failed_at[0] > shrinking and key not in known:
             return  # out of time: nothing smaller counts as failing any more, so the search ends at what it has
         trying(example)
         if not failed_at:

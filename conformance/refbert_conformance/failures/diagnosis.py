@@ -14,16 +14,20 @@ from refbert.backend import Host
 from refbert_conformance.cases.large import Large
 from refbert_conformance.cases.model_cases import ModelRecipe, Repeated, inference, layer, training
 from refbert_conformance.cases.operations import OpCase, Recipe
-from refbert_conformance.engine.measure import Record, as_number
+from refbert_conformance.engine.divergence import Divergence, Lockstep, Place
+from refbert_conformance.engine.measure import Record
 from refbert_conformance.engine.runner import Result, attempt
 from refbert_conformance.engine.subject import Subject
 from refbert_conformance.failures import reproduce
 from refbert_conformance.failures.likeness import Trial, explained
 from refbert_conformance.failures.minimise import large, minimised, shortened
+from refbert_conformance.process.records import Diagnosis
 
 
-def explain(result: Result, subject: Subject, job: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a report's "failure" that need the backend again. Never raises: what cannot be had is left out."""
+def explain(result: Result, subject: Subject, job: Mapping[str, Any], known: Diagnosis) -> tuple[str, Diagnosis]:
+    """The message, and what is ``known`` of a failure with all that needs the backend again. Never raises: what cannot
+    be had is left out.
+    """
     property, example = result.property, result.example
     message, worst = result.message, result.worst
     found: dict[str, Any] = {}
@@ -45,17 +49,14 @@ def explain(result: Result, subject: Subject, job: Mapping[str, Any]) -> dict[st
             if not large(case) and fails(case):
                 example = minimised(case, fails, subject.dtype)
             message, worst = attempt(property, subject, example, Record(subject.arithmetic))
-    found["message"] = message
-    found["case"] = shown(example)
-    if worst is not None:
-        found["worst"] = worst.as_data()
-    found["script"] = reproduce.write(Path(job["scripts"]), property, subject, job, example, message) or None
+    script = reproduce.write(Path(job["scripts"]), property, subject, job, example, message) or None
+    known = replace(known, case=shown(example), worst=worst or known.worst, script=script)
     with contextlib.suppress(Exception):
         failing = [example] if example is result.example else [example, result.example]
         found |= explained(Trial(property, subject, failing, job.get("passed", ()), job.get("alive", lambda: None)))
     with contextlib.suppress(Exception):
         found |= diverging(result, subject)
-    return found
+    return message, replace(known, **found)
 
 
 def shown(example: Any) -> str | None:
@@ -85,8 +86,6 @@ def diverging(result: Result, subject: Subject) -> dict[str, Any]:
     recipe = result.example
     if not isinstance(recipe, ModelRecipe):
         return {}
-    from refbert_conformance.engine.divergence import Lockstep
-
     lockstep = Lockstep(subject, growing=True)
     if result.property.level == "blocks":
         layer(recipe, subject.dtype, fused="fused" in result.property.name)(lockstep)
@@ -96,6 +95,6 @@ def diverging(result: Result, subject: Subject) -> dict[str, Any]:
         training(recipe, subject.dtype)(lockstep)
     first = lockstep.first
     if first is None and result.property.op == "objective":
-        first = {"where": "objective", "op": "objective", "direction": "forward or backward", "rho": None}
-    growth = [{"where": where, "error": as_number(error), "rho": None} for where, error in lockstep.growth.items()]
+        first = Divergence("objective", "objective", "forward or backward", None)
+    growth = [Place(where, error) for where, error in lockstep.growth.items()]
     return {"first_divergence": first, "growth": growth}

@@ -9,7 +9,8 @@ from typing import Any
 
 from refbert.errors import InputError, one_line
 from refbert.files.json import parse_json
-from refbert_conformance.process.records import BACKEND, FAILURE, RESULT, Wrong, check, check_failure, check_ulps
+from refbert_conformance.process import records
+from refbert_conformance.process.records import BACKEND, Diagnosis, Row, Wrong, check
 
 # Bytes of one event. The longest are a failure's case and the growth of its error: a few thousand.
 LONGEST = 1 << 20
@@ -19,7 +20,7 @@ _EVENTS: Mapping[str, Mapping[str, str]] = {
     "unavailable": {"message": "a text"},
     "ready": {"backend": "an object", "versions": "an object", "offers": "a list"},
     "try": {"example": "a text"},
-    "result": RESULT,
+    "result": {"row": "an object"},
     "detail": _ID | {"message": "a text", "failure": "an object"},
     "note": {"message": "a text"},
     "over": _ID,
@@ -41,15 +42,15 @@ def read(line: bytes) -> dict[str, Any]:
         raise Wrong("it is no event")
     check("it", event, _EVENTS[kind])
     if kind == "ready":
-        check("the backend", event["backend"], BACKEND, partial=True)
+        check("the backend", event["backend"], BACKEND, optional=None)
         if not all(isinstance(value, str) for value in (*event["versions"].values(), *event["offers"])):
             raise Wrong("its versions and operations are not texts")
-    if kind == "result":
-        check_ulps("it", event["ulps"])
-    if "failure" in event and event["failure"] is not None:
-        check_failure("it", event["failure"])
-        event["failure"] = {name: value for name, value in event["failure"].items() if name in FAILURE}
     known: dict[str, Any] = {name: _printable(event[name]) for name in ("event", *_EVENTS[kind])}
+    for name, record in (("row", Row), ("failure", Diagnosis)):
+        if name in known:
+            known[name] = records.read(record, f"its {name}", known[name])
+    if kind == "result":
+        known["id"] = known["row"].id
     return known
 
 

@@ -15,14 +15,14 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
 
 from refbert.errors import BackendUnavailable, InputError, RefbertWarning, one_line
 from refbert_conformance.process import channel
 from refbert_conformance.process.child import Worker
-from refbert_conformance.process.records import Wrong
+from refbert_conformance.process.records import Diagnosis, Row, Wrong
 from refbert_conformance.process.worker import LOST
 from refbert_conformance.waivers import Waiver, concerning
 
@@ -55,13 +55,13 @@ class Limits:
 
 @dataclass
 class Run:
-    """What is known so far. results: id -> data, in the order of the properties. backend, versions, offers (the
+    """What is known so far. results: id -> row, in the order of the properties. backend, versions, offers (the
     contract's methods that are there): from the worker."""
 
     backend: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     offers: list[str] = field(default_factory=list)
-    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    results: dict[str, Row] = field(default_factory=dict)
 
 
 class Stopped(Exception):
@@ -133,7 +133,7 @@ class Supervisor:
         whole, self._excuses = concerning(waived, self.run.backend["dtype"], self._job["effort"])
         return whole
 
-    def judge(self, id: str) -> dict[str, Any]:
+    def judge(self, id: str) -> Row:
         """Try one property, and once more what ended in a way that a busy machine may bring about."""
         row = self._not_tried(id)
         if row is None:
@@ -163,7 +163,7 @@ class Supervisor:
                 again.kind = "slow"
             raise
 
-    def _not_tried(self, id: str) -> dict[str, Any] | None:
+    def _not_tried(self, id: str) -> Row | None:
         deaths = [death for of in self._deaths.values() for death in of]
         if len(deaths) >= CRASHES:
             return _untried(id, f"the backend has died {len(deaths)} times", deaths)
@@ -174,12 +174,12 @@ class Supervisor:
                 return _untried(id, f"{op} {deaths[-1][2]} in {of}", deaths)
         return None
 
-    def _stopped(self, id: str, stopped: Stopped) -> dict[str, Any]:
+    def _stopped(self, id: str, stopped: Stopped) -> Row:
         if stopped.kind == "slow":
-            row = inconclusive(id, f"the backend {stopped.reason}; so it was when it was tried once more")
+            row = _row(id, "inconclusive", f"the backend {stopped.reason}; so it was when it was tried once more")
         else:
-            row = failed(id, f"the backend {stopped.reason}", stopped.example)
-        self._deaths.setdefault(id.split("/")[1], []).append((id, row["outcome"], stopped.reason))
+            row = _row(id, "failed", f"the backend {stopped.reason}", Diagnosis(stopped.example))
+        self._deaths.setdefault(id.split("/")[1], []).append((id, row.outcome, stopped.reason))
         return row
 
     def _made(self) -> None:
@@ -193,23 +193,21 @@ class Supervisor:
             raise BackendUnavailable(event["message"])
         self.run.backend, self.run.versions, self.run.offers = event["backend"], event["versions"], event["offers"]
 
-    def _asked(self, id: str) -> dict[str, Any]:
+    def _asked(self, id: str) -> Row:
         self._made()
         assert self._worker is not None
-        passed = [one for one, row in self.run.results.items() if row["outcome"] == "passed"]
+        passed = [one for one, row in self.run.results.items() if row.outcome == "passed"]
         self._worker.ask({
             "id": id, "passed": [one for one in passed if one.split("/")[1] == id.split("/")[1]],
             "excuses": [{"when": one.when, "reason": one.reason} for one in self._excuses.get(id, ())],
         })  # fmt: skip
-        row = self._answer(("result",), self._limits.seconds, id)
-        row.pop("event")
+        row: Row = self._answer(("result",), self._limits.seconds, id)["row"]
         try:
             while (event := self._answer(("detail", "over"), self._limits.seconds, id))["event"] == "detail":
-                row["message"] = event["message"]
-                row["failure"] = {**(row["failure"] or {}), **event["failure"]}
-                here = (row["failure"].get("worst") or {}).get("rho")
-                if here is not None:  # the smallest case may be the worst
-                    row["rho"] = max(row["rho"] or 0.0, here, key=float)
+                row = replace(row, message=event["message"], failure=event["failure"])
+                worst = event["failure"].worst
+                if worst is not None:  # the smallest case may be the worst
+                    row = replace(row, rho=max(row.rho or 0.0, worst.rho))
         except Stopped:
             pass  # the verdict stands, without what could not be found out about it
         return row
@@ -325,29 +323,19 @@ def _named(number: int) -> str:
         return f"signal {number}"
 
 
-def _row(id: str, outcome: str, message: str, failure: dict[str, Any] | None) -> dict[str, Any]:
-    return {
-        "id": id, "outcome": outcome, "examples": 0, "seconds": 0.0, "rho": None, "ulps": None, "unchecked": 0.0,
-        "message": message, "waived": None, "failure": failure,
-    }  # fmt: skip
+def _row(id: str, outcome: str, message: str, failure: Diagnosis | None = None) -> Row:
+    """Of what the worker did not live to report."""
+    level, op, *_ = id.split("/")
+    return Row(
+        id=id, level=level, op=op, says="", outcome=outcome, examples=0, seconds=0.0, rho=None, ulps=None,
+        unchecked=0.0, message=message, waived=None, failure=failure,
+    )  # fmt: skip
 
 
-def failed(id: str, message: str, example: str = "") -> dict[str, Any]:
-    """A failure that the worker did not live to report."""
-    return _row(id, "failed", message, {
-        "case": example, "script": None, "worst": None, "looks_like": None, "hint": None, "first_divergence": None,
-        "growth": [],
-    })  # fmt: skip
-
-
-def inconclusive(id: str, message: str) -> dict[str, Any]:
-    """No verdict: what may have been the machine's doing."""
-    return _row(id, "inconclusive", message, None)
-
-
-def _untried(id: str, reason: str, deaths: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
+def _untried(id: str, reason: str, deaths: Sequence[tuple[str, str, str]]) -> Row:
+    said = f"not tried: {reason}"
     sure = any(outcome == "failed" for _, outcome, _ in deaths)
-    return (failed if sure else inconclusive)(id, f"not tried: {reason}")
+    return _row(id, "failed", said, Diagnosis("")) if sure else _row(id, "inconclusive", said)
 
 
 def _machine_memory() -> int:

@@ -86,6 +86,7 @@ def serve(job: dict[str, Any]) -> None:
 
     from refbert_conformance.engine import runner
     from refbert_conformance.engine.conditions import Condition
+    from refbert_conformance.process.records import as_data
     from refbert_conformance.properties.table import all_properties
 
     properties = {p.id: p for p in all_properties(job["model"])}
@@ -100,13 +101,14 @@ def serve(job: dict[str, Any]) -> None:
         if subject.mode and not noted:
             noted = True
             send(event="note", message=f"the backend sets {subject.mode} for the whole process; {_KEPT_APART}")
-        send(event="result", **as_data(result))
+        row = row_of(result)
+        send(event="result", row=as_data(row))
         if result.outcome == "failed" and job["explain"] and not (result.waived or result.stale):
             from refbert_conformance.failures.diagnosis import explain
 
             more = {"passed": request["passed"], "alive": lambda: send(event="try", example="")}
-            found = explain(result, subject, job | more)
-            send(event="detail", id=property.id, message=found.pop("message"), failure=found)
+            message, failure = explain(result, subject, job | more, row.failure)
+            send(event="detail", id=property.id, message=message, failure=as_data(failure))
         send(event="over", id=property.id)
 
 
@@ -176,34 +178,20 @@ def versions() -> dict[str, str]:
     }
 
 
-def as_data(result: Any) -> dict[str, Any]:
-    """A property's result as JSON holds it."""
-    from refbert_conformance.engine.measure import as_number
+def row_of(result: Any) -> Any:
+    """The row of a result."""
+    from refbert_conformance.process.records import Diagnosis, Row
 
-    record = result.record
+    property, record, failure = result.property, result.record, None
     judged = record.judged + record.unchecked
-    return {
-        "id": result.property.id,
-        "outcome": result.outcome,
-        "examples": result.examples,
-        "seconds": round(result.seconds, 4),
-        "rho": as_number(record.rho),
-        "ulps": dict(record.ulps) or None,
-        "unchecked": record.unchecked / judged if judged else 0.0,
-        "message": result.message,
-        "waived": result.waived,
-        "failure": None
-        if result.outcome != "failed" or result.stale
-        else {
-            "case": None if result.example is None else repr(result.example)[:2000],
-            "script": None,
-            "worst": result.worst and result.worst.as_data(),
-            "looks_like": None,
-            "hint": None,
-            "first_divergence": None,
-            "growth": [],
-        },
-    }
+    if result.outcome == "failed" and not result.stale:
+        failure = Diagnosis(None if result.example is None else repr(result.example)[:2000], worst=result.worst)
+    return Row(
+        id=property.id, level=property.level, op=property.op, says=property.says, outcome=result.outcome,
+        examples=result.examples, seconds=round(result.seconds, 4), rho=record.rho, ulps=dict(record.ulps) or None,
+        unchecked=record.unchecked / judged if judged else 0.0, message=result.message, waived=result.waived,
+        failure=failure,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from refbert.pages import LogAxis, number
-from refbert_conformance.engine.measure import ULPS, telling
-from refbert_conformance.scoreboard.runs import STATES, real
+from refbert_conformance.engine.divergence import Place
+from refbert_conformance.engine.measure import ULPS, Worst, telling
+from refbert_conformance.scoreboard.runs import STATES
 
 WIDTH = 168  # of a plot of ρ, with a margin of 8 at both ends
 RHO = LogAxis(-4, 2, 8, WIDTH - 8)
@@ -36,14 +37,12 @@ def ulps(histogram: Mapping[str, int]) -> dict[str, Any]:
     return {"label": label, "width": 6 * len(edges), "bars": bars}
 
 
-def growth(places: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def growth(places: Sequence[Place]) -> dict[str, Any]:
     """Error by place, from the input on: a line down the page, log axis."""
-    by_rho = all(real(place["rho"]) is not None for place in places)
-    values = [real(place["rho"] if by_rho else place["error"]) for place in places]
+    by_rho = all(place.rho is not None for place in places)
+    values = [place.rho if by_rho else place.error for place in places]
     axis = LogAxis.around([value for value in values if value is not None] + [1.0] * by_rho, 198, 422)
-    named = [
-        (str(place["where"]), value, 20 * i + 10) for i, (place, value) in enumerate(zip(places, values, strict=True))
-    ]
+    named = [(place.where, value, 20 * i + 10) for i, (place, value) in enumerate(zip(places, values, strict=True))]
     what = "ρ" if by_rho else "relative distance from the reference"
     return {
         "axis": axis, "one": axis.at(1.0) if by_rho else None, "width": 490, "bottom": 20 * len(places),
@@ -69,7 +68,6 @@ def arithmetic(declared: Mapping[str, Any] | None) -> list[tuple[str, Any, int |
     return found
 
 
-def digits(worst: Mapping[str, Any]) -> int:
+def digits(worst: Worst) -> int:
     """How many digits tell what came out from what is expected."""
-    got, expected = real(worst["got"]), real(worst["expected"])
-    return 9 if got is None or expected is None else telling(got, expected)
+    return telling(worst.got, worst.expected)

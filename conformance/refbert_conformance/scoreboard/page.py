@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from refbert.backend import contract_note
 from refbert.errors import InputError
 from refbert.pages import fill
 from refbert_conformance.engine.measure import ULPS
+from refbert_conformance.process.records import Diagnosis
 from refbert_conformance.scoreboard import drawing, trend
 from refbert_conformance.scoreboard.runs import STATES, Report, counts_of, levels_of, runs_of, state_of
 
@@ -33,8 +35,12 @@ def page(reports: Sequence[Report], *, earlier: Sequence[Report] = ()) -> str:
     levels = levels_of(runs)
     lines = [line for level in levels for line in level.lines]
     found = [(run, line, row) for line in lines for run in runs if (row := line.rows[run.number])]
-    failed = [one for one in found if one[2]["outcome"] == "failed"]
-    waived = [one for one in found if one[2]["waived"]]
+    failed = [
+        (run, line, replace(row, failure=row.failure or Diagnosis()))
+        for run, line, row in found
+        if row.outcome == "failed"
+    ]
+    waived = [one for one in found if one[2].waived]
     there = {
         "backends": True, "levels": True, "trend": bool(earlier), "failures": True, "waivers": bool(waived),
         "properties": True,

@@ -9,7 +9,7 @@ from typing import Any
 from refbert.errors import InputError
 from refbert.files.json import parse_json
 from refbert.files.reading import read_bytes
-from refbert_conformance.process.records import BACKEND, RESULT, Wrong, check, check_failure, check_ulps
+from refbert_conformance.process.records import BACKEND, Wrong, check, rows_of
 from refbert_conformance.report import FORMAT
 from refbert_conformance.scoreboard.runs import STATES, counts_of, state_of
 
@@ -66,25 +66,19 @@ _REPORT = {
     "properties": "a list",
 }
 _SINCE = {"not_judged": "texts"}  # what the first reports did not have  # fmt: skip
-_PROPERTY = RESULT | dict.fromkeys(("level", "op", "says"), "a text")
 
 
 def _check_report(data: dict[str, Any]) -> None:
     check("the report", data, _REPORT)
-    check("the report", data, _SINCE, partial=True)
-    check('"backend"', data["backend"], BACKEND, partial=True)
-    check('"counts"', data["counts"], dict.fromkeys(STATES, "a count"), partial=True)
+    check("the report", data, _SINCE, optional=None)
+    check('"backend"', data["backend"], BACKEND, optional=None)
+    check('"counts"', data["counts"], dict.fromkeys(STATES, "a count"), optional=None)
     if not data["properties"]:
         raise Wrong("the report has no properties")
-    seen: set[str] = set()
-    for number, row in enumerate(data["properties"], start=1):
-        check(f"property {number}", row, _PROPERTY)
-        where = f'property "{row["id"]}"'
-        if row["id"] in seen:
-            raise Wrong(f"{where} comes twice")
-        seen.add(row["id"])
-        check_ulps(where, row["ulps"])
-        check_failure(where, row["failure"])
-    tally = Counter(state_of(row) for row in data["properties"])
+    rows = rows_of(data)
+    twice = [id for id, count in Counter(row.id for row in rows).items() if count > 1]
+    if twice:
+        raise Wrong(f'property "{twice[0]}" comes twice')
+    tally = Counter(map(state_of, rows))
     if any(counts_of(data)[state] != tally[state] for state in STATES):
         raise Wrong("its counts are not those of its properties")

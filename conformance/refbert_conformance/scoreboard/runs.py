@@ -11,10 +11,9 @@ from itertools import groupby
 from typing import Any
 
 from refbert_conformance.engine.property import LEVELS
-from refbert_conformance.process.records import OUTCOMES
+from refbert_conformance.process.records import OUTCOMES, Row, rows_of
 
 Report = Mapping[str, Any]
-Row = Mapping[str, Any]
 
 STATES = (*OUTCOMES, "waived")
 SERIES = 8  # colours, and shapes, that tell runs apart
@@ -54,7 +53,7 @@ def runs_of(reports: Sequence[Report]) -> list[Run]:
     for number, (report, key) in enumerate(zip(reports, keys, strict=True)):
         seen[key] += 1
         label = " ".join(word for word in key if word) + (f" #{seen[key]}" if total[key] > 1 else "")
-        runs.append(Run(report, number, key[0], label, {row["id"]: row for row in report["properties"]}))
+        runs.append(Run(report, number, key[0], label, {row.id: row for row in rows_of(report)}))
     return runs
 
 
@@ -65,14 +64,9 @@ def identity(report: Report) -> tuple[str, ...]:
     return (str(name), str(backend.get("dtype") or ""), str(backend.get("device") or ""))
 
 
-def real(value: Any) -> float | None:
-    """A number of a report, which may be written as text."""
-    return None if value is None else float(value)
-
-
 def state_of(row: Row) -> str:
     """The outcome, or that it is waived."""
-    return "waived" if row["waived"] else str(row["outcome"])
+    return "waived" if row.waived else str(row.outcome)
 
 
 def counts_of(report: Report) -> Mapping[str, int]:
@@ -105,13 +99,12 @@ class Line:
     @property
     def measured(self) -> list[tuple[int, float]]:
         """(number of a run, its ρ)."""
-        rhos = [(number, real(row["rho"])) for number, row in enumerate(self.rows) if row]
-        return [(number, rho) for number, rho in rhos if rho is not None]
+        return [(number, row.rho) for number, row in enumerate(self.rows) if row and row.rho is not None]
 
     @property
     def tried(self) -> bool:
         """Whether a run has tried it."""
-        return any(row["outcome"] in ("passed", "failed") for row in self.rows if row)
+        return any(row.outcome in ("passed", "failed") for row in self.rows if row)
 
     def failure_of(self, run: Run) -> str:
         """The anchor of its failure."""
@@ -154,7 +147,7 @@ def levels_of(runs: Sequence[Run]) -> list[Level]:
             slug = f"{base}-{len(slugs)}"
         slugs[slug] = id
         rows = tuple(run.rows.get(id) for run in runs)
-        line = Line(id, row["level"], row["op"], row["says"], slug, rows)
+        line = Line(id, row.level, row.op, row.says, slug, rows)
         by_level.setdefault(line.level, {}).setdefault(line.op, []).append(line)
     levels = {level: [line for op in ops.values() for line in op] for level, ops in by_level.items() if ops}
     return [
@@ -166,6 +159,6 @@ def levels_of(runs: Sequence[Run]) -> list[Level]:
 def _counted(rows: Sequence[Row | None]) -> tuple[Mapping[str, int], float | None]:
     """Outcomes and the worst ρ; None if nothing has one."""
     here = [row for row in rows if row]
-    rhos = [rho for row in here if (rho := real(row["rho"])) is not None]
+    rhos = [row.rho for row in here if row.rho is not None]
     worst = math.nan if any(map(math.isnan, rhos)) else max(rhos, default=None)
     return Counter(state_of(row) for row in here), worst

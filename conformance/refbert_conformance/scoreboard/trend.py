@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from refbert.pages.numbers import moment
-from refbert_conformance.scoreboard.runs import Report, Row, Run, identity, real, state_of
+from refbert_conformance.process.records import Row, rows_of
+from refbert_conformance.scoreboard.runs import Report, Run, identity, state_of
 
 DOUBLED = "ρ more than doubled"
 KINDS = ("newly failing", "newly passing", "other outcome", DOUBLED, "added", "gone")
@@ -21,7 +22,7 @@ def trend(runs: Sequence[Run], earlier: Sequence[Report]) -> list[tuple[Run, lis
     found = []
     for run in runs:
         past = sorted((e for e in earlier if _same(e, run.report)), key=lambda e: moment(e["created"]))
-        changes = _changes(run.rows, {row["id"]: row for row in past[-1]["properties"]}) if past else []
+        changes = _changes(run.rows, {row.id: row for row in rows_of(past[-1])}) if past else []
         found.append((run, past, changes))
     return found
 
@@ -51,7 +52,7 @@ def _changes(now: Mapping[str, Row], was: Mapping[str, Row]) -> list[Change]:
         if before != after:
             kind = {"failed": "newly failing", "passed": "newly passing"}.get(after, "other outcome")
             found.append((kind, id, before, after))
-        a, b = real(was[id]["rho"]), real(row["rho"])
+        a, b = was[id].rho, row.rho
         if a is not None and b is not None and not math.isnan(a) and (b > _GROWN * a or math.isnan(b)):
             found.append((DOUBLED, id, a, b))
     found += [("gone", id, state_of(row), None) for id, row in was.items() if id not in now]
