@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from refbert.backend.contract import OPTIONAL
+
 
 class Wrapper:
     """Whatever is called on it goes through `call`; all else is the backend's own."""
@@ -31,3 +33,14 @@ class Wrapper:
     def call(self, name: str, function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Call the backend's ``function``."""
         return function(*arguments, **options)
+
+
+class OpsAlone(Wrapper):
+    """A wrapper without the optional blocks, so that the spec composes everything of ops. What an op takes and gives
+    may be anything that `call` makes of it.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        if name in OPTIONAL:
+            raise AttributeError(name)
+        return super().__getattr__(name)

@@ -17,9 +17,10 @@ import numpy as np
 from refbert import ops
 from refbert.backend import Host
 from refbert.backend.reference import ReferenceBackend
+from refbert.backend.wrapper import OpsAlone
 from refbert_conformance.engine.measure import Failure, Record, row_failure, same_bits
 from refbert_conformance.engine.subject import Subject, backward, forward
-from refbert_conformance.tolerances.bounds import ARRAYS, expecting
+from refbert_conformance.tolerances.bounds import expecting
 from refbert_conformance.tolerances.noise import by_name, tolerances
 
 
@@ -59,21 +60,19 @@ class Made:
         return tuple(self.host.shape)
 
 
-class Lockstep:
+class Lockstep(OpsAlone):
     """A backend that judges another. failure: the first op beyond its bound, and ``first`` where that is, for reports.
     growth: place -> relative distance from the reference, with ``growing``.
     """
 
     def __init__(self, subject: Subject, record: Record | None = None, *, growing: bool = False) -> None:
+        super().__init__(subject.backend)
         self.subject = subject
         self.record = record or Record(subject.arithmetic)
         self.growing = growing
         self.failure: Failure | None = None
         self.first: Divergence | None = None
         self.growth: dict[str, float] = {}
-        self.name = "lockstep"
-        if subject.has("encoder_layer"):
-            self.encoder_layer = self._encoder_layer
 
     def asarray(self, x: Host) -> Made:
         """On the backend."""
@@ -94,35 +93,32 @@ class Lockstep:
             if not same_bits(self.subject.host(x.device), x.host):
                 self.wrong("memory", "", Failure("an earlier result has been changed since it was made"))
 
-    def __getattr__(self, op: str) -> Callable[..., Any]:
-        if op not in ARRAYS:
-            raise AttributeError(op)
+    def __getattr__(self, name: str) -> Any:
+        return self._encoder_layer if name == "encoder_layer" and self.subject.has(name) else super().__getattr__(name)
 
-        def call(*arguments: Any, **options: Any) -> Any:
-            names = ARRAYS[op]
-            given, options = by_name(op, arguments, options)
-            self.unchanged(*given)
-            y, back = forward(self.subject, op, [x.device for x in given], options)
-            reference, reference_back = (
-                getattr(ops, op)(*(x.reference for x in given), **options) if self.growing else (None, _nothing)
-            )
-            inputs = [np.asarray(x.host, np.float64) for x in given]
-            want, want_back = expecting(op, inputs, options, self.subject.arithmetic)
-            self.judge(op, "forward", [y], lambda: [want])
-            result = self.made(y, reference)
-            self.grown(result)
+    def call(self, name: str, function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Judge an op by itself, and its pullback."""
+        given, options = by_name(name, arguments, options)
+        self.unchanged(*given)
+        y, back = forward(self.subject, name, [x.device for x in given], options)
+        reference, reference_back = (
+            getattr(ops, name)(*(x.reference for x in given), **options) if self.growing else (None, _nothing)
+        )
+        inputs = [np.asarray(x.host, np.float64) for x in given]
+        want, want_back = expecting(name, inputs, options, self.subject.arithmetic)
+        self.judge(name, "forward", [y], lambda: [want])
+        result = self.made(y, reference)
+        self.grown(result)
 
-            def pullback(dy: Made) -> tuple[Made, ...]:
-                self.unchanged(*given, dy)
-                got = backward(back, dy.device, len(names))
-                cotangent = np.asarray(dy.host, np.float64)
-                self.judge(op, "backward", got, lambda: want_back(cotangent))
-                references = reference_back(dy.reference) or [None] * len(got)
-                return tuple(self.made(g, t) for g, t in zip(got, references, strict=True))
+        def pullback(dy: Made) -> tuple[Made, ...]:
+            self.unchanged(*given, dy)
+            got = backward(back, dy.device, len(given))
+            cotangent = np.asarray(dy.host, np.float64)
+            self.judge(name, "backward", got, lambda: want_back(cotangent))
+            references = reference_back(dy.reference) or [None] * len(got)
+            return tuple(self.made(g, t) for g, t in zip(got, references, strict=True))
 
-            return result, pullback
-
-        return call
+        return result, pullback
 
     def judge(self, op: str, direction: str, got: Any, want: Callable[[], Any]) -> None:
         """Note the first that is beyond its bound."""

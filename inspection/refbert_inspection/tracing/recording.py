@@ -19,6 +19,7 @@ import numpy as np
 
 from refbert import ops
 from refbert.backend import REQUIRED, Backend, Host
+from refbert.backend.wrapper import OpsAlone
 from refbert.errors import BackendError
 from refbert_inspection.tracing.names import gathered, named
 
@@ -70,7 +71,7 @@ class Call:
     back_order: int = 0
 
 
-class Recording:
+class Recording(OpsAlone):
     """The spec's view of a backend that is being watched. calls: every op, in the order in which they ran.
 
     keep_inputs: also keep what every op was given and what every pullback returned, to judge each by itself; and look
@@ -78,9 +79,8 @@ class Recording:
     """
 
     def __init__(self, backend: Backend[Any], *, keep_inputs: bool = False) -> None:
-        self.backend, self.keep_inputs = backend, keep_inputs
-        self.name, self.library, self.dtype, self.device = backend.name, backend.library, backend.dtype, backend.device
-        self.dtypes = backend.dtypes
+        super().__init__(backend)
+        self.keep_inputs = keep_inputs
         self.calls: list[Call] = []
         self._names: dict[str, int] = {}
         self._clock = 0
@@ -106,26 +106,22 @@ class Recording:
 
     def to_numpy(self, x: Tensor) -> Host:
         """The backend's numbers."""
-        return self.backend.to_numpy(x.device)
+        found: Host = self.backend.to_numpy(x.device)
+        return found
 
-    def __getattr__(self, op: str) -> Callable[..., Any]:
-        if op not in OPS:
-            raise AttributeError(op)
+    def call(self, name: str, function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Keep an op's result, and what its pullback is given."""
+        return self._op(name, function, arguments, options) if name in OPS else function(*arguments, **options)
 
-        def call(*arguments: Any, **options: Any) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
-            return self._call(op, arguments, options)
-
-        return call
-
-    def _call(
-        self, op: str, arguments: tuple[Any, ...], options: dict[str, Any]
+    def _op(
+        self, op: str, function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]
     ) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
         tensors = [a for a in arguments if isinstance(a, Tensor)]
         given = [a.device if isinstance(a, Tensor) else a for a in arguments]
         self._settle(tensors)
         arrays = tuple(self._given(t) for t in tensors) if self.keep_inputs else ()
         try:
-            y, back = getattr(self.backend, op)(*given, **options)
+            y, back = function(*given, **options)
         except Exception as error:
             raise BackendError(f'backend "{self.name}": {op} of {tensors[0].name} raised {_said(error)}') from error
         self._clock += 1
