@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from refbert_conformance.engine.measure import Record
@@ -19,6 +20,9 @@ LEVELS = ("contract", "forward", "backward", "blocks", "models", "pretrained", "
 EXAMPLES: Mapping[str, int] = {"quick": 6, "default": 80, "thorough": 1000}
 
 Examples = tuple[Any, ...] | Callable[[Subject], tuple[Any, ...]]
+
+Check = Callable[[Subject, Any, Record], None]
+FIRST = "The very first call of a new instance is as right as any."
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Property:
     op: str
     name: str
     says: str
-    check: Callable[[Subject, Any, Record], None]
+    check: Check
     draw: SearchStrategy[Any] | Callable[[Subject], SearchStrategy[Any]] | None = None
     corpus: Examples = ()
     larger: Examples = ()
@@ -63,3 +67,13 @@ class Property:
     def examples(self, effort: str) -> int:
         """How many examples Hypothesis draws at an effort."""
         return max(1, round(EXAMPLES[effort] / self.cost)) if self.draw is not None else 1
+
+
+def about(level: str, op: str, *needs: str, **common: Any) -> Callable[..., Property]:
+    """Properties of one op, by name, what holds, check and all else; ``needs``: ops besides."""
+    return partial(Property, level, op, needs=("asarray", "to_numpy", op, *needs), **common)
+
+
+def first_call(check: Check) -> Check:
+    """The check on a new instance, of which it is the very first call."""
+    return lambda subject, example, record: check(subject.fresh(), example, record)

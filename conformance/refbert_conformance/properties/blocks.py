@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from refbert_conformance.cases.model_cases import (
 from refbert_conformance.cases.model_corpus import CHANGING, FUSED, LARGE_LAYERS, LARGEST_LAYERS, MODELS
 from refbert_conformance.engine.divergence import composed_layer, judge_ops
 from refbert_conformance.engine.measure import Failure, Record, Worst, row_described, row_failure, row_worst, same_bits
-from refbert_conformance.engine.property import Property
+from refbert_conformance.engine.property import FIRST, Property, first_call
 from refbert_conformance.engine.subject import Subject
 from refbert_conformance.tolerances.bounds import Expected
 from refbert_conformance.tolerances.noise import FEW, tolerances
@@ -41,69 +42,41 @@ SPEC = (
 )  # fmt: skip
 
 
-FIRST = "The very first call of a new instance is as right as any."
 REPEATABLE = "The same step gives the same bits; rows of unused ids get gradient exactly 0."
 
 
 def properties() -> list[Property]:
     """Composed, fused, whole."""
-    plain = {"rate": 0.0}
-    one_layer = model_recipes(layers=1, task="masked_lm", **plain)
-    fused: dict[str, Any] = {"needs": (*SPEC, "encoder_layer"), "draw": one_layer}
+    drawn: dict[str, Any] = {"draw": model_recipes(layers=1, task="masked_lm", rate=0.0)}
+    block = partial(Property, "blocks", "encoder_layer")
+    fused = partial(block, needs=(*SPEC, "encoder_layer"))
+    inference, training = (partial(Property, "models", way, needs=SPEC, cost=2.5) for way in ("inference", "training"))
     return [
-        Property(
-            "blocks", "encoder_layer", "composed", "A layer of the backend's ops and its gradients: the reference's.",
-            check=_composed, draw=model_recipes(layers=1, task="masked_lm"), needs=SPEC, cost=2.5,
-            larger=(ModelRecipe(21, "masked_lm", 1, B=2, S=131, D=64, F=300, mask="holes", rate=0.1),),
-        ),
-        Property(
-            "blocks", "encoder_layer", "fused", "The backend's own layer is the spec's composition of the reference.",
-            check=_fused, corpus=FUSED, cost=2, **fused,
-        ),
-        Property(
-            "blocks", "encoder_layer", "fused: first call", FIRST,
-            check=_fused_first, corpus=FUSED[:1], needs=fused["needs"],
-        ),
-        Property(
-            "blocks", "encoder_layer", "fused: real sizes", "So it is at the sizes of models.",
-            check=_fused_large, needs=fused["needs"], cost=15, draw=large_layers(task="masked_lm", **plain),
-            corpus=LARGE_LAYERS[:2], larger=LARGE_LAYERS[2:], largest=LARGEST_LAYERS,
-        ),
-        Property(
-            "blocks", "encoder_layer", "fused: calls", "It repeats bit for bit, and changes no input or old result.",
-            check=_fused_calls, corpus=FUSED[:3], cost=3, **fused,
-        ),
-        Property(
-            "blocks", "encoder_layer", "fused: options", "Each option counts in every call, whatever was asked before.",
-            check=_fused_options, corpus=CHANGING, cost=20, **fused,
-        ),
-        Property(
-            "blocks", "encoder_layer", "fused: unseen keys", "Padding's content changes no bit of what is not padding.",
-            check=_fused_padding, cost=3, **fused,
-        ),
-        Property(
-            "blocks", "encoder_layer", "fused: each weight", "Each weight counts where all others are the same arrays.",
-            check=_fused_each, cost=10, **fused,
-        ),
-        Property(
-            "models", "inference", "accuracy", "Hidden states, attention maps and logits are the reference's.",
-            check=_inference, draw=model_recipes(**plain), corpus=MODELS[:3],
-            needs=SPEC, cost=2.5,
-        ),
-        Property(
-            "models", "inference", "padding", "What is in padding positions changes no bit of the rest.",
-            check=_padding, needs=SPEC, cost=2.5,
-            draw=model_recipes(layers=2, task="masked_lm", mask_value=-math.inf, **plain),
-        ),
-        Property(
-            "models", "training", "accuracy", "Loss and every gradient, dropout included, are the reference's.",
-            check=_training, draw=model_recipes(), corpus=MODELS, needs=SPEC, cost=2.5,
-            larger=(ModelRecipe(1, B=3, S=131, D=64, F=200, V=515, mask="ragged", rate=0.1),),
-        ),
-        Property(
-            "models", "training", "repeatable", REPEATABLE,
-            check=_repeatable, draw=model_recipes(task="pretraining"), needs=SPEC, cost=2.5,
-        ),
+        block("composed", "A layer of the backend's ops and its gradients: the reference's.", _composed,
+              model_recipes(layers=1, task="masked_lm"), needs=SPEC, cost=2.5,
+              larger=(ModelRecipe(21, "masked_lm", 1, B=2, S=131, D=64, F=300, mask="holes", rate=0.1),)),
+        fused("fused", "The backend's own layer is the spec's composition of the reference.", _fused,
+              corpus=FUSED, cost=2, **drawn),
+        fused("fused: first call", FIRST, first_call(_fused), corpus=FUSED[:1]),
+        fused("fused: real sizes", "So it is at the sizes of models.", _fused_large, cost=15,
+              draw=large_layers(task="masked_lm", rate=0.0),
+              corpus=LARGE_LAYERS[:2], larger=LARGE_LAYERS[2:], largest=LARGEST_LAYERS),
+        fused("fused: calls", "It repeats bit for bit, and changes no input or old result.", _fused_calls,
+              corpus=FUSED[:3], cost=3, **drawn),
+        fused("fused: options", "Each option counts in every call, whatever was asked before.", _fused_options,
+              corpus=CHANGING, cost=20, **drawn),
+        fused("fused: unseen keys", "Padding's content changes no bit of what is not padding.", _fused_padding,
+              cost=3, **drawn),
+        fused("fused: each weight", "Each weight counts where all others are the same arrays.", _fused_each,
+              cost=10, **drawn),
+        inference("accuracy", "Hidden states, attention maps and logits are the reference's.", _inference,
+                  model_recipes(rate=0.0), MODELS[:3]),
+        inference("padding", "What is in padding positions changes no bit of the rest.", _padding,
+                  model_recipes(layers=2, task="masked_lm", mask_value=-math.inf, rate=0.0)),
+        training("accuracy", "Loss and every gradient, dropout included, are the reference's.", _training,
+                 model_recipes(), MODELS,
+                 larger=(ModelRecipe(1, B=3, S=131, D=64, F=200, V=515, mask="ragged", rate=0.1),)),
+        training("repeatable", REPEATABLE, partial(repeat, own=False), model_recipes(task="pretraining")),
     ]  # fmt: skip
 
 
@@ -149,10 +122,6 @@ def _composed(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
 def _fused(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
     run = layer(recipe, subject.dtype, fused=True)
     compare(subject, run, run(subject.backend), record)
-
-
-def _fused_first(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
-    _fused(subject.fresh(), recipe, record)
 
 
 def layer_parameters(recipe: ModelRecipe, dtype: str) -> dict[str, Host]:
@@ -330,11 +299,7 @@ def possible(recipe: ModelRecipe) -> ModelRecipe:
     return replace(recipe, V=max(recipe.V, 2))
 
 
-def _repeatable(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
-    repeat(subject, recipe, own=False)
-
-
-def repeat(subject: Subject, recipe: ModelRecipe, *, own: bool) -> None:
+def repeat(subject: Subject, recipe: ModelRecipe, record: Record, *, own: bool) -> None:
     """The same step gives the same bits, and rows of unused ids no gradient; own: by the backend's own objective."""
     run = training(recipe, subject.dtype, own=own)
     first = run(subject.backend)

@@ -22,7 +22,7 @@ from refbert_conformance.cases.updates import (
     update_corpus,
 )
 from refbert_conformance.engine.measure import Failure, Record
-from refbert_conformance.engine.property import Property
+from refbert_conformance.engine.property import Property, about, first_call
 from refbert_conformance.engine.subject import Subject, backward, forward
 from refbert_conformance.tolerances.bounds import ARRAYS, UPDATES, clipped, expected, updated
 
@@ -31,18 +31,9 @@ def properties() -> list[Property]:
     """Accuracy of every op, of every pullback, and of the optimizer updates."""
     found = []
     for op in ARRAYS:
-        found.append(
-            Property(
-                "forward", op, "accuracy", "The result is within its rounding bound of refbert.ops.",
-                check=_forward, draw=recipes(op), corpus=corpus(op), needs=("asarray", "to_numpy", op),
-            )
-        )  # fmt: skip
-        found.append(
-            Property(
-                "backward", op, "accuracy", "Every cotangent is within its rounding bound of refbert.ops.",
-                check=_backward, draw=recipes(op), corpus=corpus(op), needs=("asarray", "to_numpy", op),
-            )
-        )  # fmt: skip
+        for level, what, check in (("forward", "The result", _forward), ("backward", "Every cotangent", _backward)):
+            said = f"{what} is within its rounding bound of refbert.ops."
+            found.append(about(level, op)("accuracy", said, check, recipes(op), corpus(op)))
     for rule in UPDATES:
         found.append(
             Property(
@@ -54,7 +45,7 @@ def properties() -> list[Property]:
         found.append(
             Property(
                 "training", rule, "first call", "The very first update of a new instance is as right as any.",
-                check=_first_update, corpus=_one_update(rule),
+                check=first_call(_update), corpus=_one_update(rule),
                 needs=("asarray", "to_numpy", rule),
             )
         )  # fmt: skip
@@ -113,10 +104,6 @@ def _update(subject: Subject, case: UpdateCase, record: Record) -> None:
         raise Failure(f"{case.op} must return (p, m, v)")
     for got, one in zip(results, updated(case.op, case.arrays, case.options, subject.arithmetic), strict=True):
         record.compare(subject.host(got, one.y.shape, one.name), one)
-
-
-def _first_update(subject: Subject, case: UpdateCase, record: Record) -> None:
-    _update(subject.fresh(), case, record)
 
 
 def _clip(subject: Subject, case: ClipCase, record: Record) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,9 @@ from refbert.text.batching import Batch
 from refbert_conformance.cases.model_cases import OFF, ModelRecipe, Repeated, large_layers, model_recipes, on, training
 from refbert_conformance.cases.model_corpus import CHANGING, MODELS
 from refbert_conformance.engine.measure import Failure, Record, same_bits
-from refbert_conformance.engine.property import Property
+from refbert_conformance.engine.property import FIRST, Property, first_call
 from refbert_conformance.engine.subject import Subject
 from refbert_conformance.properties.blocks import (
-    FIRST,
     REPEATABLE,
     SPEC,
     With,
@@ -35,38 +35,21 @@ from refbert_conformance.tolerances.noise import FEW
 
 def properties() -> list[Property]:
     """Its numbers, its calls, its arguments."""
-    own: dict[str, Any] = {"needs": (*SPEC, "objective"), "draw": model_recipes()}
+    of = partial(Property, "models", "objective", needs=(*SPEC, "objective"))
+    drawn = partial(of, draw=model_recipes())
     return [
-        Property(
-            "models", "objective", "accuracy", "The backend's own model and its gradients are the reference's.",
-            check=_objective, corpus=MODELS, larger=_OWN, cost=2.5, **own,
-        ),
-        Property(
-            "models", "objective", "first call", FIRST,
-            check=_first, corpus=MODELS[:1], needs=own["needs"],
-        ),
-        Property(
-            "models", "objective", "real sizes", "So they are at the sizes of models.",
-            check=_large, needs=own["needs"], cost=30,
-            draw=large_layers(rate=0.0, mask_value=-math.inf, V=st.integers(3, 600)),
-            corpus=_LARGE[:1], larger=_LARGE[1:], largest=_LARGEST,
-        ),
-        Property(
-            "models", "objective", "repeatable", REPEATABLE,
-            check=_own_repeatable, cost=2.5, **own,
-        ),
-        Property(
-            "models", "objective", "options", "Each option counts in every call, whatever was asked before.",
-            check=_own_options, corpus=CHANGING[:1], larger=CHANGING[1:], cost=60, **own,
-        ),
-        Property(
-            "models", "objective", "calls", "A call changes no weight, batch or label, and no earlier gradient.",
-            check=_own_calls, cost=2.5, **own,
-        ),
-        Property(
-            "models", "objective", "each argument", "Each weight, id and label counts where all others are the same.",
-            check=_own_each, corpus=MODELS[1:2], larger=MODELS[2:4], cost=60, **own,
-        ),
+        drawn("accuracy", "The backend's own model and its gradients are the reference's.", _objective,
+              corpus=MODELS, larger=_OWN, cost=2.5),
+        of("first call", FIRST, first_call(_objective), corpus=MODELS[:1]),
+        of("real sizes", "So they are at the sizes of models.", _large, cost=30,
+           draw=large_layers(rate=0.0, mask_value=-math.inf, V=st.integers(3, 600)),
+           corpus=_LARGE[:1], larger=_LARGE[1:], largest=_LARGEST),
+        drawn("repeatable", REPEATABLE, partial(repeat, own=True), cost=2.5),
+        drawn("options", "Each option counts in every call, whatever was asked before.", _own_options,
+              corpus=CHANGING[:1], larger=CHANGING[1:], cost=60),
+        drawn("calls", "A call changes no weight, batch or label, and no earlier gradient.", _own_calls, cost=2.5),
+        drawn("each argument", "Each weight, id and label counts where all others are the same.", _own_each,
+              corpus=MODELS[1:2], larger=MODELS[2:4], cost=60),
     ]  # fmt: skip
 
 
@@ -130,14 +113,6 @@ def _objective(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
     compare(
         subject, training(recipe, subject.dtype), training(recipe, subject.dtype, own=True)(subject.backend), record
     )
-
-
-def _first(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
-    _objective(subject.fresh(), recipe, record)
-
-
-def _own_repeatable(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
-    repeat(subject, recipe, own=True)
 
 
 def _own_options(subject: Subject, recipe: ModelRecipe, record: Record) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,49 +16,28 @@ from refbert_conformance.cases.inputs import rounded
 from refbert_conformance.cases.model_cases import ACTIVATIONS, ModelRecipe, Repeated, large_layers, model_recipes, on
 from refbert_conformance.cases.model_corpus import LARGEST_LAYERS
 from refbert_conformance.engine.measure import Failure, Record, row_failure, same_bits
-from refbert_conformance.engine.property import Property
+from refbert_conformance.engine.property import FIRST, Property, first_call
 from refbert_conformance.engine.subject import Subject
-from refbert_conformance.properties.blocks import FIRST, SPEC, check_calls, compare, each_weight, layer_parameters
+from refbert_conformance.properties.blocks import SPEC, check_calls, compare, each_weight, layer_parameters
 from refbert_conformance.tolerances.bounds import Expected
 from refbert_conformance.tolerances.noise import FEW, tolerances
 
 
 def properties() -> list[Property]:
     """Accuracy, conduct, options, weights, and that sequences do not see each other."""
-    common: dict[str, Any] = {
-        "needs": (*SPEC, "packed_encoder_layer"),
-        "draw": model_recipes(layers=1, task="masked_lm", rate=0.0),
-    }
+    of = partial(Property, "blocks", "packed_encoder_layer", needs=(*SPEC, "packed_encoder_layer"))
+    drawn = partial(of, draw=model_recipes(layers=1, task="masked_lm", rate=0.0))
     return [
-        Property(
-            "blocks", "packed_encoder_layer", "accuracy", "Each sequence is what the spec makes of it by itself.",
-            check=_accurate, corpus=_CASES, cost=2, **common,
-        ),
-        Property(
-            "blocks", "packed_encoder_layer", "first call", FIRST,
-            check=_first, corpus=_CASES[:1], needs=common["needs"],
-        ),
-        Property(
-            "blocks", "packed_encoder_layer", "real sizes", "So it is at the sizes of models, and for many sequences.",
-            check=_large, needs=common["needs"], cost=15, draw=large_layers(task="masked_lm", rate=0.0),
-            corpus=_LARGE[:1], larger=_LARGE[1:], largest=LARGEST_LAYERS,
-        ),
-        Property(
-            "blocks", "packed_encoder_layer", "calls", "It repeats bit for bit, and changes no input or old result.",
-            check=_calls, corpus=_CASES[:2], cost=3, **common,
-        ),
-        Property(
-            "blocks", "packed_encoder_layer", "options", "Each option counts in every call, whatever was asked before.",
-            check=_options, corpus=_CASES[:1], cost=20, **common,
-        ),
-        Property(
-            "blocks", "packed_encoder_layer", "neighbours", "What is in one sequence changes no bit of the others.",
-            check=_neighbours, cost=3, **common,
-        ),
-        Property(
-            "blocks", "packed_encoder_layer", "each weight", "Each weight counts where the others are the same arrays.",
-            check=_each_weight, cost=10, **common,
-        ),
+        drawn("accuracy", "Each sequence is what the spec makes of it by itself.", _accurate, corpus=_CASES, cost=2),
+        of("first call", FIRST, first_call(_accurate), corpus=_CASES[:1]),
+        of("real sizes", "So it is at the sizes of models, and for many sequences.", _large, cost=15,
+           draw=large_layers(task="masked_lm", rate=0.0), corpus=_LARGE[:1], larger=_LARGE[1:], largest=LARGEST_LAYERS),
+        drawn("calls", "It repeats bit for bit, and changes no input or old result.", _calls,
+              corpus=_CASES[:2], cost=3),
+        drawn("options", "Each option counts in every call, whatever was asked before.", _options,
+              corpus=_CASES[:1], cost=20),
+        drawn("neighbours", "What is in one sequence changes no bit of the others.", _neighbours, cost=3),
+        drawn("each weight", "Each weight counts where the others are the same arrays.", _each_weight, cost=10),
     ]  # fmt: skip
 
 
@@ -135,10 +115,6 @@ def packed_run(recipe: ModelRecipe, dtype: str, lengths: Host) -> Callable[[Any]
 def _accurate(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
     run = packed_run(recipe, subject.dtype, lengths_of(recipe))
     compare(subject, run, run(subject.backend), record)
-
-
-def _first(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
-    _accurate(subject.fresh(), recipe, record)
 
 
 def _calls(subject: Subject, recipe: ModelRecipe, record: Record) -> None:

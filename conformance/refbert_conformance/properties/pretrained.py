@@ -42,17 +42,13 @@ TEXTS: tuple[Any, ...] = (
 
 def properties(model: str) -> list[Property]:
     """The forward pass and the gradient of a projection of it."""
-    chosen = st.sets(st.integers(0, len(TEXTS) - 1), min_size=1, max_size=3)
-    draw: dict[str, Any] = {"draw": chosen.map(sorted).map(tuple)}
+    chosen = st.sets(st.integers(0, len(TEXTS) - 1), min_size=1, max_size=3).map(sorted).map(tuple)
+    of = partial(Property, "pretrained", "model", draw=chosen, needs=SPEC)
     return [
-        Property(
-            "pretrained", "model", "accuracy", f"Every layer's hidden states on real text: the reference's ({model}).",
-            check=partial(_accuracy, model), needs=SPEC, cost=20, **draw,
-        ),
-        Property(
-            "pretrained", "model", "gradients", f"So is the gradient of a random projection of the last one ({model}).",
-            check=partial(_gradients, model), needs=SPEC, cost=30, **draw,
-        ),
+        of("accuracy", f"Every layer's hidden states on real text: the reference's ({model}).",
+           partial(_accuracy, model), cost=20),
+        of("gradients", f"So is the gradient of a random projection of the last one ({model}).",
+           partial(_gradients, model), cost=30),
     ]  # fmt: skip
 
 

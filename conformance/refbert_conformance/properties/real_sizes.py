@@ -25,30 +25,21 @@ from refbert_conformance.cases.inputs import rounded
 from refbert_conformance.cases.large import ATTENTIONS, ELEMENTWISE, LARGER, LARGEST, SMALLER, Large, drawn, fixed
 from refbert_conformance.cases.operations import COUNT, OpCase, Recipe, recipe
 from refbert_conformance.engine.measure import Failure, Record, described, same_bits
-from refbert_conformance.engine.property import Property
+from refbert_conformance.engine.property import Property, about
 from refbert_conformance.engine.subject import Subject, backward, forward
 from refbert_conformance.tolerances.bounds import ARRAYS, Expected, expected
 
 
 def properties() -> list[Property]:
     """Forward and backward of every op."""
-    found = []
-    for op in ARRAYS:
-        here: dict[str, Any] = {
-            "needs": ("asarray", "to_numpy", op), "cost": 20.0, "draw": drawn(op), "corpus": fixed(SMALLER, op),
-            "larger": fixed(LARGER, op), "largest": fixed(LARGEST, op),
-        }  # fmt: skip
-        found += [
-            Property(
-                "forward", op, "real sizes", "At the sizes of models, too, the result is within its bound.",
-                check=_forward, **here,
-            ),
-            Property(
-                "backward", op, "real sizes", "At the sizes of models, too, every cotangent is within its bound.",
-                check=_backward, **here,
-            ),
-        ]  # fmt: skip
-    return found
+    return [
+        about(level, op, draw=drawn(op), cost=20.0)(
+            "real sizes", f"At the sizes of models, too, {what} is within its bound.", check,
+            corpus=fixed(SMALLER, op), larger=fixed(LARGER, op), largest=fixed(LARGEST, op),
+        )
+        for op in ARRAYS
+        for level, what, check in (("forward", "the result", _forward), ("backward", "every cotangent", _backward))
+    ]  # fmt: skip
 
 
 def _forward(subject: Subject, large: Large, record: Record) -> None:

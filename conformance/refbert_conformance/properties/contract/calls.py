@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -12,9 +11,9 @@ from refbert_conformance.cases.corpus import corpus
 from refbert_conformance.cases.inputs import rounded
 from refbert_conformance.cases.operations import OpCase, Recipe, another, recipes
 from refbert_conformance.engine.measure import Failure, Record, Unsupported, check_array, same_bits
-from refbert_conformance.engine.property import Property
+from refbert_conformance.engine.property import FIRST, Property, about
 from refbert_conformance.engine.subject import Subject, backward_if_any, forward
-from refbert_conformance.properties.contract.common import RING, run, same
+from refbert_conformance.properties.contract.common import RING, cotangents, run, same
 from refbert_conformance.properties.numerics import built
 from refbert_conformance.tolerances.bounds import ARRAYS, expected
 
@@ -25,36 +24,20 @@ _OFTEN, _MORE_OFTEN = 150, 900
 
 def properties(op: str) -> list[Property]:
     """Of an op with a pullback."""
-    here: dict[str, Any] = {"needs": ("asarray", "to_numpy", op), "draw": recipes(op), "cost": 2.0}
+    basic, drawn = about("contract", op), about("contract", op, draw=recipes(op), cost=2.0)
     return [
-        Property(  # before any other, so that this call is the first of the process, too
-            "contract", op, "first call", "The very first call of a new instance is as right as any.",
-            check=_first, corpus=corpus(op)[1:2], needs=here["needs"],
-        ),
-        Property(
-            "contract", op, "shapes and dtypes", "Results and cotangents have the shapes and dtype that are due.",
-            check=_shapes, corpus=corpus(op), **here,
-        ),
-        Property(
-            "contract", op, "inputs unchanged", "Neither the op nor its pullback writes into what it is given.",
-            check=_unchanged, corpus=corpus(op)[:4], **here,
-        ),
-        Property(
-            "contract", op, "repeatable", "The same call gives the same bits, and so does the same pullback.",
-            check=_repeatable, corpus=corpus(op), **here,
-        ),
-        Property(
-            "contract", op, "repeatable often", "So do many calls, one after the other.",
-            check=partial(_often, op), corpus=(_OFTEN,), larger=(_MORE_OFTEN,), needs=here["needs"],
-        ),
-        Property(
-            "contract", op, "calls independent", "A later call changes nothing of an earlier one's results.",
-            check=_independent, corpus=corpus(op)[:2], **here,
-        ),
-        Property(
-            "contract", op, "calls forget", "An argument is known by its content, not by where it lies.",
-            check=_forgets, **{**here, "cost": 6.0},
-        ),
+        basic("first call", FIRST, _first, corpus=corpus(op)[1:2]),  # before any other: the first of the process, too
+        drawn("shapes and dtypes", "Results and cotangents have the shapes and dtype that are due.", _shapes,
+              corpus=corpus(op)),
+        drawn("inputs unchanged", "Neither the op nor its pullback writes into what it is given.", _unchanged,
+              corpus=corpus(op)[:4]),
+        drawn("repeatable", "The same call gives the same bits, and so does the same pullback.", _repeatable,
+              corpus=corpus(op)),
+        basic("repeatable often", "So do many calls, one after the other.", partial(_often, op),
+              corpus=(_OFTEN,), larger=(_MORE_OFTEN,)),
+        drawn("calls independent", "A later call changes nothing of an earlier one's results.", _independent,
+              corpus=corpus(op)[:2]),
+        drawn("calls forget", "An argument is known by its content, not by where it lies.", _forgets, cost=6.0),
     ]  # fmt: skip
 
 
@@ -129,10 +112,7 @@ def _repeat(subject: Subject, case: OpCase, calls: int) -> None:
     arrays = [subject.device(a) for a in case.arrays]
     _, pullback = forward(subject, case.op, arrays, case.options)
     for again in range(1, calls + 1):
-        got = [
-            np.array(subject.host(c))
-            for c in backward_if_any(subject, pullback, subject.device(np.array(case.dy)), len(arrays))
-        ]
+        got = cotangents(subject, pullback, case)
         same(case, first, (first[0], got), f"call {again} of one pullback differs from the first")
 
 
@@ -147,8 +127,8 @@ def _independent(subject: Subject, example: Recipe | OpCase, record: Record) -> 
     y, pullback = forward(subject, case.op, arrays, case.options)
     y_host = subject.host(y)
     y_kept = y_host.copy()
-    cotangents = backward_if_any(subject, pullback, subject.device(np.array(case.dy)), len(arrays))
-    hosts = [subject.host(c) for c in cotangents]
+    first = backward_if_any(subject, pullback, subject.device(np.array(case.dy)), len(arrays))
+    hosts = [subject.host(c) for c in first]
     kept = [h.copy() for h in hosts]
     # Results may live in a ring of buffers, which comes round.
     for _ in range(RING if isinstance(example, Recipe) and example == corpus(example.op)[1] else 1):
@@ -157,19 +137,15 @@ def _independent(subject: Subject, example: Recipe | OpCase, record: Record) -> 
     _, other_pullback = forward(subject, case.op, others, other.options)
     twice = subject.device(np.array(other.dy))
     cotangent = OpCase(case.op, case.arrays, case.options, rounded(-2 * np.array(case.dy), subject.dtype))
-    second = backward_if_any(subject, pullback, subject.device(np.array(cotangent.dy)), len(arrays))
-    seconds = [np.array(subject.host(c)) for c in second]
+    seconds = cotangents(subject, pullback, cotangent)
     backward_if_any(subject, other_pullback, twice, len(arrays))
     free = case.op in subject.arithmetic.nondeterministic
     names = ("y", *(f"d{name}" for name in ARRAYS[case.op]))
-    for name, device, host, was in zip(names, (y, *cotangents), (y_host, *hosts), (y_kept, *kept), strict=False):
+    for name, device, host, was in zip(names, (y, *first), (y_host, *hosts), (y_kept, *kept), strict=False):
         if not same_bits(np.array(subject.host(device)), was) or not same_bits(host, was):
             raise Failure(f"{name} changed when {case.op} was called again")
     if not free:
-        got = [
-            np.array(subject.host(c))
-            for c in backward_if_any(subject, pullback, subject.device(np.array(case.dy)), len(arrays))
-        ]
+        got = cotangents(subject, pullback, case)
         same(case, (y_kept, kept), (y_kept, got), "after other calls the pullback gives something else")
         same(case, run(subject, cotangent), (y_kept, seconds), "a pullback's second cotangent gives something else")
 

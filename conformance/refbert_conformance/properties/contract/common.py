@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,12 @@ def run(subject: Subject, case: OpCase, backend: Any = None) -> tuple[Host, list
     y, pullback = forward(subject, case.op, arrays, case.options, backend)
     cotangents = backward_if_any(subject, pullback, backend.asarray(case.dy), len(arrays))
     return np.array(backend.to_numpy(y)), [np.array(backend.to_numpy(c)) for c in cotangents]
+
+
+def cotangents(subject: Subject, pullback: Callable[..., Any], case: OpCase) -> list[Host]:
+    """Of the case's dy, on the host, copied."""
+    found = backward_if_any(subject, pullback, subject.device(np.array(case.dy)), len(case.arrays))
+    return [np.array(subject.host(one)) for one in found]
 
 
 def same(case: OpCase, first: tuple[Host, list[Host]], again: tuple[Host, list[Host]], what: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from refbert_conformance.cases.corpus import corpus
 from refbert_conformance.engine.measure import Failure, Record
-from refbert_conformance.engine.property import Property
+from refbert_conformance.engine.property import Property, about
 from refbert_conformance.engine.subject import Subject
 from refbert_conformance.properties.contract.common import run, same
 from refbert_conformance.tolerances.bounds import ARRAYS
@@ -19,13 +19,11 @@ from refbert_conformance.tolerances.bounds import ARRAYS
 
 def properties() -> list[Property]:
     """Every op for which a call is listed."""
+    said = "What makes no sense raises what refbert.ops raises, and harms nothing."
     return [
-        Property(
-            "contract", op, "errors", "What makes no sense raises what refbert.ops raises, and harms nothing.",
-            check=_errors, corpus=tuple(bad for bad in BAD if bad.op == op), needs=("asarray", "to_numpy", op),
-        )
+        about("contract", op)("errors", said, _errors, corpus=tuple(bad for bad in BAD if bad.op == op))
         for op in sorted({bad.op for bad in BAD})
-    ]  # fmt: skip
+    ]
 
 
 @dataclass(frozen=True)

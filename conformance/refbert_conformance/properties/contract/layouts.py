@@ -11,7 +11,7 @@ from refbert_conformance.cases.corpus import corpus
 from refbert_conformance.cases.inputs import masks
 from refbert_conformance.cases.operations import OpCase, Recipe, recipes
 from refbert_conformance.engine.measure import Failure, Record
-from refbert_conformance.engine.property import Property
+from refbert_conformance.engine.property import Property, about
 from refbert_conformance.engine.subject import Subject, backward_if_any, forward
 from refbert_conformance.properties.contract.arrays import variants
 from refbert_conformance.properties.contract.common import run, same
@@ -35,27 +35,16 @@ _ORDERS = ("Fortran order", "negative strides", "every other entry")
 
 def properties(op: str) -> list[Property]:
     """Of an op with a pullback; host arrays only where it has some."""
-    here: dict[str, Any] = {"needs": ("asarray", "to_numpy", op), "draw": recipes(op)}
+    of = about("contract", op, draw=recipes(op))
     found = [
-        Property(
-            "contract", op, "any layout", "Arrays in any order of memory, the backend's own transposes among them.",
-            check=_any_layout, corpus=corpus(op)[:2], cost=8.0, **here,
-        )
+        of("any layout", "Arrays in any order of memory, the backend's own transposes among them.", _any_layout,
+           corpus=corpus(op)[:2], cost=8.0)
     ]  # fmt: skip
     if op in _ALIKE:
-        found.append(
-            Property(
-                "contract", op, "same array", "One array may be several arguments at once.",
-                check=_same_array, cost=2.0, **here,
-            )
-        )  # fmt: skip
+        found.append(of("same array", "One array may be several arguments at once.", _same_array, cost=2.0))
     if op in _HOST_OPTIONS:
-        found.append(
-            Property(
-                "contract", op, "host arrays", f"{' and '.join(_HOST_OPTIONS[op])}: any type, any layout.",
-                check=_host_options, cost=2.0, **here,
-            )
-        )  # fmt: skip
+        said = f"{' and '.join(_HOST_OPTIONS[op])}: any type, any layout."
+        found.append(of("host arrays", said, _host_options, cost=2.0))
     return found
 
 

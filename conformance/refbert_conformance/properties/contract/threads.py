@@ -16,7 +16,7 @@ from refbert_conformance.cases.corpus import corpus
 from refbert_conformance.cases.model_cases import ModelRecipe, layer, on
 from refbert_conformance.cases.operations import OpCase, another
 from refbert_conformance.engine.measure import Failure, Record, Unsupported, same_bits
-from refbert_conformance.engine.property import Property
+from refbert_conformance.engine.property import Property, about
 from refbert_conformance.engine.subject import Subject, backward_if_any, forward
 from refbert_conformance.properties import packed
 from refbert_conformance.tolerances.bounds import ARRAYS
@@ -39,16 +39,12 @@ def properties() -> list[Property]:
     """Of every op, and of the blocks that are a backend's own."""
     found = []
     for op in (*ARRAYS, *_BLOCKS):
-        here: dict[str, Any] = {"needs": ("asarray", "to_numpy", op), "cost": 2.0}
+        of = about("contract", op, cost=2.0)
         found += [
-            Property(
-                "contract", op, "threads", "In any thread, and in two at once, it gives the bits that it gives alone.",
-                check=partial(_threads, op), **here,
-            ),
-            Property(
-                "contract", op, "instances", "A second instance is another: it changes nothing of the first one's.",
-                check=partial(_instances, op), **here,
-            ),
+            of("threads", "In any thread, and in two at once, it gives the bits that it gives alone.",
+               partial(_threads, op)),
+            of("instances", "A second instance is another: it changes nothing of the first one's.",
+               partial(_instances, op)),
         ]  # fmt: skip
     return found
 

@@ -41,34 +41,20 @@ def properties() -> list[Property]:
     """Masked keys, mask values, single keys, equal scores, neighbours."""
     visible = st.builds(Seen, st.integers(0, 2**20), st.sampled_from(MASKS), st.integers(2, 7))
     return [
-        symmetry(
-            "forward", "attention", "unseen keys", "The content of masked keys and values changes no bit.",
-            _unseen, visible,
-        ),
-        symmetry(
-            "backward", "attention", "unseen keys", "Masked keys and values get gradient exactly 0.",
-            _unseen_back, visible,
-        ),
-        symmetry(
-            "forward", "attention_probabilities", "mask value",
-            "A finite mask value is added to the score, as it is.", _added, visible,
-        ),
-        symmetry(
-            "forward", "attention_probabilities", "unseen keys",
-            "Masked keys get probability exactly 0, at any score.", _unseen_probabilities, visible,
-        ),
-        symmetry(
-            "forward", "attention", "one key", "With one visible key, every query gets its value, bit for bit.",
-            _one_key, visible,
-        ),
-        symmetry(
-            "forward", "attention", "equal scores",
-            "Zero queries average the visible values exactly where 2ᵏ are visible.", _equal_scores, visible,
-        ),
-        symmetry(
-            "forward", "attention", "rows apart",
-            "A sequence's result does not depend on its neighbours' content.", _rows_apart, visible,
-        ),
+        symmetry("forward", "attention", "unseen keys",
+                 "The content of masked keys and values changes no bit.", _unseen, visible),
+        symmetry("backward", "attention", "unseen keys",
+                 "Masked keys and values get gradient exactly 0.", _unseen_back, visible),
+        symmetry("forward", "attention_probabilities", "mask value",
+                 "A finite mask value is added to the score, as it is.", _added, visible),
+        symmetry("forward", "attention_probabilities", "unseen keys",
+                 "Masked keys get probability exactly 0, at any score.", _unseen_probabilities, visible),
+        symmetry("forward", "attention", "one key",
+                 "With one visible key, every query gets its value, bit for bit.", _one_key, visible),
+        symmetry("forward", "attention", "equal scores",
+                 "Zero queries average the visible values exactly where 2ᵏ are visible.", _equal_scores, visible),
+        symmetry("forward", "attention", "rows apart",
+                 "A sequence's result does not depend on its neighbours' content.", _rows_apart, visible),
     ]  # fmt: skip
 
 

@@ -15,14 +15,10 @@ from refbert_conformance.properties.symmetries.common import call, equal, symmet
 def properties() -> list[Property]:
     """softmax, GELU, tanh."""
     return [
-        symmetry(
-            "forward", "softmax", "uniform rows", "2ᵏ equal entries get exactly 2⁻ᵏ each, at any height.",
-            _uniform,
-        ),
-        symmetry(
-            "forward", "softmax", "masked entries", "An entry of −∞ gets exactly 0, the rest as if it were not there.",
-            _minus_infinity,
-        ),
+        symmetry("forward", "softmax", "uniform rows",
+                 "2ᵏ equal entries get exactly 2⁻ᵏ each, at any height.", _uniform),
+        symmetry("forward", "softmax", "masked entries",
+                 "An entry of −∞ gets exactly 0, the rest as if it were not there.", _minus_infinity),
         symmetry("forward", "gelu", "odd part", "GELU(x) − GELU(−x) = x.", _gelu_odd),
         symmetry("forward", "tanh", "odd", "tanh(−x) = −tanh x, bit for bit, and |tanh| ≤ 1.", _tanh_odd),
     ]  # fmt: skip

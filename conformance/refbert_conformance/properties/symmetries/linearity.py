@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from refbert.backend import Host
@@ -13,7 +11,7 @@ from refbert_conformance.engine.measure import Record
 from refbert_conformance.engine.property import Property
 from refbert_conformance.engine.subject import Subject
 from refbert_conformance.properties.numerics import built
-from refbert_conformance.properties.symmetries.common import BASIC, SIZES, Probe, back, call, equal, symmetry
+from refbert_conformance.properties.symmetries.common import SIZES, Probe, back, call, equal, symmetry
 from refbert_conformance.tolerances.bounds import ARRAYS
 
 # Ops whose pullbacks only copy, or multiply once.
@@ -24,26 +22,13 @@ _UNDERFLOWING = ("attention", "attention_probabilities", "cross_entropy", "gelu"
 
 def properties() -> list[Property]:
     """Every op with a pullback, then linear."""
-    found = []
-    for op in ARRAYS:
-        here: dict[str, Any] = {"draw": recipes(op), "needs": (*BASIC, op)}
-        found.append(
-            Property(
-                "backward", op, "scales with the cotangent",
-                "2 or 2¹⁶ times the cotangent gives exactly as many times the gradient, and none gives none.",
-                check=_doubling, **here,
-            )
-        )  # fmt: skip
+    said = "2 or 2¹⁶ times the cotangent gives exactly as many times the gradient, and none gives none."
     return [
-        *found,
-        symmetry(
-            "forward", "linear", "exact integers", "Integers whose sums the dtype holds come out exactly.",
-            _linear_integers, SIZES, corpus=_probes,
-        ),
-        symmetry(
-            "backward", "linear", "exact integers", "So do the gradients.",
-            _linear_integers_back, SIZES, corpus=_probes,
-        ),
+        *(symmetry("backward", op, "scales with the cotangent", said, _doubling, recipes(op)) for op in ARRAYS),
+        symmetry("forward", "linear", "exact integers", "Integers whose sums the dtype holds come out exactly.",
+                 _linear_integers, SIZES, corpus=_probes),
+        symmetry("backward", "linear", "exact integers", "So do the gradients.",
+                 _linear_integers_back, SIZES, corpus=_probes),
     ]  # fmt: skip
 
 

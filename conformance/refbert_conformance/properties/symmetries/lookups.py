@@ -14,14 +14,10 @@ from refbert_conformance.properties.symmetries.common import SIZES, Probe, back,
 def properties() -> list[Property]:
     """On integers, which add up exactly."""
     return [
-        symmetry(
-            "backward", "embedding", "exact integers", "Gradients of repeated ids add up; unused rows get exactly 0.",
-            _embedding_integers, SIZES,
-        ),
-        symmetry(
-            "backward", "gather", "exact integers", "Gradients of repeated rows add up; others get exactly 0.",
-            _gather_integers, SIZES,
-        ),
+        symmetry("backward", "embedding", "exact integers",
+                 "Gradients of repeated ids add up; unused rows get exactly 0.", _embedding_integers, SIZES),
+        symmetry("backward", "gather", "exact integers",
+                 "Gradients of repeated rows add up; others get exactly 0.", _gather_integers, SIZES),
     ]  # fmt: skip
 
 

@@ -17,14 +17,10 @@ from refbert_conformance.properties.symmetries.common import equal, symmetry
 def properties() -> list[Property]:
     """Its results, and its arguments."""
     return [
-        symmetry(
-            "forward", "mask_tokens", "draws decide", "Tokens and labels are refbert.ops.mask_tokens', exactly.",
-            _mask_tokens,
-        ),
-        symmetry(
-            "forward", "mask_tokens", "inputs unchanged", "Nothing is written into the arrays given.",
-            _mask_tokens_pure,
-        ),
+        symmetry("forward", "mask_tokens", "draws decide",
+                 "Tokens and labels are refbert.ops.mask_tokens', exactly.", _mask_tokens),
+        symmetry("forward", "mask_tokens", "inputs unchanged",
+                 "Nothing is written into the arrays given.", _mask_tokens_pure),
     ]  # fmt: skip
 
 

@@ -10,10 +10,10 @@ from refbert import ops
 from refbert.backend import Host
 from refbert_conformance.cases.operations import OpCase, Recipe, recipes
 from refbert_conformance.engine.measure import Failure, Record, same_bits
-from refbert_conformance.engine.property import Property
+from refbert_conformance.engine.property import Property, about
 from refbert_conformance.engine.subject import Subject
 from refbert_conformance.properties.numerics import built
-from refbert_conformance.properties.symmetries.common import back, call, symmetry
+from refbert_conformance.properties.symmetries.common import back, call
 from refbert_conformance.tolerances.arithmetic import FORMATS
 from refbert_conformance.tolerances.bounds import ARRAYS, expected
 
@@ -25,34 +25,17 @@ def properties() -> list[Property]:
     """Every op with a pullback."""
     found = []
     for op in ARRAYS:
-        found.append(
-            symmetry(
-                "forward", op, "not a number", "Where the reference is not a number, neither is the result.",
-                _not_a_number, recipes(op), cost=4.0,
-            )
-        )  # fmt: skip
+        forward, backward = (about(level, op, draw=recipes(op)) for level in ("forward", "backward"))
+        found.append(forward("not a number", "Where the reference is not a number, neither is the result.",
+                             _not_a_number, cost=4.0))  # fmt: skip
         if op in _COPYING:
-            found.append(
-                symmetry(
-                    "forward", op, "copies",
-                    "Copied entries keep every bit: zeros of both signs, infinities, subnormals.",
-                    _copied, recipes(op),
-                )
-            )  # fmt: skip
+            said = "Copied entries keep every bit: zeros of both signs, infinities, subnormals."
+            found.append(forward("copies", said, _copied))
         if not op.startswith("attention"):
-            found.append(
-                symmetry(
-                    "forward", op, "infinities",
-                    "∞ in the reference gives no finite number, a number there gives a number.",
-                    _infinite, recipes(op), cost=4.0,
-                )
-            )  # fmt: skip
-        found.append(
-            symmetry(
-                "backward", op, "not a number", "What a cotangent's NaN has an influence on is not a number.",
-                _not_a_number_back, recipes(op), cost=4.0,
-            )
-        )  # fmt: skip
+            said = "∞ in the reference gives no finite number, a number there gives a number."
+            found.append(forward("infinities", said, _infinite, cost=4.0))
+        found.append(backward("not a number", "What a cotangent's NaN has an influence on is not a number.",
+                              _not_a_number_back, cost=4.0))  # fmt: skip
     return found
 
 

@@ -17,22 +17,15 @@ from refbert_conformance.tolerances.arithmetic import FORMATS
 def properties() -> list[Property]:
     """dropout, cross_entropy, relu, layer_norm."""
     return [
-        symmetry(
-            "forward", "dropout", "dropped entries", "Dropped entries are exactly 0, and at rate 0 nothing changes.",
-            _dropped,
-        ),
-        symmetry(
-            "backward", "dropout", "same mask",
-            "The pullback does to the cotangent what the op did to x, bit for bit.", _same_mask,
-        ),
-        symmetry(
-            "backward", "cross_entropy", "ignored rows", "Rows labelled −100 get gradient exactly 0 and do not count.",
-            _ignored,
-        ),
+        symmetry("forward", "dropout", "dropped entries",
+                 "Dropped entries are exactly 0, and at rate 0 nothing changes.", _dropped),
+        symmetry("backward", "dropout", "same mask",
+                 "The pullback does to the cotangent what the op did to x, bit for bit.", _same_mask),
+        symmetry("backward", "cross_entropy", "ignored rows",
+                 "Rows labelled −100 get gradient exactly 0 and do not count.", _ignored),
         symmetry("backward", "relu", "kink", "The gradient at 0 and −0 is 0.", _kink),
-        symmetry(
-            "backward", "layer_norm", "flat cotangent", "A constant dy·γ gives no gradient beyond rounding.", _flat,
-        ),
+        symmetry("backward", "layer_norm", "flat cotangent",
+                 "A constant dy·γ gives no gradient beyond rounding.", _flat),
     ]  # fmt: skip
 
 
