@@ -174,27 +174,26 @@ def with_prompt(texts: Sequence[Any], prompt: str) -> list[Any]:
     return out
 
 
-def embedded(
-    ops: Backend[Any], p: Mapping[str, Any], batch: Batch, c: Choices, poolings: Sequence[str], *, skip: int = 0
-) -> Host:
-    """The poolings' vectors of a batch, one behind the other: [B, H · poolings]."""
-    lengths = batch.lengths
+def token_states(ops: Backend[Any], p: Mapping[str, Any], batch: Batch, c: Choices) -> Any:
+    """The last hidden states [N, H] of the batch's tokens, text behind text; no padding is computed where ops can."""
     seen = batch.attention_mask.astype(bool)
-    wanted = "pooler" in poolings
-    pooled: Any = None
     if hasattr(ops, "packed_encoder_layer"):
-        hidden: Any = packed_bert(ops, p, batch.input_ids[seen], batch.token_type_ids[seen], lengths, c)
-        rows = ops.to_numpy(hidden)  # [N, H]
-        if wanted:
-            first, _ = ops.gather(hidden, np.cumsum(lengths) - lengths)  # [B, H]
-            alone, _ = ops.reshape(first, (len(lengths), 1, rows.shape[1]))
-            pooled, _ = pooler(ops, Scope(p, "bert.pooler."), alone)
-    else:
-        encoded, _ = bert(ops, p, batch, c, pooled=wanted, gradients=False)
-        rows, pooled = ops.to_numpy(encoded.hidden)[seen], encoded.pooled
+        return packed_bert(ops, p, batch.input_ids[seen], batch.token_type_ids[seen], batch.lengths, c)
+    encoded, _ = bert(ops, p, batch, c, pooled=False, gradients=False)
+    rows, _ = ops.gather(encoded.hidden, np.flatnonzero(seen))
+    return rows
+
+
+def pooled_vectors(
+    ops: Backend[Any], p: Mapping[str, Any], states: Any, lengths: Host, poolings: Sequence[str], *, skip: int = 0
+) -> Host:
+    """The poolings' vectors, one behind the other, [B, H · poolings], of `token_states`."""
+    rows = ops.to_numpy(states)
     vectors = {name: pool(rows, lengths, name, skip=skip) for name in poolings if name != "pooler"}
-    if wanted:
-        vectors["pooler"] = ops.to_numpy(pooled)
+    if "pooler" in poolings:
+        first, _ = ops.gather(states, np.cumsum(lengths) - lengths)  # [B, H]
+        alone, _ = ops.reshape(first, (len(lengths), 1, rows.shape[1]))
+        vectors["pooler"] = ops.to_numpy(pooler(ops, Scope(p, "bert.pooler."), alone)[0])
     return np.concatenate([vectors[name] for name in poolings], axis=1)
 
 

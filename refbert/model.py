@@ -18,19 +18,19 @@ import numpy.typing as npt
 
 from refbert.backend import Backend, has_gradients, host_dtype, require_whole
 from refbert.config import BertConfig
-from refbert.config.heads import HEADS
+from refbert.config.heads import HEADS, POOLED_HEADS
 from refbert.config.parameters import count
 from refbert.config.profiles import HF, Profile
-from refbert.embedder import DEFAULT, Embedder, embedded, with_prompt
+from refbert.embedder import DEFAULT, Embedder, pooled_vectors, token_states, with_prompt
 from refbert.errors import CheckpointError, InputError, TokenizerError, Unsupported, warn
 from refbert.labels import read_labels
 from refbert.output import Output
 from refbert.randomness import Dropout
-from refbert.spec import heads as head
-from refbert.spec.bert import bert, objective
+from refbert.spec.bert import Encoded, bert, objective
 from refbert.spec.choices import Choices
 from refbert.spec.encoder import Watch
-from refbert.text.batching import Batch
+from refbert.spec.head_table import head_logits
+from refbert.text.batching import Batch, by_length
 from refbert.updating import snapshot
 
 if TYPE_CHECKING:
@@ -160,11 +160,8 @@ class Model:
         which logits are computed; ``masked_lm_positions`` limits the masked-LM logits to flat positions b·S + s, which
         saves most of that head's work. Raises `InputError` for ids, segments or lengths that the model does not have.
         """
+        wanted = self._known(self.heads if heads is None else heads)
         self._check(batch)
-        wanted = self.heads if heads is None else tuple(heads)
-        for name in wanted:
-            if name not in self.heads:
-                raise InputError(f"this model has no {name} head (it has: {', '.join(self.heads) or 'none'})")
         watch: Watch[Any] = Watch(want_hidden_states=output_hidden_states, want_attentions=output_attentions)
         p = snapshot(self.parameters)
         encoded, _ = bert(self.backend, p, batch, self.choices, pooled=self.has_pooler, gradients=False, watch=watch)
@@ -172,27 +169,42 @@ class Model:
         return Output(
             last_hidden_state=host(encoded.hidden),
             pooler_output=None if encoded.pooled is None else host(encoded.pooled),
-            logits={
-                name: self._logits(p, name, encoded.hidden, encoded.pooled, batch, masked_lm_positions)
-                for name in wanted
-            },
+            logits=self._logits(p, encoded, batch, wanted, masked_lm_positions),
             hidden_states=tuple(host(x) for x in watch.hidden_states) if output_hidden_states else None,
             attentions=tuple(host(x) for x in watch.attentions) if output_attentions else None,
         )
 
-    def _logits(self, p: Any, name: str, hidden: Any, pooled: Any, batch: Batch, positions: Any) -> Host:
-        ops, host = self.backend, self.backend.to_numpy
-        if name == "masked_lm":
-            B, S = batch.input_ids.shape
-            chosen = np.arange(B * S) if positions is None else np.asarray(positions, dtype=np.int64)
-            logits = host(head.masked_lm(ops, p, hidden, chosen, self.choices)[0])
-            return logits.reshape(B, S, self.config.vocab_size) if positions is None else logits
-        if name == "next_sentence":
-            return host(head.next_sentence(ops, p, pooled)[0])
-        if name == "question_answering":
-            return host(head.question_answering(ops, p, hidden)[0])
-        x = hidden if name == "token_classification" else pooled
-        return host(head.classifier(ops, p, x, self.choices)[0])
+    def logits(
+        self, batch: Batch, heads: Collection[str], *, masked_lm_positions: Sequence[int] | Host | None = None
+    ) -> dict[str, Host]:
+        """The logits of some heads alone, by head: no hidden states on the host, no pooler that none of them reads.
+
+        ``masked_lm_positions``, shapes and errors are as of calling the model.
+        """
+        wanted = self._known(heads)
+        self._check(batch)
+        p = snapshot(self.parameters)
+        pooled = bool(POOLED_HEADS & set(wanted))
+        encoded, _ = bert(self.backend, p, batch, self.choices, pooled=pooled, gradients=False)
+        return self._logits(p, encoded, batch, wanted, masked_lm_positions)
+
+    def _known(self, heads: Collection[str]) -> tuple[str, ...]:
+        for name in heads:
+            if name not in self.heads:
+                raise InputError(f"this model has no {name} head (it has: {', '.join(self.heads) or 'none'})")
+        return tuple(heads)
+
+    def _logits(self, p: Any, encoded: Encoded[Any], batch: Batch, heads: Sequence[str], asked: Any) -> dict[str, Host]:
+        B, S = batch.shape
+        positions = np.arange(B * S) if asked is None else np.asarray(asked, dtype=np.int64)
+        out = {}
+        for name in heads:
+            x, head = encoded.read_by(name), HEADS[name]
+            made, _ = head_logits(name, self.backend, p, x, self.choices, positions=positions)
+            logits = self.backend.to_numpy(made)
+            whole = head.reads == "positions" and asked is None
+            out[name] = logits.reshape(B, S, head.outputs(self.config)) if whole else logits
+        return out
 
     @cached_property
     def embedder(self) -> Embedder:
@@ -269,20 +281,17 @@ class Model:
         how = self.embedder.told(pooling, normalize)
         if "pooler" in how.pooling and not self.has_pooler:
             raise InputError('this checkpoint has no pooler: use pooling="mean" or "cls"')
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, not {batch_size}")
         vectors = np.zeros((len(encodings), how.size(self.config.hidden_size)), host_dtype(self.backend.dtype))
-        order = np.argsort([-len(e.input_ids) for e in encodings], kind="stable")
         p = snapshot(self.parameters)
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            batch = self.tokenizer.pad([encodings[i] for i in rows])
+        for places, batch in by_length(self.tokenizer, encodings, batch_size, progress):
             self._check(batch)
-            pooled = embedded(self.backend, p, batch, self.choices, how.pooling, skip=skip)
-            vectors[rows] = how.finish(pooled)
-            if progress is not None:
-                progress(len(rows))
+            states = self._token_states(p, batch)
+            pooled = pooled_vectors(self.backend, p, states, batch.lengths, how.pooling, skip=skip)
+            vectors[places] = how.finish(pooled)
         return vectors
+
+    def _token_states(self, p: Any, batch: Batch) -> Any:
+        return token_states(self.backend, p, batch, self.choices)
 
     # Backward
 

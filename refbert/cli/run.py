@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
 from refbert.cli.answers import answers_of
+from refbert.cli.arrays import Keeping
 from refbert.cli.options import computing, count_option, file_option, is_given, json_option, model_option
 from refbert.cli.output import progress, require_writable, say_default_model, write_arrays
 from refbert.cli.results import Printer
@@ -84,21 +84,23 @@ def run(
     limits: dict[str, Any] = {"batch_size": batch_size, "truncate": truncate, "max_length": max_length}
     if chosen == "embed":  # as the directory says, unless told otherwise; --save reads the texts in the same way
         limits |= {"truncate": truncate or None, "prompt": prompt}
+    keeping = Keeping(loaded)
+    asked = loaded if save is None else keeping
     printer = Printer(as_json, top_k=top_k, null_threshold=null_threshold)
     with progress(chosen, len(first) if texts else None) as advance:
 
         def predict(some: list[Text]) -> Sequence[Any]:
             how = limits | {"progress": advance}
             if chosen == "fill-mask":
-                return fill_mask(loaded, some, top_k=top_k, need_mask=False, **how)
+                return fill_mask(asked, some, top_k=top_k, need_mask=False, **how)
             if chosen == "embed":
-                return embed(loaded, some, pooling=pooling, normalize=normalize, **how)
-            return answers_of(loaded, chosen, some, top_k=top_k, **how)
+                return embed(asked, some, pooling=pooling, normalize=normalize, **how)
+            return answers_of(asked, chosen, some, top_k=top_k, **how)
 
         every = outcomes(chain(first, given), predict, batch_size)
         if save is not None:  # one file of them all: nothing is written or shown unless they all are good
             every = iter([_all_good(every)])
-            write_arrays(save, _arrays(loaded, known, **limits))
+            write_arrays(save, _arrays(keeping, known, **limits))
         for batch in every:
             printer.add(batch)
     printer.close()
@@ -119,27 +121,12 @@ def _all_good(every: Iterable[list[Outcome]]) -> list[Outcome]:
     return kept
 
 
-def _arrays(model: Model, texts: list[Text], *, batch_size: int, **how: Any) -> dict[str, Any]:
-    """The raw arrays of all texts in one padded batch: [N, S, …], under Hugging Face's output names."""
+def _arrays(model: Keeping, texts: list[Text], *, batch_size: int, **how: Any) -> dict[str, Any]:
     with quiet():  # the task has said what was cut
-        batch = (
-            model.tokenizer.pad(model.tokens_to_embed(texts, **how)[0])
-            if "prompt" in how
-            else model.batch(texts, **how)
-        )
-    parts: dict[str, list[Any]] = {}
-    for start in range(0, len(texts), batch_size):
-        rows = batch.rows(slice(start, start + batch_size))
-        out = model(rows)
-        arrays = {"last_hidden_state": out.last_hidden_state}
-        if out.pooler_output is not None:
-            arrays["pooler_output"] = out.pooler_output
-        for head, logits in out.logits.items():
-            arrays["logits" if len(out.logits) == 1 else f"{head}_logits"] = logits
-        for name, array in arrays.items():
-            parts.setdefault(name, []).append(array)
-    return {
-        "input_ids": batch.input_ids,
-        "token_type_ids": batch.token_type_ids,
-        "attention_mask": batch.attention_mask,
-    } | {name: np.concatenate(arrays) for name, arrays in parts.items()}
+        if "prompt" in how:
+            encodings, _ = model.tokens_to_embed(texts, **how)
+        else:
+            encodings = model.tokenizer.encode(
+                texts, max_length=model.limit(how["max_length"]), truncate=how["truncate"]
+            )
+    return model.arrays(encodings, batch_size)

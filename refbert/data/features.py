@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,15 +53,6 @@ def collate(features: Sequence[Feature], tokenizer: Tokenizer) -> tuple[Batch, d
         else:
             labels[name] = np.array(values, dtype=np.float64 if isinstance(values[0], float) else np.int64)
     return batch, labels
-
-
-def by_length(encodings: Sequence[Encoding], batch_size: int) -> Iterator[list[int]]:
-    """Indices in batches, the longest first, so that little padding is computed. `InputError` for a size below 1."""
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1, not {batch_size}")
-    order = sorted(range(len(encodings)), key=lambda i: -len(encodings[i].input_ids))
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
 
 
 # Tags

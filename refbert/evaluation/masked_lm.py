@@ -40,7 +40,7 @@ class Sums:
         flat = labels["labels"].reshape(-1)
         positions = np.flatnonzero(flat != IGNORE)
         heads = ("masked_lm", "next_sentence") if "next_sentence_label" in labels else ("masked_lm",)
-        logits = model(batch, heads=heads, masked_lm_positions=positions).logits
+        logits = model.logits(batch, heads, masked_lm_positions=positions)
         loss, right = _compared(logits["masked_lm"], flat[positions])
         self.loss, self.right, self.hidden = self.loss + loss, self.right + right, self.hidden + len(positions)
         if "next_sentence" in heads:

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refbert.data.features import Window, by_length, windows
+from refbert.data.features import Window, windows
 from refbert.errors import InputError
 from refbert.model import Model
 from refbert.tasks.classifying import require
+from refbert.text.batching import by_length
 
 # Of Google's run_squad.py: answers that are kept, tokens of the longest, from window to window, and of a window.
 N_BEST, MAX_ANSWER, DOC_STRIDE, WINDOW = 20, 30, 128, 384
@@ -73,13 +74,10 @@ def answer(
         raise InputError("answer takes a question and a passage: pass pairs (--pair)")
     found = windows(model.tokenizer, pairs, max_length=window_length(model.limit(), max_length), doc_stride=doc_stride)
     logits: list[Any] = [None] * len(found)
-    for indices in by_length([window.encoding for window in found], batch_size):
-        batch = model.tokenizer.pad([found[i].encoding for i in indices])
-        rows = model(batch, heads=("question_answering",)).logits["question_answering"]  # [B, S, 2]
-        for i, row in zip(indices, rows, strict=True):
+    for places, batch in by_length(model.tokenizer, [window.encoding for window in found], batch_size, progress):
+        rows = model.logits(batch, ("question_answering",))["question_answering"]  # [B, S, 2]
+        for i, row in zip(places, rows, strict=True):
             logits[i] = row[: len(found[i].encoding.input_ids)].astype(np.float64)
-        if progress is not None:
-            progress(len(indices))
     of: list[list[int]] = [[] for _ in pairs]
     for i, window in enumerate(found):
         of[window.question].append(i)

@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from refbert import ops
 from refbert.config import BertConfig
-from refbert.data.features import by_length
 from refbert.embedder import sigmoid
 from refbert.errors import InputError
 from refbert.labels import is_multi_label, is_regression
 from refbert.model import Model, Text
+from refbert.text.batching import by_length
 
 # Index 0 of the head's logits: the second text follows the first (the paper's names).
 NEXT_SENTENCE = ("IsNext", "NotNext")
@@ -173,12 +173,9 @@ def _logits(
     """[N, K] in input order."""
     encodings = model.tokenizer.encode(list(texts), max_length=model.limit(max_length), truncate=truncate)
     rows: list[Any] = [None] * len(encodings)
-    for indices in by_length(encodings, batch_size):
-        logits = model(model.tokenizer.pad([encodings[i] for i in indices]), heads=(head,)).logits[head]
-        for i, row in zip(indices, logits, strict=True):
+    for places, batch in by_length(model.tokenizer, encodings, batch_size, progress):
+        for i, row in zip(places, model.logits(batch, (head,))[head], strict=True):
             rows[i] = row
-        if progress is not None:
-            progress(len(indices))
     return np.array(rows, dtype=np.float64).reshape(len(encodings), -1)
 
 

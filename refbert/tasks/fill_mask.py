@@ -20,6 +20,7 @@ from refbert import ops
 from refbert.config.heads import HEADS, PRETRAINING
 from refbert.errors import InputError
 from refbert.model import Model, Text
+from refbert.text.batching import by_length
 
 TASKS = ("fill-mask", "embed", "classify", "tag", "answer", "next-sentence")
 
@@ -97,17 +98,15 @@ def fill_mask(
     if not 1 <= top_k <= model.config.vocab_size:
         raise InputError(f"top-k must be between 1 and the vocabulary's {model.config.vocab_size}, not {top_k}")
     tokenizer = model.tokenizer
-    out: list[Filled] = []
+    out: list[Any] = [None] * len(texts)
     encodings = tokenizer.encode(list(texts), max_length=model.limit(max_length), truncate=truncate)
-    for start in range(0, len(encodings), batch_size):
-        chunk = encodings[start : start + batch_size]
-        batch = tokenizer.pad(chunk)
+    for places, batch in by_length(tokenizer, encodings, batch_size, progress):
         rows, columns = np.nonzero((batch.input_ids == tokenizer.mask_id) & (batch.attention_mask == 1))
         S = batch.input_ids.shape[1]
-        result = model(batch, heads=("masked_lm",), masked_lm_positions=rows * S + columns)
-        scores, _ = ops.softmax(result.prediction_logits.astype(np.float64))  # [P, V]
+        logits = model.logits(batch, ("masked_lm",), masked_lm_positions=rows * S + columns)["masked_lm"]
+        scores, _ = ops.softmax(logits.astype(np.float64))  # [P, V]
         best = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]  # [P, k]
-        for i, encoding in enumerate(chunk):
+        for row, place in enumerate(places):
             masks = tuple(
                 Mask(
                     position=int(columns[n]),
@@ -115,11 +114,9 @@ def fill_mask(
                         Prediction(tokenizer.token(int(t)), int(t), float(scores[n, t])) for t in best[n]
                     ),
                 )
-                for n in np.flatnonzero(rows == i)
+                for n in np.flatnonzero(rows == row)
             )
-            out.append(Filled(text=texts[start + i], tokens=tuple(encoding.tokens), masks=masks))
-        if progress is not None:
-            progress(len(chunk))
+            out[place] = Filled(text=texts[place], tokens=tuple(encodings[place].tokens), masks=masks)
     if need_mask and out and not any(filled.masks for filled in out):
         raise InputError(f"no text has a {tokenizer.mask_token} to fill")
     return out

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from refbert import ops
-from refbert.data.features import Words, by_length, encode_words, whole_ends
+from refbert.data.features import Words, encode_words, whole_ends
 from refbert.errors import InputError
 from refbert.evaluation.entities import spans
 from refbert.model import Model
 from refbert.tasks.classifying import label_names, require
+from refbert.text.batching import by_length
 
 
 @dataclass(frozen=True)
@@ -110,10 +111,9 @@ def _tag(
     names = label_names(model.config)
     other = names.index("O") if "O" in names else 0
     out: list[Any] = [None] * len(encoded)
-    for indices in by_length([words.encoding for words in encoded], batch_size):
-        batch = model.tokenizer.pad([encoded[i].encoding for i in indices])
-        logits = model(batch, heads=("token_classification",)).logits["token_classification"]  # [B, S, K]
-        for i, row in zip(indices, ops.softmax(logits.astype(np.float64))[0], strict=True):
+    for places, batch in by_length(model.tokenizer, [words.encoding for words in encoded], batch_size, progress):
+        logits = model.logits(batch, ("token_classification",))["token_classification"]  # [B, S, K]
+        for i, row in zip(places, ops.softmax(logits.astype(np.float64))[0], strict=True):
             best = [None if s is None else int(np.argmax(row[s])) for s in encoded[i].firsts]
             out[i] = Tagged(
                 words=tuple(sentences[i]),
@@ -123,6 +123,4 @@ def _tag(
                     for s, k in zip(encoded[i].firsts, best, strict=True)
                 ),
             )
-        if progress is not None:
-            progress(len(indices))
     return out

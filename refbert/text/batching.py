@@ -5,14 +5,18 @@ Devlin et al. 2019 Figure 2: token, segment and position; positions are implied.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from refbert.config import BertConfig
 from refbert.errors import InputError
+
+if TYPE_CHECKING:
+    from refbert.text.tokenization import Encoding, Tokenizer
 
 Ids = npt.NDArray[np.int64]
 
@@ -71,6 +75,26 @@ class Batch:
             if array.size and int(array.max()) >= limit:
                 row, column = (int(i) for i in np.argwhere(array >= limit)[0])
                 raise InputError(f"{name}[{row}, {column}] is {array[row, column]}: the model has ids 0 to {limit - 1}")
+
+
+def by_length(
+    tokenizer: Tokenizer,
+    encodings: Sequence[Encoding],
+    batch_size: int,
+    progress: Callable[[int], object] | None = None,
+) -> Iterator[tuple[list[int], Batch]]:
+    """Batches with their texts' places among ``encodings``, the longest texts first, so that little is padded.
+
+    ``progress`` gets how many texts a batch had once the next is asked for. Raises `InputError` for a size below 1.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1, not {batch_size}")
+    order = sorted(range(len(encodings)), key=lambda i: -len(encodings[i].input_ids))
+    for start in range(0, len(order), batch_size):
+        places = order[start : start + batch_size]
+        yield places, tokenizer.pad([encodings[i] for i in places])
+        if progress is not None:
+            progress(len(places))
 
 
 def _whole(name: str, value: object) -> Ids:

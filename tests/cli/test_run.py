@@ -173,8 +173,31 @@ class TestSave:
             assert arrays["masked_lm_logits"].shape == (3, 5, len(VOCABULARY))
             assert arrays["next_sentence_logits"].shape == (3, 2)
             # The batches differ only in how many rows are multiplied at once.
-            np.testing.assert_allclose(arrays["last_hidden_state"], out.last_hidden_state, rtol=0, atol=64 * 2.0**-24)
+            tokens = arrays["attention_mask"].astype(bool)
+            np.testing.assert_allclose(
+                arrays["last_hidden_state"][tokens], out.last_hidden_state[tokens], rtol=0, atol=64 * 2.0**-24
+            )
+            assert not arrays["last_hidden_state"][~tokens].any()
+            assert not arrays["masked_lm_logits"][~tokens].any()
         assert list(tmp_path.iterdir()) == [file]
+
+    @pytest.mark.parametrize("texts", [("the [MASK] sat", "a cat", "cat"), ("a cat sat", "cat")])
+    def test_the_model_runs_once(self, small, tmp_path, monkeypatch, texts):
+        from refbert.cli import main
+        from refbert_numpy.backend import NumpyBackend
+
+        rows = []
+        for name in ("encoder_layer", "packed_encoder_layer"):
+            layer = getattr(NumpyBackend, name)
+            monkeypatch.setattr(
+                NumpyBackend, name, lambda self, x, *a, run=layer, **k: (rows.append(len(x)), run(self, x, *a, **k))[1]
+            )
+        for more in ([], ["--save", str(tmp_path / "x.npz")]):
+            with pytest.raises(SystemExit, match="^0$"):
+                main(["run", "--model", str(small), "--json", *more, *texts])
+        half = len(rows) // 2
+        assert half
+        assert rows[:half] == rows[half:]
 
     def test_a_directory_that_is_not_there(self, small, tmp_path):
         fails(refbert_cli("run", "--model", small, "--save", tmp_path / "no" / "out.npz", "a cat"), "does not exist")

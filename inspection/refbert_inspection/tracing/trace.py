@@ -137,8 +137,8 @@ def _labels(
 
 
 def _guesses(model: Model, batch: Batch, positions: Host) -> Host:
-    out = model(batch, heads=("masked_lm",), masked_lm_positions=positions)
-    return np.asarray(out.prediction_logits.argmax(axis=-1))
+    logits = model.logits(batch, ("masked_lm",), masked_lm_positions=positions)["masked_lm"]
+    return np.asarray(logits.argmax(axis=-1))
 
 
 def _id(model: Model, word: str) -> int:
