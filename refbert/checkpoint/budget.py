@@ -1,4 +1,4 @@
-"""What a file may make of itself: the sizes that it declares are believed only as far as its own length covers them.
+"""Limit what a file may declare: its sizes are believed only as far as its own length covers them.
 
 A file of a few kilobytes can declare tensors of terabytes, entries that lie over each other, or names that repeat each
 other. Whatever is made of a file is first taken out of a budget, a small multiple of its length; real checkpoints stay

@@ -1,4 +1,4 @@
-"""Writing a checkpoint that Hugging Face transformers, and refbert, load to the same outputs."""
+"""Write a checkpoint that Hugging Face transformers, and refbert, load to the same outputs."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def write(
 
 
 def architectures(heads: Collection[str]) -> tuple[str, ...]:
-    """Hugging Face's class for a set of heads; where no single class has them all, one class for each head."""
+    """Return Hugging Face's class for a set of heads; where no single class has them all, one class for each head."""
     if not heads:
         return ("BertModel",)
     if set(heads) == set(PRETRAINING):

@@ -1,4 +1,4 @@
-"""Weights that are views of a mapped file: the mapping, a look at every number, and whether the file has changed.
+"""Map weight files: views of them, a check of every number, and whether the file has changed.
 
 A page of a mapped file counts as the process's memory from when it is first touched. A look at every weight, to see
 that none is NaN, would make that the whole file, of which a run may use a fraction: a text has few of the vocabulary's
@@ -29,7 +29,7 @@ _BLOCK = 1 << 20  # numbers: 4 MB of float32
 
 
 def map_file(path: Path) -> npt.NDArray[np.uint8]:
-    """The file's bytes, mapped: writing to them changes memory only. Raises `CheckpointError` if it cannot be read."""
+    """Map the file's bytes; writing to them changes memory only. Raises `CheckpointError` if it cannot be read."""
     with reading(path, CheckpointError):
         if os.stat(path).st_size == 0:  # which cannot be mapped
             return np.empty(0, np.uint8)
@@ -56,7 +56,7 @@ class MappedFiles:
 def watch(
     files: Iterable[Path], stored: Mapping[str, Host], used: Mapping[str, Any], to_numpy: Callable[[Any], Host]
 ) -> MappedFiles | None:
-    """The the files if the arrays in use are views of them; None if the backend made copies of ``stored``."""
+    """Return the files if the arrays in use are views of them; None if the backend made copies of ``stored``."""
     mapped = [name for name, tensor in stored.items() if mapping_of(tensor) is not None]
     if not mapped:
         return None
@@ -82,7 +82,7 @@ def is_finite(tensor: Host, *, let_go: bool) -> bool:
 
 
 def blocks(flat: Host, *, let_go: bool) -> Iterator[Host]:
-    """[N] in parts, each unmapped after it was looked at if ``let_go``."""
+    """Yield [N] in parts, each unmapped after use if ``let_go``."""
     mapping = mapping_of(flat) if let_go else None
     for start in range(0, flat.size, _BLOCK):
         block = flat[start : start + _BLOCK]
@@ -94,7 +94,7 @@ def blocks(flat: Host, *, let_go: bool) -> Iterator[Host]:
 
 
 def mapping_of(tensor: Host) -> mmap.mmap | None:
-    """What the tensor is a view of, if that is a mapped file."""
+    """Return what the tensor is a view of, if that is a mapped file."""
     base: object = tensor
     while isinstance(base, np.ndarray):
         base = base.base

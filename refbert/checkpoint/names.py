@@ -1,4 +1,4 @@
-"""One table of names, read in both directions.
+"""Translate parameter names: one table, read in both directions.
 
 refbert's names are those that Hugging Face writes today, always with the ``bert.`` prefix. A checkpoint may carry
 others: Google's TensorFlow variables (google-research/bert, modeling.py and run_*.py), where the matrix of a dense

@@ -1,4 +1,4 @@
-"""A pickle carried out on plain values, as far as torch.save's go: nothing in it can import, call or grow.
+"""Run a pickle of torch.save's on plain values alone: nothing in it can import, call or grow.
 
 Python's own unpickler calls what a pickle names, makes room for a list of memos as long as the pickle says, and hashes
 keys that are nested without end. Here `pickletools` of the standard library takes the bytes apart, and the machine

@@ -1,4 +1,4 @@
-"""From a directory (or one file) to a `Checkpoint`: find the weights, read them, give them refbert's names."""
+"""Read a directory (or one file) into a `Checkpoint`: find the weights, read them, give them refbert's names."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ Answers = Sequence[Classified | Estimated | TaggedText | Answered]
 
 
 def answers_of(model: Model, task: str, texts: Sequence[Text], *, top_k: int, **how: Any) -> Answers:
-    """The task's results; raises `InputError` for a model without its head, and for texts that it does not take."""
+    """Return the task's results; raises `InputError` for a model without its head, and for unsuitable texts."""
     if top_k < 1:
         raise InputError(f"top-k must be 1 or more, not {top_k}")
     if task == "answer":

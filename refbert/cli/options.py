@@ -62,13 +62,13 @@ def file_option(*names: str, help: str, metavar: str = "FILE", **more: Any) -> D
 
 
 def is_given(name: str, *, environment: bool = True) -> bool:
-    """Whether the command line (or the ``environment``) has the option, rather than its default."""
+    """Whether the command line (or the ``environment``) gives the option."""
     source = click.get_current_context().get_parameter_source(name)
     return source is not None and (source.name == "COMMANDLINE" or (environment and source.name == "ENVIRONMENT"))
 
 
 def of_settings(kind: type, *names: str) -> Decorator:
-    """An option for each field of settings that has help, or for some: first ``kind``'s own, then what it inherits."""
+    """Make options of the fields that have help, all or some: first ``kind``'s own, then those that it inherits."""
 
     def decorate(command: Command) -> Command:
         fields = [field for field in dataclasses.fields(kind) if field.metadata.get("help")]
@@ -82,7 +82,7 @@ def of_settings(kind: type, *names: str) -> Decorator:
 
 
 def given_settings(kind: type, options: dict[str, Any]) -> dict[str, Any]:
-    """The settings that are given, as the fields have them; what is not given has the field's own default."""
+    """Return the settings that are given, as the fields have them; the others have the fields' defaults."""
     return {
         field.name: _value(field, options[field.name])
         for field in dataclasses.fields(kind)

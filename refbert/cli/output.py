@@ -23,12 +23,12 @@ _LONG = 64
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on one line of stdout, in UTF-8, of what `refbert.files.json.jsonable` takes."""
+    """Print one JSON document on one line of stdout, in UTF-8, of what `refbert.files.json.jsonable` takes."""
     sys.stdout.write(json.dumps(jsonable(value), ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def say_default_model(model: str) -> None:
-    """Which model it is, on stderr, where nobody named one."""
+    """Say on stderr which model is used, where none was named."""
     print(f"refbert: no --model named, so it is {model}, which comes with refbert", file=sys.stderr)
 
 
@@ -52,13 +52,13 @@ def require_writable(*files: Path | None) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """A whole file or none; raises `InputError` where that cannot be."""
+    """Write a file atomically; raises `InputError` if that cannot be."""
     require_writable(path)
     writing.write_text(path, text)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """A whole .npz or none; raises `InputError` where that cannot be."""
+    """Write an .npz atomically; raises `InputError` if that cannot be."""
     require_writable(path)
     with writing.writing(path), writing.atomic(path) as part, part.open("wb") as file:
         np.savez(file, **arrays)

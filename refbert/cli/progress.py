@@ -1,4 +1,4 @@
-"""How a training run goes, on stderr: a bar on a terminal, a line now and then elsewhere."""
+"""Show the progress of training on stderr: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FACTS = 80  # columns that step, loss, rate, speed and time need
 
 
 def say(text: str) -> None:
-    """A line about the run."""
+    """Print a line about the run on stderr."""
     print(f"refbert: {text}", file=sys.stderr, flush=True)
 
 

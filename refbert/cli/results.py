@@ -25,7 +25,7 @@ _NAMED = 10
 
 
 class Printer:
-    """Shows outcomes as they come. JSON and the tables of masks are not held; a table of many texts has to be."""
+    """Show outcomes as they come. JSON and the tables of masks are not held; a table of many texts has to be."""
 
     def __init__(self, as_json: bool, *, top_k: int, null_threshold: float | None) -> None:
         self._as_json = as_json

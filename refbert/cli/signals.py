@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the end of every command, at once and with nothing half-written; for those that train, a wish.
+"""Handle SIGINT and SIGTERM: they end a command at once, nothing half-written; training stops after an update.
 
 While a run is prepared nothing is lost by stopping at once: the signal raises `Interrupted`. Once updates are made it
 is a wish to stop after the one that is under way; a second SIGINT stops at once.
@@ -45,7 +45,7 @@ def _handled_by(handler: Any) -> Iterator[None]:
 
 
 def ending() -> contextlib.AbstractContextManager[None]:
-    """While it is entered, both signals raise `Signalled`, so that everything open is cleared up."""
+    """Let both signals raise `Signalled` inside the block, so that everything open is cleared up."""
 
     def end(number: int, frame: FrameType | None) -> None:
         raise Signalled(number)
@@ -54,7 +54,7 @@ def ending() -> contextlib.AbstractContextManager[None]:
 
 
 class Stopping:
-    """While it is entered, hears signals; calling it says whether there was one."""
+    """Note signals inside the block; calling it says whether there was one."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -71,7 +71,7 @@ class Stopping:
         return 128 + (self.signal or signal.SIGINT)
 
     def be_patient(self) -> None:
-        """From now on a signal is a wish, which is asked about after each update."""
+        """From now on only note a signal; the loop asks after each update."""
         self._patient = True
 
     def leave(self, line: str | None) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Tables for people, at any width: names shorten first, what stands aside goes next, and figures are never cut.
+"""Print tables at any width: names shorten first, columns set aside go next, and figures are never cut.
 
 Where the figures of a row have no room side by side even so, each row is a record: its first cell, and below it every
 figure behind its heading.
@@ -53,27 +53,27 @@ class Table:
     rows: list[tuple[tuple[Cell, ...], str]] = field(default_factory=list)
 
     def add_column(self, heading: str, kind: Kind = "text") -> None:
-        """One more column."""
+        """Add a column."""
         self.columns.append(Column(visible(heading), kind))
 
     def add_columns(self, *columns: str | tuple[str, Kind]) -> None:
-        """Several more: headings of texts, or headings with their kinds."""
+        """Add columns: headings of text, or headings with their kinds."""
         for column in columns:
             self.add_column(*((column,) if isinstance(column, str) else column))
 
     def add_row(self, *cells: Cell, style: str = "") -> None:
-        """One more row, with a cell for every column."""
+        """Add a row, with a cell for every column."""
         if len(cells) != len(self.columns):
             raise ValueError(f"{len(cells)} cells for {len(self.columns)} columns")
         self.rows.append((tuple(visible(cell) if isinstance(cell, str) else cell for cell in cells), style))
 
     def cells(self, j: int) -> list[str]:
-        """The texts of a column."""
+        """Return the texts of a column."""
         return [str(row[j]) for row, _ in self.rows]
 
 
 def columns() -> int | None:
-    """How wide the terminal is (or COLUMNS says); None for a file or a pipe."""
+    """Return the terminal's width (or COLUMNS); None for a file or a pipe."""
     if os.environ.get("COLUMNS", "").isdigit() or sys.stdout.isatty():
         from rich.console import Console
 
@@ -82,7 +82,7 @@ def columns() -> int | None:
 
 
 def print_table(table: Table) -> None:
-    """A table on stdout: in colour on a terminal, plain text otherwise.
+    """Print a table on stdout: in colour on a terminal, plain text otherwise.
 
     Cells, titles and headings are shown as they are: what stands in brackets is no markup, and :cat: no picture.
     """
@@ -102,7 +102,7 @@ def print_table(table: Table) -> None:
 
 
 def say(line: str) -> None:
-    """A line of words on stdout, folded between words on a terminal; a word that is longer stays whole."""
+    """Print a line on stdout, folded between words on a terminal; a word that is longer stays whole."""
     room = columns()
     print("\n".join(_folded(line, room)) if room else line)
 

@@ -1,4 +1,4 @@
-"""The one way to the terminal: in UTF-8, with nothing that steers it, and a mistake of its own where it takes no more.
+"""Write to the terminal: in UTF-8, no control characters, and an error of its own where it takes no more.
 
 While `terminal` is entered, everything that is printed goes through here. What is shown was written by others
 (vocabularies, labels, texts, plugins), and a terminal obeys what is written to it; so control characters and those
@@ -34,7 +34,7 @@ class ReaderGone(Exception):
 
 
 def visible(text: str) -> str:
-    """The text with everything that steers a terminal as ``\\uXXXX``."""
+    """Escape everything that steers a terminal as ``\\uXXXX``."""
     return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

@@ -1,4 +1,4 @@
-"""The texts that `refbert run` is given, one after the other; and what a model says of them, batch by batch.
+"""Read the texts of `refbert run`, one after the other, and predict them batch by batch.
 
 A text that cannot be read or is refused is one outcome among the others: it never takes them with it.
 """
@@ -40,7 +40,7 @@ class Outcome:
 
 
 def from_arguments(texts: Sequence[str], pair: bool) -> Iterator[Given]:
-    """The arguments, two by two with ``pair``; raises `InputError` for an odd number."""
+    """Yield the arguments, two by two with ``pair``; raises `InputError` for an odd number."""
     if pair and len(texts) % 2:
         raise InputError(f"--pair takes texts two by two, got {len(texts)}")
     items: Iterable[Text] = zip(texts[::2], texts[1::2], strict=True) if pair else texts
@@ -48,7 +48,7 @@ def from_arguments(texts: Sequence[str], pair: bool) -> Iterator[Given]:
 
 
 def from_stdin(pair: bool) -> Iterator[Given]:
-    """The lines of stdin, as they come; raises `InputError` where there is none."""
+    """Yield the lines of stdin, as they come; raises `InputError` where there is none."""
     if sys.stdin is None or sys.stdin.isatty():
         raise InputError("no text: pass TEXT arguments, or lines on stdin")
     number = 0
@@ -83,7 +83,7 @@ def _read(where: str, line: bytes, *, first: bool, long: bool, pair: bool) -> Gi
 def outcomes(
     given: Iterable[Given], predict: Callable[[list[Text]], Sequence[Any]], batch_size: int
 ) -> Iterator[list[Outcome]]:
-    """What comes of the texts, in their order, batch by batch.
+    """Yield the outcomes of the texts, in their order, batch by batch.
 
     A `TextError` of ``predict`` is that text's outcome; every other error, such as that of a missing head, is raised.
     Warnings say where a text came from, and each kind is said once.

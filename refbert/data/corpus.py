@@ -1,4 +1,4 @@
-"""Text files or stdin to documents of sentences, one at a time: nothing is held but the line being read.
+"""Read text files or stdin as documents of sentences, one at a time: only the line being read is held.
 
     lines     one sentence per line, a blank line between documents (Google's create_pretraining_data.py)
     raw       running text; sentences are found by nupunkt (the extra ``raw``)
@@ -42,7 +42,7 @@ def read_sentences(
     column: str | None = None,
     progress: Progress | None = None,
 ) -> Iterator[str | None]:
-    """The sentences, stripped, and None at each end of a document (never twice in a row, never first).
+    """Yield the sentences, stripped, and None at each end of a document (never twice in a row, never first).
 
     ``sources`` are paths or binary files such as ``sys.stdin.buffer``; ``column`` names a Parquet file's column where
     it has several of text. ``progress`` is called with the bytes read since its last call. Raises `InputError` for a
@@ -86,14 +86,6 @@ def source_name(source: Source) -> str:
     if isinstance(source, str | Path):
         return str(source)
     return str(getattr(source, "name", "the file")).replace("<stdin>", "stdin")
-
-
-def source_size(sources: Sequence[Source]) -> int | None:
-    """Bytes in all sources, for a progress bar; None where one is not a regular file."""
-    paths = [source for source in sources if isinstance(source, str | Path)]
-    if len(paths) < len(sources) or not all(os.path.isfile(path) for path in paths):
-        return None
-    return sum(os.path.getsize(path) for path in paths)
 
 
 class _opened:

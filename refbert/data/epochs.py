@@ -38,7 +38,7 @@ class Epochs:
         return -(-len(self._features) // self._batch_size)
 
     def next(self, step: int) -> tuple[Batch, dict[str, Host]]:
-        """The batch of an update and its labels."""
+        """Return the batch of an update and its labels."""
         epoch, number = divmod(step, self.updates)
         start = number * self._batch_size
         chosen = self._permutation(epoch)[start : start + self._batch_size]
@@ -50,7 +50,7 @@ class Epochs:
         return {"batches": self._done}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Nothing but the count has to be taken up."""
+        """Take up the count, which is all that there is."""
         self._done = state["batches"]
 
     def _permutation(self, epoch: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""From texts to what the model reads: encodings with labels, for single tokens and for answers as well.
+"""Make features of texts: encodings with labels, for single tokens and for answers as well.
 
 Tags      the label is on the first piece of each word, IGNORE on the rest (Devlin et al. 2019 §5.3).
 Answers   a passage longer than the model is read in windows that overlap; an answer that a window does not hold whole
@@ -39,7 +39,7 @@ class Feature:
 
 
 def collate(features: Sequence[Feature], tokenizer: Tokenizer) -> tuple[Batch, dict[str, Host]]:
-    """A batch padded to its longest row, and its labels: [B] or [B, K], or [B, S] with IGNORE for the padding."""
+    """Pad a batch to its longest row; its labels are [B] or [B, K], or [B, S] with IGNORE for the padding."""
     batch = tokenizer.pad([row for feature in features for row in feature.rows])
     S = batch.input_ids.shape[1]
     labels: dict[str, Host] = {}
@@ -67,7 +67,7 @@ class Words:
 
 
 def encode_words(tokenizer: Tokenizer, sentences: Sequence[Sequence[str]], *, max_length: int) -> list[Words]:
-    """Sentences that are split into words; what is over ``max_length`` tokens is cut, with a `RefbertWarning`.
+    """Encode sentences that are split into words; cut what is over ``max_length`` tokens, with a `RefbertWarning`.
 
     Raises `InputError` if no word fits.
     """
@@ -136,7 +136,7 @@ class Window:
 def windows(
     tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], *, max_length: int, doc_stride: int
 ) -> list[Window]:
-    """The windows of (question, passage) pairs, each ``doc_stride`` tokens after the last, until the passage ends.
+    """Cut (question, passage) pairs into windows, each ``doc_stride`` tokens after the last, until the passage ends.
 
     Raises `TextError` for a question or a passage without a token, and for a question that leaves no room for one;
     `InputError` for a ``doc_stride`` below 1.

@@ -1,4 +1,4 @@
-"""The labelled files of each fine-tuning task, and the set of their labels.
+"""Read the labelled files of each fine-tuning task, and the set of their labels.
 
 classify  texts and classes        regress  texts and numbers      (CSV, TSV, JSON lines)
 multi-label  texts and any number of classes each                  (the same)
@@ -70,7 +70,7 @@ def _number(column: str, unnamed: str) -> int | None:
 
 
 def label_set(task: str, data: Labelled) -> tuple[str, ...]:
-    """The labels to learn, in order: numbers by value, names by alphabet, "O" before the other tags.
+    """Return the labels to learn, in order: numbers by value, names by alphabet, "O" before the other tags.
 
     Empty for tasks without names. Raises `InputError` if there is one class only: there is nothing to learn then.
     """

@@ -1,4 +1,4 @@
-"""Which tokens of a batch are hidden: the original's budget, whole words, or a toss for each token.
+"""Choose the tokens of a batch to mask: the original's budget, whole words, or a toss for each token.
 
 Source   Devlin et al. 2019 §3.1, Task #1 and A.1; create_masked_lm_predictions of Google's create_pretraining_data.py:
 
@@ -33,7 +33,7 @@ def mask_batch(
     mask_id: int,
     continues: Mask,
 ) -> tuple[Ids, Ids]:
-    """(corrupted ids, labels), each [B, S].
+    """Mask a batch; returns (corrupted ids, labels), each [B, S].
 
     ``special`` [B, S]: [CLS], [SEP] and padding. ``lengths`` [B]: tokens that are not padding. ``draws`` [B, 3, S]
     uniform in [0, 1): which, what, and the random word. ``continues`` [V]: the pieces that go on with a word.

@@ -1,4 +1,4 @@
-"""One document to the spans of its examples: sentence pairs, half of them with a random second part.
+"""Cut a document into the spans of its examples: sentence pairs, half of them with a random second part.
 
 Source   Devlin et al. 2019 §3.1, Task #2 ("50% of the time B is the actual next sentence that follows A … 50% of the
          time it is a random sentence from the corpus") and A.2; create_instances_from_document and truncate_seq_pair of
@@ -42,7 +42,7 @@ class Example(NamedTuple):
 
 
 def examples(store: Store, document: int, length: int, settings: Pretraining, draws: Draws) -> list[Example]:
-    """The examples of one document for sequences of up to ``length`` tokens, [CLS] and [SEP] included."""
+    """Make the examples of one document for sequences of up to ``length`` tokens, [CLS] and [SEP] included."""
     first, last = store.document(document)
     begins = store.boundaries(first, last).tolist()  # of sentence i of this document: begins[i] … begins[i + 1]
     sentences = last - first

@@ -49,15 +49,15 @@ class Rows:
         self._continues = continues(tokenizer)
 
     def of(self, document: int, length: int, version: int) -> list[Row]:
-        """The document's examples for sequences of up to ``length`` tokens, in one version of the corpus."""
+        """Make the document's examples for sequences of up to ``length`` tokens, in one version of the corpus."""
         return [(version, document, number, *found) for number, found in enumerate(self._of(document, length, version))]
 
     def count(self, document: int, length: int) -> int:
-        """How many those are in the first version."""
+        """Count the document's examples in the first version."""
         return len(self._of(document, length, 0))
 
     def batch(self, rows: npt.NDArray[np.int64], S: int) -> tuple[Batch, dict[str, Host]]:
-        """[B, S] of [B, 8], and "labels" [B, S] and "next_sentence_label" [B]."""
+        """Make a batch [B, S] of rows [B, 8], with "labels" [B, S] and "next_sentence_label" [B]."""
         B = len(rows)
         ids = np.full((B, S), self._pad)
         types = np.zeros_like(ids)
@@ -88,7 +88,7 @@ class Rows:
     def once(
         self, length: int, batch_size: int, *, progress: Callable[[int], object] | None = None
     ) -> Iterator[tuple[Batch, dict[str, Host]]]:
-        """Every example of the first version once, in batches as long as their longest.
+        """Yield every example of the first version once, in batches as long as their longest.
 
         ``progress`` is told how many documents are done.
         """

@@ -1,4 +1,4 @@
-"""What decides which pretraining examples a corpus gives: one frozen record, checked once.
+"""The settings of pretraining examples: one frozen record, checked once.
 
 Source   Devlin et al. 2019 §3.1, A.1, A.2, and the flags of Google's create_pretraining_data.py.
 """

@@ -90,7 +90,7 @@ class Store:
             raise InputError(f"{directory / _HEADER}: damaged; delete it and build the store again") from None
 
     def check(self) -> None:
-        """Read it all; raises `InputError` unless it is, byte by byte, what was written."""
+        """Read the whole store; raises `InputError` unless it is, byte by byte, what was written."""
         digests = []
         for file in (self._ids, self._sentences, self._documents):
             file.seek(0)

@@ -1,4 +1,4 @@
-"""Pretraining batches from a tokenized corpus, without end: what comes next depends on a short position alone.
+"""Stream pretraining batches from a tokenized corpus: what comes next depends on a short position alone.
 
 A round shows every document once, in an order drawn for that round. Its documents are taken in chunks; a chunk's
 examples are shuffled among themselves. The position is (step, phase, round, chunk, offset): to resume, the chunk's
@@ -97,11 +97,11 @@ class PretrainingSource:
         return self._rows_of.batch(np.concatenate(parts), self.phases[phase].length)
 
     def state(self) -> dict[str, Any]:
-        """The position, as JSON."""
+        """Return the position, as JSON."""
         return {name: getattr(self, f"_{name}") for name in _POSITION}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a position; raises `InputError` if it is not one."""
+        """Continue at a position; raises `InputError` if it is not one."""
         values = [state.get(name) for name in _POSITION]
         if not all(isinstance(value, int) and value >= 0 for value in values) or state["phase"] >= len(self.phases):
             raise InputError("the checkpoint's place in the data is damaged")

@@ -1,4 +1,4 @@
-"""Labelled texts from tables: CSV, TSV and JSON lines, with every mistake named by file and line.
+"""Read labelled texts from tables: CSV, TSV and JSON lines, with every mistake named by file and line.
 
 csv     RFC 4180: commas, quotes doubled inside quotes, a header line
 tsv     tabs and nothing else: a quotation mark is a character, as in GLUE's files; a header line
@@ -66,7 +66,7 @@ class Choice:
 
 
 def read_text(path: str | Path) -> str:
-    """A whole UTF-8 file, without a byte order mark; raises `InputError` if it is missing, empty or not UTF-8."""
+    """Read a UTF-8 file, without a byte order mark; raises `InputError` if it is missing, empty or not UTF-8."""
     text = files.read_text(path)
     if not text.strip():
         raise InputError(f"{path}: empty")
@@ -74,12 +74,12 @@ def read_text(path: str | Path) -> str:
 
 
 def lines_of(text: str) -> list[str]:
-    """Its lines, which end at LF or CRLF alone; `str.splitlines` knows eight more ends."""
+    """Split text into lines, which end at LF or CRLF alone; `str.splitlines` knows eight more ends."""
     return [line.removesuffix("\r") for line in text.split("\n")]
 
 
 def read_table(path: str | Path, format: str | None = None) -> list[Row]:
-    """All rows; ``format`` (default: by the name's ending) is csv, tsv or jsonl. Raises `InputError`."""
+    """Read all rows; ``format`` (default: by the name's ending) is csv, tsv or jsonl. Raises `InputError`."""
     path = Path(path)
     chosen = format or FORMATS.get(path.suffix.lower())
     if chosen is None:
@@ -136,7 +136,7 @@ def _separated(path: Path, text: str, format: str) -> list[Row]:
 def read_labelled(
     path: str | Path, columns: Columns, *, numbers: bool = False, several: bool = False, format: str | None = None
 ) -> list[LabelledText]:
-    """Texts with their classes, or with ``numbers``; raises `InputError`, with the line, for what cannot be used.
+    """Read texts with classes, or with ``numbers``; raises `InputError`, with the line, for what cannot be used.
 
     ``several`` classes a text are a list; in a table its JSON, or names with commas between them (no name: none).
     """
@@ -158,7 +158,7 @@ def read_labelled(
 
 
 def read_choices(path: str | Path, columns: Columns, *, format: str | None = None) -> list[Choice]:
-    """Texts with answers to choose from; every row must have the same number of them. Raises `InputError`."""
+    """Read texts with answers to choose from; every row must have the same number of them. Raises `InputError`."""
     out: list[Choice] = []
     for row in read_table(path, format):
         where = f"{path}, line {row.line}"
@@ -243,7 +243,7 @@ def _text(row: Row, name: str, path: str | Path, option: str) -> str:
 
 
 def require_unicode(text: str, what: str) -> None:
-    """JSON can spell half of a surrogate pair, which is no character and which no file holds: an `InputError`."""
+    """Raise `InputError` for half of a surrogate pair, which JSON can spell and no file holds."""
     try:
         text.encode()
     except UnicodeEncodeError:

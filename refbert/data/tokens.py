@@ -16,7 +16,7 @@ from refbert.text.tokenization import Tokenizer
 
 
 def encode_sentences(tokenizer: Tokenizer, sentences: Sequence[str]) -> list[list[int]]:
-    """The ids of each sentence, nothing added; empty where nothing is left to read."""
+    """Return the ids of each sentence, nothing added; empty where nothing is left to read."""
     inner = tokenizer.library
     before = inner.encode_special_tokens
     inner.encode_special_tokens = True
@@ -32,5 +32,5 @@ def continues(tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:
 
 
 def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
-    """A digest of all that decides how text becomes ids."""
+    """Return a digest of all that decides how text becomes ids."""
     return hashlib.blake2b(tokenizer.library.to_str().encode(), digest_size=16).hexdigest()

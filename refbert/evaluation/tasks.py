@@ -51,7 +51,7 @@ class Evaluation:
 
 
 def default_evaluation(model: Model) -> str:
-    """The task that the model's head is for; raises `InputError` if there is none."""
+    """Return the task that the model's head is for; raises `InputError` if there is none."""
     for name in model.heads:
         if name not in PRETRAINING:
             return _of_sequences(model.config) if HEADS[name].label == "problem" else HEADS[name].tasks[0]
@@ -64,7 +64,7 @@ def _of_sequences(config: BertConfig) -> str:
 
 
 def main_score(task: str, labels: Sequence[str]) -> str:
-    """The name of the score that decides."""
+    """Return the name of the score that decides."""
     return "accuracy" if task == "tag" and not _are_entities(labels) else MAIN[task]
 
 
@@ -99,7 +99,7 @@ def evaluate(
     *,
     progress: Callable[[int], object] | None = None,
 ) -> Evaluation:
-    """Scores of ``model`` on ``data``; long texts are cut with a `RefbertWarning`, as in training.
+    """Score ``model`` on ``data``; long texts are cut with a `RefbertWarning`, as in training.
 
     classify: accuracy, macro_f1, matthews; of two classes also f1, of the second. regress: pearson, spearman,
     mean_squared_error. multi-label: micro_f1, macro_f1, accuracy of whole sets. tag: precision, recall and f1 of the

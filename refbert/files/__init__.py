@@ -1,1 +1,1 @@
-"""Files read, written and described in one way, with one kind of error."""
+"""Read and write files and JSON, atomically and with errors of one line."""

@@ -1,4 +1,4 @@
-"""Write and remove whole directories: what has a directory's name is all of it at every moment.
+"""Write and remove directories atomically: at no moment is there half of one under its name.
 
 It is filled under another name beside it, forced to the disk, and renamed; it is renamed before it is removed. What a
 process that was killed leaves begins with `_PARTIAL`.
@@ -18,7 +18,7 @@ _PARTIAL = ".partial-"
 
 @contextmanager
 def atomic_directory(place: Path) -> Iterator[Path]:
-    """A directory to fill, which becomes ``place`` if all goes well and goes away if not; raises OSError."""
+    """Yield a directory to fill; it becomes ``place``, or is removed if the block raises. Raises OSError."""
     partial = _partial(place)
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -46,7 +46,7 @@ def clear_partial(directory: Path) -> None:
 
 
 def files_in(directory: Path) -> list[Path]:
-    """Every file in a directory and below, in order."""
+    """List every file in a directory and below, in order."""
     return [path for path in sorted(directory.rglob("*")) if path.is_file()]
 
 

@@ -22,12 +22,12 @@ TWICE = object()
 
 
 def read_json(path: str | Path, error: Kind = InputError, *, most: int = SETTINGS) -> Any:
-    """The file's JSON; raises ``error`` as `read_text` and `parse_json`."""
+    """Read a file's JSON; raises ``error`` as `read_bytes` and `parse_json`."""
     return parse_json(read_bytes(path, error, most=most), path, error)
 
 
 def read_object(path: str | Path, error: Kind = InputError, *, most: int = SETTINGS) -> dict[str, Any]:
-    """`read_json` of a file that must hold an object."""
+    """Read the JSON of a file that must hold an object; raises ``error`` as `read_json`."""
     value = read_json(path, error, most=most)
     if not isinstance(value, dict):
         raise error(f"{path}: a JSON object is expected, not {shown(value)}")
@@ -35,7 +35,7 @@ def read_object(path: str | Path, error: Kind = InputError, *, most: int = SETTI
 
 
 def parse_json(text: str | bytes, where: object, error: Kind = InputError, *, strict: bool = True) -> Any:
-    """JSON as RFC 8259 has it, from ``where`` (a file, or a file and its line); raises ``error`` for anything else.
+    """Parse JSON as in RFC 8259, from ``where`` (a file, or a file and its line); raises ``error`` for anything else.
 
     Also refused, since no two readers agree on them: a key that an object has twice, numbers beyond a float's range,
     and nesting beyond what Python follows. ``strict=False`` leaves NaN, such numbers (infinite then), halves of
@@ -74,7 +74,7 @@ def _no_form(x: object) -> object:
 
 
 def jsonable(x: Any, *, other: Callable[[Any], Any] = _no_form) -> Any:
-    """``x`` of dictionaries, lists, tuples, arrays, numbers and texts, with what JSON has alone.
+    """Return ``x``, of dictionaries, lists, tuples, arrays, numbers and texts, as what JSON can hold.
 
     NumPy's numbers become Python's; NaN and infinity, which JSON does not know, texts. ``other`` makes something of
     what is none of these; unless given, such a thing raises TypeError.

@@ -46,7 +46,7 @@ def _nameable(path: str | Path) -> bool:
 
 
 def expanded(path: str | Path, error: Kind = InputError) -> Path:
-    """The path with ``~`` and ``~user`` replaced; raises ``error`` where there is no such user."""
+    """Replace ``~`` and ``~user`` in the path; raises ``error`` where there is no such user."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -72,7 +72,7 @@ def _mode(path: str | Path, error: Kind) -> int:
 
 
 def read_bytes(path: str | Path, error: Kind = InputError, *, most: int | None = None) -> bytes:
-    """The whole file; raises ``error`` if it cannot be read or has more than ``most`` bytes.
+    """Read the whole file; raises ``error`` if it cannot be read or has more than ``most`` bytes.
 
     With ``most`` it must be a file: a pipe or a device, which may never end, is refused without a look at it.
     """
@@ -93,12 +93,12 @@ def _without_waiting(path: str, flags: int) -> int:
 
 
 def read_text(path: str | Path, error: Kind = InputError, *, most: int | None = None) -> str:
-    """The whole file as UTF-8, without a byte order mark; raises ``error`` as `read_bytes`, and where it is not."""
+    """Read the whole file as UTF-8, without a byte order mark; raises ``error`` as `read_bytes` and `decode`."""
     return decode(read_bytes(path, error, most=most), path, error)
 
 
 def shown(value: object) -> str:
-    """A value as a message quotes it: Python's form of it, shortened, whatever it is."""
+    """Quote a value in a message: its repr, shortened."""
     import reprlib  # here: for those who made a mistake
 
     try:
@@ -108,7 +108,7 @@ def shown(value: object) -> str:
 
 
 def decode(content: bytes, where: object, error: Kind) -> str:
-    """UTF-8 bytes as text; raises ``error``, with the line of ``where``, for what is not."""
+    """Decode UTF-8; raises ``error``, with the line of ``where``, for what is not."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as problem:

@@ -32,7 +32,7 @@ def writing(path: str | Path, error: Kind = InputError, *, then: str = "") -> It
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """The path to write to; what is there then takes the place of ``path``, or goes away if the block raises.
+    """Yield the path to write to; the file there replaces ``path``, or is removed if the block raises.
 
     A link is followed. What is no file (a device, a pipe) is written to directly. Raises OSError.
     """
@@ -55,7 +55,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str, error: Kind = InputError) -> None:
-    """The text as UTF-8, the whole file or none; raises ``error`` if that cannot be.
+    """Write the text as UTF-8, the whole file or none; raises ``error`` if that cannot be.
 
     Half of a surrogate pair, which UTF-8 does not have, becomes its escape: in JSON that is the same.
     """
@@ -91,12 +91,12 @@ def sync(path: Path) -> None:
 
 
 def _short(name: str) -> str:
-    """So that a name of any length that the system takes can have the mark at its end."""
+    """Shorten a long name, so that there is room for the mark at its end."""
     return name if len(os.fsencode(name)) < 200 else f"{name[:40]}-{zlib.crc32(os.fsencode(name)):08x}"
 
 
 def _is_free(handle: int) -> bool:
-    """Whether nobody had a lock on an open file; this process has it then, until it closes it."""
+    """Lock an open file until it is closed; False if another process has the lock."""
     if sys.platform == "win32":
         return True  # a file that is open cannot be removed there
     import fcntl

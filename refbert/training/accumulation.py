@@ -1,4 +1,4 @@
-"""Gradients of a batch in pieces: micro-batches one after the other, and the rows that one of several processes takes.
+"""Add up a batch's gradients in pieces: micro-batches, and the rows that one of several processes takes.
 
     loss = Σ over the labelled / M            M counts the labels of the whole batch
          = Σ over pieces (Σ over the piece's labelled / M)
@@ -47,7 +47,7 @@ def loss_and_gradients(
     processes: int = 1,
     precision: MixedPrecision | None = None,
 ) -> Sums:
-    """This process's part of the batch's loss and gradients, computed ``micro_batch`` rows at a time.
+    """Compute this process's part of the batch's loss and gradients, ``micro_batch`` rows at a time.
 
     ``precision``: the pieces are computed in its dtype and added up in the model's. With one process that is the whole.
     Raises `InputError` for labels that the model does not take, and for a batch that has fewer rows (or questions,
@@ -97,5 +97,5 @@ def _add(backend: Backend[Any], total: dict[str, Any], more: dict[str, Any]) -> 
 
 
 def first_not_finite(backend: Backend[Any], arrays: Mapping[str, Any]) -> str | None:
-    """The name of the first array that holds something that is not finite, or None."""
+    """Return the name of the first array that is not finite throughout, or None."""
     return next((name for name, x in arrays.items() if not np.isfinite(backend.to_numpy(x)).all()), None)

@@ -1,4 +1,4 @@
-"""Which epoch of which run is the model that comes out of fine-tuning, and its way to the top of the directory."""
+"""Choose the best epoch of the best run of fine-tuning, and export it as the model."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ def _value(scores: Scores, metric: str) -> float | None:
 
 
 def best_epoch(told: Sequence[Mapping[str, Any]], metric: str) -> Mapping[str, Any]:
-    """The first of those that score highest; the last where none has that score."""
+    """Return the first of the epochs that score highest; the last where none has that score."""
     scored = [entry for entry in told if entry["scores"] and _value(entry["scores"], metric) is not None]
     return max(scored, key=lambda entry: _value(entry["scores"], metric) or 0.0) if scored else told[-1]
 
 
 def best_of(outcomes: Sequence[Outcome], metric: str) -> Outcome | None:
-    """The first of the runs that score highest; the first that ended well where none has that score."""
+    """Return the first of the runs that score highest; the first that ended well where none has that score."""
     ended = [outcome for outcome in outcomes if outcome.failed is None]
     scored = [outcome for outcome in ended if outcome.scores and _value(outcome.scores, metric) is not None]
     return max(scored, key=lambda outcome: _value(outcome.scores, metric) or 0.0) if scored else next(iter(ended), None)
 
 
 def keep_best(run: RunDirectory, outcomes: Sequence[Outcome], metric: str) -> None:
-    """Of the runs that are done, only the best's checkpoint stays, and of that only the best epoch's."""
+    """Delete the checkpoints of the runs that are done, but for the best epoch of the best run."""
     best = best_of(outcomes, metric)
     for outcome in outcomes:
         for place in saved(run.path / "runs" / outcome.name / "checkpoints"):
@@ -60,7 +60,7 @@ def keep_best(run: RunDirectory, outcomes: Sequence[Outcome], metric: str) -> No
 
 
 def export(run: RunDirectory, outcomes: Sequence[Outcome], best: Outcome) -> None:
-    """The best's model files to the top, each whole; then the checkpoint is let go.
+    """Copy the best model's files to the top of the directory, each atomically; then delete the checkpoints.
 
     Raises `CheckpointError` if the checkpoint is not whole, or the files cannot be written.
     """
@@ -81,7 +81,7 @@ def export(run: RunDirectory, outcomes: Sequence[Outcome], best: Outcome) -> Non
 
 
 def _copy(place: Path, to: Path) -> None:
-    """The model files of a checkpoint; the weights last, because with them the directory holds a model."""
+    """Copy a checkpoint's model files; the weights last, because with them the directory holds a model."""
     others = [path for path in place.iterdir() if path.suffix in (".json", ".txt") and path.name != TRAINING]
     for file in [*sorted(others), place / "model.safetensors"]:
         with atomic(to / file.name) as part:

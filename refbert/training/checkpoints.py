@@ -1,4 +1,4 @@
-"""Checkpoints of a run: whole or not there, however the process ends.
+"""Save and restore the checkpoints of a run, atomically.
 
     DIR/checkpoints/step-00001000/
         model.safetensors  config.json  tokenizer files     what refbert and Hugging Face load
@@ -45,7 +45,7 @@ class Damaged(CheckpointError):
 
 @dataclass(frozen=True)
 class State:
-    """What a checkpoint says beside weights and moments.
+    """What a checkpoint holds beside weights and moments.
 
     updates: how many there have been. source: the data's `state`. settings: what a run must agree on to go on with it.
     """
@@ -87,7 +87,7 @@ def save(directory: Path, model: Model, optimizer: Optimizer, state: State) -> P
 
 
 def saved(directory: Path) -> list[Path]:
-    """The checkpoints in ``directory``, oldest first."""
+    """List the checkpoints in ``directory``, oldest first."""
     if not directory.is_dir():
         return []
     found = [(int(match[1]), path) for path in directory.iterdir() if (match := _NAME.fullmatch(path.name))]
@@ -95,12 +95,12 @@ def saved(directory: Path) -> list[Path]:
 
 
 def updates_of(place: Path) -> int:
-    """The updates that a checkpoint's name stands for."""
+    """Return the number of updates in a checkpoint's name."""
     return int(place.name.removeprefix("step-"))
 
 
 def read_state(place: Path) -> State:
-    """What the checkpoint says of itself; raises `Damaged` if that is not what was written."""
+    """Read a checkpoint's `State`; raises `Damaged` if it is not what was written."""
     facts = _facts(place)
     return State(facts["updates"], facts["source"], facts["settings"])
 
@@ -124,7 +124,7 @@ def check_whole(place: Path) -> None:
 
 
 def last_whole(directory: Path) -> Path | None:
-    """The last checkpoint that is whole; later ones, which are not, are put aside with a `RefbertWarning`.
+    """Return the last checkpoint that is whole; put later ones, which are not, aside with a `RefbertWarning`.
 
     None if there is no checkpoint. Raises `Damaged`, and touches nothing, if there are some and none is whole.
     """
@@ -158,13 +158,13 @@ def put_aside(place: Path, why: str) -> None:
 
 
 def digest(path: Path) -> str:
-    """Of a file's bytes; raises OSError."""
+    """Return the digest of a file's bytes; raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON object with a digest of what else is in it."""
+    """Return a JSON object with a digest of what else is in it."""
     plain = json.loads(json.dumps({name: value for name, value in content.items() if name != "digest"}))
     text = json.dumps(plain, sort_keys=True)
     return {**plain, "digest": hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}
@@ -190,7 +190,7 @@ def _facts(place: Path) -> dict[str, Any]:
 
 
 def restore(place: Path, model: Model, optimizer: Optimizer) -> State:
-    """Weights, moments and count of updates from a checkpoint of the same model.
+    """Read weights, moments and count of updates from a checkpoint of the same model.
 
     Raises `Damaged` for one that is not what was written, and `CheckpointError` for another model's.
     """

@@ -1,4 +1,4 @@
-"""Several processes, one run: each takes rows of every batch, and sums of gradients travel between them.
+"""Data parallelism: each process takes rows of every batch, and the gradients are summed over all of them.
 
     torchrun --nproc-per-node N -m refbert pretrain …
 
@@ -27,7 +27,7 @@ _PATIENCE = timedelta(hours=2)
 
 
 class WorkerLost(RefbertError):
-    """Another process of the run has gone; this one cannot go on alone."""
+    """Another process of the run has ended; this one cannot go on alone."""
 
 
 class Processes:
@@ -131,7 +131,7 @@ class TorchProcesses(Processes):
 
 @contextmanager
 def processes(device: str) -> Iterator[Processes]:
-    """The processes that torchrun started, or this one alone; raises `BackendUnavailable` if PyTorch is missing."""
+    """Connect the processes that torchrun started, if any; raises `BackendUnavailable` if PyTorch is missing."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield ALONE
         return
@@ -151,7 +151,7 @@ def processes(device: str) -> Iterator[Processes]:
 
 
 def local_device(device: str | None) -> str | None:
-    """The device of this process: with several GPUs on a machine, "cuda" means the one of its local rank."""
+    """Return this process's device: with several GPUs on a machine, "cuda" means the one of its local rank."""
     if device == "cuda" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     return device

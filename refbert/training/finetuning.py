@@ -77,7 +77,7 @@ def finetune(
     stop: Callable[[], bool] | None = None,
     say: Callable[[str], object] = lambda text: None,
 ) -> Result:
-    """Fine-tune into ``directory``, or go on with what was begun there.
+    """Fine-tune into ``directory``, or resume what was begun there.
 
     on_begin is told each run, its model, the updates it will have and those that it has; on_update each update;
     on_score the scores of an epoch (from 1); ``stop`` is asked after each update; ``say`` is given a line about where a
@@ -178,7 +178,7 @@ class _Run:
         *,
         alone: bool,
     ) -> Outcome | None:
-        """Run, or go on; None if it was stopped before its end."""
+        """Start or resume the run; None if it was stopped before its end."""
         told, last = self._where()
         done = self._outcome(told)
         if done is not None:

@@ -1,4 +1,4 @@
-"""What fine-tuning is made of: one run or a grid of them. Devlin et al. 2019 A.3."""
+"""The settings of fine-tuning: one run or a grid of them. Devlin et al. 2019 A.3."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """Its directory's name."""
+        """The name of its directory."""
         return f"rate{self.learning_rate!r}-batch{self.batch_size}-epochs{self.epochs}-seed{self.seed}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(TrainingSettings):
-    """What fine-tuning is made of; the paper's A.3 where it says something.
+    """The settings of fine-tuning; the defaults are the paper's (A.3) where it has any.
 
     learning_rates, batch_sizes, epochs: every combination is run, ``restarts`` times. metric: None: the task's
     (`refbert.evaluation.tasks.MAIN`). max_length: tokens; what is longer is cut, or for answers read in windows
@@ -97,17 +97,17 @@ class Settings(TrainingSettings):
         return Columns(self.text_column, self.pair_column, self.label_column, self.choice_columns)
 
     def plans(self) -> list[Plan]:
-        """The runs, in order."""
+        """List the runs, in order."""
         grid = itertools.product(self.learning_rates, self.batch_sizes, self.epochs, range(self.restarts))
         return [Plan(rate, batch, epochs, self.seed + restart) for rate, batch, epochs, restart in grid]
 
     def rate(self, step: int, plan: Plan, *, steps: int, profile: Profile) -> float:
-        """The learning rate of an update (from 0) of a run of that many."""
+        """Return the learning rate of an update (from 0) of a run of ``steps``."""
         warmup = int(steps * self.warmup_share)
         return learning_rate(
             step, peak=plan.learning_rate, warmup=warmup, total=steps, from_zero=profile.schedule_from_zero
         )
 
     def limits(self) -> Limits:
-        """How texts are read when the development set is scored."""
+        """Return how texts are read when the development set is scored."""
         return Limits(max_length=self.max_length, doc_stride=self.doc_stride)

@@ -1,4 +1,4 @@
-"""Text that is not learned from, scored as a pretraining run goes: DIR/dev.jsonl, one line a scoring.
+"""Score a pretraining run on development text, which it does not learn from: DIR/dev.jsonl, one line a scoring.
 
 The sequences are as long as those of the phase that the run is in, so that the scores can be laid beside the training
 loss. What is hidden is the same each time (`refbert.evaluation.masked_lm`). Several processes share the batches.
@@ -45,7 +45,7 @@ class HeldOut:
         self._lines, self._say = Metrics(file, first=done + 1), say
 
     def after(self, done: int, model: Model) -> None:
-        """Score the model if it is time to."""
+        """Score the model if a scoring is due after ``done`` updates."""
         if done % self._settings.score_every and done != self._settings.steps:
             return
         found = self.score(model, self._settings.length(done - 1))
@@ -56,7 +56,7 @@ class HeldOut:
             self._say(f"step {done:,}, development text: {shown}")
 
     def score(self, model: Model, length: int) -> dict[str, float]:
-        """The scores at that length; all processes have the same."""
+        """Return the scores at that length; all processes get the same."""
         sums = Sums()
         for number, (batch, labels) in enumerate(self._rows.once(length, self._settings.micro_batch)):
             if number % self._processes.count == self._processes.rank:

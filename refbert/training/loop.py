@@ -1,4 +1,4 @@
-"""The training loop: batch, gradients, sum over processes, check, clip, update; and checkpoints, which it survives.
+"""The training loop: batch, gradients, sum over processes, check, clip, update; and when checkpoints are saved.
 
 What an update does depends on the weights, the moments, the batch and the step alone: the learning rate is a function
 of the step, dropout's masks are keyed by seed and step (`refbert.randomness`), and the batch follows from the source's
@@ -82,7 +82,7 @@ def train(
     on_update: Callable[[Update], object] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> int:
-    """Updates from where ``optimizer`` stands up to ``steps``; returns how many there are then.
+    """Make updates from where ``optimizer`` stands up to ``steps``; returns how many there are then.
 
     rate: update (from 0) -> learning rate. micro_batch: the most rows that are computed at once (None: the whole
     batch). precision: computes forward and backward in a narrower dtype than the weights'. saving: checkpoints as it

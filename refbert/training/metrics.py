@@ -1,4 +1,4 @@
-"""What each update was, as JSON lines: one object a line, in order of steps, none twice.
+"""Metrics of each update as JSON lines: one object a line, in order of steps, none twice.
 
 A run that goes on from a checkpoint makes again what came after it. So the file is first cut back to the checkpoint's
 step, and with it a last line that a killed process left half written.
@@ -35,14 +35,14 @@ class Update:
     padding: float = 0.0
 
     def line(self) -> str:
-        """The update as one line of JSON."""
+        """Return the update as one line of JSON."""
         losses = {f"loss_{name}": value for name, value in self.losses.items()}
         rest = {name: value for name, value in vars(self).items() if name not in ("losses", "step", "loss")}
         return json.dumps({"step": self.step, "loss": self.loss, **losses, **rest}) + "\n"
 
 
 class Metrics:
-    """Appends to ``path`` what happens from update ``first`` on; raises `InputError` where it cannot be written.
+    """Append to ``path`` from update ``first`` on; raises `InputError` where it cannot be written.
 
     again: how many updates after it had been written, and the seconds that they took: they are made again.
     """
@@ -54,7 +54,7 @@ class Metrics:
             self._file: IO[str] = path.open("a", encoding="utf-8")
 
     def add(self, update: Update) -> None:
-        """`write` what an update was."""
+        """Append the line of an update."""
         self.write(update.line())
 
     def write(self, line: str) -> None:
@@ -70,7 +70,7 @@ class Metrics:
 
 
 def going_on(done: int, steps: int, again: tuple[int, float]) -> str:
-    """The line that says where a run goes on, and what of it is made again."""
+    """Say in a line where a run resumes, and how many updates are made again."""
     count, seconds = again
     repeated = f"the {count:,} updates after it ({clock(seconds)}) are made again" if count else "nothing is made again"
     if count == 1:
@@ -79,7 +79,7 @@ def going_on(done: int, steps: int, again: tuple[int, float]) -> str:
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a metrics file, up to the first that is damaged; nothing if there is no file."""
+    """Read the lines of a metrics file, up to the first that is damaged; none if there is no file."""
     if not path.is_file():
         return
     with path.open(encoding="utf-8", errors="replace") as file:
@@ -94,14 +94,14 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def clock(seconds: float) -> str:
-    """A duration as people say it."""
+    """Format a duration as people say it."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
 def _cut(path: Path, first: int) -> tuple[int, float]:
-    """Leave the lines of the steps before ``first``; (how many others there were, their seconds)."""
+    """Remove the lines from step ``first`` on; return how many there were, and their seconds."""
     if not path.is_file():
         return 0, 0.0
     count, seconds = 0, 0.0

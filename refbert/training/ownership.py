@@ -1,4 +1,4 @@
-"""Whose a directory is: one process's at a time, until that ends, however it ends.
+"""Lock a run's directory: one process owns it at a time, until that ends, however it ends.
 
 The lock is the kernel's and lies on the directory itself, so that there is no file that could vanish under a run, be
 copied, or stay behind and lock out the next. Where directories cannot be locked (network file systems, Windows) it lies
@@ -41,14 +41,14 @@ class Claim:
             raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 
     def check(self) -> None:
-        """Raise `InputError` if the path names something else by now, which may be another's."""
+        """Raise `InputError` if the path names another directory by now."""
         if not self._stands():
             raise InputError(
                 f"{self.path}: was removed or replaced while this run was writing to it; nothing more is written there"
             )
 
     def release(self, *, remove: bool = False) -> None:
-        """Let it go; with ``remove`` the directory goes first if this process made it and it is empty."""
+        """Release the lock; with ``remove``, first remove the directory if this process made it and it is empty."""
         if remove and self._stands():
             try:
                 (self.path / _FILE).unlink(missing_ok=True)

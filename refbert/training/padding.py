@@ -1,4 +1,4 @@
-"""Batches that are mostly padding cost what full ones do: said once for each length, with what can be done."""
+"""Say once for each length of batch, with advice, that most of it is padding, which costs as much as tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _MUCH = 0.5
 
 
 class PaddingWatch:
-    """``say`` is given a line where more than half of the first batches of one kind is padding.
+    """Give ``say`` a line where more than half of the first batches of one kind is padding.
 
     advice: what to do, from the kind and the share of padding.
     """
@@ -20,7 +20,7 @@ class PaddingWatch:
         self._seen: dict[int, list[float]] = {}
 
     def add(self, kind: int, padding: float) -> None:
-        """One more batch of that kind."""
+        """Count one more batch of that kind."""
         seen = self._seen.setdefault(kind, [])
         if len(seen) == _ENOUGH:
             return

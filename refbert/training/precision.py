@@ -34,14 +34,14 @@ class MixedPrecision:
         self._model = Model(model.config, model.state_dict(), backend=backend, profile=model.profile, heads=model.heads)
 
     def of(self, model: Model) -> Model:
-        """The model with its weights rounded to the narrow dtype. It shares nothing with the last call's."""
+        """Return the model with its weights rounded to the narrow dtype. It shares nothing with the last call's."""
         self._model.parameters = {}  # the last call's go first
         self._model.parameters = {name: _cast(self._wide, self._narrow, w) for name, w in model.parameters.items()}
         self._model.gradient_checkpointing = model.gradient_checkpointing
         return self._model
 
     def widen(self, gradients: dict[str, Any]) -> dict[str, Any]:
-        """The same numbers in the wide dtype; ``gradients`` is emptied on the way."""
+        """Return the same numbers in the wide dtype; ``gradients`` is emptied on the way."""
         return {name: _cast(self._narrow, self._wide, gradients.pop(name)) for name in list(gradients)}
 
 

@@ -69,7 +69,7 @@ def pretrain(
     stop: Callable[[], bool] | None = None,
     say: Callable[[str], object] = lambda text: None,
 ) -> Result:
-    """Run, or go on with, a pretraining run in ``directory``.
+    """Pretrain into ``directory``, or resume the run there.
 
     device: this process's, where it is not the settings' (several GPUs).
     on_begin is told the model and the updates done before; on_update each update; ``stop`` is asked after each. ``say``

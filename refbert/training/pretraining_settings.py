@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(TrainingSettings):
-    """What a pretraining run is made of; the defaults are the paper's where it has any.
+    """The settings of a pretraining run; the defaults are the paper's where it has any.
 
     files, format, documents, column: the text, as `refbert.data.read_sentences` takes it. tokenizer: None: a vocabulary
     is learned from the text. short_length, long_length: of the first 90 % and the last 10 % of the steps (A.2). warmup:
@@ -80,25 +80,25 @@ class Settings(TrainingSettings):
 
     @property
     def warmup_updates(self) -> int:
-        """Of the learning rate."""
+        """How many updates the learning rate rises for."""
         return max(1, self.steps // 100) if self.warmup is None else self.warmup
 
     def rate(self, step: int) -> float:
-        """The learning rate of an update (from 0)."""
+        """Return the learning rate of an update (from 0)."""
         from_zero = get_profile(self.profile).schedule_from_zero
         return learning_rate(
             step, peak=self.learning_rate, warmup=self.warmup_updates, total=self.steps, from_zero=from_zero
         )
 
     def phases(self) -> tuple[Phase, ...]:
-        """The two phases of A.2."""
+        """Return the two phases of A.2."""
         from refbert.data import Phase, paper_phases
 
         short, long = (Phase(1, length, self.batch_size) for length in (self.short_length, self.long_length))
         return paper_phases(self.steps, short=short, long=long)
 
     def data(self) -> Pretraining:
-        """What decides the examples."""
+        """Return the settings of the examples."""
         from refbert.data import Pretraining
 
         profile: Any = self.examples
@@ -112,7 +112,7 @@ class Settings(TrainingSettings):
         )
 
     def length(self, step: int) -> int:
-        """Tokens in the sequences of an update (from 0)."""
+        """Return the sequence length of an update (from 0)."""
         for phase in self.phases():
             if step < phase.steps:
                 break
@@ -120,7 +120,7 @@ class Settings(TrainingSettings):
         return phase.length
 
     def shorter(self, length: int, padding: float) -> str:
-        """What to do about batches of that length of which so much is padding."""
+        """Advise what to do about batches of that length of which so much is padding."""
         option = "--long-length" if length == self.long_length != self.short_length else "--short-length"
         return (
             f"of {length} tokens a sequence fills {(1 - padding) * length:.0f} on average, as the documents are short; "
@@ -128,7 +128,7 @@ class Settings(TrainingSettings):
         )
 
     def effective(self) -> dict[str, Any]:
-        """What settings that were left open came to."""
+        """Return the values of settings that were left open."""
         return {
             "tokenizer": self.tokenizer or self.start_from or f"learned, at most {self.vocab_size:,} pieces",
             "warmup": self.warmup_updates, "optimizer": self.rule,

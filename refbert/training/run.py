@@ -1,4 +1,4 @@
-"""A run's directory: what is in it, whose it is, and what a run that goes on must agree on.
+"""A run's directory: what is in it, which process owns it, and what a run that is resumed must agree on.
 
 DIR/run.json        the settings and the versions of what computed
 DIR/data/           the tokenized corpus, where the run made one
@@ -38,7 +38,7 @@ DIGESTED = (" data", " weights")
 
 
 class RunDirectory:
-    """The paths of a run."""
+    """A run's directory and the paths in it."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -63,7 +63,7 @@ class RunDirectory:
         return self.file.is_file()
 
     def last(self) -> Path | None:
-        """The last checkpoint, whole or not."""
+        """Return the last checkpoint, whole or damaged."""
         found = saved(self.checkpoints)
         return found[-1] if found else None
 
@@ -102,7 +102,7 @@ class RunDirectory:
         self._marker.unlink(missing_ok=True)
 
     def read(self) -> dict[str, Any]:
-        """run.json; raises `InputError` if it cannot be read."""
+        """Read run.json; raises `InputError` if it cannot be read."""
         content = read_object(self.file)
         if content.get("format") != _VERSION:
             raise InputError(f"{self.file}: damaged, or written by another release of refbert")
@@ -115,7 +115,7 @@ class RunDirectory:
         return content
 
     def settings(self, kind: type[Kind], values: Mapping[str, Any]) -> Kind:
-        """The settings record ``kind`` of run.json's ``values``; raises `InputError`, with the file, if it is none."""
+        """Make settings of run.json's ``values``; raises `InputError`, with the file, for what are none."""
         try:
             return kind(**values)
         except TypeError:  # a name that is not known, or one that is missing
@@ -125,7 +125,7 @@ class RunDirectory:
 
     @contextmanager
     def owned(self) -> Iterator[None]:
-        """Only one process writes here at a time; what a run that does not begin has made goes away again.
+        """Own the directory inside the block; what was prepared is removed again if the run does not begin.
 
         A run that has begun is remembered: nothing of it is removed, whatever happens to its files meanwhile. Raises
         `InputError` if another run is going on, or the directory cannot be written.
@@ -147,7 +147,7 @@ class RunDirectory:
             claim.release(remove=self._content is None)
 
     def prepare(self) -> None:
-        """Mark the directory as one that is being prepared, so that what a killed process leaves can be told.
+        """Mark the directory as one that is being prepared, so that what a killed process leaves is known for that.
 
         What such a one has left goes. Raises `InputError` for files that are in the way, and are not such.
         """
@@ -158,7 +158,7 @@ class RunDirectory:
             self._marker.touch()
 
     def note_resume(self, step: int, again: tuple[int, float], settings: Mapping[str, Any], **more: Any) -> None:
-        """Record in run.json that the run goes on, from where, and with which settings that have changed."""
+        """Record in run.json that the run is resumed, from where, and with which settings that have changed."""
         assert self._content is not None
         recorded = self._content["settings"]
         entry = {
@@ -169,11 +169,11 @@ class RunDirectory:
         self._write(self._content)
 
     def resumes(self) -> list[dict[str, Any]]:
-        """Those of `note_resume`, oldest first."""
+        """List what `note_resume` recorded, oldest first."""
         return list((self._content or {}).get("resumes", ()))
 
     def check(self) -> None:
-        """Raise `InputError` if the directory is no longer this run's; put run.json back if that has gone."""
+        """Raise `InputError` if the directory is no longer this run's; write run.json again if that was removed."""
         assert self._claim is not None
         self._claim.check()
         if self._content is not None and not self.file.exists():
@@ -194,7 +194,7 @@ class RunDirectory:
 
 
 def versions(backend: Any) -> dict[str, str]:
-    """What computed the run."""
+    """Return the versions of what computes the run."""
     import refbert
 
     return {
@@ -207,7 +207,7 @@ def versions(backend: Any) -> dict[str, str]:
 
 
 def effective(model: Any) -> dict[str, Any]:
-    """What settings that were left open came to, of any run."""
+    """Return what settings that were left open came to, of any run."""
     c = model.config
     return {
         "profile": model.profile.name, "dtype": model.backend.dtype, "device": model.backend.device,
@@ -221,7 +221,7 @@ def effective(model: Any) -> dict[str, Any]:
 def agreed(
     recorded: Mapping[str, Any], given: Mapping[str, Any], *, free: frozenset[str], where: Path
 ) -> dict[str, Any]:
-    """The settings to go on with: the recorded ones, with those of ``given`` that are ``free`` to change.
+    """Return the settings to resume with: the recorded ones, with those of ``given`` that are ``free`` to change.
 
     Raises `InputError` that names the first setting that is given, is not free, and differs.
     """
@@ -258,7 +258,7 @@ def check_same(recorded: Mapping[str, Any], now: Mapping[str, Any], where: Path)
 
 
 def digest_of(items: Iterable[Any]) -> str:
-    """Of what repr shows of each: texts, numbers, and lists and records of them."""
+    """Return a digest of each item's repr: texts, numbers, and lists and records of them."""
     out = hashlib.blake2b(digest_size=16)
     for item in items:
         out.update(repr(item).encode(errors="surrogatepass"))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 
 def learning_rate(step: int, *, peak: float, warmup: int, total: int, from_zero: bool) -> float:
-    """The rate of update ``step`` (from 0). ``from_zero``: Google's decay (see `refbert.config.profiles.Profile`)."""
+    """Return the rate of update ``step`` (from 0). ``from_zero``: Google's decay (see `refbert.config.profiles`)."""
     if step < warmup:
         return peak * step / warmup
     if step >= total:

@@ -1,4 +1,4 @@
-"""What both kinds of training do around the loop: go on from a checkpoint, train, keep metrics and page."""
+"""What both kinds of training do around the loop: resume from a checkpoint, train, keep metrics and page."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Session:
             source.restore(restore(last, model, self.optimizer).source)
 
     def saving(self, keep: int, **more: Any) -> Saving:
-        """When checkpoints are written, and which stay."""
+        """Return when checkpoints are saved, and which stay."""
         s = self.settings
         return Saving(self.place.checkpoints, s.save_every, keep, self.decides, 60 * s.save_minutes, **more)
 

@@ -94,7 +94,7 @@ class TrainingSettings:
             raise InputError(f"seed must be a whole number from 0 to 2^{self.SEED_BITS} - 1, not {self.seed}")
 
     def new_optimizer(self, profile: Profile | None = None) -> Optimizer:
-        """The optimizer before the first update; ``profile``: the model's, where the settings leave it open."""
+        """Make the optimizer; ``profile``: the model's, where the settings leave it open."""
         known = profile or get_profile(self.profile or "google")
         rule = self.optimizer or ("adamw" if known.bias_correction else "bert_adam")
         return Optimizer(
@@ -102,22 +102,22 @@ class TrainingSettings:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As run.json holds them."""
+        """Return the settings as run.json holds them."""
         return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
 
     def decisive(self) -> dict[str, Any]:
-        """Those that may not change when the run goes on."""
+        """Return those that may not change when the run is resumed."""
         return {name: value for name, value in self.to_json().items() if name not in self.free()}
 
     @classmethod
     def free(cls, *kinds: str) -> frozenset[str]:
-        """The names of those that may change; of those ``kinds`` alone, where some are given."""
+        """Return the names of those that may change; of those ``kinds`` alone, where some are given."""
         found = ((field.name, field.metadata.get("free")) for field in dataclasses.fields(cls))
         return frozenset(name for name, kind in found if kind is not None and (not kinds or kind in kinds))
 
     @classmethod
     def resumed(cls, directory: str | Path, given: Mapping[str, Any]) -> Self:
-        """The settings of the run in ``directory``, with what may change taken from ``given``.
+        """Return the settings of the run in ``directory``, with what may change taken from ``given``.
 
         Raises `InputError` that names a setting which differs and may not; warns where the rounding will be another.
         """

@@ -19,16 +19,16 @@ class Source(Protocol):
     fingerprint: str
 
     def next(self, step: int) -> tuple[Batch, dict[str, Host]]:
-        """The global batch of the update ``step`` (from 0) and its labels, named as in `refbert.config.heads`.
+        """Return the global batch of update ``step`` (from 0) and its labels, named as in `refbert.config.heads`.
 
         Every process of a data-parallel run gets the same batch; the loop takes its rows.
         """
         ...
 
     def state(self) -> dict[str, Any]:
-        """Where the batch after the last one begins, as JSON."""
+        """Return the position after the last batch, as JSON."""
         ...
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state` of a source with the same fingerprint."""
+        """Continue at a `state` of a source with the same fingerprint."""
         ...

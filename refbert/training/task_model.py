@@ -1,4 +1,4 @@
-"""How fine-tuning begins: a checkpoint with the task's head, and the examples as it reads them."""
+"""Prepare fine-tuning: a checkpoint with the task's head, and the examples as it reads them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def of_the_checkpoint(settings: Settings) -> Settings:
 
 
 def begin(settings: Settings, labels: Sequence[str], *, seed: int) -> Model:
-    """The checkpoint with the task's head: the head that it has, if its labels are enough, else a new one.
+    """Load the checkpoint with the task's head: its own, if that has these labels, else a newly initialized one.
 
     ``labels`` (in order of their numbers) go into ``config.id2label``. A new head, and a pooler where the checkpoint
     has none, are drawn from ``seed``. Warns of what is drawn. Raises what `refbert.load` raises.
@@ -98,7 +98,7 @@ def _continues(settings: Settings, body: Model, labels: Sequence[str]) -> bool:
 
 
 def features(settings: Settings, data: Labelled, model: Model) -> list[Feature]:
-    """The examples as the model reads them; what is longer than the limit is cut, with one `RefbertWarning`.
+    """Encode the examples for the model; cut what is longer than the limit, with one `RefbertWarning`.
 
     Raises `InputError` for a text that cannot be read.
     """
