@@ -1,12 +1,14 @@
 """The audit: what the papers, Google's code and an article say about BERT, each statement checked by running refbert.
 
-findings   a value beside the one on record, and the verdict that follows
-sources    the documents, as what each is counted, and where it is read
-registry   claims: statements listed by document in audit/refbert_audit/claims, and a small function that checks each
-running    all of it run, with what it came to
-shared     small models, corpora and counters that several claims use, made once a run
-printed    the papers' tables, and formulas that BERT does not use, copied out
-pages      the same as one HTML page          documentation   the table of docs/audit.md
+findings       a value beside the one on record, and the verdict that follows
+sources        the documents, as what each is counted, and where it is read
+registry       claims: statements listed by document in refbert_audit/claims, and a small function that checks each
+outcomes       claims run, and what each came to
+shared         small models, labels, comparisons        watching, corpora    backends that look on, and data
+quoted         the papers' tables, and formulas that BERT does not use
+formatting     values as text        pages, documentation    outcomes as one HTML page, the table of docs/audit.md
+
+Hugging Face's models are made by `refbert_inspection.hugging_face`.
 
 A claim is a statement in the list of its document, and a function in a file of `refbert_audit.claims`:
 
@@ -20,8 +22,8 @@ A claim is a statement in the list of its document, and a function in a file of 
 """
 
 from refbert_audit.findings import Finding, Value, agrees, deviates, needs, wrong
+from refbert_audit.outcomes import Outcome, counts, run
 from refbert_audit.registry import Claim, all_claims, claim, select
-from refbert_audit.running import Outcome, counts, run
 
 __all__ = [
     "Claim",

@@ -78,7 +78,7 @@ def audit(
 
         write_text(html_file, page(outcomes))
     if as_json:
-        from refbert_audit.running import as_data
+        from refbert_audit.outcomes import as_data
 
         print_json(as_data(outcomes, model=model))
     elif len(claims) == 1 and len(outcomes) == 1 and outcomes[0].claim.id == claims[0]:
@@ -106,8 +106,8 @@ def _require_checkpoint(model: str) -> None:
 
 def _show_all(outcomes: Sequence[Outcome], seconds: float) -> None:
     from refbert_audit import counts
-    from refbert_audit.running import by_kind
-    from refbert_audit.wording import INFERRED, parts, summary
+    from refbert_audit.formatting import INFERRED, parts, summary
+    from refbert_audit.outcomes import by_kind
     from refbert_inspection import hugging_face
 
     for document in dict.fromkeys(outcome.claim.document for outcome in outcomes):
@@ -149,8 +149,8 @@ def _word(outcome: Outcome) -> Text:
 
 
 def _show_one(outcome: Outcome) -> None:
+    from refbert_audit.formatting import INFERRED, show_claimed, show_expected, show_measured
     from refbert_audit.registry import module_of
-    from refbert_audit.wording import INFERRED, show_claimed, show_expected, show_measured
 
     one, found = outcome.claim, outcome.finding
     say(one.id)
@@ -181,7 +181,7 @@ def _show_one(outcome: Outcome) -> None:
             cells = [v.name, show_measured(v), show_expected(v), *([show_claimed(v)] if says else []), v.by]
             table.add_row(*cells, style="" if v.holds else "bold red")
         print_table(table)
-    for party, does in (found.who if found else {}).items():
+    for party, does in one.who.items():
         say(f"    {party}: {does}")
     for paragraph in ("", *one.about.split("\n\n")):
         say(" ".join(paragraph.split()))

@@ -9,9 +9,9 @@ from pathlib import Path
 from refbert.errors import InputError
 from refbert.files.reading import read_text
 from refbert_audit.findings import VERDICTS
+from refbert_audit.formatting import INFERRED, parts
 from refbert_audit.registry import Claim, all_claims, module_of
 from refbert_audit.sources import DOCUMENTS, KINDS
-from refbert_audit.wording import INFERRED, parts
 
 BEGIN = "<!-- claims: written by `refbert audit --write-docs docs/audit.md` -->"
 END = "<!-- end of claims -->"

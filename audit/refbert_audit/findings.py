@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -70,19 +70,11 @@ class Value:
 
 @dataclass(frozen=True)
 class Finding:
-    """A verdict and the values it follows from. who: party -> what it does. missing: what would decide it."""
+    """A verdict and the values it follows from. missing: what would decide it."""
 
     verdict: Verdict
     values: tuple[Value, ...]
-    who: Mapping[str, str] = field(default_factory=dict)
     missing: str = ""
-
-
-# Keyword -> how a party is called.
-PARTIES = {
-    "paper": "Devlin et al.", "vaswani": "Vaswani et al.", "google": "Google", "hf": "Hugging Face",
-    "article": "the article", "refbert": "refbert",
-}  # fmt: skip
 
 
 def agrees(*values: Value) -> Finding:
@@ -100,13 +92,9 @@ def wrong(*values: Value) -> Finding:
     return Finding("agrees" if _as_claimed(values) else "wrong", values)
 
 
-def deviates(*values: Value, **who: str) -> Finding:
-    """ "deviates" if some value is not what the document claims, else "agrees".
-
-    ``who`` does what (keys: `PARTIES`). Values without a claim of the document's decide nothing.
-    """
-    verdict: Verdict = "agrees" if _as_claimed(values) else "deviates"
-    return Finding(verdict, values, {PARTIES[party]: does for party, does in who.items()})
+def deviates(*values: Value) -> Finding:
+    """ "deviates" where `wrong` is "wrong": the claim's statement then tells who does what."""
+    return Finding("agrees" if _as_claimed(values) else "deviates", values)
 
 
 def _as_claimed(values: Sequence[Value]) -> bool:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from refbert import __version__
 from refbert.pages import fill
-from refbert_audit import wording
+from refbert_audit import formatting
 from refbert_audit.findings import MEANINGS
+from refbert_audit.outcomes import Outcome, by_kind, counts
 from refbert_audit.registry import module_of
-from refbert_audit.running import Outcome, by_kind, counts
 from refbert_audit.sources import DOCUMENTS, KINDS
 from refbert_inspection import hugging_face
 
@@ -34,7 +34,7 @@ def page(outcomes: Sequence[Outcome]) -> str:
         changed=changed, lacking=Counter(outcome.lacking for outcome in outcomes if outcome.lacking),
         version=__version__, hugging_face=hugging_face.release(),
         choices=[("all", "all", len(outcomes)), *((_SLUGS[v], v, n) for v, n in numbers.items() if n)],
-        meanings={**MEANINGS, "inferred": wording.INFERRED},
-        kinds={KINDS[kind]: wording.parts(some).strip() for kind, some in by_kind(outcomes).items()},
-        sections=sections, slugs=_SLUGS, wording=wording, module_of=module_of,
+        meanings={**MEANINGS, "inferred": formatting.INFERRED},
+        kinds={KINDS[kind]: formatting.parts(some).strip() for kind, some in by_kind(outcomes).items()},
+        sections=sections, slugs=_SLUGS, formatting=formatting, module_of=module_of,
     )  # fmt: skip

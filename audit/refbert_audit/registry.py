@@ -5,8 +5,8 @@ A file is named for its document, and lists the claims in the order of the repor
     bert.params.tied  agrees*  §3.1
         The masked-LM output layer over the vocabulary adds no matrix of its own: it is the embedding table.
 
-An id, the verdict on record, and where it is said, with two spaces between; then the statement in our own words. A star
-marks what is inferred: the document does not say it outright.
+An id, the verdict on record, and where it is said, with two spaces between; then the statement in our own words; then,
+where it deviates, who does what ("google: the mean"). A star marks what is inferred.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import inspect
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -28,12 +28,19 @@ from refbert_audit.findings import VERDICTS, Finding, Verdict
 from refbert_audit.sources import DOCUMENTS
 
 Check = Callable[..., Finding]
+# A party's word in a list of statements -> how it is called.
+PARTIES = {
+    "paper": "Devlin et al.", "vaswani": "Vaswani et al.", "google": "Google", "hf": "Hugging Face",
+    "article": "the article", "refbert": "refbert",
+}  # fmt: skip
+_PARTY = re.compile(rf"({'|'.join(PARTIES)}): (.+)")
 
 
 @dataclass(frozen=True)
 class Statement:
-    """What a document says, in our words; where: its section; expects: the verdict on record.
+    """What a document says, in our words.
 
+    where: its section. expects: the verdict on record. who: party -> what it does, for what deviates.
     inferred: the document does not say it in so many words; it follows from what the document says, or readers take it
     for granted.
     """
@@ -43,6 +50,7 @@ class Statement:
     says: str
     expects: Verdict
     inferred: bool
+    who: Mapping[str, str]
 
     @property
     def document(self) -> str:
@@ -103,21 +111,21 @@ def read(text: str) -> list[Statement]:
     """The statements of a file; raises ValueError for an entry that is not one, naming it."""
     found = []
     for entry in re.findall(r"^[^#\s].*(?:\n +.*)*", text, re.MULTILINE):
-        first, *said = entry.split("\n")
+        first, *below = (line.strip() for line in entry.split("\n"))
+        says = " ".join(line for line in below if not _PARTY.match(line))
         parts = first.split("  ")
-        if len(parts) != 3 or not said:
+        if len(parts) != 3 or not says:
             raise ValueError(f"{first!r}: not an id, a verdict and a place, with a statement below")
         id, verdict, where = parts
-        document, expects = (
-            DOCUMENTS.get(id.split(".")[0]),
-            next((v for v in VERDICTS if v == verdict.rstrip("*")), None),
-        )
+        document = DOCUMENTS.get(id.split(".")[0])
+        expects = next((v for v in VERDICTS if v == verdict.rstrip("*")), None)
         if document is None:
             raise ValueError(f"claim {id}: its first word must be one of {', '.join(DOCUMENTS)}")
         if expects is None:
             raise ValueError(f"claim {id}: no verdict {verdict!r}")
         inferred = verdict.endswith("*") or document.kind == "derived"
-        found.append(Statement(id, where, " ".join(line.strip() for line in said), expects, inferred))
+        who = {PARTIES[line[1]]: line[2] for line in map(_PARTY.match, below) if line}
+        found.append(Statement(id, where, says, expects, inferred, who))
     return found
 
 

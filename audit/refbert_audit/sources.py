@@ -38,17 +38,16 @@ DOCUMENTS: Mapping[str, Document] = {
     "bert": Document("Devlin et al. 2019, BERT (arXiv 1810.04805)", "papers", _BERT),
     "transformer": Document(
         "Vaswani et al. 2017, Attention Is All You Need (arXiv 1706.03762), where BERT builds on it",
-        "papers", "https://arxiv.org/abs/1706.03762",
+        "papers",
+        "https://arxiv.org/abs/1706.03762",
     ),
     "google": Document("google-research/bert, the released code (commit eedf571)", "code", _GOOGLE.rstrip("/")),
-    "hf": Document(
-        "Hugging Face transformers, against the paper and Google's code", "code", _HUGGING_FACE.rstrip("/")
-    ),
+    "hf": Document("Hugging Face transformers, against the paper and Google's code", "code", _HUGGING_FACE.rstrip("/")),
     "costs": Document("Costs that follow from the papers' sizes (no document states them)", "derived", _BERT),
     "article": Document(
         "An unsigned Chinese article on configuring BERT (no author, not published where it can be cited)", "article"
     ),
-}  # fmt: skip
+}
 
 # File -> its path in the repository, and the lines on which what claims name begins.
 _FILES: Mapping[str, tuple[str, Mapping[str, int]]] = {

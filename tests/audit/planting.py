@@ -102,7 +102,7 @@ def _in_a_child(error: Planted) -> list[dict[str, Any]]:
 def _audited(error: Planted, source: str) -> list[dict[str, Any]]:
     plant(ROOT / error.file, source)
     audit = importlib.import_module("refbert_audit")
-    summary = importlib.import_module("refbert_audit.wording").summary
+    summary = importlib.import_module("refbert_audit.formatting").summary
     claims = [one for one in audit.all_claims() if one.id in error.claims]
     return [
         {"id": o.claim.id, "verdict": o.verdict, "ok": o.ok, "says": summary(o)}
@@ -141,7 +141,7 @@ def table(found: Sequence[tuple[Planted, list[dict[str, Any]]]]) -> str:
         "# Errors that the audit notices",
         "",
         "A claim that cannot fail is worth nothing. So for every claim that the [audit](audit.md) decides there is an",
-        "error, planted in refbert or in what it copies from a document (`refbert_audit/printed.py`), after which it",
+        "error, planted in refbert or in what it copies from a document (`refbert_audit/quoted.py`), after which it",
         "is no longer as recorded: the verdict is another, or a value. Files are named from the root on.",
         "",
         "Claims that nothing decides without weights or data measure nothing and are not counted as agreeing. The two",

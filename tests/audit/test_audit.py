@@ -15,10 +15,10 @@ from refbert.errors import InputError
 from refbert_audit import Value, agrees, all_claims, counts, deviates, needs, registry, run, select, wrong
 from refbert_audit.documentation import BEGIN, END, table
 from refbert_audit.findings import VERDICTS
+from refbert_audit.formatting import show
+from refbert_audit.outcomes import FORMAT, as_data, by_kind
 from refbert_audit.pages import page
-from refbert_audit.running import FORMAT, as_data, by_kind
 from refbert_audit.sources import DOCUMENTS, KINDS, links
-from refbert_audit.wording import show
 from refbert_inspection import hugging_face
 
 ROOT = Path(__file__).parent.parent.parent
@@ -94,12 +94,12 @@ class TestRegister:
                     assert computed, f"{file.name}:{node.lineno}"
 
     def test_a_statement_is_read(self):
-        text = (
-            "# A\n\nbert.x  needs weights/data*  §3 fn 3, A.2\n    Something\n    is so.\nbert.y  wrong  §1\n    No.\n"
-        )
+        text = "# A\n\nbert.x  needs weights/data*  §3 fn 3, A.2\n    Something\n    is so.\n"
+        text += "bert.y  deviates  §1\n    No.\n    paper: x\n    google: y: z\n"
+        who = {"Devlin et al.": "x", "Google": "y: z"}
         assert registry.read(text) == [
-            registry.Statement("bert.x", "§3 fn 3, A.2", "Something is so.", "needs weights/data", True),
-            registry.Statement("bert.y", "§1", "No.", "wrong", False),
+            registry.Statement("bert.x", "§3 fn 3, A.2", "Something is so.", "needs weights/data", True, {}),
+            registry.Statement("bert.y", "§1", "No.", "deviates", False, who),
         ]
 
     @pytest.mark.parametrize(("text", "says"), [
@@ -150,13 +150,12 @@ class TestFindings:
         right, other = Value("a", 1, 1), Value("b", 2, 2, claimed=3)
         assert agrees(right).verdict == "agrees"
         assert agrees(Value("c", 1, 2)).verdict == "wrong"
-        assert deviates(right, other, paper="x").verdict == "deviates"
-        assert deviates(right, Value("e", 3, 2, claimed=3), paper="x").verdict == "agrees"
-        assert deviates(Value("f", 9, 8), Value("g", 3, 2, claimed=3), paper="x").verdict == "agrees"
+        assert deviates(right, other).verdict == "deviates"
+        assert deviates(right, Value("e", 3, 2, claimed=3)).verdict == "agrees"
+        assert deviates(Value("f", 9, 8), Value("g", 3, 2, claimed=3)).verdict == "agrees"
         assert wrong(right, other).verdict == "wrong"
         assert wrong(Value("d", 3, 2, claimed=3)).verdict == "agrees"
         assert needs("weights").verdict == "needs weights/data"
-        assert dict(deviates(other, paper="x", hf="y").who) == {"Devlin et al.": "x", "Hugging Face": "y"}
 
     def test_nothing_measured_decides_nothing(self):
         for verdict in (agrees, deviates, wrong):
@@ -204,8 +203,7 @@ class TestWholeRun:
 
     def test_deviations_say_who_does_what(self, whole):
         for outcome in whole[0]:
-            if outcome.verdict == "deviates":
-                assert outcome.finding.who, outcome.claim.id
+            assert bool(outcome.claim.who) is (outcome.verdict == "deviates"), outcome.claim.id
 
     def test_what_is_missing_is_named(self, whole):
         for outcome in whole[0]:

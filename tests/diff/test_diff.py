@@ -19,7 +19,7 @@ from refbert_inspection.tracing.difference import compared, side_of
 from refbert_inspection.tracing.difference_page import page
 from refbert_inspection.tracing.setting import of_model, synthetic
 from refbert_inspection.tracing.transformers_side import side_of_transformers
-from refbert_inspection.tracing.wording import verdict
+from refbert_inspection.tracing.verdict import verdict
 
 SETTING = synthetic(backward=True)
 PLACES = {

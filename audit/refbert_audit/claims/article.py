@@ -12,10 +12,12 @@ from refbert.config.parameters import count, shapes
 from refbert.config.presets import preset
 from refbert.loading import from_config
 from refbert.text.tokenization import Tokenizer
+from refbert_audit.corpora import tokenizer
 from refbert_audit.findings import Finding, Value, agrees, deviates, needs, wrong
-from refbert_audit.printed import article_positions, sinusoids
+from refbert_audit.quoted import article_positions, sinusoids
 from refbert_audit.registry import claim
-from refbert_audit.shared import BERT, SIZES, Watching, batch, gradients, largest, model, rows_that_learn, tokenizer
+from refbert_audit.shared import BERT, SIZES, batch, gradients, largest, model, rows_that_learn
+from refbert_audit.watching import Watching
 
 SENTENCE = "我 喜欢 吃 苹果"
 
@@ -61,8 +63,7 @@ def encoder_one_norm() -> Finding:
     none, one = (Watching.forward(config=SIZES.replace(num_hidden_layers=n)).counts["layer_norm"] for n in (0, 1))
     return deviates(
         Value("LayerNorms in a layer", one - none, 2, claimed=1),
-        article="one, at the end", paper="two, as in Vaswani et al.", google="two",
-    )  # fmt: skip
+    )
 
 
 @claim("article.attention.multi-head")
@@ -106,8 +107,7 @@ def ffn_relu() -> Finding:
     counts = Watching.forward(config=SIZES.replace(hidden_act=preset(BERT).hidden_act)).counts
     return deviates(
         Value("calls of relu and gelu", [counts["relu"], counts["gelu"]], [0, 2], claimed=[2, 0]),
-        article="ReLU", vaswani="ReLU", paper="GELU", google="GELU",
-    )  # fmt: skip
+    )
 
 
 @claim("article.positions.sinusoidal")
@@ -117,8 +117,7 @@ def positions_sinusoidal() -> Finding:
     return deviates(
         Value("base's parameters for positions", math.prod(shapes(preset(BERT))[table]), 393_216, claimed=0),
         Value("they learn", largest(gradients()[table]) > 0, True, claimed=False),
-        article="sinusoids", vaswani="sinusoids", paper="learned", google="learned",
-    )  # fmt: skip
+    )
 
 
 def residual(table: np.ndarray) -> float:
@@ -156,9 +155,8 @@ def embeddings_word2vec() -> Finding:
     alike = abs(float(np.corrcoef(tables[0][1:].ravel(), tables[1][1:].ravel())[0, 1]))
     return wrong(
         Value("correlation of two fresh tables", alike, 0.0, within=6 / math.sqrt(tables[0].size), claimed=1.0),
-        Value("words whose embeddings learn", int(rows_that_learn("word").sum()), SIZES.vocab_size,
-              claimed=0),
-    )  # fmt: skip
+        Value("words whose embeddings learn", int(rows_that_learn("word").sum()), SIZES.vocab_size, claimed=0),
+    )
 
 
 @claim("article.input.sum")
@@ -170,7 +168,6 @@ def input_sum() -> Finding:
         Value("sum", e, [0.5, 0.7, 0.9], within=1e-15),
         Value("what goes into the encoder", x, [-math.sqrt(1.5), 0, math.sqrt(1.5)], within=1e-8,
               claimed=[0.5, 0.7, 0.9]),
-        article="token + position", paper="token + segment + position", google="and LayerNorm after the sum",
     )  # fmt: skip
 
 
@@ -199,5 +196,4 @@ def attention_example() -> Finding:
         Value("weights of word 1", p[0, 0, 0], [0.2125, 0.2357, 0.2616, 0.2902], within=5e-5),
         Value("output of word 1", y[0, 0], [0.5889, 0.6889, 0.7889], within=5e-5),
         Value("Q = K = V with random projections", bool(np.allclose(q, k) and np.allclose(k, v)), False, claimed=True),
-        article="Q = K = V = X", vaswani="three projections that differ", paper="as Vaswani et al.",
-    )  # fmt: skip
+    )

@@ -15,6 +15,7 @@ from refbert.config.presets import preset
 from refbert.errors import ConfigError
 from refbert.ops.cross_entropy import IGNORE
 from refbert.text.batching import Batch
+from refbert_audit.corpora import tokenizer
 from refbert_audit.findings import Finding, Value, agrees, deviates, wrong
 from refbert_audit.registry import claim
 from refbert_audit.shared import (
@@ -31,7 +32,6 @@ from refbert_audit.shared import (
     masked_labels,
     model,
     refused,
-    tokenizer,
 )
 
 
@@ -46,8 +46,7 @@ def loss_mlm() -> Finding:
     return deviates(
         Value("loss / mean over masked words", loss / each[masked].mean(), 1.0, within=1e-12),
         Value("loss is the sum over all words", bool(np.isclose(loss, each.sum())), False, claimed=True),
-        article="a sum; no word of which tokens, or of 80/10/10", paper="the mean over the masked words",
-    )  # fmt: skip
+    )
 
 
 @claim("article.loss.nsp")
@@ -152,8 +151,7 @@ def tasks_generation() -> Finding:
     moved = largest((one(rows).logits["masked_lm"] - one(other).logits["masked_lm"])[0, 1])
     return deviates(
         Value("a later word moves an earlier prediction", moved > 1e-6, True, claimed=False),
-        article="lists generation and dialogue", paper="does neither", refbert="predicts words that are masked",
-    )  # fmt: skip
+    )
 
 
 @claim("article.later.albert")
@@ -188,8 +186,7 @@ def later_optimizers() -> Finding:
     return deviates(
         Value("BERT's rate is constant", RUN.rate(5_000) == RUN.rate(500_001), False, claimed=True),
         Value("LAMB's step for gradients of 1e-3 and 1e3", lengths, [0.5, 0.5], within=1e-6),
-        article="future work", paper="warmup and linear decay", refbert="has LAMB as well",
-    )  # fmt: skip
+    )
 
 
 @claim("article.validation")
@@ -198,8 +195,7 @@ def validation() -> Finding:
     return deviates(
         Value("runs of the grid; five folds would make 90", len(finetuning().plans()), 18, claimed=90),
         Value("without a development file it is refused", refused(lambda: finetuning(dev=None)), True, claimed=False),
-        article="cross-validation", paper="the development set, and restarts for small ones",
-    )  # fmt: skip
+    )
 
 
 @claim("article.length")
@@ -210,8 +206,7 @@ def length() -> Finding:
     taken = [0 if refused(partial(one, batch(1, S))) else one(batch(1, S)).last_hidden_state.shape[1] for S in lengths]
     return deviates(
         Value("tokens of 1, 48 and 49 that a model with 48 positions takes", taken, [1, 48, 0], claimed=[1, 48, 49]),
-        article="dynamic sequences", paper="up to 512, by the table of positions", google="512", hf="512",
-    )  # fmt: skip
+    )
 
 
 @claim("article.languages")
@@ -222,5 +217,4 @@ def languages() -> Finding:
     return deviates(
         Value("pieces: Chinese, multilingual cased and uncased", list(found.values()), [21_128, 119_547, 105_879],
               claimed=[0, 0, 0]),
-        article="English first, others later", google="102 to 104 languages since November 2018",
     )  # fmt: skip

@@ -15,6 +15,7 @@ from refbert.spec import heads, losses
 from refbert.tasks.answering import Answered, answer
 from refbert.text.batching import Batch
 from refbert.text.tokenization import Tokenizer
+from refbert_audit.corpora import reader, tokenizer
 from refbert_audit.findings import Finding, Value, agrees, deviates, wrong
 from refbert_audit.registry import claim
 from refbert_audit.shared import (
@@ -27,9 +28,7 @@ from refbert_audit.shared import (
     largest,
     log_losses,
     model,
-    reader,
     refused,
-    tokenizer,
     without_gradient,
 )
 
@@ -95,8 +94,7 @@ def glue_parameters() -> Finding:
     """Parameters that the classifier adds to base with its pooler, K = 3: a bias for each class on top."""
     return deviates(
         Value("new parameters, K = 3", own_parameters("sequence_classification", 3), 2307, claimed=2304),
-        paper="K·H", google="K(H + 1)", hf="K(H + 1)",
-    )  # fmt: skip
+    )
 
 
 @claim("bert.glue.head")
@@ -111,8 +109,7 @@ def glue_head() -> Finding:
     return deviates(
         Value("logits − (pooled Wᵀ + b)", largest(logits - code), 0.0, within=1e-12),
         Value("logits are C Wᵀ", bool(np.allclose(logits, formula)), False, claimed=True),
-        paper="C Wᵀ", google="dropout(tanh pooler) Wᵀ + b", hf="the same as Google",
-    )  # fmt: skip
+    )
 
 
 @claim("bert.glue.loss")
@@ -135,8 +132,7 @@ def squad_parameters() -> Finding:
     return deviates(
         Value("new parameters", added, 2 * 768 + 2, claimed=2 * 768),
         Value("a bias shifts all positions alike, by", float(np.ptp(after - before)), 0.0, within=1e-12),
-        paper="S and E, 2H numbers", google="2H + 2, with biases", hf="2H + 2, with biases",
-    )  # fmt: skip
+    )
 
 
 @claim("bert.squad.softmax")
@@ -151,9 +147,7 @@ def squad_softmax() -> Finding:
     question = np.abs(dlogits[0, :5]).min()
     return deviates(
         Value("positions of the question are in the softmax", bool(question > 0), True, claimed=False),
-        paper="the words of the paragraph", google="all positions: question, [CLS], [SEP], padding",
-        hf="all positions",
-    )  # fmt: skip
+    )
 
 
 @claim("bert.squad.loss")
@@ -166,8 +160,7 @@ def squad_loss() -> Finding:
     each = [log_losses(z[..., which], y).mean() for which, y in enumerate((starts, ends))]
     return deviates(
         Value("loss / (start + end)", loss / sum(each), 0.5, within=1e-12, claimed=1.0),
-        paper="the sum", google="half the sum", hf="half the sum",
-    )  # fmt: skip
+    )
 
 
 @claim("bert.squad.packed")
@@ -232,9 +225,7 @@ def squad2_threshold() -> Finding:
     by_tau = [best > null + tau for tau in (-2.0, 1.9, 2.0, 2.1)]
     return deviates(
         Value("answered at −2, 1.9, 2, 2.1", given, [False, False, True, True], claimed=by_tau),
-        paper="answer iff ŝ > s_null + τ", google="no answer iff s_null − ŝ > threshold, so threshold = −τ",
-        hf="the same as Google (its example script)",
-    )  # fmt: skip
+    )
 
 
 @claim("bert.swag.parameters")
@@ -247,8 +238,7 @@ def swag_parameters() -> Finding:
     return deviates(
         Value("new parameters", own_parameters("multiple_choice"), 769, claimed=768),
         Value("a bias of 3 changes the loss by", after - before, 0.0, within=1e-12),
-        paper="one vector", google="no code for SWAG", hf="one vector and a bias, on the pooled vector",
-    )  # fmt: skip
+    )
 
 
 @claim("bert.swag.softmax")

@@ -10,20 +10,10 @@ import numpy as np
 from refbert import ops
 from refbert.config.parameters import shapes
 from refbert.config.presets import preset
+from refbert_audit.corpora import pretraining_rows, tokenizer
 from refbert_audit.findings import Finding, Value, agrees, deviates
 from refbert_audit.registry import claim
-from refbert_audit.shared import (
-    BERT,
-    SIZES,
-    batch,
-    hidden_states,
-    largest,
-    model,
-    pretraining_rows,
-    refused,
-    rows_that_learn,
-    tokenizer,
-)
+from refbert_audit.shared import BERT, SIZES, batch, hidden_states, largest, model, refused, rows_that_learn
 
 
 @claim("bert.input.sum")
@@ -52,8 +42,7 @@ def input_layer_norm() -> Finding:
     return deviates(
         Value("largest |mean| of a row", largest(x.mean(-1)), 0.0, within=1e-12),
         Value("a row's deviation, on average", x.std(-1).mean(), 1.0, within=1e-6, claimed=0.02 * math.sqrt(3)),
-        paper="the sum", google="LayerNorm and dropout after the sum", hf="the same as Google",
-    )  # fmt: skip
+    )
 
 
 @claim("bert.input.learned-positions")

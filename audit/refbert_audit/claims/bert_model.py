@@ -15,7 +15,8 @@ from refbert.errors import ConfigError
 from refbert.text.batching import Batch
 from refbert_audit.findings import Finding, Value, agrees, deviates, wrong
 from refbert_audit.registry import claim
-from refbert_audit.shared import BERT, LARGE, PRETRAINING, SIZES, Watching, attentions, batch, largest, model, refused
+from refbert_audit.shared import BERT, LARGE, PRETRAINING, SIZES, attentions, batch, largest, model, refused
+from refbert_audit.watching import Watching
 
 
 def millions(n: int) -> int:
@@ -90,8 +91,6 @@ def params_paper_vocabulary() -> Finding:
         Value("parameters with the pooler", body, 334_607_360),
         Value("with both pretraining heads", all_, 335_691_058),
         Value("the first in millions, two figures", millions(body), 330, claimed=340),
-        paper="340M, with a vocabulary of 30,000",
-        google="releases 30,522 pieces: 335.1M with the pooler, 336.2M with the heads",
     )
 
 
@@ -101,8 +100,7 @@ def params_vocabulary() -> Finding:
     rows = [shapes(preset(p))["bert.embeddings.word_embeddings.weight"][0] for p in (BERT, "bert-base-cased")]
     return deviates(
         Value("rows of the table, uncased and cased", rows, [30_522, 28_996], claimed=[30_000, 30_000]),
-        paper="30,000", google="30,522 uncased, 28,996 cased", hf="the same files as Google",
-    )  # fmt: skip
+    )
 
 
 @claim("bert.params.layer")
@@ -145,8 +143,7 @@ def params_same_as_gpt() -> Finding:
     return deviates(
         Value("parameters of GPT", gpt, 116_534_784),
         Value("GPT has more than BERT base by", gpt - count(preset(BERT)), 7_052_544, claimed=0),
-        paper="the same size", refbert="the same L, H and A; 109.5M against GPT's 116.5M parameters",
-    )  # fmt: skip
+    )
 
 
 @claim("bert.encoder.bidirectional")
@@ -208,8 +205,7 @@ def encoder_gelu_form() -> Finding:
         Value("largest difference", apart.max(), 4.73e-4, within=1e-6, claimed=0.0),
         Value("at |x|", abs(x[apart.argmax()]), 2.70, within=5e-3),
         Value("what the profiles compute", forms, ["gelu_tanh", "gelu_erf"]),
-        paper="says GELU", google="tanh form since 2019-02-07; the models of 2018 came with erf", hf="erf",
-    )  # fmt: skip
+    )
 
 
 @claim("bert.output.cls")
@@ -226,8 +222,7 @@ def output_cls() -> Finding:
         Value("from tanh(C W + b)", largest(pooled - out.pooler_output), 0.0, within=1e-12),
         Value("it is C itself", bool(np.allclose(first, out.pooler_output)), False, claimed=True),
         Value("base's pooler has parameters", count(preset(BERT)) - count(preset(BERT), pooler=False), H * H + H),
-        paper="C, the final hidden vector of [CLS]", google="tanh(C W + b), the pooler", hf="the same as Google",
-    )  # fmt: skip
+    )
 
 
 @claim("bert.params.readme-chinese")

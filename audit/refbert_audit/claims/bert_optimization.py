@@ -11,26 +11,22 @@ from refbert.backend.reference import ReferenceBackend
 from refbert.data.settings import Phase
 from refbert.data.stream import PretrainingSource
 from refbert.randomness import Dropout
+from refbert_audit.corpora import store, texts, tokenizer
 from refbert_audit.findings import Finding, Value, agrees, deviates, wrong
 from refbert_audit.registry import claim
 from refbert_audit.shared import (
     PRETRAINING,
     RUN,
     SIZES,
-    Counting,
     batch,
-    dropout_sites,
     examples_of_a_run,
-    flops_of,
     largest,
     model,
     optimizer_of_a_run,
     spread,
-    store,
-    texts,
-    tokenizer,
     updated,
 )
+from refbert_audit.watching import Counting, dropout_sites, flops_of
 
 WORDS = 3.3e9  # of A.2's "3.3 billion word corpus"
 
@@ -69,7 +65,6 @@ def batch_epochs() -> Finding:
         Value("epochs, all at 512", tokens(long) / WORDS, 39.7, within=0.05, claimed=40),
         Value("epochs, 90% at 128", tokens(RUN.phases()) / WORDS, 12.9, within=0.05, claimed=40),
         Value("mean tokens of a batch", tokens(RUN.phases()) / RUN.steps, 42_598.4, within=0.05),
-        paper="about 40, which counts every step as 512 tokens; 12.9 by its own 90% at 128",
     )
 
 
@@ -144,9 +139,7 @@ def optimizer_l2() -> Finding:
         Value("step/lr, decoupled", steps[0], 0.005, within=1e-9),
         Value("step/lr, as L2", steps[1], 3.14, within=0.03),
         Value("step/lr of the optimizer", steps[2], 0.005, within=1e-9, claimed=3.14),
-        paper="Adam with L2 weight decay", google="decoupled decay (AdamW's), times the learning rate",
-        hf="AdamW, decoupled as well",
-    )  # fmt: skip
+    )
 
 
 @claim("bert.dropout.rate")

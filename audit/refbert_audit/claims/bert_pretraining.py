@@ -16,13 +16,13 @@ from refbert.spec.heads import next_sentence
 from refbert.spec.pooler import pooler
 from refbert.spec.scope import Scope
 from refbert.text.batching import Batch
+from refbert_audit.corpora import corpus, pairs, pretraining_rows, store, texts, tokenizer
 from refbert_audit.findings import Finding, Value, agrees, deviates, needs
 from refbert_audit.registry import claim
 from refbert_audit.shared import (
     PRETRAINING,
     SIZES,
     batch,
-    corpus,
     examples_of_a_run,
     labels_for,
     largest,
@@ -30,12 +30,7 @@ from refbert_audit.shared import (
     masked_labels,
     model,
     next_sentence_labels,
-    pairs,
-    pretraining_rows,
     spread,
-    store,
-    texts,
-    tokenizer,
     without_gradient,
 )
 
@@ -170,9 +165,7 @@ def nsp_half() -> Finding:
         Value("random, where a coin decides", (random - alone) / coins, 0.5, within=spread(0.5, coins)),
         Value("random, in all", random / len(found), 0.566, within=0.02, claimed=0.5),
         Value("random, in documents of one sentence", np.mean(forced), 1.0, claimed=0.5),
-        paper="50%", google="more: chunks of one sentence are random whatever the coin says",
-        hf="no data code for next sentences",
-    )  # fmt: skip
+    )
 
 
 @claim("bert.nsp.follows")

@@ -7,7 +7,7 @@ import numpy as np
 from refbert.config.parameters import count
 from refbert.config.presets import TABLE_6, preset
 from refbert_audit.findings import Finding, Value, agrees, needs, wrong
-from refbert_audit.printed import (
+from refbert_audit.quoted import (
     BASE_MNLI_TABLE_5,
     BASE_SST_TABLE_5,
     TABLE_1,

@@ -16,7 +16,8 @@ from refbert.text.batching import Batch
 from refbert.training.optimizer import Optimizer
 from refbert_audit.findings import Finding, Value, agrees
 from refbert_audit.registry import claim
-from refbert_audit.shared import BERT, LARGE, PRETRAINING, SIZES, Counting, batch, flops_of, labels_for, model
+from refbert_audit.shared import BERT, LARGE, PRETRAINING, SIZES, batch, labels_for, model
+from refbert_audit.watching import Counting, flops_of
 
 
 def per_token(name: str, S: int, expected: int) -> list[Value]:

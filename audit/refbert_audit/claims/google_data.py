@@ -11,9 +11,10 @@ from refbert.data.pairs import examples
 from refbert.data.tokens import continues
 from refbert.ops.cross_entropy import IGNORE
 from refbert.tasks.answering import answer, window_length
+from refbert_audit.corpora import Coins, corpus, reader, store, texts, tokenizer
 from refbert_audit.findings import Finding, Value, agrees, deviates
 from refbert_audit.registry import claim
-from refbert_audit.shared import Coins, corpus, examples_of_a_run, finetuning, reader, spread, store, texts, tokenizer
+from refbert_audit.shared import examples_of_a_run, finetuning, spread
 
 
 def masked(lengths: list[int], **settings: object) -> tuple[np.ndarray, np.ndarray]:
@@ -163,8 +164,7 @@ def instances_static() -> Finding:
     found = [len({examples_of_a_run(profile=p).version(r) for r in range(20)}) for p in ("google", "dynamic")]
     return deviates(
         Value("versions in 20 rounds, google and dynamic", found, [10, 20], claimed=[20, 20]),
-        paper="does not say", google="ten versions of the masks, written to files", hf="drawn anew for every batch",
-    )  # fmt: skip
+    )
 
 
 @claim("google.squad.windows")

@@ -95,8 +95,7 @@ def long_words() -> Finding:
     return deviates(
         Value("characters, google", longest("google"), 200, claimed=201, by="refbert, profile google"),
         Value("characters, hf", longest("hf"), 100, claimed=201, by="refbert, profile hf"),
-        paper="does not say", google="200 characters", hf="100 characters",
-    )  # fmt: skip
+    )
 
 
 @claim("google.tokenizer.mask-literal")
@@ -108,8 +107,7 @@ def mask_literal() -> Finding:
     return deviates(
         Value("in a text", text.tokens[1:-1], ["a", "[MASK]"]),
         Value("in a corpus", made.tokens(corpus), ["a", "[", "mask", "]"], claimed=["a", "[MASK]"]),
-        google="splits it: [ mask ]", hf="keeps it", refbert="keeps it in texts, splits it in corpora",
-    )  # fmt: skip
+    )
 
 
 @claim("google.tokenizer.sigma")
@@ -119,8 +117,7 @@ def sigma() -> Finding:
     return deviates(
         Value("Python", "ΟΔΟΣ".lower(), "οδος", by="Python"),
         Value("refbert", ours, ["οδοσ"], claimed=["οδος"]),
-        google="ς at the end of a word", hf="σ (fast tokenizer), and refbert with it",
-    )  # fmt: skip
+    )
 
 
 @claim("google.tokenizer.pairs")

@@ -37,8 +37,7 @@ def adam_bias_correction() -> Finding:
         Value("largest", max(ratio), 6.57, within=5e-3, claimed=1.0),
         Value("at t", int(np.argmax(ratio)) + 1, 12),
         Value("at t = 1000", ratio[-1], 1.26, within=5e-3, claimed=1.0),
-        paper="Adam", google="no correction: larger first steps, which warmup hides", hf="AdamW, corrected",
-    )  # fmt: skip
+    )
 
 
 @claim("google.adam.epsilon")
@@ -110,8 +109,6 @@ def schedule_jump() -> Finding:
         Value("rate of step 10,000", RUN.rate(10_000), 9.9e-5, within=1e-18, claimed=1e-4,
               by="refbert, profile google"),
         Value("step to it, 1e-4", jump, [-0.0099, 0.0001], within=1e-12, by="refbert, profiles google and hf"),
-        paper="linear decay after the warmup", google="peak·(1 − s/T), counted from 0: down from 9.999e-5 to 9.9e-5",
-        hf="peak·(T − s)/(T − w): no jump",
     )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from refbert.ops.cross_entropy import IGNORE
 from refbert.spec.layers import activate
 from refbert.text.batching import Batch
 from refbert.text.tokenization import Tokenizer
+from refbert_audit.corpora import SPECIALS, tokenizer
 from refbert_audit.findings import Finding, Value, agrees, deviates, needs
 from refbert_audit.registry import claim
 from refbert_audit.shared import (
@@ -34,19 +35,16 @@ from refbert_audit.shared import (
     PRETRAINING,
     RUN,
     SIZES,
-    SPECIALS,
-    Watching,
     attentions,
     batch,
-    dropout_sites,
     examples_of_a_run,
     labels_for,
     largest,
     masked_labels,
     model,
     spread,
-    tokenizer,
 )
+from refbert_audit.watching import Watching, dropout_sites
 from refbert_inspection import hugging_face
 from refbert_inspection.hugging_face import config_of, inputs, library, outputs, twin
 
@@ -142,7 +140,6 @@ def mask_nothing_visible() -> Finding:
         Value("refbert's − Hugging Face's", largest(attention("hf", dead) - hf), 0.0, within=1e-12,
               by="refbert, profile hf"),
         Value("Google's − unmasked", same, 0.0, within=1e-10, by="refbert, profile google"),
-        google="as if nothing were masked", hf="uniform, 1/S (eager); the smallest finite number is added",
     )  # fmt: skip
 
 
@@ -152,15 +149,13 @@ def mask_sdpa() -> Finding:
     rows = batch()
     dead = Batch(rows.input_ids, rows.token_type_ids, np.array([[1] * 11, [1] * 8 + [0] * 3, [0] * 11]))
     one = model()
-    found = [outputs(twin(one, attn_implementation=kind), dead).last_hidden_state.numpy()
-             for kind in ("eager", "sdpa")]  # fmt: skip
+    found = [outputs(twin(one, attn_implementation=kind), dead).last_hidden_state.numpy() for kind in ("eager", "sdpa")]
     apart = np.abs(found[0] - found[1]).max(axis=(1, 2))
     ours = largest(one(dead).last_hidden_state - found[0])
     return deviates(
         Value("rows with a visible key", apart[:2].max(), 0.0, within=1e-12, by=by()),
         Value("a row without one differs", bool(apart[2] > 1e-3), True, claimed=False, by=by()),
         Value("profile hf − eager, all rows", ours, 0.0, within=1e-12, by="refbert, profile hf"),
-        hf="eager: uniform; sdpa: a boolean mask, whose empty row PyTorch fills in its own way",
     )
 
 
@@ -174,8 +169,7 @@ def mlm_no_targets() -> Finding:
     return deviates(
         Value("Hugging Face's loss", theirs, math.nan, claimed=0.0, by=by()),
         Value("refbert's, profile hf", ours, 0.0, by="refbert, profile hf"),
-        google="0", hf="NaN (0/0)", refbert="0",
-    )  # fmt: skip
+    )
 
 
 @claim("hf.mlm.all-positions")
@@ -190,9 +184,7 @@ def mlm_all_positions() -> Finding:
     return deviates(
         Value("rows of logits", math.prod(theirs), 33, claimed=int((labels != IGNORE).sum()), by=by()),
         Value("refbert's in training: rows, words", ours, [8, SIZES.vocab_size]),
-        google="gathers the masked positions first", hf="projects all and ignores −100",
-        refbert="gathers in training; all for those who ask for logits",
-    )  # fmt: skip
+    )
 
 
 @claim("hf.init")
@@ -209,8 +201,6 @@ def init() -> Finding:
             Value("largest is beyond three deviations", bool(np.abs(w).max() > 0.06), True, claimed=False, by=who),
             Value("padding's row", float(np.abs(w[0]).max()), 0.0, by=who),
         )),
-        google="truncated: true deviation 0.0176",
-        hf="not truncated: 0.02; the padding row is 0",
     )  # fmt: skip
 
 
@@ -261,8 +251,6 @@ def collator() -> Finding:
 
     return deviates(
         *values(theirs, by()), *values(ours, 'refbert, masking="independent"'),
-        google="a fixed number, at most max_predictions",
-        hf="a toss for every token",
     )  # fmt: skip
 
 

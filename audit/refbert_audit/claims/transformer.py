@@ -18,22 +18,20 @@ from refbert.spec.feed_forward import feed_forward
 from refbert.spec.scope import Scope
 from refbert.text.batching import Batch
 from refbert_audit.findings import Finding, Value, agrees, deviates
-from refbert_audit.printed import sinusoids
+from refbert_audit.quoted import sinusoids
 from refbert_audit.registry import claim
 from refbert_audit.shared import (
     BERT,
     SIZES,
-    Counting,
-    Watching,
     attentions,
     batch,
-    flops_of,
     gradients,
     hidden_states,
     largest,
     model,
     rows_that_learn,
 )
+from refbert_audit.watching import Counting, Watching, flops_of
 
 FREE = -math.inf  # mask value where nothing is masked
 
@@ -176,8 +174,7 @@ def ffn_relu() -> Finding:
     return deviates(
         Value("with ReLU, from the formula", largest(y - by_hand), 0.0, within=1e-12),
         Value("BERT's activation", get_profile("hf").activation(preset(BERT)), "gelu_erf", claimed="relu"),
-        vaswani="ReLU", paper="GELU", google="GELU", hf="GELU",
-    )  # fmt: skip
+    )
 
 
 @claim("transformer.ffn.position-wise")
@@ -247,8 +244,7 @@ def embeddings_scaled() -> Finding:
     return deviates(
         Value("factor", factors[int(np.argmin(apart))], 1.0, claimed=factors[1]),
         Value("what it gives − the model's", min(apart), 0.0, within=1e-12),
-        vaswani="√d_model", google="no scaling; LayerNorm after the sum", hf="no scaling",
-    )  # fmt: skip
+    )
 
 
 @claim("transformer.embeddings.shared")
@@ -290,8 +286,7 @@ def positions_learned() -> Finding:
     return deviates(
         Value("the table gets a gradient", bool(g > 0), True, claimed=False),
         Value("base's parameters for positions 1 to 511", none, 511 * 768, claimed=0),
-        vaswani="sinusoids, no parameters", paper="learned, 512 of them", google="learned", hf="learned",
-    )  # fmt: skip
+    )
 
 
 @claim("transformer.encoder.unmasked")

@@ -8,9 +8,10 @@ import numpy as np
 
 from refbert import ops
 from refbert_audit.findings import Finding, Value, agrees, deviates
-from refbert_audit.printed import noam
+from refbert_audit.quoted import noam
 from refbert_audit.registry import claim
-from refbert_audit.shared import PRETRAINING, RUN, dropout_sites, optimizer_of_a_run, updated
+from refbert_audit.shared import PRETRAINING, RUN, optimizer_of_a_run, updated
+from refbert_audit.watching import dropout_sites
 
 
 @claim("transformer.schedule")
@@ -22,7 +23,6 @@ def schedule() -> Finding:
         Value("its first rate", noam(1), 1.74693e-7, within=5e-13),
         Value("rate of step 80,000 / 20,000 in BERT", ratio, 0.92 / 0.98, within=1e-12,
               claimed=noam(80_000) / noam(20_000)),
-        vaswani="inverse square root", paper="linear decay to 0", google="linear decay to 0",
     )  # fmt: skip
 
 
@@ -36,8 +36,7 @@ def adam() -> Finding:
     return deviates(
         Value("β₁, β₂", [1 - m, 1 - v], [0.9, 0.999], within=1e-12, claimed=[0.9, 0.98]),
         Value("ε", eps, 1e-6, within=1e-12, claimed=1e-9),
-        vaswani="0.9, 0.98, 1e-9", paper="0.9, 0.999, and does not say ε", google="0.9, 0.999, 1e-6",
-    )  # fmt: skip
+    )
 
 
 @claim("transformer.dropout.residual")
@@ -54,9 +53,7 @@ def dropout_attention() -> Finding:
     extra = [s for s, _, _ in dropout_sites(PRETRAINING) if s.startswith("encoder.layer.0.") and "output" not in s]
     return deviates(
         Value("further places in layer 0", extra, ["encoder.layer.0.attention.self"], claimed=[]),
-        vaswani="outputs of sublayers, and embeddings (its code drops probabilities too)",
-        paper="0.1 on all layers", google="also on the attention probabilities", hf="the same as Google",
-    )  # fmt: skip
+    )
 
 
 @claim("transformer.label-smoothing")
@@ -68,5 +65,4 @@ def label_smoothing() -> Finding:
     smoothed = -float((np.full(10, 0.01) * (logits[0] - 50)).sum())  # the right label's term is 0
     return deviates(
         Value("loss", float(loss), 0.0, within=1e-15, claimed=smoothed),
-        vaswani="smoothed, 0.1", paper="plain cross-entropy", google="plain cross-entropy",
-    )  # fmt: skip
+    )

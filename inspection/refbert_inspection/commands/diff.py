@@ -178,7 +178,7 @@ def _as_json(found: Difference, html_file: Path | None) -> dict[str, Any]:
 
 
 def _show(found: Difference, html_file: Path | None, everything: bool) -> None:
-    from refbert_inspection.tracing.wording import number, verdict
+    from refbert_inspection.tracing.verdict import number, verdict
 
     for line in verdict(found):
         say(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,147 +46,74 @@ def parameters(prefix: str, *heads: str) -> dict[str, Host]:
     return dict(Scope(made, prefix))
 
 
-def _block(prefix: str, cotangent: Host, *heads: str, **arguments: Any) -> Example:
-    names = {"ops": OPS, "p": parameters(prefix, *heads)}
-    return Example(names | arguments, (np.asarray(cotangent, np.float64),))
+def _block(p: Mapping[str, Host], *dy: Any, outputs: tuple[str, ...] = (), note: str = "", **arguments: Any) -> Example:
+    return Example({"ops": OPS, "p": p} | arguments, tuple(np.asarray(d, np.float64) for d in dy), outputs, note)
 
 
-def embeddings() -> Example:
-    """Two tokens."""
-    ids, types = np.array([[3, 1]]), np.array([[0, 1]])
-    return _block("bert.embeddings.", _DHIDDEN, input_ids=ids, token_type_ids=types, c=CHOICES)
+def _loss(*, outputs: tuple[str, ...] = (), note: str = "", **arguments: Any) -> Example:
+    return Example({"ops": OPS} | arguments, (np.array(1.0),), outputs, note)
 
 
-def self_attention() -> Example:
-    """Two positions, one head."""
-    return _block("bert.encoder.layer.0.attention.", _DHIDDEN, x=_HIDDEN, mask=_MASK, c=CHOICES)
+def _head(head: str, *starts: str) -> dict[str, Host]:
+    return {name: x for name, x in parameters("", head).items() if name.startswith(starts)}
 
 
-def feed_forward() -> Example:
-    """Two positions through two features."""
-    p = parameters("bert.encoder.layer.0.")
-    own = {name: value for name, value in p.items() if not name.startswith("attention.")}
-    return Example({"ops": OPS, "p": own, "x": _HIDDEN, "c": CHOICES}, (_DHIDDEN,))
+_LAYER = "bert.encoder.layer.0."
+_SUBLAYER = {name: x for name, x in parameters(_LAYER).items() if not name.startswith("attention.")}
+_WORDS = "bert.embeddings.word_embeddings"
+_TEXT = Batch(np.array([[3, 1]]), np.array([[0, 1]]))
+_PRETRAINING = ("masked_lm", "next_sentence")
 
-
-def encoder_layer() -> Example:
-    """Both sublayers."""
-    return _block("bert.encoder.layer.0.", _DHIDDEN, x=_HIDDEN, mask=_MASK, c=CHOICES)
-
-
-def encoder() -> Example:
-    """One layer over three positions, of which the last is padding."""
-    x, dy = (np.concatenate([a, [[[0.5, 2, 1]]]], axis=1) for a in (_HIDDEN, _DHIDDEN))
-    return _block("bert.encoder.", dy, x=x, mask=np.array([[1, 1, 0]]), c=CHOICES)
-
-
-def pooler() -> Example:
-    """The first of two positions."""
-    return _block("bert.pooler.", np.array([[1, -2, 0.5]]), hidden=_HIDDEN)
-
-
-def masked_lm() -> Example:
-    """One position of two, five words."""
-    p = {k: v for k, v in parameters("", "masked_lm").items() if k.startswith("cls.") or "word_embeddings" in k}
-    return Example(
-        {"ops": OPS, "p": p, "hidden": _HIDDEN, "positions": np.array([1]), "c": CHOICES},
-        (np.array([[1, -1, 0.5, 0, 2]]),),
-    )
-
-
-def next_sentence() -> Example:
-    """One pooled vector."""
-    p = {k: v for k, v in parameters("", "next_sentence").items() if k.startswith("cls.")}
-    return Example({"ops": OPS, "p": p, "pooled": _HIDDEN[:, 0]}, (np.array([[1, -2]]),))
-
-
-def classifier() -> Example:
-    """Two classes of one pooled vector, without dropout."""
-    p = {k: v for k, v in parameters("", "sequence_classification").items() if k.startswith("classifier.")}
-    return Example({"ops": OPS, "p": p, "x": _HIDDEN[:, 0], "c": CHOICES}, (np.array([[1, -2]]),))
-
-
-def question_answering() -> Example:
-    """Start and end of two positions."""
-    p = {k: v for k, v in parameters("", "question_answering").items() if k.startswith("qa_outputs.")}
-    return Example({"ops": OPS, "p": p, "hidden": _HIDDEN}, (np.array([[[1, -2], [0.5, 3]]]),))
-
-
-_LOSS = np.array(1.0)
-
-
-def masked_lm_loss() -> Example:
-    """Two predictions of three words; Google's denominator."""
-    logits = np.log(np.array([[1.0, 2, 5], [1, 1, 2]]))
-    return Example(
-        {"ops": OPS, "logits": logits, "labels": np.array([1, 2]), "denominator": 2 + 1e-5}, (_LOSS,), ("loss",),
-        note="(ln 4 + ln 2)/(2 + 1e-5).",
-    )  # fmt: skip
-
-
-def mean_loss() -> Example:
-    """Two rows of two classes, one not labelled."""
-    logits = np.log(np.array([[1.0, 3], [2, 2]]))
-    return Example(
-        {"ops": OPS, "logits": logits, "labels": np.array([1, IGNORE]), "denominator": 1.0}, (_LOSS,), ("loss",),
+BLOCKS: Mapping[str, Sequence[Example]] = {
+    "embeddings": [_block(
+        parameters("bert.embeddings."), _DHIDDEN, input_ids=_TEXT.input_ids, token_type_ids=_TEXT.token_type_ids,
+        c=CHOICES,
+    )],
+    "self_attention": [_block(parameters(_LAYER + "attention."), _DHIDDEN, x=_HIDDEN, mask=_MASK, c=CHOICES)],
+    "feed_forward": [_block(_SUBLAYER, _DHIDDEN, x=_HIDDEN, c=CHOICES)],
+    "encoder_layer": [_block(parameters(_LAYER), _DHIDDEN, x=_HIDDEN, mask=_MASK, c=CHOICES)],
+    # Three positions, of which the last is padding
+    "encoder": [_block(
+        parameters("bert.encoder."), np.append(_DHIDDEN, [[[0.5, 2, 1]]], axis=1),
+        x=np.append(_HIDDEN, [[[0.5, 2, 1]]], axis=1), mask=np.array([[1, 1, 0]]), c=CHOICES,
+    )],
+    "pooler": [_block(parameters("bert.pooler."), [[1, -2, 0.5]], hidden=_HIDDEN)],
+    "masked_lm": [_block(
+        _head("masked_lm", "cls.", _WORDS), [[1, -1, 0.5, 0, 2]], hidden=_HIDDEN, positions=np.array([1]), c=CHOICES
+    )],
+    "next_sentence": [_block(_head("next_sentence", "cls."), [[1, -2]], pooled=_HIDDEN[:, 0])],
+    "classifier": [_block(_head("sequence_classification", "classifier."), [[1, -2]], x=_HIDDEN[:, 0], c=CHOICES)],
+    "question_answering": [_block(
+        _head("question_answering", "qa_outputs."), [[[1, -2], [0.5, 3]]], hidden=_HIDDEN
+    )],
+    # Google's denominator
+    "masked_lm_loss": [_loss(
+        logits=np.log(np.array([[1.0, 2, 5], [1, 1, 2]])), labels=np.array([1, 2]), denominator=2 + 1e-5,
+        outputs=("loss",), note="(ln 4 + ln 2)/(2 + 1e-5).",
+    )],
+    "mean_loss": [_loss(
+        logits=np.log(np.array([[1.0, 3], [2, 2]])), labels=np.array([1, IGNORE]), denominator=1.0, outputs=("loss",),
         note="−ln ¾.",
-    )  # fmt: skip
-
-
-def regression_loss() -> Example:
-    """Two scores."""
-    return Example(
-        {"ops": OPS, "logits": np.array([[1], [3.5]]), "targets": np.array([[2.0], [3]]), "denominator": 2.0}, (_LOSS,),
-        ("loss",),
-    )  # fmt: skip
-
-
-def multi_label_loss() -> Example:
-    """One text with the first of two labels."""
-    logits = np.log(np.array([[3.0, 1]]))
-    return Example(
-        {"ops": OPS, "logits": logits, "labels": np.array([[1, 0]]), "denominator": 2.0}, (_LOSS,), ("loss",),
+    )],
+    "regression_loss": [_loss(
+        logits=np.array([[1], [3.5]]), targets=np.array([[2.0], [3]]), denominator=2.0, outputs=("loss",)
+    )],
+    "multi_label_loss": [_loss(
+        logits=np.log(np.array([[3.0, 1]])), labels=np.array([[1, 0]]), denominator=2.0, outputs=("loss",),
         note="½ (−ln ¾ − ln ½).",
-    )  # fmt: skip
-
-
-def choice_loss() -> Example:
-    """One question with three choices."""
-    scores = np.log(np.array([[1.0], [2], [5]]))
-    return Example(
-        {"ops": OPS, "scores": scores, "labels": np.array([2]), "choices": 3, "denominator": 1.0},
-        (_LOSS,), note="−ln 5/8.",
-    )  # fmt: skip
-
-
-def span_loss() -> Example:
-    """Two positions: the answer is both."""
-    logits = np.log(np.array([[[1.0, 1], [3, 4]]]))
-    return Example(
-        {"ops": OPS, "logits": logits, "starts": np.array([0]), "ends": np.array([1]), "c": CHOICES,
-         "start_denominator": 2.0, "end_denominator": 2.0}, (_LOSS,), note="½ (ln 4 + ln 5/4).",
-    )  # fmt: skip
-
-
-def bert() -> Example:
-    """Two tokens through one layer."""
-    batch = Batch(np.array([[3, 1]]), np.array([[0, 1]]))
-    return Example(
-        {"ops": OPS, "p": parameters(""), "batch": batch, "c": CHOICES}, (_DHIDDEN, np.array([[1, -2, 0.5]]))
-    )  # fmt: skip
-
-
-def objective() -> Example:
-    """One masked token and one next-sentence label."""
-    heads = ("masked_lm", "next_sentence")
-    labels = {"labels": np.array([[IGNORE, 4]]), "next_sentence_label": np.array([1])}
-    arguments = {
-        "ops": OPS,
-        "p": parameters("", *heads),
-        "batch": Batch(np.array([[3, 1]]), np.array([[0, 1]])),
-        "labels": labels,
-    }
-    return Example(
-        arguments | {"heads": heads, "c": CHOICES}, (_LOSS,),
+    )],
+    "choice_loss": [_loss(
+        scores=np.log(np.array([[1.0], [2], [5]])), labels=np.array([2]), choices=3, denominator=1.0, note="−ln 5/8."
+    )],
+    # Two positions: the answer is both.
+    "span_loss": [_loss(
+        logits=np.log(np.array([[[1.0, 1], [3, 4]]])), starts=np.array([0]), ends=np.array([1]), c=CHOICES,
+        start_denominator=2.0, end_denominator=2.0, note="½ (ln 4 + ln 5/4).",
+    )],
+    "bert": [_block(parameters(""), _DHIDDEN, [[1, -2, 0.5]], batch=_TEXT, c=CHOICES)],
+    "objective": [_block(
+        parameters("", *_PRETRAINING), 1.0, batch=_TEXT,
+        labels={"labels": np.array([[IGNORE, 4]]), "next_sentence_label": np.array([1])}, heads=_PRETRAINING, c=CHOICES,
         note="The word embeddings' gradient is the sum of the lookup's and the output projection's.",
-    )  # fmt: skip
+    )],
+}  # fmt: skip

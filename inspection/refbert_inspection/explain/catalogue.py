@@ -6,7 +6,6 @@ import difflib
 import functools
 import importlib
 import inspect
-import pkgutil
 import re
 import sys
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from refbert.errors import InputError
 from refbert_inspection.explain.documents import Document, Section, read
 
 # The order in which refbert.spec says that it is to be read; the files that are not blocks of the model are not in it.
-_READING_ORDER = ("embeddings", "attention", "feed_forward", "encoder", "pooler", "heads", "losses", "bert")
+READING_ORDER = ("embeddings", "attention", "feed_forward", "encoder", "pooler", "heads", "losses", "bert")
 # How a function that hands back a pullback says so in its signature.
 _PULLBACK = re.compile(r"\b(BlockPullback|Loss|Callable)\[")
 
@@ -66,34 +65,24 @@ class Entry:
         own = read(self.function.__doc__)
         kept = {s.kind for s in own.sections} - {"note"}
         shared = [s for s in self._of_module.sections if s.kind not in kept]
-        order = ["source", "shapes"]
-        sections = [*shared, *(s for s in own.sections if s.kind != "note")]
+        rank = {"source": 0, "shapes": 1, "equation": 2, "gradient": 2, "note": 3}
         # Python's sort is stable: equations and gradients stay in the order in which they are written.
-        return tuple(sorted(sections, key=lambda s: order.index(s.kind) if s.kind in order else _later(s)))
+        return tuple(sorted([*shared, *(s for s in own.sections if s.kind != "note")], key=lambda s: rank[s.kind]))
 
     @property
     def _of_module(self) -> Document:
         return read(sys.modules[self.module].__doc__)
 
 
-def _later(section: Section) -> int:
-    return 2 if section.kind in ("equation", "gradient") else 3
-
-
 @functools.cache
 def entries() -> tuple[Entry, ...]:
     """Every op by name, then every block in the order of reading."""
     found = [Entry(name, "op", getattr(ops, name)) for name in ops.__all__ if callable(getattr(ops, name))]
-    for module in _READING_ORDER:
+    for module in READING_ORDER:
         for name, value in vars(importlib.import_module(f"{spec.__name__}.{module}")).items():
             if inspect.isfunction(value) and value.__module__.endswith(f".{module}") and _is_block(name, value):
                 found.append(Entry(name, "block", value))
     return tuple(found)
-
-
-def unread_modules() -> set[str]:
-    """Modules of refbert.spec without a place in the order of reading."""
-    return {m.name for m in pkgutil.iter_modules(spec.__path__)} - set(_READING_ORDER)
 
 
 def _is_block(name: str, function: Callable[..., Any]) -> bool:

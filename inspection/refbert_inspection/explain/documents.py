@@ -13,14 +13,16 @@ import re
 import textwrap
 from dataclasses import dataclass
 
-KINDS = ("source", "shapes", "equation", "gradient", "note")
 _FIELD = re.compile(r"(Source|Shapes)( {2,})(?=\S)")
 _BACKWARD = re.compile(r"(Gradient|Backward): ?")
 
 
 @dataclass(frozen=True)
 class Section:
-    """kind: one of `KINDS`. title: the heading as written, "" for a note without one. text: without its indentation."""
+    """A heading as written ("" for a note without one), and its text without indentation.
+
+    kind: "source", "shapes", "equation", "gradient" or "note".
+    """
 
     kind: str
     title: str

@@ -135,7 +135,7 @@ def _claim_data(outcome: Outcome) -> dict[str, Any]:
         "verdict": outcome.verdict,
         "as_recorded": None if outcome.lacking else outcome.ok,
         "values": [_value_data(v) for v in found.values] if found else [],
-        "who": dict(found.who) if found else {},
+        "who": dict(one.who),
         "missing": (found.missing if found else outcome.lacking) or None,
         "error": outcome.error or None,
         "file": module_of(one.check),

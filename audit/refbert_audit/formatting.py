@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from refbert_audit.findings import SAME, Value
-from refbert_audit.running import Outcome
+from refbert_audit.outcomes import Outcome
 
 # What it means that a claim is inferred.
 INFERRED = "no document says it in so many words; it follows from what one says, or readers take it for granted"
