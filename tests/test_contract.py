@@ -12,6 +12,7 @@ import pytest
 from hostile import assert_one_line
 
 import refbert
+from refbert import ops
 from refbert.backend import (
     ATTRIBUTES,
     OPTIONAL,
@@ -29,12 +30,14 @@ from refbert.backend import (
     contract_of,
     methods,
     registry,
+    require_updates,
     require_whole,
     says_contract,
 )
 from refbert.backend.reference import ReferenceBackend
-from refbert.errors import BackendError
+from refbert.errors import BackendError, Unsupported
 from refbert.spec.choices import Choices
+from refbert.training import Optimizer
 
 ROOT = Path(__file__).parents[1]
 
@@ -146,6 +149,92 @@ def test_what_is_read_off_a_backend_is_in_the_contract():
     assert {"encoder_layer", "arithmetic", "compiles", "contract", "cast", "recomputed"} <= {
         name for _, _, name in found
     }
-    others = {"get", "properties", "gradient_norm", "update_in_place"}  # a report is called backend, and a module
+    others = {"get", "properties"}  # a report is called backend, and so is a module
     listed = {*ATTRIBUTES, *OPTIONAL_ATTRIBUTES, *REQUIRED, *OPTIONAL, *others}
     assert [(file, line, name) for file, line, name in found if name not in listed] == []
+
+
+class Former(ReferenceBackend):
+    """Trained with before there were versions."""
+
+    update = global_norm = None
+    bert_adam = staticmethod(ops.bert_adam)
+    adamw = staticmethod(ops.adamw)
+    lamb = staticmethod(ops.lamb)
+    clip_by_global_norm = staticmethod(ops.clip_by_global_norm)
+
+
+class Untrained(ReferenceBackend):
+    global_norm = None
+
+
+def small(backend):
+    config = refbert.BertConfig(
+        vocab_size=20, hidden_size=4, num_hidden_layers=1, num_attention_heads=2, intermediate_size=4
+    )
+    made = refbert.from_config(config, heads=("masked_lm",), seed=1)
+    return refbert.Model(config, made.state_dict(), backend=backend, heads=("masked_lm",))
+
+
+def test_a_backend_of_before_contract_1_goes_on_working_but_for_training():
+    model, reference = small(Former()), small(ReferenceBackend())
+    batch, labels = refbert.Batch([[1, 2, 3]]), {"labels": np.array([[4, -100, 5]])}
+    assert np.array_equal(model(batch).last_hidden_state, reference(batch).last_hidden_state)
+    (loss, gradients), (want, wanted) = (m.loss_and_gradients(batch, labels) for m in (model, reference))
+    assert loss == want
+    assert all(np.array_equal(gradients[name], wanted[name]) for name in wanted)
+    before = model.state_dict()
+    with pytest.raises(
+        Unsupported, match="has bert_adam, adamw, lamb, clip_by_global_norm, which contract 1"
+    ) as caught:
+        model.train_step(batch, labels, Optimizer(), lr=0.1)
+    assert_one_line(caught.value)
+    assert all(np.array_equal(model.state_dict()[name], x) for name, x in before.items())
+
+
+def test_what_a_backend_lacks_for_training_is_named():
+    with pytest.raises(Unsupported, match='"reference" cannot train: it lacks global_norm$'):
+        require_updates(Untrained())
+    require_updates(ReferenceBackend())
+
+
+def test_conform_says_what_to_change():
+    pytest.importorskip("hypothesis")
+    from refbert_conformance.engine import runner
+    from refbert_conformance.engine.subject import Subject
+    from refbert_conformance.properties.table import selected
+
+    for id in ("training/adamw/accuracy", "training/global_norm/calls", "training/lamb/trajectory"):
+        (property,) = selected([id])
+        found = runner.run(property, Subject("former", Former), effort="quick")
+        assert found.outcome == "unsupported"
+        assert "it has bert_adam, adamw, lamb, clip_by_global_norm, which contract 1 replaces" in found.message
+
+
+class OneRule(ReferenceBackend):
+    """As small as a backend for training may be."""
+
+    @staticmethod
+    def update(rule, *arrays, **options):
+        if rule != "adamw":
+            raise NotImplementedError
+        return ReferenceBackend.update(rule, *arrays, **options)
+
+
+def test_a_rule_that_a_backend_does_not_have_is_unsupported():
+    pytest.importorskip("hypothesis")
+    from refbert_conformance.engine import runner
+    from refbert_conformance.engine.subject import Subject
+    from refbert_conformance.properties.table import selected
+
+    outcomes = {
+        "contract/update/errors": "passed",
+        "training/adamw/first call": "passed",
+        "training/bert_adam/accuracy": "unsupported",
+        "training/lamb/trajectory": "unsupported",
+    }
+    for property in selected(list(outcomes)):
+        found = runner.run(property, Subject("one rule", OneRule), effort="quick")
+        assert found.outcome == outcomes[property.id], found.message
+    with pytest.raises(Unsupported, match='"reference" does not offer the optimizer "lamb"'):
+        Optimizer(rule="lamb").step(OneRule(), {"w": np.ones(2)}, {"w": np.ones(2)}, lr=0.1)

@@ -25,6 +25,7 @@ import numpy as np
 
 from refbert import ops
 from refbert.backend import Host, host_dtype
+from refbert.backend.reference import rule_of
 from refbert.errors import Unsupported
 from refbert.ops.attention_probabilities import merge_heads, split_heads
 from refbert_cupy.device import open_device
@@ -288,67 +289,24 @@ class CupyBackend:
 
     # Optimizers
 
-    def bert_adam(
-        self, p: Array, g: Array, m: Array, v: Array, *, lr: float, beta1: float, beta2: float, eps: float,
-        weight_decay: float,
-    ) -> tuple[Array, Array, Array]:  # fmt: skip
-        """Google's BERT Adam."""
-        return self._update(ops.bert_adam, p, g, m, v, lr=lr, beta1=beta1, beta2=beta2, eps=eps,
-                            weight_decay=weight_decay)  # fmt: skip
-
-    def adamw(
-        self, p: Array, g: Array, m: Array, v: Array, *, lr: float, beta1: float, beta2: float, eps: float,
-        weight_decay: float, step: int,
-    ) -> tuple[Array, Array, Array]:  # fmt: skip
-        """AdamW."""
-        return self._update(ops.adamw, p, g, m, v, lr=lr, beta1=beta1, beta2=beta2, eps=eps,
-                            weight_decay=weight_decay, step=step)  # fmt: skip
-
-    def lamb(
-        self, p: Array, g: Array, m: Array, v: Array, *, lr: float, beta1: float, beta2: float, eps: float,
-        weight_decay: float, step: int,
-    ) -> tuple[Array, Array, Array]:  # fmt: skip
-        """LAMB."""
-        return self._update(ops.lamb, p, g, m, v, lr=lr, beta1=beta1, beta2=beta2, eps=eps,
-                            weight_decay=weight_decay, step=step)  # fmt: skip
-
-    def _update(
-        self, rule: Callable[..., tuple[Array, Array, Array]], *arrays: Array, **options: float
+    def update(
+        self, rule: str, p: Array, g: Array, m: Array, v: Array, *, scale: float, step: int, **rates: float
     ) -> tuple[Array, Array, Array]:
+        """Tensor by tensor, so that no step holds a clipped copy of all gradients."""
+        function = rule_of(rule, int(step))
         # Python numbers: a NumPy scalar would turn float32 into float64 in some versions of CuPy and not in others.
-        plain = {name: int(value) if name == "step" else float(value) for name, value in options.items()}
+        plain = {name: float(value) for name, value in rates.items()}
         with self._device:
-            p, m, v = rule(*(a.astype(self._wide, copy=False) for a in arrays), **plain)
-            p, m, v = self._rounded(p, m, v)
+            p, g, m, v = (a.astype(self._wide, copy=False) for a in (p, g, m, v))
+            p, m, v = self._rounded(*function(p, g if scale == 1 else g * float(scale), m, v, **plain))
             return p, m, v
 
-    def clip_by_global_norm(
-        self, gradients: Mapping[str, Array], *, max_norm: float, epsilon: float = 0.0
-    ) -> tuple[dict[str, Array], float]:
-        """(clipped gradients, the norm before). One wait for the device, not one per tensor."""
-        with self._device:
-            wide = {name: g.astype(self._wide, copy=False) for name, g in gradients.items()}
-            norm = self.gradient_norm(wide)
-            scale = float(max_norm) / (norm + epsilon) if norm + epsilon > max_norm else 1.0
-            if not math.isfinite(norm):
-                scale = math.nan
-            return {name: (g * scale).astype(self.dtype, copy=False) for name, g in wide.items()}, norm
-
-    def gradient_norm(self, gradients: Mapping[str, Array]) -> float:
+    def global_norm(self, gradients: Mapping[str, Array]) -> float:
         """The norm over all gradients: one wait for the device, no copy of them all."""
         with self._device:
             wide = (g.astype(self._wide, copy=False) for g in gradients.values())
             squares = [(g * g).sum() for g in wide]
             return math.sqrt(sum(cupy.asnumpy(cupy.stack(squares)).tolist())) if squares else 0.0
-
-    def update_in_place(
-        self, rule: str, p: Array, g: Array, m: Array, v: Array, *, scale: float, **options: Any
-    ) -> tuple[Array, Array, Array]:
-        """The update of one tensor by its clipped gradient, so that no step holds a clipped copy of all of them."""
-        with self._device:
-            clipped = g if scale == 1 else (g.astype(self._wide, copy=False) * scale).astype(self.dtype, copy=False)
-            new: tuple[Array, Array, Array] = getattr(self, rule)(p, clipped, m, v, **options)
-            return new
 
 
 def mask_codes(mask: Host, mask_value: float) -> Host:

@@ -19,7 +19,7 @@ from refbert_numpy.layer import Form, Workspace, encoder_layer
 from refbert_numpy.memory import Recycler
 from refbert_numpy.rows import layer_norm, norm_back
 from refbert_numpy.threads import alone, product
-from refbert_numpy.updates import gradient_norm, update_in_place
+from refbert_numpy.updates import global_norm, update
 
 Host = npt.NDArray[Any]
 Out = tuple[Array, Pullback]
@@ -111,13 +111,8 @@ class NumpyBackend(ReferenceBackend):
 
         return objective(self, self._memory, params, batch, labels, heads, c, draws=draws, denominators=denominators)
 
-    gradient_norm = staticmethod(gradient_norm)
-
-    def update_in_place(
-        self, rule: str, p: Array, g: Array, m: Array, v: Array, *, scale: float, **options: Any
-    ) -> tuple[Array, Array, Array]:
-        """An optimizer's update in the memory of g, m and v; see refbert_numpy.updates."""
-        return update_in_place(getattr(self, rule), rule, p, g, m, v, scale=scale, **options)
+    update = staticmethod(update)
+    global_norm = staticmethod(global_norm)
 
     @staticmethod
     def linear(x: Array, w: Array, b: Array) -> Out:

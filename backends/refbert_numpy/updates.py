@@ -7,12 +7,13 @@ tensors. Every one of them but LAMB's norms is elementwise, so block by block it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from refbert.backend.reference import rule_of
 from refbert_numpy import threads
 
 Array = npt.NDArray[Any]
@@ -21,7 +22,7 @@ BLOCK = 1 << 16  # entries: eight arrays of 256 kB in float32
 _ELEMENTWISE = ("bert_adam", "adamw")
 
 
-def gradient_norm(gradients: Mapping[str, Array]) -> float:
+def global_norm(gradients: Mapping[str, Array]) -> float:
     """√ of the sum of all squares, added up block by block, over blocks in double precision."""
     total = 0.0
     with threads.alone(each=False):
@@ -31,20 +32,13 @@ def gradient_norm(gradients: Mapping[str, Array]) -> float:
     return math.sqrt(total)
 
 
-def update_in_place(
-    update: Callable[..., tuple[Array, Array, Array]],
-    rule: str,
-    p: Array,
-    g: Array,
-    m: Array,
-    v: Array,
-    *,
-    scale: float,
-    **options: Any,
+def update(
+    rule: str, p: Array, g: Array, m: Array, v: Array, *, scale: float, step: int, **rates: float
 ) -> tuple[Array, Array, Array]:
     """New (p, m, v) in the memory of g, m and v, where that can be written to."""
+    function = rule_of(rule, step)
     if rule not in _ELEMENTWISE:
-        return update(p, g * scale, m, v, **options)
+        return function(p, g * scale, m, v, **rates)
     old = np.ascontiguousarray(p).reshape(-1)
     g, m, v = (_writable(x, p.dtype) for x in (g, m, v))
     new = tuple(x.reshape(-1) for x in (g, m, v))
@@ -55,7 +49,7 @@ def update_in_place(
         for start in starts[t :: team.size]:
             at = slice(start, start + BLOCK)
             parts = [x[at] for x in new]
-            for part, result in zip(parts, update(old[at], parts[0] * scale, *parts[1:], **options), strict=True):
+            for part, result in zip(parts, function(old[at], parts[0] * scale, *parts[1:], **rates), strict=True):
                 part[:] = result
 
     team.run(work)

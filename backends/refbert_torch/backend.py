@@ -18,7 +18,7 @@ from refbert_torch import prepacked
 from refbert_torch.attention import KeyMask, attention, packed_attention, probabilities
 from refbert_torch.layer import encoder_layer
 from refbert_torch.objective import LinearOfGelu, no_pullback, objective, spec_objective
-from refbert_torch.optimizers import Optimizers
+from refbert_torch.optimizers import Updates
 
 Tensor = torch.Tensor
 Host = npt.NDArray[Any]
@@ -39,7 +39,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
-class TorchBackend(Optimizers):
+class TorchBackend(Updates):
     """float32 (default), float64, bfloat16 or float16, on "cpu" or "cuda[:n]".
 
     Threads may share one. A forked child computes on one thread of the CPU; CUDA does not work there at all.

@@ -11,7 +11,7 @@ Every op returns ``(y, pullback)``. ``pullback(dy)`` returns one cotangent per *
 changes nothing and may be called again. refbert.ops defines what each op computes; its docstrings are the
 specification.
 
-Masks (``mask``, ``keep``, ``special``) are host arrays of any boolean, integer or floating type. 0 means no, and every
+Masks (``mask``, ``keep``) are host arrays of any boolean, integer or floating type. 0 means no, and every
 other number means yes: True, 1, 255, −1 and 0.5 alike. A `refbert.Batch` holds nothing but 0 and 1, as int64.
 
 Threads: any method may be called in any thread, in several at once, and a pullback in another thread than its op. Each
@@ -190,21 +190,18 @@ class PackedEncoderLayer(Protocol[A]):
         """[N, H], lengths [B] of whole numbers from 1 with sum N -> [N, H]."""
 
 
-class Optimizers(Protocol[A]):
-    """Optional: the parameter updates (refbert.ops.bert_adam, adamw, lamb), needed for training on the backend."""
+class Updates(Protocol[A]):
+    """Optional: the optimizer's step, needed for training on the backend. Clipping is the caller's ``scale``."""
 
-    def bert_adam(
-        self, p: A, g: A, m: A, v: A, *, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float
-    ) -> tuple[A, A, A]:
-        """New (p, m, v)."""
-
-    def adamw(
+    def update(
         self,
+        rule: str,
         p: A,
         g: A,
         m: A,
         v: A,
         *,
+        scale: float,
         lr: float,
         beta1: float,
         beta2: float,
@@ -212,28 +209,19 @@ class Optimizers(Protocol[A]):
         weight_decay: float,
         step: int,
     ) -> tuple[A, A, A]:
-        """New (p, m, v)."""
+        """What refbert.ops' function of that name makes of p, g·scale, m and v, all [...]: new (p, m, v).
 
-    def lamb(
-        self,
-        p: A,
-        g: A,
-        m: A,
-        v: A,
-        *,
-        lr: float,
-        beta1: float,
-        beta2: float,
-        eps: float,
-        weight_decay: float,
-        step: int,
-    ) -> tuple[A, A, A]:
-        """New (p, m, v)."""
+        p stays as it is; g, m and v may be written into, and what is returned may lie in their memory. No two of the
+        four share any. step: 1 for the first update; "bert_adam" has no use for it, for the others one below 1 is a
+        ValueError. Raises NotImplementedError, before anything is written, for a rule that the backend does not have;
+        refbert has "bert_adam", "adamw" and "lamb".
+        """
 
-    def clip_by_global_norm(
-        self, gradients: Mapping[str, A], *, max_norm: float, epsilon: float = 0.0
-    ) -> tuple[dict[str, A], float]:
-        """(clipped gradients, the norm before)."""
+    def global_norm(self, gradients: Mapping[str, A]) -> float:
+        """√ of the sum of the squares of all entries of all arrays, 0 for none; infinite or NaN where an entry is.
+
+        The gradients stay as they are.
+        """
 
 
 class Objective(Protocol[A]):
@@ -277,23 +265,6 @@ class Recomputed(Protocol[A]):
         """``block(x)``, of which the graph keeps x [B, S, H] alone and runs the block again for the backward."""
 
 
-class TokenMasking(Protocol):
-    """Optional: the corruption of masked-LM training data (refbert.ops.mask_tokens), on host arrays."""
-
-    def mask_tokens(
-        self,
-        input_ids: Host,
-        special: Host,
-        *,
-        select: Host,
-        action: Host,
-        random_ids: Host,
-        rate: float,
-        mask_id: int,
-    ) -> tuple[Host, Host]:
-        """(corrupted input_ids, labels)."""
-
-
 # Version -> the methods that it requires. Frozen: see the policy above.
 REQUIRED_BY_VERSION: Mapping[int, tuple[str, ...]] = {
     1: (
@@ -324,10 +295,9 @@ OPTIONAL_PROTOCOLS: tuple[type, ...] = (
     FusedEncoderLayer,
     PackedEncoderLayer,
     Objective,
-    Optimizers,
+    Updates,
     Cast,
     Recomputed,
-    TokenMasking,
 )
 
 
@@ -340,6 +310,9 @@ def methods(protocol: type) -> tuple[str, ...]:
 OPTIONAL = tuple(name for protocol in OPTIONAL_PROTOCOLS for name in methods(protocol))
 ATTRIBUTES = tuple(Backend.__annotations__)
 OPTIONAL_ATTRIBUTES = tuple(Declarations.__annotations__)
+
+# What plugins had for training before there were versions.
+_FORMER_UPDATES = ("bert_adam", "adamw", "lamb", "clip_by_global_norm")
 
 # Of the required ones those that only training needs.
 TRAINING = ("dropout", "cross_entropy", "mean_squared_error")
@@ -398,6 +371,25 @@ def require_whole(backend: Any) -> None:
     missing = missing_ops(backend)
     if missing:
         raise Unsupported(f'backend "{_called(backend)}" lacks required operations: {", ".join(missing)}')
+
+
+def without_updates(backend: object) -> str:
+    """Why the backend cannot train, in one line; "" if it can."""
+    lacks = [name for name in methods(Updates) if not callable(getattr(backend, name, None))]
+    if not lacks:
+        return ""
+    former = [name for name in _FORMER_UPDATES if callable(getattr(backend, name, None))]
+    if former:
+        instead = "which contract 1 replaces by update(rule, …) and global_norm(gradients)"
+        return f"it has {', '.join(former)}, {instead}: see docs/writing-a-backend.md"
+    return f"it lacks {', '.join(lacks)}"
+
+
+def require_updates(backend: Any) -> None:
+    """Raise `Unsupported` where a backend cannot make an optimizer's step."""
+    why = without_updates(backend)
+    if why:
+        raise Unsupported(f'backend "{_called(backend)}" cannot train: {why}')
 
 
 def _called(backend: object) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 
 from refbert import ops
 from refbert.backend import Host
 from refbert.errors import Unsupported
+from refbert.ops.clip_by_global_norm import global_norm
 from refbert.ops.types import Array
 
 
@@ -51,9 +55,23 @@ class ReferenceBackend:
     cross_entropy = staticmethod(ops.cross_entropy)
     mean_squared_error = staticmethod(ops.mean_squared_error)
 
-    bert_adam = staticmethod(ops.bert_adam)
-    adamw = staticmethod(ops.adamw)
-    lamb = staticmethod(ops.lamb)
-    clip_by_global_norm = staticmethod(ops.clip_by_global_norm)
+    @staticmethod
+    def update(
+        rule: str, p: Array, g: Array, m: Array, v: Array, *, scale: float, step: int, **rates: float
+    ) -> tuple[Array, Array, Array]:
+        """refbert.ops' function of that name."""
+        return rule_of(rule, step)(p, g * scale, m, v, **rates)
 
-    mask_tokens = staticmethod(ops.mask_tokens)
+    global_norm = staticmethod(global_norm)
+
+
+def rule_of(name: str, step: int) -> Callable[..., tuple[Array, Array, Array]]:
+    """refbert.ops' update of that name, as that step's; raises NotImplementedError for an unknown one."""
+    match name:
+        case "bert_adam":
+            return ops.bert_adam
+        case "adamw":
+            return partial(ops.adamw, step=step)
+        case "lamb":
+            return partial(ops.lamb, step=step)
+    raise NotImplementedError(f'there is no update "{name}"')

@@ -25,8 +25,18 @@ def clip_by_global_norm(
     gradients: Mapping[str, Array], *, max_norm: float, epsilon: float = 0.0
 ) -> tuple[dict[str, Array], float]:
     """(clipped gradients, norm before clipping)."""
-    norm = math.sqrt(sum(float((g * g).sum()) for g in gradients.values()))
-    scale = max_norm / (norm + epsilon) if norm + epsilon > max_norm else 1.0
-    if not math.isfinite(norm):
-        scale = math.nan
+    norm = global_norm(gradients)
+    scale = clip_scale(norm, max_norm=max_norm, epsilon=epsilon)
     return {name: g * scale for name, g in gradients.items()}, norm
+
+
+def global_norm(gradients: Mapping[str, Array]) -> float:
+    """n."""
+    return math.sqrt(sum(float((g * g).sum()) for g in gradients.values()))
+
+
+def clip_scale(norm: float, *, max_norm: float, epsilon: float = 0.0) -> float:
+    """What every gradient is multiplied by: c/(n + ε) where that is less than 1, NaN where n is not finite."""
+    if not math.isfinite(norm):
+        return math.nan
+    return max_norm / (norm + epsilon) if norm + epsilon > max_norm else 1.0

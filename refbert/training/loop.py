@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from refbert.backend import require_updates
 from refbert.errors import InputError, RefbertError
 from refbert.files.directories import remove_directory
 from refbert.model import Model
@@ -22,7 +23,7 @@ from refbert.training import checkpoints
 from refbert.training.accumulation import Sums, first_not_finite, loss_and_gradients
 from refbert.training.distributed import ALONE, Processes, WorkerLost
 from refbert.training.metrics import Update
-from refbert.training.optimizer import Clipped, Optimizer, global_norm
+from refbert.training.optimizer import Clipped, Optimizer
 from refbert.training.precision import MixedPrecision
 from refbert.training.source import Source
 
@@ -89,10 +90,11 @@ def train(
     says, and at the end. on_update: called after each update. stop: asked after each update; once it says
     yes (in any process), the state is saved and the loop returns early.
 
-    Raises `NotFinite` where loss, gradients or weights are no longer finite: nothing is updated or saved then, and the
-    last checkpoint is a good one. `CheckpointError` if a checkpoint cannot be written; `WorkerLost` if another process
-    has gone.
+    Raises `Unsupported` on a backend without updates; `NotFinite` where loss, gradients or weights are no longer
+    finite: nothing is updated or saved then, and the last checkpoint is a good one. `CheckpointError` if a checkpoint
+    cannot be written; `WorkerLost` if another process has gone.
     """
+    require_updates(model.backend)
     last_saved = optimizer.updates
     saved_at, cost = time.monotonic(), 0.0
     seconds = math.inf if saving is None or saving.seconds is None else saving.seconds
@@ -154,9 +156,10 @@ def _clip(model: Model, optimizer: Optimizer, sums: Sums, step: int, saving: Sav
 
     Weights are looked at before gradients: an update that left something infinite there shows one step later.
     """
-    clipped = optimizer.clip(model.backend, sums.gradients)
+    backend: Any = model.backend  # with updates, as `train` has seen
+    clipped = optimizer.clip(backend, sums.gradients)
     # Where clipping is off, the norm is still the quickest look at every gradient.
-    norm = global_norm(model.backend, sums.gradients) if clipped.norm is None else clipped.norm
+    norm = float(backend.global_norm(sums.gradients)) if clipped.norm is None else clipped.norm
     if math.isfinite(norm) and math.isfinite(sums.loss):
         return clipped, norm
     parameter = first_not_finite(model.backend, model.parameters)

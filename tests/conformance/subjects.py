@@ -169,7 +169,7 @@ class ForInference(ReferenceBackend):
     dtypes = ("float32",)
     gradients = False
     dropout = cross_entropy = mean_squared_error = None
-    bert_adam = adamw = lamb = clip_by_global_norm = None
+    update = global_norm = None
 
 
 def _result_only(op):

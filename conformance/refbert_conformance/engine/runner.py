@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.errors import HypothesisException
 
-from refbert.backend import TRAINING
+from refbert.backend import TRAINING, Updates, methods, without_updates
 from refbert_conformance.cases.pools import few_shapes
 from refbert_conformance.engine.conditions import Condition, facts
 from refbert_conformance.engine.guards import INFERENCE
@@ -69,7 +69,8 @@ def missing(property: Property, subject: Subject) -> str:
     free = TRAINING if not subject.gradients and property.op not in TRAINING else ()
     lacks = [name for name in property.needs if name not in free and not subject.has(name)]
     if lacks:
-        return f"the backend has no {', '.join(lacks)}"
+        why = without_updates(subject.backend) if set(lacks) & set(methods(Updates)) else ""
+        return f"the backend has no {', '.join(lacks)}" + (f": {why}" if why.startswith("it has") else "")
     if not property.low and subject.arithmetic.low:
         return f"{subject.dtype} cannot judge this: rounding hides what it looks for"
     return ""

@@ -1,6 +1,7 @@
 """Mutants: correct backends with exactly one thing wrong each, for `refbert conform --self-test`.
 
-operations   one substitution in the source of refbert.ops: formulas, gradients, masks, losses, updates, masked-LM data
+operations   one substitution in the source of refbert.ops: formulas, gradients, masks, losses, update rules
+updates      what `update` does around a rule: scale, memory, state, errors
 wiring       one substitution in the source of refbert.spec, behind `objective` and `encoder_layer`
 packed       `packed_encoder_layer`: sequences end to end that are taken apart wrongly
 sizes        what is right on small arrays only
@@ -20,8 +21,9 @@ from refbert_conformance.mutants.operations import OPERATIONS
 from refbert_conformance.mutants.packed import PACKED
 from refbert_conformance.mutants.sizes import SIZES
 from refbert_conformance.mutants.threads import THREADS
+from refbert_conformance.mutants.updates import UPDATING
 from refbert_conformance.mutants.wiring import WIRING
 
-MUTANTS: tuple[Mutant, ...] = (*OPERATIONS, *WIRING, *CONDUCT, *PACKED, *SIZES, *MASKS, *THREADS)
+MUTANTS: tuple[Mutant, ...] = (*OPERATIONS, *UPDATING, *WIRING, *CONDUCT, *PACKED, *SIZES, *MASKS, *THREADS)
 
 __all__ = ["MUTANTS", "Correct", "Mutant"]

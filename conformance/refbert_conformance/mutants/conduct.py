@@ -300,13 +300,6 @@ def _layer_flickers(self: Any, x: Any, params: Any, **options: Any) -> Any:
     return y if self._layers % 3 else _nudged(y)
 
 
-@_bug("mask_tokens", "aliasing", "the ids are corrupted in place")
-def _corrupts(self: Any, input_ids: Any, special: Any, **options: Any) -> Any:
-    corrupted, labels = ops.mask_tokens(input_ids, special, **options)
-    input_ids[...] = corrupted
-    return input_ids, labels
-
-
 @_bug("dropout", "dropout", "rate 0 ignores the mask")
 def _no_rate(self: Any, x: Any, *, keep: Any, rate: float) -> Any:
     return ops.dropout(x, keep=keep if rate else np.ones_like(keep), rate=rate)
@@ -342,7 +335,7 @@ def _warming(op: str) -> Any:
 
 _FOUND += [
     mutant(op, "state", "the very first call is wrong", **{op: _warming(op)})
-    for op in ("linear", "attention", "adamw", "encoder_layer", "packed_encoder_layer", "objective")
+    for op in ("linear", "attention", "update", "encoder_layer", "packed_encoder_layer", "objective")
 ]
 
 
@@ -400,14 +393,6 @@ def _packed(self: Any, x: Any, params: Any, **options: Any) -> Any:
     if kept.get("query") is not query:
         kept.update(query=query, params={name: params[name] for name in params})
     return Correct.encoder_layer(self, x, kept["params"], **options)
-
-
-@_bug("bert_adam", "state", "the moments kept with the parameters, not those given")
-def _moments(self: Any, p: Any, g: Any, m: Any, v: Any, **options: Any) -> Any:
-    kept = self.__dict__.setdefault("_moments", {})
-    result = ops.bert_adam(p, g, kept["m"] if kept.get("p") is p else m, v, **options)
-    kept.update(p=result[0], m=result[1])
-    return result
 
 
 # Layouts, and numbers that are none

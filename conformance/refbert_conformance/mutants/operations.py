@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from refbert_conformance.mutants.mutant import Mutant, mutant, patched
+from collections.abc import Callable
+from typing import Any
+
+from refbert_conformance.mutants.mutant import Correct, Mutant, mutant, patched
+from refbert_conformance.tolerances.bounds import UPDATES
 
 _TABLE: tuple[tuple[str, str, str, str, str], ...] = (
     # forward
@@ -117,27 +121,13 @@ _TABLE: tuple[tuple[str, str, str, str, str], ...] = (
     ("lamb", "optimizers", "norms row by row", "np.sqrt((p * p).sum()), np.sqrt((u * u).sum())",
      "(np.sqrt((p * p).sum()), np.sqrt((u * u).sum())) if p.ndim < 2 else (np.sqrt((p[:1] * p[:1]).sum()), np.sqrt((u[:1] * u[:1]).sum()))"),
     ("lamb", "optimizers", "ratio 0 for zero weights", "else 1.0", "else 0.0"),
-    ("clip_by_global_norm", "optimizers", "tensor by tensor", "name: g * scale for", "name: g * (max_norm / max(float((g * g).sum()) ** 0.5 + epsilon, max_norm)) for"),
-    ("clip_by_global_norm", "optimizers", "scaled up when the norm is small", "if norm + epsilon > max_norm else 1.0", "if norm + epsilon > 0 else 1.0"),
-    ("clip_by_global_norm", "optimizers", "epsilon ignored", "max_norm / (norm + epsilon)", "max_norm / norm"),
-    ("clip_by_global_norm", "optimizers", "returns the norm after clipping", "for name, g in gradients.items()}, norm\n", "for name, g in gradients.items()}, norm * scale\n"),
-    # masked-LM data
-    ("mask_tokens", "data", "random tokens in 20% of the places", "MASKED + RANDOM)", "MASKED + 2 * RANDOM)"),
-    ("mask_tokens", "data", "[CLS], [SEP] and padding masked too", "(select < rate) & ~special.astype(bool)", "(select < rate)"),
-    ("mask_tokens", "data", "labels hold the corrupted token", "np.where(chosen, input_ids, IGNORE)", "np.where(chosen, corrupted, IGNORE)"),
-    ("mask_tokens", "data", "every token has a label", "np.where(chosen, input_ids, IGNORE)", "input_ids.copy()"),
-    ("mask_tokens", "data", "tokens that stay have no label", "np.where(chosen, input_ids, IGNORE)", "np.where(masked | replaced, input_ids, IGNORE)"),
-    ("mask_tokens", "data", "≤ for < at the rate", "(select < rate)", "(select <= rate)"),
+    ("global_norm", "optimizers", "of the largest tensor", "sum(float((g * g).sum()) for g in gradients.values())", "max((float((g * g).sum()) for g in gradients.values()), default=0.0)"),
+    ("global_norm", "optimizers", "of the first 16 tensors", "in gradients.values()))", "in list(gradients.values())[:16]))"),
+    ("global_norm", "optimizers", "as it is after clipping to 1", "return math.sqrt(sum(float((g * g).sum()) for g in gradients.values()))", "return min(1.0, math.sqrt(sum(float((g * g).sum()) for g in gradients.values())))"),
+    ("global_norm", "optimizers", "1e-6 more, as a divisor", "return math.sqrt(sum(float((g * g).sum()) for g in gradients.values()))", "return 1e-6 + math.sqrt(sum(float((g * g).sum()) for g in gradients.values()))"),
     ("cross_entropy", "losses", "denominator 0 means 1", "if denominator else 0.0", "if denominator else 1.0"),
     ("attention_probabilities", "masking", "any finite mask value counts as −10000", "scores + mask_value)", "scores - 10000.0)"),
     ("relu", "backward", "no slope below 1e-30", "dy * (x > 0)", "dy * (x > 1e-30)"),
-    ("clip_by_global_norm", "optimizers", "epsilon left out of the comparison", "if norm + epsilon > max_norm else 1.0", "if norm > max_norm else 1.0"),
-    ("clip_by_global_norm", "optimizers", "clips only from 1% above the limit", "if norm + epsilon > max_norm else 1.0", "if norm + epsilon > 1.01 * max_norm else 1.0"),
-    ("clip_by_global_norm", "optimizers", "epsilon 1e-6 where none is given", "epsilon: float = 0.0", "epsilon: float = 1e-6"),
-    ("clip_by_global_norm", "optimizers", "the norm of the first 16 tensors", "for g in gradients.values()))", "for g in list(gradients.values())[:16]))"),
-    ("mask_tokens", "data", "rate 0 is the usual rate", "    chosen = (select", "    rate = rate or 0.15\n    chosen = (select"),
-    ("mask_tokens", "data", "special of integers inverted bit by bit", "~special.astype(bool)", "(~special if special.dtype.kind in 'bi' else ~special.astype(bool)).astype(bool)"),
-    ("mask_tokens", "data", "draws compared in float32", "(select < rate)", "(np.float32(select) < np.float32(rate))"),
 )  # fmt: skip
 
 _HELPERS = '''
@@ -158,20 +148,31 @@ def _abramowitz(x):
 import numpy as np
 import math
 '''
-_FILES = {"reshape": "shape", "transpose": "shape"}
+_FILES = {"reshape": "shape", "transpose": "shape", "global_norm": "clip_by_global_norm"}
 
 
 def _made(op: str, area: str, what: str, old: str, new: str) -> Mutant:
     # The helpers go below the code, so that the file's first statement stays its first.
     names = patched(f"refbert.ops.{_FILES.get(op, op)}", old, new)
     exec(compile(_HELPERS, "<helpers of mutants>", "exec"), names)
-    members = {op: staticmethod(names[op])}
+    members = {"update": _ruled(op, names[op])} if op in UPDATES else {op: staticmethod(names[op])}
     if op == "attention_probabilities":  # a bug in the scores is a bug in attention, too
         whole = patched("refbert.ops.attention", "y = merge_heads(p_dropped @ V)", "y = (merge_heads(p_dropped @ V))")
         whole["attention_probabilities"] = names[op]
         whole["split_heads"], whole["merge_heads"] = names["split_heads"], names["merge_heads"]
         members["attention"] = staticmethod(whole["attention"])
     return mutant(op, area, what, **members)
+
+
+def _ruled(rule: str, function: Callable[..., Any]) -> Any:
+    """The backend's update with another function for one rule."""
+
+    def update(name: str, p: Any, g: Any, m: Any, v: Any, *, scale: float, step: int, **rates: float) -> Any:
+        if name != rule:
+            return Correct.update(name, p, g, m, v, scale=scale, step=step, **rates)
+        return function(p, g * scale, m, v, **rates, **({} if rule == "bert_adam" else {"step": step}))
+
+    return staticmethod(update)
 
 
 OPERATIONS: tuple[Mutant, ...] = tuple(_made(*row) for row in _TABLE)

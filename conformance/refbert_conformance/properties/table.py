@@ -20,11 +20,11 @@ from refbert_conformance.properties import (
     real_sizes,
     symmetries,
     training_steps,
-    update_contract,
+    updates,
 )
 
 _MODULES = (
-    contract, numerics, real_sizes, symmetries, blocks, packed, objective, training_steps, update_contract,
+    contract, numerics, real_sizes, symmetries, blocks, packed, objective, training_steps, updates,
 )  # fmt: skip
 
 

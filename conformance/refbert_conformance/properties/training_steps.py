@@ -1,7 +1,7 @@
 """Level "training": ten steps of pretraining, forward, backward, clipping and update, and where they lead.
 
 A wrong update rule that is right for one step (a step count off by one, moments that are not handed on) shows here.
-Clipping and update are judged one by one in `numerics`.
+Norm and update are judged one by one in `updates`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from refbert_conformance.engine.measure import Record
 from refbert_conformance.engine.property import Property
 from refbert_conformance.engine.subject import Subject
 from refbert_conformance.properties.blocks import SPEC, compare
+from refbert_conformance.properties.updates import require_rule
+from refbert_conformance.tolerances.bounds import UPDATES
 from refbert_conformance.tolerances.noise import FEW
 
 STEPS = 10
@@ -42,9 +44,9 @@ def properties() -> list[Property]:
             "training", rule, "trajectory", f"Loss and parameters after {STEPS} steps are the reference's.",
             check=_trajectory,
             draw=_courses(rule),
-            needs=(*SPEC, "clip_by_global_norm", rule), cost=60, low=False,
+            needs=(*SPEC, "update", "global_norm"), cost=60, low=False,
         )
-        for rule in ("bert_adam", "adamw", "lamb")
+        for rule in UPDATES
     ]  # fmt: skip
 
 
@@ -78,5 +80,6 @@ def trajectory(course: Course, dtype: str) -> Callable[[Any], dict[str, Host]]:
 
 
 def _trajectory(subject: Subject, course: Course, record: Record) -> None:
+    require_rule(subject, course.rule)
     run = trajectory(course, subject.dtype)
     compare(subject, run, run(subject.backend), record, samples=FEW)

@@ -24,7 +24,9 @@ import numpy as np
 
 from refbert import ops
 from refbert.backend import Host
+from refbert.backend.reference import rule_of
 from refbert.ops.attention_probabilities import split_heads
+from refbert.ops.clip_by_global_norm import global_norm
 from refbert_conformance.tolerances.arithmetic import Arithmetic, gamma
 from refbert_conformance.tolerances.running_error import FUNCTION, Tracked
 
@@ -122,40 +124,41 @@ def settled(y: Host, bound: Host, arithmetic: Arithmetic) -> Host:
         return np.where(np.isfinite(e) & (abs(y) + e <= arithmetic.largest), e, np.inf)
 
 
-def updated(op: str, arrays: Sequence[Host], options: Options, arithmetic: Arithmetic) -> list[Expected]:
+def updated(rule: str, arrays: Sequence[Host], options: Options, arithmetic: Arithmetic) -> list[Expected]:
     """The optimizer update's new (p, m, v): reference and bound."""
-    function = getattr(ops, op)
+    rates = {name: value for name, value in options.items() if name not in ("scale", "step")}
+    function: Callable[..., Any] = rule_of(rule, options["step"])
+    scale = options["scale"]
+    p, g, m, v = arrays
     with np.errstate(all="ignore"):
-        reference = function(*arrays, **options)
-        results = function(*(Tracked(a, arithmetic=arithmetic) for a in arrays), **options)
+        reference = function(p, g * scale, m, v, **rates)
+        tracked = [Tracked(a, arithmetic=arithmetic) for a in arrays]
+        if scale != 1:
+            tracked[1] = tracked[1] * scale
+        results = function(*tracked, **rates)
         bounds = [r.error for r in results]
-        p, g, m, _ = (abs(a) for a in arrays)
         # m ← g + β₁(m − g) is the same number in one multiplication: its difference is rounded once.
-        slack = arithmetic.gamma(2, arithmetic.u_step) * (g + m)
+        slack = arithmetic.gamma(2, arithmetic.u_step) * (abs(g * scale) + abs(m))
         bounds[1] = bounds[1] + slack * (1 - options["beta1"])
         # p(1 − lr λ) − lr m̂/(√v̂ + ε): the first factor is rounded before the difference; where the two parts nearly
         # cancel that is more than the rounding of the result.
-        bounds[0] = bounds[0] + arithmetic.gamma(2, arithmetic.u_step) * p
+        bounds[0] = bounds[0] + arithmetic.gamma(2, arithmetic.u_step) * abs(p)
     return [
         Expected(name, np.asarray(t), settled(np.asarray(t), b, arithmetic))
         for name, t, b in zip(("p", "m", "v"), reference, bounds, strict=True)
     ]
 
 
-def clipped(gradients: Mapping[str, Host], options: Options, arithmetic: Arithmetic) -> list[Expected]:
-    """The clipped gradients by name, and last the norm ("norm").
+def normed(gradients: Mapping[str, Host], arithmetic: Arithmetic) -> Expected:
+    """The norm over all gradients, n = √Σg².
 
-    n = √Σg²: squares, a sum of N terms and a root give a relative error of at most γ_{N+2}(u_acc)/2 + γ_FUNCTION/… ;
-    the scale c/n inherits it, with two roundings of its own, and one more for the product. Where n is within that error
-    of c, either side of the comparison is right: both give a scale of 1 up to it.
+    Squares, a sum of N terms and a root give a relative error of at most γ_{N+2}(u_acc)/2 + γ_FUNCTION; where norms
+    of tensors are joined, each is stored and squared again.
     """
-    reference, norm = ops.clip_by_global_norm(gradients, **options)
     N = sum(g.size for g in gradients.values())
-    u = max(arithmetic.u_accumulation, arithmetic.u_step)
-    relative = arithmetic.gamma(N + FUNCTION + 4, u)
-    out = [Expected(name, t, settled(t, abs(t) * relative, arithmetic)) for name, t in reference.items()]
-    n = np.asarray(norm)
-    return [*out, Expected("norm", n, settled(n, abs(n) * relative, arithmetic))]
+    n = np.asarray(global_norm(gradients))
+    relative = arithmetic.gamma(N + FUNCTION + 4, max(arithmetic.u_accumulation, arithmetic.u_step))
+    return Expected("norm", n, settled(n, abs(n) * relative, arithmetic))
 
 
 def _none(results: Sequence[Tracked]) -> list[Any]:

@@ -10,7 +10,6 @@ from refbert_conformance.properties.symmetries import (
     functions,
     linearity,
     lookups,
-    masking,
     nonfinite,
     vanishing,
 )
@@ -18,7 +17,7 @@ from refbert_conformance.properties.symmetries import (
 
 def properties() -> list[Property]:
     """Exact properties, op by op."""
-    modules = (linearity, nonfinite, lookups, functions, attention, vanishing, masking)
+    modules = (linearity, nonfinite, lookups, functions, attention, vanishing)
     return [p for module in modules for p in module.properties()]
 
 

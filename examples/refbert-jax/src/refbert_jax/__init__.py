@@ -133,6 +133,7 @@ def _squared_error(x: jax.Array, targets: jax.Array, scale: float) -> jax.Array:
 
 @partial(jax.jit, static_argnames="scaled")
 def _updated(p: Any, g: Any, m: Any, v: Any, r: Mapping[str, float], scaled: bool) -> Update:
+    g = g * r["scale"]
     m = r["beta1"] * m + r["rest1"] * g
     v = r["beta2"] * v + r["rest2"] * g * g
     u = m / r["bias1"] / (jnp.sqrt(v / r["bias2"]) + r["eps"]) + r["weight_decay"] * p
@@ -146,6 +147,7 @@ class JaxBackend:
     """float32 (default) or float64, on "cpu", or where JAX has them "gpu[:n]" and "tpu[:n]"."""
 
     name = "jax"
+    contract = 1  # the version of refbert's plugin contract
     dtypes: tuple[str, ...] = ("float32", "float64")
     compiles = True  # every new shape
 
@@ -300,46 +302,32 @@ class JaxBackend:
 
     # Optimizers
 
-    def bert_adam(self, p: jax.Array, g: jax.Array, m: jax.Array, v: jax.Array, **rates: float) -> Update:
-        """Google's BERT Adam."""
-        return self._updated(p, g, m, v, rates)
-
-    def adamw(self, p: jax.Array, g: jax.Array, m: jax.Array, v: jax.Array, *, step: int, **rates: float) -> Update:
-        """AdamW."""
-        return self._updated(p, g, m, v, rates, step)
-
-    def lamb(self, p: jax.Array, g: jax.Array, m: jax.Array, v: jax.Array, *, step: int, **rates: float) -> Update:
-        """LAMB."""
-        return self._updated(p, g, m, v, rates, step, scaled=True)
-
-    def _updated(
-        self, p: jax.Array, g: jax.Array, m: jax.Array, v: jax.Array, rates: Mapping[str, float],
-        step: int | None = None, scaled: bool = False,
+    def update(
+        self, rule: str, p: jax.Array, g: jax.Array, m: jax.Array, v: jax.Array, *, scale: float, step: int,
+        **rates: float,
     ) -> Update:  # fmt: skip
-        if step is not None and step < 1:
+        """Google's BERT Adam, AdamW or LAMB, of the gradient g·scale."""
+        if rule not in ("bert_adam", "adamw", "lamb"):
+            raise NotImplementedError(f'there is no update "{rule}"')
+        corrected = rule != "bert_adam"
+        if corrected and step < 1:
             raise ValueError(f"step counts from 1, got {step}")
         beta1, beta2 = rates["beta1"], rates["beta2"]
         more = {  # what cancels is computed here, in double precision
+            "scale": scale,
             "rest1": 1 - beta1,
             "rest2": 1 - beta2,
-            "bias1": 1.0 if step is None else 1 - beta1**step,
-            "bias2": 1.0 if step is None else 1 - beta2**step,
+            "bias1": 1 - beta1**step if corrected else 1.0,
+            "bias2": 1 - beta2**step if corrected else 1.0,
         }
-        return self._run(_updated, p, g, m, v, {**rates, **more}, scaled)  # type: ignore[no-any-return]
+        return self._run(_updated, p, g, m, v, {**rates, **more}, rule == "lamb")  # type: ignore[no-any-return]
 
-    def clip_by_global_norm(
-        self, gradients: Mapping[str, jax.Array], *, max_norm: float, epsilon: float = 0.0
-    ) -> tuple[dict[str, jax.Array], float]:
-        """(clipped gradients, the norm before)."""
-        norm = math.sqrt(sum(float(self._run(_square, g)) for g in gradients.values()))
-        scale = max_norm / (norm + epsilon) if norm + epsilon > max_norm else 1.0
-        if not math.isfinite(norm):
-            scale = math.nan
-        return {name: self._run(_times, g, scale) for name, g in gradients.items()}, norm
+    def global_norm(self, gradients: Mapping[str, jax.Array]) -> float:
+        """The norm over all gradients."""
+        return math.sqrt(sum(float(self._run(_square, g)) for g in gradients.values()))
 
 
 _square = jax.jit(lambda g: (g * g).sum())
-_times = jax.jit(lambda g, scale: g * scale)
 
 
 def _equal_shapes(what: str, x: jax.Array, z: jax.Array | Host) -> None:

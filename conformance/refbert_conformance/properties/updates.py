@@ -1,0 +1,219 @@
+"""Level "training": the optimizer's step, rule by rule, and the norm that clipping needs.
+
+Beyond numbers: training is only resumed, and only debugged, if the same update gives the same bits and leaves p alone.
+It may write into g, m and v, so every call here gets arrays of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from refbert.backend import Host
+from refbert_conformance.cases.updates import (
+    NormCase,
+    UpdateCase,
+    large_norms,
+    large_updates,
+    norm_cases,
+    norm_corpus,
+    update_cases,
+    update_corpus,
+)
+from refbert_conformance.engine.measure import Failure, Record, Unsupported, check_array, same_bits
+from refbert_conformance.engine.property import Property, first_call
+from refbert_conformance.engine.subject import Subject
+from refbert_conformance.tolerances.bounds import UPDATES, normed, updated
+
+_CALLS = 5
+_OFTEN = 150  # for the first of the corpus
+STEP = ("asarray", "to_numpy", "update")
+
+
+def properties() -> list[Property]:
+    """Every rule, what is refused, and the norm."""
+    norm: dict[str, Any] = {"needs": ("asarray", "to_numpy", "global_norm")}
+    return [
+        *(p for rule in UPDATES for p in _of(rule)),
+        Property(
+            "contract", "update", "errors", "An unknown rule and a step below 1 are refused, and harm nothing.",
+            check=_errors, needs=STEP,
+        ),
+        Property(
+            "training", "global_norm", "accuracy", "The norm over all gradients is within its rounding bound.",
+            check=_norm, draw=lambda s: norm_cases(s.dtype), corpus=lambda s: norm_corpus(s.dtype),
+            larger=lambda s: large_norms(s.dtype), **norm,
+        ),
+        Property(
+            "training", "global_norm", "calls", "It repeats bit for bit, and changes no gradient it is given.",
+            check=_norm_calls, draw=lambda s: norm_cases(s.dtype), cost=2, **norm,
+        ),
+        Property(
+            "training", "global_norm", "not finite", "A gradient that is not finite shows in the norm.",
+            check=_norm_not_finite, **norm,
+        ),
+    ]  # fmt: skip
+
+
+def _of(rule: str) -> list[Property]:
+    def cases(subject: Subject) -> Any:
+        return update_cases(rule, subject.dtype)
+
+    def corpus(subject: Subject) -> tuple[UpdateCase, ...]:
+        return update_corpus(rule, subject.dtype)
+
+    return [
+        Property(
+            "training", rule, "accuracy", "New parameters and moments are within their rounding bounds.",
+            check=_accuracy, draw=cases, corpus=corpus, larger=lambda s: large_updates(rule, s.dtype), needs=STEP,
+        ),
+        Property(
+            "training", rule, "first call", "The very first update of a new instance is as right as any.",
+            check=first_call(_accuracy), corpus=lambda s: corpus(s)[1:2], needs=STEP,
+        ),
+        Property(
+            "training", rule, "calls", "An update repeats bit for bit, and changes neither p nor old results.",
+            check=_calls, draw=cases, corpus=corpus, needs=STEP, cost=2,
+        ),
+        Property(
+            "training", rule, "not finite", "A scale of NaN, that of gradients without a norm, spoils every entry.",
+            check=_not_finite, corpus=lambda s: corpus(s)[1:3], needs=STEP,
+        ),
+    ]  # fmt: skip
+
+
+def update(subject: Subject, rule: str, arrays: Sequence[Any], options: Mapping[str, Any]) -> list[Any]:
+    """New (p, m, v) of the backend; `Unsupported` for a rule that it says it does not have."""
+    try:
+        results = subject.op("update")(rule, *arrays, **options)
+    except NotImplementedError:
+        raise Unsupported(f"the backend's update has no {rule}") from None
+    if not isinstance(results, tuple | list) or len(results) != 3:
+        raise Failure("update must return (p, m, v)")
+    return list(results)
+
+
+def require_rule(subject: Subject, rule: str) -> None:
+    """Raise `Unsupported` for a rule that the backend says it does not have."""
+    case = update_corpus(rule, subject.dtype)[1]
+    update(subject, rule, _own(subject, case.arrays), case.options)
+
+
+def _own(subject: Subject, arrays: Sequence[Host]) -> list[Any]:
+    """The backend's, which may be written into: no two share memory, nor does the host."""
+    return [subject.device(a.copy()) for a in arrays]
+
+
+def _accuracy(subject: Subject, case: UpdateCase, record: Record) -> None:
+    results = update(subject, case.rule, _own(subject, case.arrays), case.options)
+    for got, one in zip(results, updated(case.rule, case.arrays, case.options, subject.arithmetic), strict=True):
+        record.compare(subject.host(got, one.y.shape, one.name), one)
+
+
+def _calls(subject: Subject, case: UpdateCase, record: Record) -> None:
+    shape, free = case.arrays[0].shape, "update" in subject.arithmetic.nondeterministic
+
+    def call() -> tuple[list[Any], list[Any]]:
+        arrays = _own(subject, case.arrays)
+        results = update(subject, case.rule, arrays, case.options)
+        if not same_bits(_wide(subject, arrays[0]), case.arrays[0]):
+            raise Failure("p was written into")
+        return arrays, results
+
+    _, first = call()
+    kept = [
+        np.array(check_array(subject.host(x, shape, name), shape, subject.arithmetic, name))
+        for name, x in zip("pmv", first, strict=True)
+    ]
+    often = case.options == update_corpus(case.rule, subject.dtype)[0].options and shape == (2, 3)
+    for number in range(2, (_OFTEN if often else _CALLS) + 1):
+        for name, x, was in zip("pmv", call()[1], kept, strict=True):
+            if not free and not same_bits(np.array(subject.host(x)), was):
+                raise Failure(f"call {number} with the same arguments gives another {name}")
+    update(subject, case.rule, [subject.device(a + 1) for a in case.arrays], case.options)
+    for name, x, was in zip("pmv", first, kept, strict=True):
+        if not same_bits(np.array(subject.host(x)), was):
+            raise Failure(f"a later call changed an earlier {name}")
+    if free:
+        return
+    for i, name in enumerate("pgmv"):  # one new array where the others are the last call's, or come from it
+        (_, *given), (p, m, v) = call()
+        _one_new(subject, case, [p, subject.device(case.arrays[1].copy()), m, v], i, name)
+        given, _ = call()
+        _one_new(subject, case, given, i, name)
+
+
+def _one_new(subject: Subject, case: UpdateCase, last: list[Any], i: int, name: str) -> None:
+    changed = [subject.device(abs(case.arrays[i]) + 1) if at == i else x for at, x in enumerate(last)]
+    fresh = [subject.device(_wide(subject, x)) for x in changed]
+    results = [update(subject, case.rule, arrays, case.options) for arrays in (changed, fresh)]
+    for output, a, b in zip("pmv", *results, strict=True):
+        if not same_bits(np.array(subject.host(a)), np.array(subject.host(b))):
+            raise Failure(f"only {name} is new, and {output} is not what it is where every array is new")
+
+
+def _wide(subject: Subject, x: Any) -> Host:
+    return np.array(subject.host(x), np.float64)
+
+
+def _not_finite(subject: Subject, case: UpdateCase, record: Record) -> None:
+    results = update(subject, case.rule, _own(subject, case.arrays), {**case.options, "scale": math.nan})
+    for name, x in zip("pmv", results, strict=True):
+        if not np.isnan(_wide(subject, x)).all():
+            raise Failure(f"with a scale of NaN every entry must be NaN, {name} is {_wide(subject, x)}")
+
+
+def _errors(subject: Subject, example: Any, record: Record) -> None:
+    for rule in UPDATES[1:]:
+        case = update_corpus(rule, subject.dtype)[1]
+        _refused(subject, rule, {**case.options, "step": 0}, "step 0", ValueError, NotImplementedError)
+    _refused(subject, "sgd", case.options, 'the rule "sgd"', NotImplementedError)
+
+
+def _refused(subject: Subject, rule: str, options: Mapping[str, Any], what: str, *errors: type[Exception]) -> None:
+    arrays = [subject.device(np.ones(2)) for _ in "pgmv"]
+    try:
+        subject.op("update")(rule, *arrays, **options)
+    except errors:
+        pass
+    except Exception as error:  # noqa: BLE001
+        raise Failure(f"{what} raised {type(error).__name__}, it must raise {errors[0].__name__}") from None
+    else:
+        raise Failure(f"{what} was accepted; it must raise {errors[0].__name__}")
+    for name, x in zip("pgmv", arrays, strict=True):
+        if not np.array_equal(subject.host(x), np.ones(2)):
+            raise Failure(f"{what} was refused, but {name} has changed")
+
+
+def _norm(subject: Subject, case: NormCase, record: Record) -> None:
+    norm = subject.op("global_norm")({name: subject.device(g) for name, g in case.gradients.items()})
+    dtype = np.float64 if subject.dtype == "float64" else np.float32
+    record.compare(np.asarray(float(norm), dtype), normed(case.gradients, subject.arithmetic))
+
+
+def _norm_calls(subject: Subject, case: NormCase, record: Record) -> None:
+    norm = subject.op("global_norm")
+    gradients = {name: subject.device(g.copy()) for name, g in case.gradients.items()}
+    first = float(norm(gradients))
+    for name, g in gradients.items():
+        if not same_bits(_wide(subject, g), case.gradients[name]):
+            raise Failure(f"{name} was written into")
+    for number in range(2, _CALLS * 4):
+        now = float(norm(gradients))
+        free = "global_norm" in subject.arithmetic.nondeterministic
+        if not free and now != first and not math.isnan(first):
+            raise Failure(f"call {number} with the same gradients gives the norm {now}, was {first}")
+
+
+def _norm_not_finite(subject: Subject, example: Any, record: Record) -> None:
+    for bad in (math.nan, math.inf, -math.inf):
+        gradients = {"a": subject.device(np.ones((2, 3))), "b": subject.device(np.array([1.0, bad]))}
+        norm = float(subject.op("global_norm")(gradients))
+        if math.isfinite(norm):
+            raise Failure(f"with a gradient of {bad} the norm is {norm}")
+
+
+__all__ = ["STEP", "properties", "require_rule", "update"]
