@@ -1,25 +1,23 @@
 """Random numbers that depend on a key alone, so that a run resumed anywhere draws what it would have drawn.
 
-Keys are labels (seed, round, document, …) hashed to Philox's 128 bits, as in `refbert.randomness`. Nothing here depends
-on what was drawn before, and no state but the key has to be stored.
+Keys are labels (seed, round, document, …). Nothing here depends on what was drawn before, and no state but the key has
+to be stored.
 """
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import numpy.typing as npt
+
+from refbert.randomness import philox
 
 _BLOCK = 64  # how many numbers `Draws` fetches at a time
 _FEISTEL_ROUNDS = 8  # Luby and Rackoff 1988: four suffice for random round functions; ours are only mixing
 
 
 def generator(*key: object) -> np.random.Generator:
-    """Philox, keyed by the parts of ``key`` (compared as text)."""
-    label = "/".join(str(part) for part in key).encode()
-    bits = np.frombuffer(hashlib.blake2b(label, digest_size=16).digest(), dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=bits))
+    """Make a generator of `refbert.randomness.philox`."""
+    return np.random.Generator(philox(*key))
 
 
 class Draws:

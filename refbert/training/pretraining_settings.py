@@ -26,7 +26,7 @@ class Settings(TrainingSettings):
     Raises `InputError` for values out of range.
     """
 
-    files: tuple[str, ...] = setting()
+    files: tuple[str, ...] = setting(path=True)
     format: str = setting(
         "lines", "One sentence per line; running text; Parquet or Arrow.", choices=("lines", "raw", "parquet")
     )
