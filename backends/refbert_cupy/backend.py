@@ -27,7 +27,7 @@ from refbert import ops
 from refbert.backend import Host, host_dtype
 from refbert.backend.reference import rule_of
 from refbert.errors import Unsupported
-from refbert.ops.attention_probabilities import merge_heads, split_heads
+from refbert.ops.attention import merge_heads, split_heads
 from refbert_cupy.device import open_device
 from refbert_cupy.kernels import WIDE, per_entry, per_row
 

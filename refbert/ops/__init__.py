@@ -14,8 +14,7 @@ The ops compute in the dtype that they are given. float64 is the reference; ever
 
 from refbert.ops.adamw import adamw
 from refbert.ops.add import add
-from refbert.ops.attention import attention
-from refbert.ops.attention_probabilities import attention_probabilities
+from refbert.ops.attention import attention, attention_probabilities
 from refbert.ops.bert_adam import bert_adam
 from refbert.ops.clip_by_global_norm import clip_by_global_norm
 from refbert.ops.cross_entropy import IGNORE, cross_entropy

@@ -50,7 +50,7 @@ def cross_entropy(logits: Array, labels: Ids, *, denominator: float) -> tuple[Ar
     s = e.sum(axis=-1, keepdims=True)  # [M', 1]
     rows = np.arange(len(c))
     losses = np.log(s[:, 0]) - shifted[rows, c]  # [M']
-    loss = losses.sum(keepdims=True).reshape(()) * per_row
+    loss = losses.sum() * per_row
 
     def pullback(dloss: Array) -> tuple[Array]:
         p = e / s  # [M', C]

@@ -58,8 +58,8 @@ def _gelu_erf(x: Array) -> tuple[Array, Pullback]:
 def _gelu_tanh(x: Array) -> tuple[Array, Pullback]:
     c, a = math.sqrt(2 / math.pi), 0.044715
     u = c * (x + a * x * x * x)
-    T = np.exp(-np.logaddexp(0, -2 * u))
-    one_minus_T = np.exp(-np.logaddexp(0, 2 * u))
+    T = np.exp(-np.logaddexp(0, -2 * u))  # 1/(1 + e^{−2u}): logaddexp(0, z) is log(1 + e^z) without overflow
+    one_minus_T = np.exp(-np.logaddexp(0, 2 * u))  # 1/(1 + e^{2u})
     y = x * T
 
     def pullback(dy: Array) -> tuple[Array]:

@@ -22,7 +22,7 @@ def mean_squared_error(x: Array, targets: Array, *, denominator: float) -> tuple
         raise ValueError(f"mean_squared_error needs equal shapes, got {x.shape} and {targets.shape}")
     per_row = 1 / denominator if denominator else 0.0
     difference = x - targets.astype(x.dtype)
-    loss = (difference * difference).sum(keepdims=True).reshape(()) * per_row
+    loss = (difference * difference).sum() * per_row
 
     def pullback(dloss: Array) -> tuple[Array]:
         return (difference * (2 * dloss * per_row),)

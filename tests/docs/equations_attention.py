@@ -31,7 +31,7 @@ def probabilities(q, k, mask, value):
 
 
 @shown(
-    "attention_probabilities",
+    "attention",
     "s_ij = q_i · k_j / √D",
     "p_i  = softmax_j(s_ij + mask term)",
     "ds_ij = p_ij (dp_ij − Σ_l p_il dp_il)",
@@ -60,7 +60,7 @@ def attention_probabilities(rng):
 
 @shown(
     "attention",
-    "p = softmax(q kᵀ/√D + mask)          see refbert.ops.attention_probabilities",
+    "p = softmax(q kᵀ/√D + mask)          see attention_probabilities below",
     "p̃ = p keep / (1 − rate)              see refbert.ops.dropout; p̃ = p without it",
     "y_i = Σ_j p̃_ij v_j                   y = p̃ v, heads side by side: Concat(head_1, …, head_A)",
     "dp̃_ij = dy_i · v_j                dp̃ = dy vᵀ",

@@ -21,7 +21,7 @@ from equations_blocks import (
 )
 
 from refbert.ops.cross_entropy import IGNORE
-from refbert.spec import heads, losses
+from refbert.spec import head_table, heads, losses
 
 
 @shown(
@@ -119,7 +119,7 @@ def plain_losses(rng):
         (losses.masked_lm_loss, "masked_lm", np.array([2, 0, 1, 1]), google, 1e-5),
         (losses.mean_loss, "token_classification", np.array([2, IGNORE, 1, 1]), PLAIN, 0),
     ):
-        M = losses.denominators([head], {"labels": labels}, 4, c)[head]
+        M = head_table.denominators([head], {"labels": labels}, 4, c)[head]
         counted = labels != IGNORE
         agree(M, counted.sum() + extra)
         loss, pullback = run(OPS, z, labels, M)
@@ -129,13 +129,13 @@ def plain_losses(rng):
         p = np.real([softmax(row) for row in z.tolist()])
         agree(dz, [[d / M * (p[n, j] - delta(j, labels[n])) * counted[n] for j in range(3)] for n in range(4)])
     t = rng.standard_normal((4, 3))
-    M = losses.denominators(["sequence_classification"], {"labels": t}, 4, PLAIN)["sequence_classification"]
+    M = head_table.denominators(["sequence_classification"], {"labels": t}, 4, PLAIN)["sequence_classification"]
     agree(M, 4 * 3)
     loss, pullback = losses.regression_loss(OPS, z, t, M)
     agree(loss, sum((z[n, k] - t[n, k]) ** 2 for n in range(4) for k in range(3)) / M)
     agree(pullback(d)[0], [[d * 2 * (z[n, k] - t[n, k]) / M for k in range(3)] for n in range(4)])
     t = np.array([[1, 0, 0], [0, 1, 1], [1, IGNORE, 0], [0, 0, 0]])
-    M = losses.denominators(["sequence_classification"], {"labels": t}, 4, PLAIN)["sequence_classification"]
+    M = head_table.denominators(["sequence_classification"], {"labels": t}, 4, PLAIN)["sequence_classification"]
     agree(M, 4 * 3 - 1)
     loss, pullback = losses.multi_label_loss(OPS, z, t, M)
     sigma, counted = 1 / (1 + np.exp(-z)), t != IGNORE
@@ -154,7 +154,7 @@ def plain_losses(rng):
 def arranged_losses(rng):
     B, C, d = 2, 3, np.array(-0.8)
     scores, labels = rng.standard_normal((B * C, 1)), np.array([2, 0])
-    M = losses.denominators(["multiple_choice"], {"labels": labels}, 4, PLAIN)["multiple_choice"]
+    M = head_table.denominators(["multiple_choice"], {"labels": labels}, 4, PLAIN)["multiple_choice"]
 
     def choice(scores):
         return entropy([[scores[b * C + c][0] for c in range(C)] for b in range(B)], labels, M)
@@ -165,7 +165,7 @@ def arranged_losses(rng):
 
     S, starts, ends = 4, np.array([1, 3]), np.array([2, 3])
     logits = rng.standard_normal((B, S, 2))
-    both = losses.denominators(["question_answering"], {"start_positions": starts, "end_positions": ends}, S, PLAIN)
+    both = head_table.denominators(["question_answering"], {"start_positions": starts, "end_positions": ends}, S, PLAIN)
     M_a, M_e = both.values()
     agree([M_a, M_e], [2 * B, 2 * B])
 

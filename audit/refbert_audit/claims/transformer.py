@@ -13,7 +13,7 @@ from refbert.config.parameters import count
 from refbert.config.presets import preset
 from refbert.config.profiles import get_profile
 from refbert.loading import from_config
-from refbert.ops.attention_probabilities import split_heads
+from refbert.ops.attention import split_heads
 from refbert.spec.feed_forward import feed_forward
 from refbert.spec.scope import Scope
 from refbert.text.batching import Batch

@@ -148,7 +148,12 @@ def _abramowitz(x):
 import numpy as np
 import math
 '''
-_FILES = {"reshape": "shape", "transpose": "shape", "global_norm": "clip_by_global_norm"}
+_FILES = {
+    "reshape": "shape",
+    "transpose": "shape",
+    "attention_probabilities": "attention",
+    "global_norm": "clip_by_global_norm",
+}
 
 
 def _made(op: str, area: str, what: str, old: str, new: str) -> Mutant:
@@ -157,10 +162,7 @@ def _made(op: str, area: str, what: str, old: str, new: str) -> Mutant:
     exec(compile(_HELPERS, "<helpers of mutants>", "exec"), names)
     members = {"update": _ruled(op, names[op])} if op in UPDATES else {op: staticmethod(names[op])}
     if op == "attention_probabilities":  # a bug in the scores is a bug in attention, too
-        whole = patched("refbert.ops.attention", "y = merge_heads(p_dropped @ V)", "y = (merge_heads(p_dropped @ V))")
-        whole["attention_probabilities"] = names[op]
-        whole["split_heads"], whole["merge_heads"] = names["split_heads"], names["merge_heads"]
-        members["attention"] = staticmethod(whole["attention"])
+        members["attention"] = staticmethod(names["attention"])
     return mutant(op, area, what, **members)
 
 

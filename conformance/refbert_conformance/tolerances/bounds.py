@@ -25,7 +25,7 @@ import numpy as np
 from refbert import ops
 from refbert.backend import Host
 from refbert.backend.reference import rule_of
-from refbert.ops.attention_probabilities import split_heads
+from refbert.ops.attention import split_heads
 from refbert.ops.clip_by_global_norm import global_norm
 from refbert_conformance.tolerances.arithmetic import Arithmetic, gamma
 from refbert_conformance.tolerances.running_error import FUNCTION, Tracked
