@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from functools import wraps
-from typing import Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,11 @@ from refbert_numpy.memory import Recycler
 from refbert_numpy.rows import layer_norm, norm_back
 from refbert_numpy.threads import alone, product
 from refbert_numpy.updates import global_norm, update
+
+if TYPE_CHECKING:
+    from refbert.randomness import Dropout
+    from refbert.spec.choices import Choices
+    from refbert.text.batching import Batch
 
 Host = npt.NDArray[Any]
 Out = tuple[Array, Pullback]
@@ -98,18 +103,20 @@ class NumpyBackend(ReferenceBackend):
     def objective(
         self,
         params: Mapping[str, Array],
-        batch: Any,
+        batch: Batch,
         labels: Mapping[str, Host],
         heads: Collection[str],
-        c: Any,
+        choices: Choices,
         *,
-        draws: Any = None,
+        draws: Dropout | None = None,
         denominators: Mapping[str, float] | None = None,
     ) -> tuple[Array, dict[str, Array], Callable[[Array], dict[str, Array]]]:
         """A whole model's loss and gradients; see refbert_numpy.objective."""
         from refbert_numpy.objective import objective  # here: inference has no use for it
 
-        return objective(self, self._memory, params, batch, labels, heads, c, draws=draws, denominators=denominators)
+        return objective(
+            self, self._memory, params, batch, labels, heads, choices, draws=draws, denominators=denominators
+        )
 
     update = staticmethod(update)
     global_norm = staticmethod(global_norm)

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from refbert_torch.attention import KeyMask, attention, packed_attention, probab
 from refbert_torch.layer import encoder_layer
 from refbert_torch.objective import LinearOfGelu, no_pullback, objective, spec_objective
 from refbert_torch.optimizers import Updates
+
+if TYPE_CHECKING:
+    from refbert.backend import KeepMasks, ModelChoices, TokenBatch
 
 Tensor = torch.Tensor
 Host = npt.NDArray[Any]
@@ -235,18 +238,18 @@ class TorchBackend(Updates):
     def objective(
         self,
         params: Mapping[str, Tensor],
-        batch: Any,
+        batch: TokenBatch,
         labels: Mapping[str, Host],
         heads: Collection[str],
-        c: Any,
+        choices: ModelChoices,
         *,
-        draws: Any = None,
+        draws: KeepMasks | None = None,
         denominators: Mapping[str, float] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor], Callable[[Tensor], dict[str, Tensor]]]:
         """The spec's objective as one graph; see refbert_torch.objective."""
         compute = partial(
-            spec_objective(), TracedBackend(self.dtype, self.device), batch=batch, labels=labels, heads=heads, c=c,
-            draws=draws, denominators=denominators,
+            spec_objective(), TracedBackend(self.dtype, self.device), batch=batch, labels=labels, heads=heads,
+            c=choices, draws=draws, denominators=denominators,
         )  # fmt: skip
         return objective(compute, params)
 
