@@ -45,42 +45,26 @@ class Group(NamedTuple):
     queries: slice  # rows
     keys: slice  # rows
     heads: slice
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Of its scores: [sequences, heads, queries of each, keys of each]."""
-        B, heads, m, n = (x.stop - x.start for x in (self.sequences, self.heads, self.queries, self.keys))
-        return B, heads, m // B, n // B
+    shape: tuple[int, int, int, int]  # of its scores: [sequences, heads, queries of each, keys of each]
 
     def split(self, x: Array, rows: slice, D: int) -> Array:
         """Its part of x [rows, A·D], a view [sequences, heads, rows of each, D]."""
-        B, heads, _, _ = self.shape
         own = x[rows, D * self.heads.start : D * self.heads.stop]
-        return own.reshape(B, len(own) // B, heads, D).swapaxes(1, 2)
+        return own.reshape(self.shape[0], -1, self.shape[1], D).swapaxes(1, 2)
 
 
 class Block(NamedTuple):
     """Groups of the same heads whose scores are in the cache together, end to end."""
 
     groups: tuple[Group, ...]
-    starts: tuple[int, ...]  # where each sequence's scores begin
+    scores: tuple[slice, ...]  # where each group's are
     size: int  # how many scores
-
-    @property
-    def queries(self) -> slice:
-        """The rows of its queries."""
-        return slice(self.groups[0].queries.start, self.groups[-1].queries.stop)
-
-    @property
-    def heads(self) -> slice:
-        """Every group's."""
-        return self.groups[0].heads
+    queries: slice  # rows
+    heads: slice
 
     def views(self, flat: Array) -> list[Array]:
         """Each group's part of [size], in the shape of its scores."""
-        shapes = [group.shape for group in self.groups]
-        starts = itertools.accumulate((math.prod(shape) for shape in shapes), initial=0)
-        return [flat[i : i + math.prod(shape)].reshape(shape) for i, shape in zip(starts, shapes, strict=False)]
+        return [flat[at].reshape(group.shape) for group, at in zip(self.groups, self.scores, strict=True)]
 
     def by_sequence(self, flat: Array) -> Iterator[tuple[int, Array]]:
         """Each sequence's number and part of [size], as a view [heads, queries, keys]."""
@@ -97,34 +81,38 @@ def plan(keys: tuple[int, ...], queries: tuple[int, ...], heads: int, sequences:
     blocks: list[list[Group]] = []
     room = 0
     for b in sequences:
-        own_queries, own_keys = slice(queries[b], queries[b + 1]), slice(keys[b], keys[b + 1])
-        scores = (own_queries.stop - own_queries.start) * (own_keys.stop - own_keys.start)  # of a head
-        if not scores:
+        m, n = queries[b + 1] - queries[b], keys[b + 1] - keys[b]
+        if not m:
             continue
-        step = min(heads, max(1, most // scores))  # heads at a time
+        step = min(heads, max(1, most // (m * n)))  # heads at a time
         for head in range(0, heads, step):
-            group = Group(slice(b, b + 1), own_queries, own_keys, slice(head, min(heads, head + step)))
-            size = math.prod(group.shape)
-            if step < heads or size > room:
+            own = slice(head, min(heads, head + step))
+            shape = (1, own.stop - head, m, n)
+            if step < heads or math.prod(shape) > room:
                 blocks.append([])
-                room = most if step == heads else size  # full: the next group has other heads
-            blocks[-1].append(group)
-            room -= size
+                room = most if step == heads else math.prod(shape)  # full: the next group has other heads
+            rows = slice(queries[b], queries[b + 1]), slice(keys[b], keys[b + 1])
+            blocks[-1].append(Group(slice(b, b + 1), *rows, own, shape))
+            room -= math.prod(shape)
     return tuple(map(_block, blocks))
 
 
 def _block(each: list[Group]) -> Block:
     """One group for each sequence, neighbours of one shape put together."""
-    sizes = [math.prod(group.shape) for group in each]
     groups = each[:1]
     for group in each[1:]:
         last = groups[-1]
-        if group.shape[2:] == last.shape[2:] and group.sequences.start == last.sequences.stop:
-            sequences, queries, keys = (slice(last[i].start, group[i].stop) for i in range(3))
-            groups[-1] = Group(sequences, queries, keys, last.heads)
+        if group.shape[1:] == last.shape[1:] and group.sequences.start == last.sequences.stop:
+            groups[-1] = Group(
+                slice(last.sequences.start, group.sequences.stop), slice(last.queries.start, group.queries.stop),
+                slice(last.keys.start, group.keys.stop), last.heads, (last.shape[0] + 1, *last.shape[1:]),
+            )  # fmt: skip
         else:
             groups.append(group)
-    return Block(tuple(groups), tuple(itertools.accumulate(sizes[:-1], initial=0)), sum(sizes))
+    ends = itertools.accumulate((math.prod(group.shape) for group in groups), initial=0)
+    scores = tuple(itertools.starmap(slice, itertools.pairwise(ends)))
+    rows = slice(groups[0].queries.start, groups[-1].queries.stop)
+    return Block(tuple(groups), scores, scores[-1].stop, rows, groups[0].heads)
 
 
 class KeyMask:
@@ -234,16 +222,18 @@ def _forward(
 
 def _exponentials(e: Array, block: Block, mask: KeyMask | None) -> None:
     """e ← exp(e − shift): each row's maximum where a sequence's scores are large or some of its keys hidden, else 0."""
-    safe = np.minimum.reduceat(e, block.starts) > -SAFE
-    safe &= np.maximum.reduceat(e, block.starts) < SAFE  # False for NaN
-    if mask is not None or not safe.all():
-        for (b, scores), fine in zip(block.by_sequence(e), safe, strict=True):
+    if mask is not None or not _safe(e):
+        for b, scores in block.by_sequence(e):
             if mask is not None and mask.hides[b]:
                 mask.apply(b, scores)
-            elif fine:
+            elif _safe(scores):
                 continue
             scores -= scores.max(axis=-1, keepdims=True)
     np.exp(e, out=e)
+
+
+def _safe(scores: Array) -> bool:
+    return bool(scores.min() > -SAFE and scores.max() < SAFE)  # False for NaN
 
 
 def _backward(
