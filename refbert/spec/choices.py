@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from refbert.config import BertConfig
 from refbert.config.profiles import Profile
@@ -13,8 +14,8 @@ class Choices:
     """Everything besides parameters and inputs that decides what comes out.
 
     activation is "gelu_erf", "gelu_tanh", "relu", "tanh" or "linear"; the rates are dropout probabilities; see
-    `refbert.config.Profile` for the rest. gradient_checkpointing alone changes no result: it says that a layer keeps
-    nothing but its input for the backward, which runs the layer again.
+    `refbert.config.Profile` for the rest. What has a default is read in training alone. gradient_checkpointing changes
+    no result: it says that a layer keeps nothing but its input for the backward, which runs the layer again.
     """
 
     layers: int
@@ -22,11 +23,11 @@ class Choices:
     activation: str
     layer_norm_eps: float
     mask_value: float
-    hidden_dropout: float
-    attention_dropout: float
-    classifier_dropout: float
-    masked_lm_epsilon: float
-    span_mean_over_batch: bool
+    hidden_dropout: float = 0.0
+    attention_dropout: float = 0.0
+    classifier_dropout: float = 0.0
+    masked_lm_epsilon: float = 0.0
+    span_mean_over_batch: bool = False
     gradient_checkpointing: bool = False
 
     @classmethod
@@ -45,3 +46,17 @@ class Choices:
             masked_lm_epsilon=profile.masked_lm_epsilon,
             span_mean_over_batch=profile.span_mean_over_batch,
         )
+
+    @classmethod
+    def of_layer(cls, *, heads: int, mask_value: float, activation: str, eps: float) -> Choices:
+        """Those of one layer, from what a backend's `encoder_layer` is told."""
+        return cls(1, heads, activation, eps, mask_value)
+
+    def layer_options(self) -> dict[str, Any]:
+        """What a backend's `encoder_layer` is told of them: `of_layer` reversed."""
+        return {
+            "heads": self.heads,
+            "mask_value": self.mask_value,
+            "activation": self.activation,
+            "eps": self.layer_norm_eps,
+        }

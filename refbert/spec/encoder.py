@@ -127,15 +127,7 @@ def encoder(
                 backs.append(back)
             del back  # with it goes the last layer's memory, before the next layer runs
         else:
-            x = fused(
-                x,
-                layer,
-                mask=mask,
-                heads=c.heads,
-                mask_value=c.mask_value,
-                activation=c.activation,
-                eps=c.layer_norm_eps,
-            )
+            x = fused(x, layer, mask=mask, **c.layer_options())
         if watch.want_hidden_states:
             watch.hidden_states.append(x)
 

@@ -39,6 +39,15 @@ def _classifier(ops: Any, p: Any, x: Any, c: Choices, positions: object, draws: 
     return heads.classifier(ops, p, x, c, draws)
 
 
+def _sequence_loss(ops: Any, logits: Any, labels: Host, denominator: float) -> Any:
+    """What fits the labels: of one class [B], of several [B, K], or of numbers [B, K]."""
+    if np.issubdtype(labels.dtype, np.floating):
+        return losses.regression_loss(ops, logits, labels, denominator)
+    if labels.ndim == 2:
+        return losses.multi_label_loss(ops, logits, labels, denominator)
+    return losses.mean_loss(ops, logits, labels, denominator)
+
+
 _FUNCTIONS: Mapping[str, _Functions] = {
     "masked_lm": _Functions(
         lambda ops, p, x, c, positions, draws: heads.masked_lm(ops, p, x, positions, c),
@@ -51,7 +60,7 @@ _FUNCTIONS: Mapping[str, _Functions] = {
     ),
     "sequence_classification": _Functions(
         _classifier,
-        lambda ops, logits, y, d, c: losses.sequence_loss(ops, logits, y[0], d[0]),
+        lambda ops, logits, y, d, c: _sequence_loss(ops, logits, y[0], d[0]),
         losses.sequence_denominator,
     ),
     "token_classification": _Functions(

@@ -71,15 +71,6 @@ def regression_loss(ops: Backend[A], logits: A, targets: Host, denominator: floa
     return ops.mean_squared_error(logits, targets, denominator=denominator)
 
 
-def sequence_loss(ops: Backend[A], logits: A, labels: Host, denominator: float) -> Loss[A]:
-    """What fits the labels of sequences: of one class [B], of several [B, K], or of numbers [B, K]."""
-    if np.issubdtype(labels.dtype, np.floating):
-        return regression_loss(ops, logits, labels, denominator)
-    if labels.ndim == 2:
-        return multi_label_loss(ops, logits, labels, denominator)
-    return mean_loss(ops, logits, labels, denominator)
-
-
 def sequence_denominator(labels: Host, S: int, c: Choices) -> float:
     """Of numbers [B, K] all; else the labels that count, of [B] or, with several a sequence, of [B, K]."""
     return labels.size if np.issubdtype(labels.dtype, np.floating) else labelled(labels)

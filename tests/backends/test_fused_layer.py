@@ -42,7 +42,7 @@ MASKS = {
 def both(name, mask, mask_value, activation, dtype):
     x, p = layer_case(dtype=dtype)
     reference = ReferenceBackend()
-    c = Choices(1, A, activation, 1e-12, mask_value, 0.0, 0.0, 0.0, 0.0, False)
+    c = Choices.of_layer(heads=A, mask_value=mask_value, activation=activation, eps=1e-12)
     expected, _ = encoder_layer(reference, p, x, mask, c)
     composed, _ = encoder_layer(
         ReferenceBackend(dtype), {k: w.astype(dtype) for k, w in p.items()}, x.astype(dtype), mask, c

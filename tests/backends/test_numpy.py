@@ -144,7 +144,7 @@ def test_the_layer_at_its_edges(monkeypatch, B, S, size, mask_value, dtype):
     x = (size * rng.standard_normal((B, S, H))).astype(dtype)
     mask = rng.random((B, S)) < 0.8
     mask[1:2] = False  # no visible key
-    c = Choices(1, A, "gelu_erf", 1e-12, mask_value, 0.0, 0.0, 0.0, 0.0, False)
+    c = Choices.of_layer(heads=A, mask_value=mask_value, activation="gelu_erf", eps=1e-12)
     reference, _ = encoder_layer(ReferenceBackend(), p, x.astype(np.float64), mask, c)
     backend = registry.create("numpy", dtype=dtype)
     params = {name: backend.asarray(w) for name, w in p.items()}

@@ -30,10 +30,7 @@ from refbert.spec.pooler import pooler
 
 OPS = ReferenceBackend()
 EPS, RATE = 1e-3, 0.25
-PLAIN = Choices(
-    layers=2, heads=HEADS, activation="gelu_erf", layer_norm_eps=EPS, mask_value=-math.inf, hidden_dropout=0.0,
-    attention_dropout=0.0, classifier_dropout=0.0, masked_lm_epsilon=0.0, span_mean_over_batch=False,
-)  # fmt: skip
+PLAIN = Choices(layers=2, heads=HEADS, activation="gelu_erf", layer_norm_eps=EPS, mask_value=-math.inf)
 DROPPING = replace(PLAIN, hidden_dropout=RATE, classifier_dropout=RATE)
 DRAWS = Dropout(3)
 

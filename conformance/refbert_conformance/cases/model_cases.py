@@ -326,10 +326,7 @@ def layer(recipe: ModelRecipe, dtype: str, *, fused: bool) -> Callable[[Any], di
     def run(backend: Any) -> dict[str, Host]:
         p = Scope(on(backend, parameters), prefix)
         if fused and hasattr(backend, "encoder_layer"):
-            y = backend.encoder_layer(
-                backend.asarray(x), p, mask=mask, heads=c.heads, mask_value=c.mask_value, activation=c.activation,
-                eps=c.layer_norm_eps,
-            )  # fmt: skip
+            y = backend.encoder_layer(backend.asarray(x), p, mask=mask, **c.layer_options())
             return {"y": backend.to_numpy(y)}
         y, pullback = encoder_layer(
             backend, p, backend.asarray(x), mask, c, site="layer", draws=None if fused else recipe.draws

@@ -195,12 +195,9 @@ def composed_layer(backend: Any, x: Any, params: Mapping[str, Any], options: Map
     from refbert.spec.choices import Choices
     from refbert.spec.encoder import encoder_layer
 
-    c = Choices(
-        layers=1, heads=options["heads"], activation=options["activation"], layer_norm_eps=options["eps"],
-        mask_value=options["mask_value"], hidden_dropout=0.0, attention_dropout=0.0, classifier_dropout=0.0,
-        masked_lm_epsilon=0.0, span_mean_over_batch=False,
-    )  # fmt: skip
-    y, _ = encoder_layer(backend, params, x, options["mask"], c)
+    told = dict(options)
+    mask = told.pop("mask")
+    y, _ = encoder_layer(backend, params, x, mask, Choices.of_layer(**told))
     return np.asarray(y)
 
 

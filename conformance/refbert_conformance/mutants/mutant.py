@@ -38,10 +38,7 @@ class Correct(ReferenceBackend):
         self, x: Any, params: Any, *, mask: Any, heads: int, mask_value: float, activation: str, eps: float
     ) -> Any:
         """The spec's, on itself."""
-        c = Choices(
-            layers=1, heads=heads, activation=activation, layer_norm_eps=eps, mask_value=mask_value, hidden_dropout=0.0,
-            attention_dropout=0.0, classifier_dropout=0.0, masked_lm_epsilon=0.0, span_mean_over_batch=False,
-        )  # fmt: skip
+        c = Choices.of_layer(heads=heads, mask_value=mask_value, activation=activation, eps=eps)
         return self.spec_layer(self, params, x, mask, c)[0]
 
     def packed_encoder_layer(

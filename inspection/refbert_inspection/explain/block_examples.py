@@ -18,10 +18,7 @@ from refbert.text.batching import Batch
 from refbert_inspection.explain.numbers import Example, Host
 
 OPS = ReferenceBackend()
-CHOICES = Choices(
-    layers=1, heads=1, activation="gelu_erf", layer_norm_eps=1e-12, mask_value=-math.inf, hidden_dropout=0.0,
-    attention_dropout=0.0, classifier_dropout=0.0, masked_lm_epsilon=0.0, span_mean_over_batch=False,
-)  # fmt: skip
+CHOICES = Choices.of_layer(heads=1, mask_value=-math.inf, activation="gelu_erf", eps=1e-12)
 V, F = 5, 2
 _CONFIG = BertConfig(
     vocab_size=V, hidden_size=3, num_hidden_layers=1, num_attention_heads=1, intermediate_size=F,

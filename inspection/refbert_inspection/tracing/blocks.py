@@ -35,10 +35,7 @@ def fused_layers(run: Pass, setting: Setting, arithmetic: Arithmetic) -> list[Ju
         x = np.asarray(made[before], np.float64)
         weights = {n.removeprefix(name + "."): w for n, w in setting.parameters.items() if n.startswith(name + ".")}
         on = {n: backend.asarray(w) for n, w in weights.items()}
-        y = backend.encoder_layer(
-            backend.asarray(x), Scope(on, ""), mask=mask, heads=c.heads, mask_value=c.mask_value,
-            activation=c.activation, eps=c.layer_norm_eps,
-        )  # fmt: skip
+        y = backend.encoder_layer(backend.asarray(x), Scope(on, ""), mask=mask, **c.layer_options())
 
         def composed(b: Any, x: Host = x, weights: Mapping[str, Host] = weights) -> dict[str, Host]:
             out, _ = encoder_layer(b, {n: b.asarray(w) for n, w in weights.items()}, b.asarray(x), mask, c)
