@@ -13,12 +13,14 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from refbert import checkpoint
 from refbert.backend import registry
 from refbert.config import BertConfig
 from refbert.config.presets import PRESETS, preset
 from refbert.config.profiles import get_profile
+from refbert.data import PretrainingSource, Store, build_store, read_sentences, train_wordpiece
 from refbert.errors import ConfigError, InputError, warn
 from refbert.files.directories import atomic_directory
 from refbert.files.reading import is_file
@@ -26,6 +28,7 @@ from refbert.files.writing import atomic, writing
 from refbert.loading import from_config, load
 from refbert.model import Model
 from refbert.spec.choices import Choices
+from refbert.text.tokenization import Tokenizer
 from refbert.training.checkpoints import last_whole
 from refbert.training.distributed import ALONE, Processes
 from refbert.training.held_out import HeldOut
@@ -34,10 +37,6 @@ from refbert.training.metrics import Update, read_metrics
 from refbert.training.pretraining_settings import Settings
 from refbert.training.run import RunDirectory, agreed, check_same, versions
 from refbert.training.session import Log, Session
-
-if TYPE_CHECKING:
-    from refbert.data import PretrainingSource, Store
-    from refbert.text.tokenization import Tokenizer
 
 # Seconds between two lines about the reading of the text.
 _TELL = 10.0
@@ -95,12 +94,14 @@ def pretrain(
                 _prepare(run, settings, say)
         processes.check_same("settings", repr(settings))  # the others come here when the first is ready
         tokenizer = _tokenizer(run.tokenizer, settings)
-        store = stack.enter_context(_store(run.data))
-        source = _source(store, tokenizer, settings)
+        store = stack.enter_context(Store.open(run.data))
+        source = PretrainingSource(
+            store, tokenizer, seed=settings.seed, phases=settings.phases(), settings=settings.data()
+        )
         model = _model(settings, tokenizer, device or settings.device)
         held_out = None
         if settings.dev:
-            held_out = HeldOut(stack.enter_context(_store(run.dev_data)), tokenizer, settings, processes)
+            held_out = HeldOut(stack.enter_context(Store.open(run.dev_data)), tokenizer, settings, processes)
         facts = {
             "config": model.config.to_dict(), "tokenized data": source.fingerprint,
             "development data": held_out.fingerprint if held_out else None,
@@ -147,8 +148,6 @@ def pretrain(
 
 def _prepare(run: RunDirectory, settings: Settings, say: Callable[[str], object]) -> None:
     """Tokenizer and tokenized corpus, in the run's directory; raises `InputError` for text that cannot be read."""
-    from refbert.data import read_sentences, train_wordpiece
-
     if not settings.files:
         raise InputError("no text: name at least one file")
     if "-" in settings.dev:
@@ -164,7 +163,9 @@ def _prepare(run: RunDirectory, settings: Settings, say: Callable[[str], object]
         sentences = (s for s in read_sentences(files, form, progress=told, **how) if s is not None)
         tokenizer = interruptible(lambda: train_wordpiece(sentences, size=settings.vocab_size, cased=settings.cased))
     else:
-        tokenizer = _given_tokenizer(settings)
+        where = settings.start_from if settings.tokenizer is None else settings.tokenizer
+        assert where is not None
+        tokenizer = _tokenizer(checkpoint.resolve(where), settings)
     with writing(run.tokenizer), atomic_directory(run.tokenizer) as partial:
         tokenizer.save(partial)
     _tokenize(run, settings, tokenizer, say)
@@ -181,8 +182,6 @@ def _text(run: RunDirectory, settings: Settings) -> tuple[list[str], Any, dict[s
 
 
 def _tokenize(run: RunDirectory, settings: Settings, tokenizer: Tokenizer, say: Callable[[str], object]) -> None:
-    from refbert.data import build_store
-
     files, form, how = _text(run, settings)
     for what, text, place in (("text", files, run.data), ("development text", list(settings.dev), run.dev_data)):
         if text:
@@ -195,7 +194,7 @@ def _check_data(run: RunDirectory, settings: Settings, say: Callable[[str], obje
     """Tokenize the text again where what was made of it is damaged; what comes of it is compared later."""
     try:
         for place in (run.data, run.dev_data) if settings.dev else (run.data,):
-            with _store(place) as store:
+            with Store.open(place) as store:
                 store.check()
     except InputError as error:
         warn(f"{error}; the text is tokenized again", stacklevel=3)
@@ -230,38 +229,13 @@ def _keep_stdin(path: Path) -> None:
         raise InputError("no text on stdin")
 
 
-def _given_tokenizer(settings: Settings) -> Tokenizer:
-    from refbert import checkpoint
-    from refbert.text.tokenization import Tokenizer
-
-    where = settings.start_from if settings.tokenizer is None else settings.tokenizer
-    assert where is not None
-    return Tokenizer.from_directory(checkpoint.resolve(where), profile=get_profile(settings.profile))
-
-
 def _tokenizer(directory: Path, settings: Settings) -> Tokenizer:
-    from refbert.text.tokenization import Tokenizer
-
     return Tokenizer.from_directory(directory, profile=get_profile(settings.profile))
-
-
-def _store(directory: Path) -> Store:
-    from refbert.data import Store
-
-    return Store.open(directory)
-
-
-def _source(store: Store, tokenizer: Tokenizer, settings: Settings) -> PretrainingSource:
-    from refbert.data import PretrainingSource
-
-    return PretrainingSource(store, tokenizer, seed=settings.seed, phases=settings.phases(), settings=settings.data())
 
 
 def _config(settings: Settings, vocab_size: int | None) -> BertConfig:
     """The sizes; raises `ConfigError` or `InputError` for a size that is not known or too short."""
     if settings.start_from is not None:
-        from refbert import checkpoint
-
         config = BertConfig.from_directory(checkpoint.resolve(settings.start_from))
     elif is_file(settings.size, ConfigError):
         config = BertConfig.from_file(settings.size)

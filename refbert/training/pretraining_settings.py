@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from refbert.config.profiles import PROFILES, get_profile
+from refbert.data import Phase, Pretraining, paper_phases
 from refbert.errors import InputError
 from refbert.training.schedule import learning_rate
 from refbert.training.settings import TrainingSettings, setting
-
-if TYPE_CHECKING:
-    from refbert.data import Phase, Pretraining
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,15 +90,11 @@ class Settings(TrainingSettings):
 
     def phases(self) -> tuple[Phase, ...]:
         """Return the two phases of A.2."""
-        from refbert.data import Phase, paper_phases
-
         short, long = (Phase(1, length, self.batch_size) for length in (self.short_length, self.long_length))
         return paper_phases(self.steps, short=short, long=long)
 
     def data(self) -> Pretraining:
         """Return the settings of the examples."""
-        from refbert.data import Pretraining
-
         profile: Any = self.examples
         return Pretraining(
             profile=profile,
