@@ -17,7 +17,7 @@ import refbert
 from refbert.cli import main
 from refbert.config import BertConfig
 from refbert.text.tokenization import Tokenizer
-from refbert.training import finetuning, pretraining
+from refbert.training import session
 from refbert.training.accumulation import loss_and_gradients
 from refbert.training.precision import MixedPrecision
 from refbert_conformance.engine.measure import Record
@@ -222,17 +222,13 @@ def test_mixed_precision_and_micro_batches_ask_the_model_that_computes(monkeypat
 @pytest.fixture
 def trained(monkeypatch):
     """What the models that are trained say of it."""
-    said = []
+    said, train = [], session.train
 
-    def spied(train):
-        def spy(model, *arguments, **options):
-            said.append(model.gradient_checkpointing)
-            return train(model, *arguments, **options)
+    def spy(model, *arguments, **options):
+        said.append(model.gradient_checkpointing)
+        return train(model, *arguments, **options)
 
-        return spy
-
-    for module in (pretraining, finetuning):
-        monkeypatch.setattr(module, "train", spied(module.train))
+    monkeypatch.setattr(session, "train", spy)
     return said
 
 
