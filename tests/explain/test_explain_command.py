@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from refbert.cli import cli
 from refbert_inspection import explain
-from refbert_inspection.explain import numbers
+from refbert_inspection.explain import worked_examples
 
 NAMES = [e.name for e in explain.entries()]
 
@@ -73,7 +73,7 @@ def test_bad_usage_is_one_line(arguments, says):
 
 
 def test_a_gradient_that_does_not_agree_is_a_failed_check(monkeypatch):
-    monkeypatch.setattr(numbers, "_ROUNDINGS", -1)
+    monkeypatch.setattr(worked_examples, "_ROUNDINGS", -1)
     done = CliRunner().invoke(cli, ["explain", "gelu"], standalone_mode=False)
     assert "DO NOT AGREE" in done.output
     assert done.return_value == 1

@@ -17,7 +17,6 @@ from refbert.models import DEFAULT
 
 if TYPE_CHECKING:
     from refbert_inspection.tracing.difference import Difference, Row, Side, Told
-    from refbert_inspection.tracing.judging import Judgement
     from refbert_inspection.tracing.setting import Setting
 
 _TRANSFORMERS = "transformers"
@@ -152,27 +151,16 @@ def _of_checkpoint(model: str, texts: tuple[str, ...], backward: bool, truncate:
 
 def _as_json(found: Difference, html_file: Path | None) -> dict[str, Any]:
     """The fields that docs/command-line.md lists."""
-
-    def wrong(one: Judgement) -> dict[str, Any]:
-        return {"op": one.op, "direction": one.direction, "name": one.name, "rho": one.rho,
-                "message": one.message}  # fmt: skip
-
-    def row(one: Row) -> dict[str, Any]:
-        return {
-            "name": one.name, "direction": one.direction, "op": one.op, "shape": one.shape,
-            "distance": one.distance, "allowed": one.allowed, "rho": one.rho,
-            "own": one.own,
-        }  # fmt: skip
-
+    fields = ("op", "direction", "name", "rho", "message")
     return {
         "verdict": "within" if found.within else "beyond",
         "sides": [side.label for side in found.sides],
         "compared": len(found.rows),
         "unlike": found.unlike,
         "different": found.different,
-        "wrong": [[wrong(one) for one in side] for side in found.wrong],
+        "wrong": [[{name: getattr(one, name) for name in fields} for one in side] for side in found.wrong],
         "first_tensor_beyond": None if found.parted is None else found.parted.name,
-        "tensors": [row(one) for one in found.rows],
+        "tensors": [vars(row) for row in found.rows],
         "html": None if html_file is None else str(html_file),
     }
 

@@ -156,4 +156,4 @@ def _masking() -> None:
     ids = np.array([[1, 4, 5, 2]])
     mask_batch(
         ids, ids < 3, np.array([4]), np.full((1, 3, 4), 0.5), Pretraining(), mask_id=3, continues=np.zeros(9, bool)
-    )  # fmt: skip
+    )

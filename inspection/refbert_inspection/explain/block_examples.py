@@ -15,7 +15,7 @@ from refbert.ops.cross_entropy import IGNORE
 from refbert.spec.choices import Choices
 from refbert.spec.scope import Scope
 from refbert.text.batching import Batch
-from refbert_inspection.explain.numbers import Example, Host
+from refbert_inspection.explain.worked_examples import Example, Host
 
 OPS = ReferenceBackend()
 CHOICES = Choices.of_layer(heads=1, mask_value=-math.inf, activation="gelu_erf", eps=1e-12)

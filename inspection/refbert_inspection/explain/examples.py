@@ -14,7 +14,7 @@ import numpy as np
 from refbert.ops.cross_entropy import IGNORE
 from refbert_inspection.explain.block_examples import BLOCKS
 from refbert_inspection.explain.catalogue import Entry
-from refbert_inspection.explain.numbers import Example, Worked, work
+from refbert_inspection.explain.worked_examples import Example, Worked, work
 
 
 def examples(name: str) -> Sequence[Example]:

@@ -1,4 +1,4 @@
-"""Numbers, inputs and appearances in words, for the terminal and the documentation alike."""
+"""Numbers, arrays and calls as text, for the terminal and the documentation alike."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from refbert_inspection.explain.appearances import LAYERS, Appearance
 from refbert_inspection.explain.catalogue import Entry, entries
-from refbert_inspection.explain.numbers import Gradient
+from refbert_inspection.explain.worked_examples import Gradient
 
 FOUND_BY = f"Seen in runs of a BERT of {LAYERS} layers with each of its heads; counts are per call of the innermost."
 CHECKED_BY = "Beside each: (L(x + h) − L(x − h))/2h for L = Σ dy·y, h = 2^−17, entry by entry."

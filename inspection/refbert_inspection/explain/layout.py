@@ -132,6 +132,4 @@ def _columns(left: Sequence[str], right: Sequence[str], width: int) -> list[str]
     height = max(len(left), len(right))
     pad = [*left, *[""] * (height - len(left))]
     other = [*right, *[""] * (height - len(right))]
-    return [
-        f"{a}{' ' * (width - columns(a))}{_SEPARATOR}{b}".rstrip() for a, b in zip(pad, other, strict=True)
-    ]  # fmt: skip
+    return [f"{a}{' ' * (width - columns(a))}{_SEPARATOR}{b}".rstrip() for a, b in zip(pad, other, strict=True)]

@@ -13,10 +13,10 @@ from refbert_inspection.explain.documents import Section
 from refbert_inspection.explain.examples import worked
 from refbert_inspection.explain.formatting import FOUND_BY, calls, made_of
 from refbert_inspection.explain.layout import Line, is_sentence, logical
-from refbert_inspection.explain.numbers import Worked
 from refbert_inspection.explain.sources import code
 from refbert_inspection.explain.terminal import example_text
 from refbert_inspection.explain.tex import aligned, is_formula
+from refbert_inspection.explain.worked_examples import Worked
 
 FORMAT = "refbert-explain/1"
 _EXAMPLE_WIDTH = 88  # what a code block of a page shows without scrolling

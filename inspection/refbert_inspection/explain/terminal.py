@@ -10,8 +10,8 @@ from refbert_inspection.explain.catalogue import Entry, entries, find
 from refbert_inspection.explain.examples import worked
 from refbert_inspection.explain.formatting import CHECKED_BY, FOUND_BY, calls, made_of, of, value, verdict
 from refbert_inspection.explain.layout import beside, columns, filled, fold_code, prose, wrap
-from refbert_inspection.explain.numbers import Worked
 from refbert_inspection.explain.sources import code
+from refbert_inspection.explain.worked_examples import Worked
 
 # With more gradients than this the differences are not printed beside them.
 _MANY = 8

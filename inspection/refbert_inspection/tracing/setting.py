@@ -1,4 +1,4 @@
-"""What a pass is of: weights, batch, labels, and the choices that decide what is computed."""
+"""The inputs of a pass: weights, batch, labels, and the choices that decide what is computed."""
 
 from __future__ import annotations
 

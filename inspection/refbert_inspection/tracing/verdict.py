@@ -1,4 +1,4 @@
-"""A comparison in words, the same on the terminal and on the page."""
+"""What a comparison found, in sentences for the terminal and the page."""
 
 from __future__ import annotations
 
