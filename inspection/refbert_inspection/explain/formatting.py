@@ -13,6 +13,7 @@ from refbert_inspection.explain.catalogue import Entry, entries
 from refbert_inspection.explain.worked_examples import Gradient
 
 FOUND_BY = f"Seen in runs of a BERT of {LAYERS} layers with each of its heads; counts are per call of the innermost."
+CALLED_BY_NOTHING = "Nothing in the model calls it: it is called from outside, or in its parts."
 CHECKED_BY = "Beside each: (L(x + h) − L(x − h))/2h for L = Σ dy·y, h = 2^−17, entry by entry."
 # What is left of numbers of size 1 when they cancel; shown as 0.
 _NOISE = 1e-15

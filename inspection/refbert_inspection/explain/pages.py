@@ -11,7 +11,7 @@ from refbert_inspection.explain.appearances import appearances
 from refbert_inspection.explain.catalogue import Entry, find
 from refbert_inspection.explain.documents import Section
 from refbert_inspection.explain.examples import worked
-from refbert_inspection.explain.formatting import FOUND_BY, calls, made_of
+from refbert_inspection.explain.formatting import CALLED_BY_NOTHING, FOUND_BY, calls, made_of
 from refbert_inspection.explain.layout import Line, is_sentence, logical
 from refbert_inspection.explain.sources import code
 from refbert_inspection.explain.terminal import example_text
@@ -51,7 +51,7 @@ def _blocks(entry: Entry, examples: Sequence[Worked]) -> Iterator[str]:
         yield "\n".join(["| called by | calls |", "| --- | --- |", *rows])
         yield FOUND_BY
     else:
-        yield "Nothing in the model calls it: it is called from outside."
+        yield CALLED_BY_NOTHING
     parts = ", ".join(f"[`{name}`]({name}.md) ({count})" for name, count in made_of(entry))
     if parts:
         yield f"Made of {parts}."

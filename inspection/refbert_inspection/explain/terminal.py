@@ -8,7 +8,16 @@ from typing import Any
 from refbert_inspection.explain.appearances import appearances
 from refbert_inspection.explain.catalogue import Entry, entries, find
 from refbert_inspection.explain.examples import worked
-from refbert_inspection.explain.formatting import CHECKED_BY, FOUND_BY, calls, made_of, of, value, verdict
+from refbert_inspection.explain.formatting import (
+    CALLED_BY_NOTHING,
+    CHECKED_BY,
+    FOUND_BY,
+    calls,
+    made_of,
+    of,
+    value,
+    verdict,
+)
 from refbert_inspection.explain.layout import beside, columns, filled, fold_code, prose, wrap
 from refbert_inspection.explain.sources import code
 from refbert_inspection.explain.worked_examples import Worked
@@ -81,7 +90,7 @@ def _places(entry: Entry, width: int) -> Iterator[str]:
     for one in found:
         path, count = " › ".join(one.path), calls(one)
         yield from wrap(f"{path}   {count}" if count else path, width)
-    yield from prose(FOUND_BY if found else "Nothing in the model calls it: it is called from outside.", width)
+    yield from prose(FOUND_BY if found else CALLED_BY_NOTHING, width)
     parts = ", ".join(f"{name} ({count})" for name, count in made_of(entry))
     if parts:
         yield ""
