@@ -72,10 +72,9 @@ def test_no_argument_is_any(protocol):
 
 def test_what_objective_receives_is_what_the_types_say():
     """`refbert.Batch`, `Choices` and `Dropout` have what the contract's types list, and `Choices` has no more."""
-    listed = {name for name, member in vars(ModelChoices).items() if isinstance(member, property)}
-    assert listed == {f.name for f in dataclasses.fields(Choices)}
+    assert list(ModelChoices.__annotations__) == [f.name for f in dataclasses.fields(Choices)]
     batch = refbert.Batch([[1, 2]])
-    for name in (name for name, member in vars(TokenBatch).items() if isinstance(member, property)):
+    for name in TokenBatch.__annotations__:
         assert getattr(batch, name).dtype == np.int64
     assert list(inspect.signature(refbert.Dropout.keep).parameters) == list(
         inspect.signature(KeepMasks.keep).parameters
@@ -238,3 +237,29 @@ def test_a_rule_that_a_backend_does_not_have_is_unsupported():
         assert found.outcome == outcomes[property.id], found.message
     with pytest.raises(Unsupported, match='"reference" does not offer the optimizer "lamb"'):
         Optimizer(rule="lamb").step(OneRule(), {"w": np.ones(2)}, {"w": np.ones(2)}, lr=0.1)
+
+
+def test_softmax_is_optional():
+    """The spec never calls it."""
+
+    class Bare(ReferenceBackend):
+        softmax = None
+
+    model, batch = small(Bare()), refbert.Batch([[1, 2, 3]])
+    assert np.array_equal(model(batch).last_hidden_state, small(ReferenceBackend())(batch).last_hidden_state)
+    model.train_step(batch, {"labels": np.array([[4, -100, 5]])}, Optimizer(), lr=0.1)
+
+
+@pytest.mark.parametrize("name", [*REQUIRED, *OPTIONAL])
+def test_every_signature_is_looked_at(name):
+    pytest.importorskip("hypothesis")
+    from refbert_conformance.engine.measure import Failure
+    from refbert_conformance.engine.subject import Subject
+    from refbert_conformance.properties.table import selected
+
+    (property,) = selected(["contract/backend/signatures"])
+    subject = Subject("misfit", lambda: type("Misfit", (ReferenceBackend,), {})())
+    property.check(subject, None, None)
+    setattr(type(subject.backend), name, lambda self, *, nothing: None)
+    with pytest.raises(Failure, match=rf"{name}\(.*cannot be called as the contract does"):
+        property.check(subject, None, None)

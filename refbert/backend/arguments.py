@@ -16,67 +16,40 @@ Host = npt.NDArray[Any]
 
 
 class TokenBatch(Protocol):
-    """B sequences, padded to S tokens: three host arrays [B, S] of int64, to be left as they are."""
+    """B sequences, padded to S tokens: three host arrays [B, S] of int64, to be left as they are.
 
-    @property
-    def input_ids(self) -> Host:
-        """Rows of the word embeddings."""
+    input_ids: rows of the word embeddings. token_type_ids: the segment of each token, 0 or 1. attention_mask: 1 for a
+    token, 0 for padding.
+    """
 
-    @property
-    def token_type_ids(self) -> Host:
-        """The segment of each token: 0 or 1."""
-
-    @property
-    def attention_mask(self) -> Host:
-        """1 for a token, 0 for padding."""
+    input_ids: Host
+    token_type_ids: Host
+    attention_mask: Host
 
 
 class ModelChoices(Protocol):
-    """The numbers and names that a model computes with, besides its weights."""
+    """The numbers and names that a model computes with, besides its weights. They are only read.
 
-    @property
-    def layers(self) -> int:
-        """Encoder layers."""
+    layers, heads: encoder layers, and attention heads in each. activation: of the feed-forward block, "gelu_erf",
+    "gelu_tanh", "relu", "tanh" or "linear". layer_norm_eps: LayerNorm's ε. mask_value: added to the scores of padding,
+    −∞ (excluded) or a finite number. hidden_dropout, attention_dropout, classifier_dropout: dropout's rates after
+    embeddings, attention and feed-forward; on attention probabilities; in front of a classifier. masked_lm_epsilon:
+    added to the number of labels that the masked-LM loss is divided by. span_mean_over_batch: whether the two halves of
+    a span's loss are averaged over all sequences, or over those whose answer lies inside the window.
+    gradient_checkpointing: whether of each layer only its input is to be kept, and the rest computed again.
+    """
 
-    @property
-    def heads(self) -> int:
-        """Attention heads A in each layer."""
-
-    @property
-    def activation(self) -> str:
-        """Of the feed-forward block: "gelu_erf", "gelu_tanh", "relu", "tanh" or "linear"."""
-
-    @property
-    def layer_norm_eps(self) -> float:
-        """ε of LayerNorm."""
-
-    @property
-    def mask_value(self) -> float:
-        """What is added to the scores of padding: −∞ (it is excluded) or a finite number."""
-
-    @property
-    def hidden_dropout(self) -> float:
-        """Dropout's rate after embeddings, attention and feed-forward."""
-
-    @property
-    def attention_dropout(self) -> float:
-        """Dropout's rate on attention probabilities."""
-
-    @property
-    def classifier_dropout(self) -> float:
-        """Dropout's rate in front of a classifier."""
-
-    @property
-    def masked_lm_epsilon(self) -> float:
-        """Added to the number of labels that the masked-LM loss is divided by (Google: 1e-5)."""
-
-    @property
-    def span_mean_over_batch(self) -> bool:
-        """Whether the span loss is a mean over all sequences, or over those whose span is in reach."""
-
-    @property
-    def gradient_checkpointing(self) -> bool:
-        """Whether of each layer only its input is to be kept, and the rest computed again in the backward."""
+    layers: int
+    heads: int
+    activation: str
+    layer_norm_eps: float
+    mask_value: float
+    hidden_dropout: float
+    attention_dropout: float
+    classifier_dropout: float
+    masked_lm_epsilon: float
+    span_mean_over_batch: bool
+    gradient_checkpointing: bool
 
 
 class KeepMasks(Protocol):

@@ -268,25 +268,10 @@ class Recomputed(Protocol[A]):
 # Version -> the methods that it requires. Frozen: see the policy above.
 REQUIRED_BY_VERSION: Mapping[int, tuple[str, ...]] = {
     1: (
-        "asarray",
-        "to_numpy",
-        "add",
-        "reshape",
-        "transpose",
-        "embedding",
-        "gather",
-        "linear",
-        "layer_norm",
-        "gelu",
-        "relu",
-        "tanh",
-        "attention_probabilities",
-        "attention",
-        "dropout",
-        "cross_entropy",
-        "mean_squared_error",
+        "asarray", "to_numpy", "add", "reshape", "transpose", "embedding", "gather", "linear", "layer_norm", "gelu",
+        "relu", "tanh", "attention_probabilities", "attention", "dropout", "cross_entropy", "mean_squared_error",
     ),
-}
+}  # fmt: skip
 VERSION = max(REQUIRED_BY_VERSION)
 
 REQUIRED = REQUIRED_BY_VERSION[VERSION]
