@@ -15,8 +15,8 @@ from refbert.ops.gelu import FORMS
 from refbert.ops.types import Array, Pullback
 from refbert_numpy.activations import gelu_in_place
 from refbert_numpy.attention import KeyMask
-from refbert_numpy.layer import Form, Workspace, encoder_layer
-from refbert_numpy.memory import Recycler
+from refbert_numpy.layer import Form, encoder_layer
+from refbert_numpy.memory import Recycler, Workspace
 from refbert_numpy.rows import layer_norm, norm_back
 from refbert_numpy.threads import alone, product
 from refbert_numpy.updates import global_norm, update

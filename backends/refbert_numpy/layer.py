@@ -30,7 +30,7 @@ import numpy.typing as npt
 from refbert_numpy import attention
 from refbert_numpy.activations import activate_rows
 from refbert_numpy.attention import Block, KeyMask, attend, head_size, plan
-from refbert_numpy.memory import aligned
+from refbert_numpy.memory import Workspace
 from refbert_numpy.partition import partition, whole_sequences
 from refbert_numpy.rows import layer_norm
 from refbert_numpy.threads import Team, threads
@@ -41,21 +41,6 @@ Array = npt.NDArray[Any]
 FEW = 64  # below, BLAS's own threads share each product, and nobody the rest: 64, 181, -, 1342
 MANY = 640  # below, Python's threads share the heads and features: 67, 173, 685, 1213; from here on, the rows:
 #             77, 187, 697, 1175
-
-
-class Workspace:
-    """Buffers by name, each as large as it ever had to be; for one call at a time."""
-
-    def __init__(self, dtype: np.dtype[Any]) -> None:
-        self._dtype = dtype
-        self._flat: dict[str, Array] = {}
-
-    def get(self, name: str, *shape: int) -> Array:
-        """An uninitialised array of that shape; asking for the same name again gives the same memory."""
-        size = math.prod(shape)
-        if name not in self._flat or self._flat[name].size < size:
-            self._flat[name] = aligned(size, self._dtype)
-        return self._flat[name][:size].reshape(shape)
 
 
 @dataclass(frozen=True)
