@@ -1,4 +1,4 @@
-"""The reference: every operation of BERT, forward and backward, in plain NumPy. One file per operation.
+"""The reference: every operation of BERT, forward and backward, in plain NumPy. One file per operation or two akin.
 
 Read a file from the top: where it comes from, the shapes, the equation, the derivation of the gradient, the code.
 Every op is a pure function ``op(...) -> (y, pullback)``; ``pullback(dy)`` returns one cotangent per array argument, in
