@@ -17,7 +17,7 @@ other number means yes: True, 1, 255, −1 and 0.5 alike. A `refbert.Batch` hold
 Threads: any method may be called in any thread, in several at once, and a pullback in another thread than its op. Each
 call gives the bits that it gives alone, for as long as nobody writes into its arguments meanwhile; a backend may make
 callers wait for each other. Instances are independent: making, using or dropping one changes nothing of another's.
-What a child process may do after a fork is the library's word; `numpy` and `torch` compute there, on the CPU.
+What a child process may do after a fork is up to the library; `numpy` and `torch` compute there, on the CPU.
 
 Errors are refbert.ops' own: IndexError for what is out of range, ValueError for shapes and options that make no sense.
 A backend offers an optional method by having it, and refuses a part of one by NotImplementedError.
@@ -25,7 +25,7 @@ A backend offers an optional method by having it, and refuses a part of one by N
 Versions: `REQUIRED_BY_VERSION` lists what each version of this contract requires. An entry never changes. Within a
 version optional methods and attributes may be added, and words made clearer. What an existing plugin would fail by (a
 new requirement, another meaning, other arguments) makes a new version; refbert goes on taking plugins of the versions
-listed, and refuses others in one line. A method that is no longer optional is simply not called.
+listed, and refuses others in one line. An optional method that refbert gives up is simply no longer called.
 """
 
 from __future__ import annotations
@@ -312,7 +312,7 @@ UNIT_ROUNDOFF = {
 
 
 def has_gradients(backend: object) -> bool:
-    """Whether it is for training too: unless it declares ``gradients = False``."""
+    """Whether the backend is for training too: yes, unless it declares ``gradients = False``."""
     return getattr(backend, "gradients", True) is not False
 
 
@@ -348,7 +348,7 @@ def missing_ops(backend: object) -> tuple[str, ...]:
 def require_whole(backend: Any) -> None:
     """Raise `BackendError`, or for operations `Unsupported`, where a backend lacks what refbert computes with.
 
-    `refbert.backend.registry.create` lets such a one pass, for the conformance suite to say what it lacks.
+    `refbert.backend.registry.create` does not ask: the conformance suite tries such a backend and says what it lacks.
     """
     for name in ATTRIBUTES:
         if not getattr(backend, name, None):

@@ -14,8 +14,9 @@ class Choices:
     """Everything besides parameters and inputs that decides what comes out.
 
     activation is "gelu_erf", "gelu_tanh", "relu", "tanh" or "linear"; the rates are dropout probabilities; see
-    `refbert.config.Profile` for the rest. What has a default is read in training alone. gradient_checkpointing changes
-    no result: it says that a layer keeps nothing but its input for the backward, which runs the layer again.
+    `refbert.config.profiles.Profile` for the rest. Fields with a default are read in training alone.
+    gradient_checkpointing changes no result: it says that a layer keeps nothing but its input for the backward, which
+    runs the layer again.
     """
 
     layers: int

@@ -8,7 +8,7 @@ Shapes   x [B, S, H], mask [B, S]  ->  y [B, S, H]
     Backward: the layers' pullbacks in reverse. Without gradients the pullbacks are dropped as soon as they are made,
     and with them every activation of the layer.
 
-    With gradient checkpointing (Chen et al. 2016 §4.1, a segment being a layer) the same happens on the way up of a
+    With gradient checkpointing (Chen et al. 2016 §4.1, a segment being a layer) the same happens in the forward of a
     training step: of layer i only h_i stays, and its pullback first runs the layer again. The operations and
     dropout's masks are the same, so the gradients are too, to the last bit where a backend's operations repeat.
 """
@@ -77,7 +77,7 @@ def _recomputed(
 ) -> tuple[A, BlockPullback[A]]:
     """`encoder_layer`, of which only x [B, S, H] is kept: the pullback makes the rest again.
 
-    Where ops have no pullbacks but one graph for all, it is the graph that must forget: ``recomputed`` of such ops.
+    Ops that record one graph for a whole model do this themselves (`refbert.backend.Recomputed`).
     """
     p = dict(p)  # as they are now: an update may come before the pullback
     in_graph = getattr(ops, "recomputed", None)

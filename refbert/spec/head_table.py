@@ -1,4 +1,4 @@
-"""The table of heads in functions: how each makes its logits, which loss is taken of them, what that is divided by.
+"""The functions of each head: how it makes its logits, which loss is taken of them, what that is divided by.
 
 The rows are those of refbert.config.heads. Everything that runs or trains a head comes through here.
 """
@@ -23,7 +23,7 @@ A = TypeVar("A")
 
 @dataclass(frozen=True)
 class _Functions:
-    """One head's.
+    """The functions of one head.
 
     project(ops, p, x, c, positions, draws): the logits, and a pullback to (dx, gradients by full name).
     loss(ops, logits, labels, denominators, c): labels and denominators in the order of `Head.labels`.
@@ -40,7 +40,7 @@ def _classifier(ops: Any, p: Any, x: Any, c: Choices, positions: object, draws: 
 
 
 def _sequence_loss(ops: Any, logits: Any, labels: Host, denominator: float) -> Any:
-    """What fits the labels: of one class [B], of several [B, K], or of numbers [B, K]."""
+    """The loss that fits the labels: one class [B], several [B, K], or numbers [B, K]."""
     if np.issubdtype(labels.dtype, np.floating):
         return losses.regression_loss(ops, logits, labels, denominator)
     if labels.ndim == 2:

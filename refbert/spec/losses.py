@@ -72,7 +72,7 @@ def regression_loss(ops: Backend[A], logits: A, targets: Host, denominator: floa
 
 
 def sequence_denominator(labels: Host, S: int, c: Choices) -> float:
-    """Of numbers [B, K] all; else the labels that count, of [B] or, with several a sequence, of [B, K]."""
+    """How many entries numbers [B, K] have, or how many labels count: of [B], or of [B, K] with several a sequence."""
     return labels.size if np.issubdtype(labels.dtype, np.floating) else labelled(labels)
 
 

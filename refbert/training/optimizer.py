@@ -89,7 +89,10 @@ class Optimizer:
         return Clipped(dict(gradients), clip_scale(norm, max_norm=self.max_norm, epsilon=self.clip_epsilon), norm)
 
     def update(self, backend: Any, parameters: dict[str, Any], clipped: Clipped, *, lr: float) -> None:
-        """`apply` without the clipping; ``clipped.gradients`` is emptied."""
+        """`apply` without the clipping; ``clipped.gradients`` is emptied.
+
+        Raises `Unsupported` if the backend does not have the rule.
+        """
         gradients = clipped.gradients
         _check(parameters, gradients)
         require_updates(backend)

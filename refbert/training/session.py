@@ -29,8 +29,8 @@ _REDRAW = 60.0
 class Session:
     """One model's training: where it stands, and what it is updated with.
 
-    run: the directory, which is this process's. place: where this model's files are: the same, or in it, under ``name``
-    where there are several. decides: what must be the same when it goes on. last: the checkpoint to go on from; raises
+    run: the run's directory, which this process owns. place, name: this model's own directory and name, where a run has
+    several models. decides: what must be the same when it goes on. last: the checkpoint to go on from; raises
     `CheckpointError` if that is another run's.
     """
 
@@ -74,8 +74,8 @@ class Log:
     """Metrics and page of a session, kept up as it goes on to ``steps`` updates.
 
     effective: what settings that were left open came to. resumed: the run goes on, which run.json says then. scores:
-    gives those of the development data. kind: update (from 0) -> what batches that are padded alike have in common;
-    advice: what to do where most of such a batch is padding.
+    gives those of the development data. kind: update (from 0) -> a number that batches of one length have in common;
+    advice: what to do where most of such a batch is padding, from that number and the share.
     """
 
     def __init__(

@@ -39,9 +39,9 @@ def setting(
 ) -> Any:
     """Declare a field of settings.
 
-    help: of the option; without it there is none. name: the option's, where it is not the field's. least, above: each
-    value must be at least, or more than, that. choices: it must be one of. path: the option's value is made absolute.
-    free: it may change when a run goes on; the weights then agree "bit by bit" or up to "rounding".
+    help: the option's; a field without help gets no option here. name: the option's, where it is not the field's.
+    least, above: each value must be at least, or more than, that. choices: it must be one of. path: the option's value
+    is made absolute. free: it may change when a run goes on; the weights then agree "bit by bit" or up to "rounding".
     """
     return dataclasses.field(default=default, metadata={
         "help": help, "name": name, "least": least, "above": above, "choices": tuple(choices), "metavar": metavar,
