@@ -126,8 +126,8 @@ class Declarations(Protocol):
     """Optional attributes, each with what its absence means.
 
     contract: the version of the contract that the backend speaks; absent: 1.
-    gradients: False for a backend for inference only. Its ops return ``(y, None)``, it may leave out `TRAINING`, and a
-        gradient asked of it is an error. Absent: True.
+    gradients: False for a backend for inference only. Its ops return ``(y, None)``, it may leave out `TRAINING` (though
+        attention takes ``keep``), and a gradient asked of it is an error. Absent: True.
     arithmetic: how it rounds where its dtype does not say so: a mapping with some of the keys ``accumulation``,
         ``matmul_inputs``, ``intermediates``, ``flush_to_zero``, ``nondeterministic``, as
         refbert_conformance.tolerances.arithmetic explains them; other keys are an error. Absent: by its dtype.

@@ -1,4 +1,4 @@
-"""Modules, attributes and files that documents and docstrings name are there."""
+"""Modules, attributes, files and options that documents and docstrings name are there, and every option is named."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 
 import pytest
+
+from refbert.cli import commands
 
 ROOT = Path(__file__).parent.parent.parent
 CODE = ("refbert", "backends", "conformance", "inspection", "audit")
@@ -66,6 +68,16 @@ def test_a_document_names_what_is_there(path):
 def test_the_code_names_what_is_there():
     missing = {str(path.relative_to(ROOT)): missing_names(path.read_text(encoding="utf-8")) for path in SOURCES}
     assert not {path: names for path, names in missing.items() if names}
+
+
+@pytest.mark.parametrize("name", ["run", "backends", "info", "bench", "explain", "audit", "trace", "diff"])
+def test_the_command_line_is_described_whole(name):
+    text = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    (section,) = re.findall(rf"^## `refbert {name}\b(.*?)(?=^## )", text, re.DOTALL | re.MULTILINE)
+    options = {
+        option for parameter in commands()[name].params for option in (*parameter.opts, *parameter.secondary_opts)
+    }
+    assert set(re.findall(r"--[a-z][a-z-]+", section)) == {option for option in options if option.startswith("--")}
 
 
 def test_the_check_can_fail():
