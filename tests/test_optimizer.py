@@ -110,7 +110,7 @@ def test_without_a_gradient_a_parameter_stays():
     assert all(np.array_equal(PARAMETERS[name], before[name]) for name in before), "the old parameters are left alone"
 
 
-def test_strangers_are_refused_before_anything_moves():
+def test_unknown_gradients_are_refused_before_anything_moves():
     optimizer = Optimizer()
     with pytest.raises(InputError, match="unknown parameters: a, b"):
         optimizer.step(BACKEND, PARAMETERS, GRADIENTS | {"b": np.ones(1), "a": np.ones(1)}, lr=0.1)

@@ -118,6 +118,6 @@ class Optimizer:
 
 
 def _check(parameters: Mapping[str, Any], gradients: Mapping[str, Any]) -> None:
-    strangers = sorted(set(gradients) - set(parameters))
-    if strangers:
-        raise InputError(f"gradients of unknown parameters: {', '.join(strangers)}")
+    unknown = sorted(set(gradients) - set(parameters))
+    if unknown:
+        raise InputError(f"gradients of unknown parameters: {', '.join(unknown)}")

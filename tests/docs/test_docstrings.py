@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-FOLDERS = ("refbert", "conformance/refbert_conformance", *(f"backends/refbert_{n}" for n in ("numpy", "torch", "cupy")))
+FOLDERS = (
+    "refbert", "conformance/refbert_conformance", "audit/refbert_audit", "inspection/refbert_inspection",
+    *(f"backends/refbert_{n}" for n in ("numpy", "torch", "cupy")),
+)  # fmt: skip
 FILES = sorted(p for folder in FOLDERS for p in (ROOT / folder).rglob("*.py"))
-TRUTH = [p for p in FILES if p.parent.name in ("ops", "spec") and p.parent.parent.name == "refbert"]
+REFERENCE = [p for p in FILES if p.parent.name in ("ops", "spec") and p.parent.parent.name == "refbert"]
 # What is called by a program: refbert.cli's functions are commands, whose docstrings are their help.
 LIBRARY = [p for p in FILES if p.is_relative_to(ROOT / "refbert") and p.parent.name != "cli"]
 # These carry parameters, settings and types around and compute nothing that a paper could be the source of.
@@ -91,7 +94,7 @@ def test_everything_public_has_a_docstring(path):
     assert without_docstring(path.read_text(encoding="utf-8")) == []
 
 
-@pytest.mark.parametrize("path", TRUTH, ids=identity)
+@pytest.mark.parametrize("path", REFERENCE, ids=identity)
 def test_the_reference_says_its_shapes(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     module = ast.get_docstring(tree) or ""
@@ -100,7 +103,7 @@ def test_the_reference_says_its_shapes(path):
         assert SHAPE.search(document) or re.search(r"^Shapes? {2,}\S", module, re.MULTILINE), name
 
 
-@pytest.mark.parametrize("path", [p for p in TRUTH if p.stem not in PLUMBING], ids=identity)
+@pytest.mark.parametrize("path", [p for p in REFERENCE if p.stem not in PLUMBING], ids=identity)
 def test_the_reference_says_its_source(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert SOURCE.search(ast.get_docstring(tree) or "")
