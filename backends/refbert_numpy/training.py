@@ -346,6 +346,10 @@ class Encoder:
         np.matmul(do, p["attention.output.dense.weight"], out=slim[m])
         self._sync(part)
         kept.attention.backward(part.t, kept.q, kept.k, kept.v, kept.context, slim, self._scale)
+        if subset is not None:  # a sequence of which nothing is read has no query, and so no block: no part in the loss
+            unread = np.repeat(np.diff(layer.queries.starts) == 0, np.diff(self._tokens.starts))[n]
+            kept.k[n][unread] = 0
+            kept.v[n][unread] = 0
         self._sync(part)
 
         # d, which may be dx itself, has the residual's share of the queries' rows; the others are of all tokens.

@@ -54,12 +54,12 @@ def shapes(config: BertConfig, heads: Collection[str] = (), *, pooler: bool = Tr
         out |= _layer_norm(f"{layer}.output.LayerNorm", H)
     if pooler:
         out |= _dense("bert.pooler.dense", H, H)
-    for name, head in HEADS.items():
-        if name in heads and head.tied:
+    for head in (HEADS[name] for name in HEADS if name in heads):
+        if head.tied:
             out |= _dense(f"{head.parameter}.transform.dense", H, H)
             out |= _layer_norm(f"{head.parameter}.transform.LayerNorm", H)
             out[f"{head.parameter}.bias"] = (head.outputs(config),)
-        elif name in heads:
+        else:
             out |= _dense(head.parameter, H, head.outputs(config))
     return out
 

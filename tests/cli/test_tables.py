@@ -57,7 +57,7 @@ def test_no_figure_is_cut_and_no_two_names_become_one(width, monkeypatch, capsys
             assert all(part in name for part in parts)
             assert name.endswith(parts[-1])
     else:
-        whole = "".join(lines)  # where even a name is wider than the terminal
+        whole = "".join(line.strip() for line in lines)  # where even a name is wider than the terminal
         assert all(name in whole for name in NAMES)
 
 

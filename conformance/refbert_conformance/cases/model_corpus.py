@@ -56,6 +56,9 @@ MODELS = (
         ])
     ),
     ModelRecipe(9, "pretraining", 3, B=5, S=9, A=5, D=4, F=17, V=40, rate=0.1),
+    # Sequences of which nothing is labelled: their keys and values have no part in the loss.
+    ModelRecipe(0, "masked_lm", 2, B=6, S=1, mask="all"),
+    ModelRecipe(1, "masked_lm", 2, B=6, S=2, mask="all"),
 )  # fmt: skip
 
 

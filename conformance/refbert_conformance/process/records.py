@@ -175,3 +175,8 @@ def check(where: str, value: Any, shape: Mapping[str, str], *, optional: frozens
             continue
         if not _KINDS[kind.removesuffix(_OR_NULL)](value[key]):
             raise Wrong(f'{where}: "{key}" is not {kind}')
+
+
+# Once, here: reading annotations compiles them, and what checks the words of others compiles nothing.
+for _record in (Diagnosis, Row):
+    _hints(_record)
