@@ -186,7 +186,7 @@ def test_what_a_preparation_that_was_killed_has_left_goes(files, tmp_path):
     out = tmp_path / "out"
     code = "import os, sys, json\nfrom refbert.training import pretraining\n" \
            "from refbert.training.pretraining_settings import Settings\n" \
-           "pretraining.PretrainingSource = lambda *_: os._exit(9)\n" \
+           "pretraining.PretrainingSource = lambda *_, **__: os._exit(9)\n" \
            "pretraining.pretrain(sys.argv[1], Settings(**json.loads(sys.argv[2])))"  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code, out, json.dumps(pre(files).to_json())], check=False)
     assert done.returncode == 9
