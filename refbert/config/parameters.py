@@ -28,9 +28,9 @@ def shapes(config: BertConfig, heads: Collection[str] = (), *, pooler: bool = Tr
     ``heads``: names of `refbert.config.heads.HEADS`. ``pooler=False`` leaves the pooler out (Hugging Face's masked-LM,
     token and question-answering models do); asking for a head that needs it raises `ConfigError`.
     """
-    for head in heads:
-        if head not in HEADS:
-            raise ConfigError(f'unknown head "{head}" (known: {", ".join(HEADS)})')
+    for name in heads:
+        if name not in HEADS:
+            raise ConfigError(f'unknown head "{name}" (known: {", ".join(HEADS)})')
     if len(set(CLASSIFIERS) & set(heads)) > 1:
         raise ConfigError("a checkpoint has one `classifier`: choose one of "
                           f"{', '.join(CLASSIFIERS[:-1])} and {CLASSIFIERS[-1]}")  # fmt: skip

@@ -58,7 +58,7 @@ def test_no_figure_is_cut_and_no_two_names_become_one(width, monkeypatch, capsys
             assert name.endswith(parts[-1])
     else:
         whole, shortened = "".join(lines), re.findall(r"…([\w.]+)", text)  # where a record stands on several lines
-        found = [[name] if name in whole else [s for s in shortened if name.endswith(s)] for name in NAMES]
+        found = [[name] if name in whole else [s for s in shortened if name.endswith(f".{s}")] for name in NAMES]
         assert all(len(one) == 1 for one in found)
         assert len({one for (one,) in found}) == len(NAMES)
 
