@@ -46,12 +46,12 @@ def left():
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and int(entry.name) != os.getpid():
             try:
-                said = (entry / "cmdline").read_bytes()
+                said, environment = (entry / "cmdline").read_bytes(), (entry / "environ").read_bytes()
                 state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
             except OSError:
                 continue
-            ours = int(parent) == os.getpid() and (state == "Z" or b"refbert_conformance" in said)
-            if SLEEP.encode() in said or ours or f'"hostile:{state}'.encode() in said:
+            zombie = int(parent) == os.getpid() and state == "Z"
+            if zombie or SLEEP.encode() in said or f"HOSTILE_SLEEP={SLEEP}\0".encode() in environment:
                 found.append(said)
     return found
 
