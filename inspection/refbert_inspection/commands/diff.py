@@ -196,10 +196,11 @@ def _show(found: Difference, html_file: Path | None, everything: bool) -> None:
 
 def _tells(row: Row) -> bool:
     """The rows of the short table: what leaves the embeddings and each layer, the logits, losses and the pooler."""
-    return row.name.removeprefix("gradient of ").endswith(
-        ("embeddings.LayerNorm", "output.LayerNorm", "pooler.tanh", "loss", "decoder", "seq_relationship", "classifier",
-         "qa_outputs")
-    ) and ".attention." not in row.name  # fmt: skip
+    from refbert_inspection.tracing.names import PROJECTIONS
+    from refbert_inspection.tracing.passes import GRADIENT
+
+    last = ("embeddings.LayerNorm", "output.LayerNorm", "pooler.tanh", "loss", "decoder", *PROJECTIONS)
+    return row.name.removeprefix(GRADIENT).endswith(last) and ".attention." not in row.name
 
 
 def _bar(distance: float) -> str:

@@ -92,7 +92,7 @@ def _as_json(found: Trace, html_file: Path, save: Path | None) -> dict[str, Any]
         s = Summary.of(x)
         return {"shape": s.shape, "rms": s.rms, "min": s.min, "max": s.max, "not_finite": s.bad}
 
-    gradients = {call.name: call.gradient for call in found.run.backward if call.gradient is not None}
+    gradients = found.run.gradients_of_tensors()
     tensors = [
         {"name": name, **numbers(x), "gradient_rms": Summary.of(gradients[name]).rms if name in gradients else None}
         for name, x in found.run.tensors().items()
@@ -142,7 +142,7 @@ def _show(found: Trace, html_file: Path, save: Path | None) -> None:
         _say_guess(found, at)
     if found.masks:
         print()
-    gradients = {call.name: call.gradient for call in found.run.backward if call.gradient is not None}
+    gradients = found.run.gradients_of_tensors()
     table = Table(" ".join(found.tokens[:24]) + (" …" if len(found.tokens) > 24 else ""))
     table.add_column("tensor", "name")
     for column in ("shape", "rms", "min", "max", *(["rms of gradient"] if gradients else [])):

@@ -19,6 +19,7 @@ from refbert_conformance.tolerances.arithmetic import Arithmetic
 from refbert_conformance.tolerances.bounds import Expected
 from refbert_conformance.tolerances.noise import tolerances
 from refbert_inspection.tracing.judging import Judgement
+from refbert_inspection.tracing.names import hidden_state_names
 from refbert_inspection.tracing.passes import Pass
 from refbert_inspection.tracing.setting import Setting
 
@@ -29,8 +30,8 @@ def fused_layers(run: Pass, setting: Setting, arithmetic: Arithmetic) -> list[Ju
     if not callable(getattr(backend, "encoder_layer", None)):
         return []
     made, found = run.tensors(), []
-    c, mask, before = setting.choices, setting.batch.attention_mask, "bert.embeddings.LayerNorm"
-    for i in range(c.layers):
+    c, mask = setting.choices, setting.batch.attention_mask
+    for i, before in enumerate(hidden_state_names(c.layers)[:-1]):
         name = f"bert.encoder.layer.{i}"
         x = np.asarray(made[before], np.float64)
         weights = {n.removeprefix(name + "."): w for n, w in setting.parameters.items() if n.startswith(name + ".")}
@@ -44,7 +45,6 @@ def fused_layers(run: Pass, setting: Setting, arithmetic: Arithmetic) -> list[Ju
         (want,) = tolerances(composed, arithmetic)
         rho, message = _worst(backend.to_numpy(y), want)
         found.append(Judgement(name, "encoder_layer", "forward", i, rho, message))
-        before = f"{name}.output.LayerNorm"
     return found
 
 

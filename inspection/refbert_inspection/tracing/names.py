@@ -17,11 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from refbert.config.heads import HEADS
+
 # How layers and heads are counted, here and wherever refbert speaks of one.
 NUMBERING = "Layers and heads are numbered from 0, as in the parameters' names: layer 0 is encoder.layer.0."
 
 # Projections whose parameters stand directly under the head's name: they are a place of their own.
-_HEADS = ("cls.seq_relationship", "classifier", "qa_outputs")
+PROJECTIONS = frozenset(head.parameter for head in HEADS.values() if not head.tied)
 _LOSSES = ("cross_entropy", "mean_squared_error")
 _PARAMETERS = (".weight", ".bias")
 
@@ -35,7 +37,7 @@ def stem(parameter: str) -> str:
 
 def place(name: str) -> str:
     """Where a tensor stands: its name without the last part."""
-    return name if name in _HEADS else name.rpartition(".")[0]
+    return name if name in PROJECTIONS else name.rpartition(".")[0]
 
 
 def named(op: str, inputs: Sequence[str], shape: Sequence[int]) -> str:
@@ -65,6 +67,11 @@ def gathered(source: str, into: str = "") -> str:
 def joined(place: str, name: str) -> str:
     """``place.name``, or the name alone where there is no place."""
     return f"{place}.{name}" if place else name
+
+
+def hidden_state_names(layers: int) -> list[str]:
+    """The embeddings' output and every layer's."""
+    return ["bert.embeddings.LayerNorm", *(f"bert.encoder.layer.{i}.output.LayerNorm" for i in range(layers))]
 
 
 def layer_of(name: str) -> int | str:

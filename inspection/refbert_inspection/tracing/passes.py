@@ -16,6 +16,7 @@ from refbert.spec.head_table import head_logits
 from refbert.spec.pooler import pooler
 from refbert.spec.scope import Scope
 from refbert.text.batching import Batch
+from refbert_inspection.tracing.names import hidden_state_names
 from refbert_inspection.tracing.recording import Call, Recording, Tensor
 
 # Where the gradients start when there is nothing to take a loss of: the seed of the projection's random numbers.
@@ -48,6 +49,10 @@ class Pass:
         """The ops whose gradient is known, in the order of the backward."""
         return tuple(sorted((c for c in self.forward if c.gradient is not None), key=lambda c: c.back_order))
 
+    def gradients_of_tensors(self) -> dict[str, Host]:
+        """The gradient of every tensor that has one, by the tensor's name, in the order of the backward."""
+        return {call.name: call.gradient for call in self.backward if call.gradient is not None}
+
     def tensors(self) -> dict[str, Host]:
         """Every tensor of the forward by its name, attention's probabilities [B, A, S, S] before its context."""
         found: dict[str, Host] = {}
@@ -59,11 +64,8 @@ class Pass:
 
     def arrays(self) -> dict[str, Host]:
         """All there is to save: tensors, "gradient of " each that has one, and those of the parameters."""
-        found = self.tensors()
-        for call in self.backward:
-            assert call.gradient is not None
-            found[GRADIENT + call.name] = call.gradient
-        return found | {GRADIENT + name: g for name, g in self.gradients.items()}
+        gradients = {**self.gradients_of_tensors(), **self.gradients}
+        return self.tensors() | {GRADIENT + name: g for name, g in gradients.items()}
 
 
 def probabilities_of(context: str) -> str:
@@ -118,9 +120,8 @@ def projection(batch: Batch, parameters: Mapping[str, Any]) -> Host:
 def _outputs(recording: Recording, p: Mapping[str, Tensor], batch: Batch, c: Choices, heads: Any) -> None:
     """The pooler and the heads' logits on top of the last layer, those that have not been computed yet."""
     made = {call.name: call for call in recording.calls}
-    last = f"bert.encoder.layer.{c.layers - 1}.output.LayerNorm" if c.layers else "bert.embeddings.LayerNorm"
     ops: Any = recording
-    hidden = recording.again(made[last])
+    hidden = recording.again(made[hidden_state_names(c.layers)[-1]])
     pooled: Any = recording.again(made["bert.pooler.tanh"]) if "bert.pooler.tanh" in made else None
     if pooled is None and "bert.pooler.dense.weight" in p:
         pooled, _ = pooler(ops, Scope(p, "bert.pooler."), hidden)

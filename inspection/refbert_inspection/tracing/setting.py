@@ -10,6 +10,7 @@ import numpy as np
 
 from refbert.backend import Host
 from refbert.config import BertConfig
+from refbert.config.heads import HEADS, PRETRAINING
 from refbert.config.parameters import shapes
 from refbert.config.profiles import Profile, get_profile
 from refbert.model import Model
@@ -24,7 +25,6 @@ SYNTHETIC = BertConfig(
     vocab_size=37, hidden_size=12, num_hidden_layers=3, num_attention_heads=3, intermediate_size=20,
     max_position_embeddings=16, type_vocab_size=2,
 )  # fmt: skip
-_HEADS = ("masked_lm", "next_sentence")
 # From coarse to fine: weights are rounded to the coarser of two dtypes, so that both sides have the same.
 COARSE = ("bfloat16", "float16", "float32", "float64")
 
@@ -81,13 +81,13 @@ def synthetic(*, backward: bool = True, seed: int = 0, profile: str = "hf") -> S
     rng = np.random.default_rng(seed)
     parameters = {
         name: rounded(("LayerNorm.weight" in name) + 0.5 * rng.standard_normal(shape), "float32")
-        for name, shape in shapes(SYNTHETIC, _HEADS, pooler=True).items()
+        for name, shape in shapes(SYNTHETIC, PRETRAINING, pooler=True).items()
     }
     mask = (np.arange(9) < np.array([[9], [4], [6]])).astype(np.int64)
     batch = Batch(rng.integers(0, SYNTHETIC.vocab_size, (3, 9)), rng.integers(0, 2, (3, 9)), mask)
-    labels = labels_for(_HEADS, batch, SYNTHETIC) if backward else None
+    labels = labels_for(PRETRAINING, batch, SYNTHETIC) if backward else None
     choices = Choices.of(SYNTHETIC, get_profile(profile))
-    return Setting(SYNTHETIC, parameters, batch, choices, _HEADS, labels, backward)
+    return Setting(SYNTHETIC, parameters, batch, choices, PRETRAINING, labels, backward)
 
 
 def labels_for(heads: tuple[str, ...], batch: Batch, config: BertConfig) -> dict[str, Host] | None:
@@ -97,15 +97,17 @@ def labels_for(heads: tuple[str, ...], batch: Batch, config: BertConfig) -> dict
     """
     B, S = batch.shape
     seen = (batch.attention_mask == 1) & (np.arange(S) % 3 == 1)
+    first = np.zeros(B, np.int64)
+    values = {
+        "masked_lm": np.where(seen, batch.input_ids, IGNORE),
+        "next_sentence": np.arange(B) % 2,
+        "token_classification": np.where(seen, 0, IGNORE),
+        "question_answering": first,
+    }
+    if config.num_labels > 1:
+        values["sequence_classification"] = first
     found: dict[str, Host] = {}
-    if "masked_lm" in heads:
-        found["labels"] = np.where(seen, batch.input_ids, IGNORE)
-    elif "token_classification" in heads:
-        found["labels"] = np.where(seen, 0, IGNORE)
-    elif "sequence_classification" in heads and config.num_labels > 1:
-        found["labels"] = np.zeros(B, np.int64)
-    if "next_sentence" in heads:
-        found["next_sentence_label"] = np.arange(B) % 2
-    if "question_answering" in heads:
-        found |= {"start_positions": np.zeros(B, np.int64), "end_positions": np.zeros(B, np.int64)}
+    for name, labels in values.items():
+        for key in HEADS[name].labels if name in heads else ():
+            found.setdefault(key, labels)  # what the masked-LM head and a classifier call "labels" is the former's
     return found or None

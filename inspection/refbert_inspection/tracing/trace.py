@@ -14,6 +14,7 @@ from refbert.ops.cross_entropy import IGNORE
 from refbert.text.batching import Batch
 from refbert.text.tokenization import Encoding
 from refbert_inspection.tracing.lens import Lens, lens
+from refbert_inspection.tracing.names import hidden_state_names
 from refbert_inspection.tracing.passes import Pass, run_pass
 
 
@@ -55,8 +56,7 @@ class Trace:
 def hidden_states(run: Pass) -> list[Host]:
     """The outputs of the embeddings and of every layer."""
     made = run.tensors()
-    layers = [f"bert.encoder.layer.{i}.output.LayerNorm" for i in range(run.choices.layers)]
-    return [made[name] for name in ("bert.embeddings.LayerNorm", *layers)]
+    return [made[name] for name in hidden_state_names(run.choices.layers)]
 
 
 def trace(

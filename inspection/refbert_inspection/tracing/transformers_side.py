@@ -17,7 +17,8 @@ from refbert.ops.cross_entropy import IGNORE
 from refbert_conformance.tolerances.arithmetic import Arithmetic
 from refbert_inspection import hugging_face
 from refbert_inspection.tracing.difference import Side
-from refbert_inspection.tracing.passes import GRADIENT, projection
+from refbert_inspection.tracing.names import PROJECTIONS, hidden_state_names
+from refbert_inspection.tracing.passes import GRADIENT, probabilities_of, projection
 from refbert_inspection.tracing.setting import Setting
 
 # The ends of names that differ from ours.
@@ -49,7 +50,7 @@ def side_of_transformers(model: Any, setting: Setting, *, dtype: str = "float32"
         if labels:
             out.loss.backward()
         else:
-            last = seen[f"bert.encoder.layer.{setting.choices.layers - 1}.output.LayerNorm"]
+            last = seen[hidden_state_names(setting.choices.layers)[-1]]
             r = torch.from_numpy(projection(setting.batch, setting.parameters)).to(last.dtype)
             (last * r).sum().backward()
         found |= {
@@ -71,7 +72,7 @@ def _keep(seen: dict[str, Any], name: str) -> Callable[..., None]:
     def hook(module: Any, inputs: Any, output: Any) -> None:
         pair = output if isinstance(output, tuple) else (output,)
         if name.endswith("attention.self.context"):
-            seen[name.removesuffix("context") + "probabilities"] = pair[1]
+            seen[probabilities_of(name)] = pair[1]
         seen[name] = pair[0]
         if pair[0].requires_grad:
             pair[0].retain_grad()
@@ -99,8 +100,7 @@ class _Names:
         if path.endswith("attention.self"):
             return path + ".context"
         leaves = ("dense", "LayerNorm", "query", "key", "value", "decoder", "_embeddings")
-        heads = ("cls.seq_relationship", "classifier", "qa_outputs")
-        return path if path.endswith(leaves) or path in heads else ""
+        return path if path.endswith(leaves) or path in PROJECTIONS else ""
 
     def shaped(self, name: str, x: Host) -> Host:
         """The masked-LM head's tensors as the rows that the spec computes."""
