@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from refbert.cli.options import file_option, json_option
 from refbert.cli.output import print_json, progress, require_writable, write_text
 from refbert.cli.tables import Table, print_table, say
 from refbert.config import BertConfig
@@ -29,17 +30,11 @@ STYLES = {
 
 @click.command()
 @click.argument("claims", nargs=-1, metavar="[ID | GROUP] …")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
-@click.option(
-    "--html", "html_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-    help="Everything as one HTML page, too.",
-)  # fmt: skip
+@json_option("tables")
+@file_option("--html", "html_file", help="Everything as one HTML page, too.")
 @click.option("--model", type=click.Path(path_type=str), metavar="DIR", help="A checkpoint, for what weights decide.")
 @click.option("--list", "listing", is_flag=True, help="Only list the claims and the verdicts on record.")
-@click.option(
-    "--write-docs", "docs_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-    help="Only write the table of claims into a page of the documentation.",
-)  # fmt: skip
+@file_option("--write-docs", "docs_file", help="Only write the table of claims into a page of the documentation.")
 def audit(
     claims: tuple[str, ...], as_json: bool, html_file: Path | None, model: str | None, listing: bool,
     docs_file: Path | None,
@@ -150,7 +145,6 @@ def _word(outcome: Outcome) -> Text:
 
 def _show_one(outcome: Outcome) -> None:
     from refbert_audit.formatting import INFERRED, show_claimed, show_expected, show_measured
-    from refbert_audit.registry import module_of
 
     one, found = outcome.claim, outcome.finding
     say(one.id)
@@ -185,4 +179,4 @@ def _show_one(outcome: Outcome) -> None:
         say(f"    {party}: {does}")
     for paragraph in ("", *one.about.split("\n\n")):
         say(" ".join(paragraph.split()))
-    click.echo(f"\n{module_of(one.check)}:\n\n{one.code.rstrip()}")
+    click.echo(f"\n{one.file}:\n\n{one.code.rstrip()}")

@@ -10,7 +10,7 @@ from refbert.errors import InputError
 from refbert.files.reading import read_text
 from refbert_audit.findings import VERDICTS
 from refbert_audit.formatting import INFERRED, parts
-from refbert_audit.registry import Claim, all_claims, module_of
+from refbert_audit.registry import Claim, all_claims
 from refbert_audit.sources import DOCUMENTS, KINDS
 
 BEGIN = "<!-- claims: written by `refbert audit --write-docs docs/audit.md` -->"
@@ -26,7 +26,7 @@ def table(claims: Sequence[Claim]) -> str:
     lines += ["", f"{sum(c.inferred for c in claims)} are *inferred*: {INFERRED}."]
     for prefix, document in DOCUMENTS.items():
         here = [c for c in claims if c.id.startswith(f"{prefix}.")]
-        files = ", ".join(f"`{file}`" for file in dict.fromkeys(module_of(c.check) for c in here))
+        files = ", ".join(f"`{file}`" for file in dict.fromkeys(c.file for c in here))
         read = f" [The document]({document.url})." if document.url else ""
         lines += ["", f"### {document.title}", "", f"In {files}.{read}", ""]
         lines += ["| claim | where | says | verdict |", "| --- | --- | --- | --- |"]

@@ -14,7 +14,7 @@ from refbert.errors import RefbertWarning
 from refbert.files.json import jsonable
 from refbert_audit import shared, sources
 from refbert_audit.findings import SAME, VERDICTS, Finding, Value
-from refbert_audit.registry import Claim, module_of
+from refbert_audit.registry import Claim
 from refbert_inspection import hugging_face
 
 FORMAT = "refbert-audit/1"
@@ -138,7 +138,7 @@ def _claim_data(outcome: Outcome) -> dict[str, Any]:
         "who": dict(one.who),
         "missing": (found.missing if found else outcome.lacking) or None,
         "error": outcome.error or None,
-        "file": module_of(one.check),
+        "file": one.file,
         "code": one.code,
     }
 

@@ -10,7 +10,6 @@ from refbert.pages import fill
 from refbert_audit import formatting
 from refbert_audit.findings import MEANINGS
 from refbert_audit.outcomes import Outcome, by_kind, counts
-from refbert_audit.registry import module_of
 from refbert_audit.sources import DOCUMENTS, KINDS
 from refbert_inspection import hugging_face
 
@@ -36,5 +35,5 @@ def page(outcomes: Sequence[Outcome]) -> str:
         choices=[("all", "all", len(outcomes)), *((_SLUGS[v], v, n) for v, n in numbers.items() if n)],
         meanings={**MEANINGS, "inferred": formatting.INFERRED},
         kinds={KINDS[kind]: formatting.parts(some).strip() for kind, some in by_kind(outcomes).items()},
-        sections=sections, slugs=_SLUGS, formatting=formatting, module_of=module_of,
+        sections=sections, slugs=_SLUGS, formatting=formatting,
     )  # fmt: skip

@@ -17,7 +17,6 @@ import importlib
 import inspect
 import pkgutil
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -83,6 +82,11 @@ class Claim(Statement):
     def code(self) -> str:
         """The check's own source."""
         return inspect.getsource(self.check)
+
+    @property
+    def file(self) -> str:
+        """The file that the check is written in, from the root on: "audit/refbert_audit/claims/bert_model.py"."""
+        return f"audit/{self.check.__module__.replace('.', '/')}.py"
 
     @property
     def takes_model(self) -> bool:
@@ -173,8 +177,3 @@ def _near(name: str, ids: Sequence[str]) -> str:
     if near:
         return f"near it: {', '.join(near)}"
     return f"groups: {', '.join(f'{document}.' for document in DOCUMENTS)}"
-
-
-def module_of(check: Check) -> str:
-    """The file that a check is written in, from the package on: "audit/refbert_audit/claims/bert_model.py"."""
-    return f"audit/{sys.modules[check.__module__].__name__.replace('.', '/')}.py"

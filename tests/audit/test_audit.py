@@ -39,7 +39,7 @@ class TestRegister:
         assert one.about.endswith((".", ")"))
         assert one.expects in VERDICTS
         assert one.code.lstrip().startswith(("@claim", "def"))
-        assert (ROOT / registry.module_of(one.check)).is_file()
+        assert (ROOT / one.file).is_file()
 
     def test_the_sources_are_links(self):
         """All but the article's, which is not published, and what is derived."""

@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from refbert.cli.options import json_option
 from refbert.cli.output import print_json
 from refbert.cli.tables import columns
 from refbert.cli.terminal import console
@@ -15,7 +16,7 @@ from refbert.errors import InputError
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a page.")
+@json_option("a page")
 @click.option("--markdown", "as_markdown", is_flag=True, help="The page as the documentation has it.")
 @click.option(
     "--width", type=click.IntRange(60, 10_000), help="Columns; default: the terminal's, 100 where there is none."
