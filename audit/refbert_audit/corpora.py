@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from refbert.backend import Host
 from refbert.config.profiles import get_profile
 from refbert.data.draws import Draws, generator
 from refbert.data.pairs import Example, examples
@@ -18,7 +19,7 @@ from refbert.data.store import Store, build_store
 from refbert.data.stream import PretrainingSource
 from refbert.model import Model
 from refbert.text.tokenization import Tokenizer
-from refbert_audit.shared import SIZES, Host, examples_of_a_run, model, shared
+from refbert_audit.shared import SIZES, examples_of_a_run, model, shared
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar, cast
 
 import numpy as np
-import numpy.typing as npt
 
+from refbert.backend import Host
 from refbert.backend.reference import ReferenceBackend
 from refbert.config import BertConfig
 from refbert.config.parameters import shapes
@@ -26,7 +26,6 @@ from refbert.training.finetuning_settings import PAPER_GRID, Settings
 from refbert.training.optimizer import Optimizer
 from refbert.training.pretraining_settings import Settings as PretrainingSettings
 
-Host = npt.NDArray[Any]
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -52,7 +51,6 @@ SIZES = BertConfig(
 )  # fmt: skip
 BERT = "bert-base-uncased"
 LARGE = "bert-large-uncased"
-PRETRAINING = ("masked_lm", "next_sentence")
 # A pretraining run of the paper's length, all else as it is when nothing is said; its examples and its optimizer.
 RUN = PretrainingSettings(files=("corpus.txt",), steps=1_000_000)
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refbert.backend import Host
 from refbert.backend.reference import ReferenceBackend
 from refbert.backend.wrapper import Wrapper
 from refbert.randomness import Dropout
-from refbert_audit.shared import Host, batch, labels_for, masked_labels, model, shared
+from refbert_audit.shared import batch, labels_for, masked_labels, model, shared
 
 
 class Watching(Wrapper):

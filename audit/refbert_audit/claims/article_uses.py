@@ -9,7 +9,7 @@ import numpy as np
 
 from refbert import ops
 from refbert.config import BertConfig
-from refbert.config.heads import HEADS
+from refbert.config.heads import HEADS, PRETRAINING
 from refbert.config.parameters import count, shapes
 from refbert.config.presets import preset
 from refbert.errors import ConfigError
@@ -20,7 +20,6 @@ from refbert_audit.findings import Finding, Value, agrees, deviates, wrong
 from refbert_audit.registry import claim
 from refbert_audit.shared import (
     BERT,
-    PRETRAINING,
     RUN,
     SIZES,
     batch,

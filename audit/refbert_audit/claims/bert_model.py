@@ -9,13 +9,14 @@ import numpy as np
 
 from refbert import ops
 from refbert.config import BertConfig
+from refbert.config.heads import PRETRAINING
 from refbert.config.parameters import count, shapes
 from refbert.config.presets import preset
 from refbert.errors import ConfigError
 from refbert.text.batching import Batch
 from refbert_audit.findings import Finding, Value, agrees, deviates, wrong
 from refbert_audit.registry import claim
-from refbert_audit.shared import BERT, LARGE, PRETRAINING, SIZES, attentions, batch, largest, model, refused
+from refbert_audit.shared import BERT, LARGE, SIZES, attentions, batch, largest, model, refused
 from refbert_audit.watching import Watching
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from refbert import ops
 from refbert.backend.reference import ReferenceBackend
+from refbert.config.heads import PRETRAINING
 from refbert.data.settings import Phase
 from refbert.data.stream import PretrainingSource
 from refbert.randomness import Dropout
@@ -15,7 +16,6 @@ from refbert_audit.corpora import store, texts, tokenizer
 from refbert_audit.findings import Finding, Value, agrees, deviates, wrong
 from refbert_audit.registry import claim
 from refbert_audit.shared import (
-    PRETRAINING,
     RUN,
     SIZES,
     batch,

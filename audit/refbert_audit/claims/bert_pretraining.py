@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from refbert.backend.reference import ReferenceBackend
+from refbert.config.heads import PRETRAINING
 from refbert.data.draws import Draws
 from refbert.data.pairs import IS_NEXT, RANDOM_NEXT, examples
 from refbert.loading import from_config
@@ -20,7 +21,6 @@ from refbert_audit.corpora import corpus, pairs, pretraining_rows, store, texts,
 from refbert_audit.findings import Finding, Value, agrees, deviates, needs
 from refbert_audit.registry import claim
 from refbert_audit.shared import (
-    PRETRAINING,
     SIZES,
     batch,
     examples_of_a_run,

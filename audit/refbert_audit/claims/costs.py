@@ -9,14 +9,14 @@ import numpy as np
 
 from refbert.backend.reference import ReferenceBackend
 from refbert.config import flops
-from refbert.config.heads import HEADS
+from refbert.config.heads import HEADS, PRETRAINING
 from refbert.config.presets import preset
 from refbert.spec.bert import bert
 from refbert.text.batching import Batch
 from refbert.training.optimizer import Optimizer
 from refbert_audit.findings import Finding, Value, agrees
 from refbert_audit.registry import claim
-from refbert_audit.shared import BERT, LARGE, PRETRAINING, SIZES, batch, labels_for, model
+from refbert_audit.shared import BERT, LARGE, SIZES, batch, labels_for, model
 from refbert_audit.watching import Counting, flops_of
 
 

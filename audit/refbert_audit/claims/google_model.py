@@ -12,6 +12,7 @@ import numpy as np
 from refbert.backend.reference import ReferenceBackend
 from refbert.checkpoint.names import from_tensorflow, is_weight, to_tensorflow
 from refbert.config import BertConfig
+from refbert.config.heads import PRETRAINING
 from refbert.config.parameters import initialize, shapes
 from refbert.config.profiles import GOOGLE, HF
 from refbert.data.settings import Phase
@@ -23,7 +24,6 @@ from refbert_audit.corpora import store, tokenizer
 from refbert_audit.findings import Finding, Value, agrees, deviates
 from refbert_audit.registry import claim
 from refbert_audit.shared import (
-    PRETRAINING,
     SIZES,
     attentions,
     batch,

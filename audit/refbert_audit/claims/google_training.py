@@ -11,11 +11,12 @@ import numpy as np
 
 from refbert import ops
 from refbert.backend.reference import ReferenceBackend
+from refbert.config.heads import PRETRAINING
 from refbert.config.parameters import shapes
 from refbert.config.profiles import GOOGLE
 from refbert_audit.findings import Finding, Value, agrees, deviates
 from refbert_audit.registry import claim
-from refbert_audit.shared import PRETRAINING, RUN, SIZES, finetuning, largest, model, optimizer_of_a_run, updated
+from refbert_audit.shared import RUN, SIZES, finetuning, largest, model, optimizer_of_a_run, updated
 
 ADAM: dict[str, Any] = {"beta1": 0.9, "beta2": 0.999, "weight_decay": 0.0}
 

@@ -16,6 +16,7 @@ import numpy as np
 from refbert.backend.reference import ReferenceBackend
 from refbert.checkpoint.names import from_hugging_face, to_hugging_face
 from refbert.config import BertConfig
+from refbert.config.heads import PRETRAINING
 from refbert.config.parameters import count, initialize, shapes
 from refbert.config.presets import preset
 from refbert.config.profiles import HF
@@ -32,7 +33,6 @@ from refbert_audit.registry import claim
 from refbert_audit.shared import (
     BERT,
     LARGE,
-    PRETRAINING,
     RUN,
     SIZES,
     attentions,

@@ -7,10 +7,11 @@ import math
 import numpy as np
 
 from refbert import ops
+from refbert.config.heads import PRETRAINING
 from refbert_audit.findings import Finding, Value, agrees, deviates
 from refbert_audit.quoted import noam
 from refbert_audit.registry import claim
-from refbert_audit.shared import PRETRAINING, RUN, optimizer_of_a_run, updated
+from refbert_audit.shared import RUN, optimizer_of_a_run, updated
 from refbert_audit.watching import dropout_sites
 
 

@@ -112,6 +112,7 @@ def _owner(code: CodeType, names: dict[CodeType, str]) -> str | None:
 
 def _runs(activation: str) -> Iterator[Callable[[], object]]:
     from refbert.config import BertConfig
+    from refbert.config.heads import PRETRAINING
     from refbert.loading import from_config
     from refbert.randomness import Dropout
     from refbert.text.batching import Batch
@@ -126,7 +127,7 @@ def _runs(activation: str) -> Iterator[Callable[[], object]]:
     regression = replace(config, num_labels=1, problem_type="regression")
     several = replace(config, problem_type="multi_label_classification")
     cases: list[tuple[Any, tuple[str, ...], dict[str, Any]]] = [
-        (config, ("masked_lm", "next_sentence"), {"labels": tagged, "next_sentence_label": np.array([0, 1])}),
+        (config, PRETRAINING, {"labels": tagged, "next_sentence_label": np.array([0, 1])}),
         (config, ("sequence_classification",), {"labels": np.array([2, 0])}),
         (regression, ("sequence_classification",), {"labels": np.array([0.5, 1.5])}),
         (several, ("sequence_classification",), {"labels": np.array([[1, 0, 1], [0, 0, 0]])}),

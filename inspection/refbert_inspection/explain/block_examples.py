@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from refbert.backend import Host
 from refbert.backend.reference import ReferenceBackend
 from refbert.config import BertConfig
+from refbert.config.heads import PRETRAINING
 from refbert.config.parameters import shapes
 from refbert.ops.cross_entropy import IGNORE
 from refbert.spec.choices import Choices
 from refbert.spec.scope import Scope
 from refbert.text.batching import Batch
-from refbert_inspection.explain.worked_examples import Example, Host
+from refbert_inspection.explain.worked_examples import Example
 
 OPS = ReferenceBackend()
 CHOICES = Choices.of_layer(heads=1, mask_value=-math.inf, activation="gelu_erf", eps=1e-12)
@@ -59,7 +61,6 @@ _LAYER = "bert.encoder.layer.0."
 _SUBLAYER = {name: x for name, x in parameters(_LAYER).items() if not name.startswith("attention.")}
 _WORDS = "bert.embeddings.word_embeddings"
 _TEXT = Batch(np.array([[3, 1]]), np.array([[0, 1]]))
-_PRETRAINING = ("masked_lm", "next_sentence")
 
 BLOCKS: Mapping[str, Sequence[Example]] = {
     "embeddings": [_block(
@@ -109,8 +110,8 @@ BLOCKS: Mapping[str, Sequence[Example]] = {
     )],
     "bert": [_block(parameters(""), _DHIDDEN, [[1, -2, 0.5]], batch=_TEXT, c=CHOICES)],
     "objective": [_block(
-        parameters("", *_PRETRAINING), 1.0, batch=_TEXT,
-        labels={"labels": np.array([[IGNORE, 4]]), "next_sentence_label": np.array([1])}, heads=_PRETRAINING, c=CHOICES,
+        parameters("", *PRETRAINING), 1.0, batch=_TEXT,
+        labels={"labels": np.array([[IGNORE, 4]]), "next_sentence_label": np.array([1])}, heads=PRETRAINING, c=CHOICES,
         note="The word embeddings' gradient is the sum of the lookup's and the output projection's.",
     )],
 }  # fmt: skip

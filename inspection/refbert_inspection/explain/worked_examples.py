@@ -20,12 +20,10 @@ from types import FrameType, FunctionType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from refbert.backend import Host
 from refbert_inspection.explain.catalogue import Entry
 from refbert_inspection.explain.sources import assigned, functions, returned
-
-Host = npt.NDArray[Any]
 
 H = 2.0**-17  # near u^{1/3}, where truncation and rounding are of a size
 U = 2.0**-53
@@ -94,7 +92,7 @@ def work(entry: Entry, example: Example) -> Worked:
     if example.cotangents:
         local.clear()
         cotangents = with_locals(result[-1], dict(enumerate(example.cotangents)))
-        named = _named(entry, example, cotangents)
+        named = _named(example, cotangents)
         gradients = tuple(_checked(entry, example, name, g) for name, g in named.items())
         returned_ids = {id(g) for g in named.values()} | {id(c) for c in example.cotangents}
         back = {k: v for k, v in _shown(local, returned_ids).items() if k not in forward}
@@ -173,7 +171,7 @@ def _leaves(arguments: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def _named(entry: Entry, example: Example, cotangents: Any) -> dict[str, Host]:
+def _named(example: Example, cotangents: Any) -> dict[str, Host]:
     """What a pullback returned, by the names of `_leaves`: arrays in signature order, parameters by their names."""
     arrays = [
         name for name, value in example.arguments.items()
