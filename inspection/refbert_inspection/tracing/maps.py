@@ -77,11 +77,6 @@ def quantised(p: Host) -> Host:
     return np.asarray(np.rint(255 * np.sqrt(np.clip(p, 0, 1))), np.uint8)
 
 
-def restored(q: Host) -> Host:
-    """What a page takes the bytes for."""
-    return np.asarray((q / 255.0) ** 2)
-
-
 def largest(p: Host, k: int) -> Host:
     """Each row with everything below its k-th largest number set to 0."""
     least = np.partition(p, p.shape[-1] - k, axis=-1)[..., p.shape[-1] - k, None]
