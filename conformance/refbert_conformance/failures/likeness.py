@@ -190,9 +190,7 @@ class _Cases:
         return runner.attempt(self._property, subject, example, Record(self._subject.arithmetic))[0]
 
     def _case(self, example: Any) -> OpCase | None:
-        if not isinstance(example, Recipe | OpCase):
-            return None
-        return example.build(self._subject.dtype) if isinstance(example, Recipe) else example
+        return example.build(self._subject.dtype) if isinstance(example, Recipe | OpCase) else None
 
     def _outputs(self, subject: Subject, example: Any) -> list[Host] | None:
         """What the property judges of an operation; None where it judges something else."""

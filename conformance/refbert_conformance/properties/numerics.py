@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from refbert_conformance.cases.corpus import corpus
-from refbert_conformance.cases.inputs import rounded
 from refbert_conformance.cases.operations import OpCase, Recipe, recipes
 from refbert_conformance.engine.measure import Record
 from refbert_conformance.engine.property import Property, about
@@ -21,26 +20,18 @@ def properties() -> list[Property]:
     return found
 
 
-def built(subject: Subject, example: Recipe | OpCase) -> OpCase:
-    """The case itself, exact in the subject's dtype."""
-    return example.build(subject.dtype) if isinstance(example, Recipe) else example
-
-
 def _forward(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
-    case = built(subject, example)
+    case = example.build(subject.dtype)
     y, _ = forward(subject, case.op, [subject.device(a) for a in case.arrays], case.options)
     (want,) = expected(case.op, case.arrays, case.options, subject.arithmetic)
     record.compare(subject.host(y, want.y.shape, "y"), want)
 
 
 def _backward(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
-    case = built(subject, example)
+    case = example.build(subject.dtype)
     assert case.dy is not None
     _, pullback = forward(subject, case.op, [subject.device(a) for a in case.arrays], case.options)
     cotangents = backward(pullback, subject.device(case.dy), len(case.arrays))
     want = expected(case.op, case.arrays, case.options, subject.arithmetic, case.dy)[1:]
     for got, one in zip(cotangents, want, strict=True):
         record.compare(subject.host(got, one.y.shape, one.name), one)
-
-
-__all__ = ["built", "properties", "rounded"]

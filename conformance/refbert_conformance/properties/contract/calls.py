@@ -14,7 +14,6 @@ from refbert_conformance.engine.measure import Failure, Record, Unsupported, che
 from refbert_conformance.engine.property import FIRST, Property, about
 from refbert_conformance.engine.subject import Subject, backward_if_any, forward
 from refbert_conformance.properties.contract.common import RING, cotangents, run, same
-from refbert_conformance.properties.numerics import built
 from refbert_conformance.tolerances.bounds import ARRAYS, expected
 
 _CALLS = 5  # how often a call is repeated: a fault in every second, third or fifth call shows
@@ -43,7 +42,7 @@ def properties(op: str) -> list[Property]:
 
 def _first(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
     """What is as wrong in the second call is no matter of the first."""
-    case, fresh = built(subject, example), subject.fresh()
+    case, fresh = example.build(subject.dtype), subject.fresh()
     first = run(fresh, case)
     wanted = expected(case.op, case.arrays, case.options, subject.arithmetic, case.dy)
     try:
@@ -58,7 +57,7 @@ def _first(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
 def _shapes(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
     from refbert import ops
 
-    case = built(subject, example)
+    case = example.build(subject.dtype)
     with np.errstate(all="ignore"):
         want, _ = getattr(ops, case.op)(*case.arrays, **case.options)
     arrays = [subject.device(a) for a in case.arrays]
@@ -70,7 +69,7 @@ def _shapes(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
 
 
 def _unchanged(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
-    case = built(subject, example)
+    case = example.build(subject.dtype)
     hosts = {name: value for name, value in case.options.items() if isinstance(value, np.ndarray)}
     before = {name: value.copy() for name, value in hosts.items()}
     sources = [a.copy() for a in case.arrays]
@@ -96,7 +95,7 @@ def _unchanged(subject: Subject, example: Recipe | OpCase, record: Record) -> No
 
 
 def _repeatable(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
-    _repeat(subject, built(subject, example), _CALLS)
+    _repeat(subject, example.build(subject.dtype), _CALLS)
 
 
 def _often(op: str, subject: Subject, calls: int, record: Record) -> None:
@@ -118,7 +117,7 @@ def _repeat(subject: Subject, case: OpCase, calls: int) -> None:
 
 def _independent(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
     """One call, then others of the same shapes with other numbers, then look at the first again."""
-    case = built(subject, example)
+    case = example.build(subject.dtype)
     if isinstance(example, Recipe):
         other = another(example).build(subject.dtype)
     else:

@@ -15,7 +15,6 @@ from refbert_conformance.engine.property import Property, about
 from refbert_conformance.engine.subject import Subject, backward_if_any, forward
 from refbert_conformance.properties.contract.arrays import variants
 from refbert_conformance.properties.contract.common import run, same
-from refbert_conformance.properties.numerics import built
 from refbert_conformance.tolerances.bounds import Expected, expected
 
 # Host arrays among the options of an op, and what else they may come as.
@@ -50,7 +49,7 @@ def properties(op: str) -> list[Property]:
 
 def _any_layout(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
     """Within the bounds and not bit for bit: a matrix product may take another order of summation."""
-    case = built(subject, example)
+    case = example.build(subject.dtype)
     want = expected(case.op, case.arrays, case.options, subject.arithmetic, case.dy)
     inputs = [np.asarray(x) for x in (*case.arrays, case.dy)]
     plain = [subject.device(x) for x in inputs]
@@ -77,7 +76,7 @@ def _within(subject: Subject, case: OpCase, arrays: list[Any], dy: Any, want: li
 
 
 def _same_array(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
-    case = built(subject, example)
+    case = example.build(subject.dtype)
     x = case.arrays[0]
     case = OpCase(case.op, (x,) * len(case.arrays), case.options, case.dy)
     want = expected(case.op, case.arrays, case.options, subject.arithmetic, case.dy)
@@ -85,7 +84,7 @@ def _same_array(subject: Subject, example: Recipe | OpCase, record: Record) -> N
 
 
 def _host_options(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
-    case = built(subject, example)
+    case = example.build(subject.dtype)
     nondeterministic = case.op in subject.arithmetic.nondeterministic
     first = run(subject, case)
     for name in _HOST_OPTIONS[case.op]:

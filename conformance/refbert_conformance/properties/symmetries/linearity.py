@@ -10,7 +10,6 @@ from refbert_conformance.cases.operations import OpCase, Recipe, recipes
 from refbert_conformance.engine.measure import Record
 from refbert_conformance.engine.property import Property
 from refbert_conformance.engine.subject import Subject
-from refbert_conformance.properties.numerics import built
 from refbert_conformance.properties.symmetries.common import SIZES, Probe, back, call, equal, symmetry
 from refbert_conformance.tolerances.bounds import ARRAYS
 
@@ -34,7 +33,7 @@ def properties() -> list[Property]:
 
 def _doubling(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
     """Pullbacks are linear, and multiplying by 2 rounds nothing; so does every product and sum after it."""
-    case = built(subject, example)
+    case = example.build(subject.dtype)
     assert case.dy is not None
     dy = rounded(case.dy, "float16" if subject.dtype == "float16" else "bfloat16")
     once = back(subject, case, dy)

@@ -12,7 +12,6 @@ from refbert_conformance.cases.operations import OpCase, Recipe, recipes
 from refbert_conformance.engine.measure import Failure, Record, same_bits
 from refbert_conformance.engine.property import Property, about
 from refbert_conformance.engine.subject import Subject
-from refbert_conformance.properties.numerics import built
 from refbert_conformance.properties.symmetries.common import back, call
 from refbert_conformance.tolerances.arithmetic import FORMATS
 from refbert_conformance.tolerances.bounds import ARRAYS, expected
@@ -42,7 +41,7 @@ def properties() -> list[Property]:
 def _not_a_number(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
     """A NaN that disappears hides that training has gone wrong. One entry of one input is NaN; in attention, a visible
     token is, in q, k and v alike, as a layer hands it on (who skips masked keys need not see theirs)."""
-    case = built(subject, example)
+    case = example.build(subject.dtype)
     arrays = [np.array(a) for a in case.arrays]
     if not all(a.size for a in arrays):
         return
@@ -65,7 +64,7 @@ def _not_a_number(subject: Subject, example: Recipe | OpCase, record: Record) ->
 def _infinite(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
     """One entry of one input is infinite. A result that is cut off at the largest number hides that something has
     overflowed; one that is NaN where a number is due (a class that is ruled out by −∞) spoils what was fine."""
-    case = built(subject, example)
+    case = example.build(subject.dtype)
     arrays = [np.array(a) for a in case.arrays]
     if not all(a.size for a in arrays):
         return
@@ -96,7 +95,7 @@ def _of_either_sign(subject: Subject, x: Host, eps: float) -> Host:
 
 def _not_a_number_back(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
     """Where another number in that place of dy changes nothing (a dropped entry, a masked key), NaN need not show."""
-    case = built(subject, example)
+    case = example.build(subject.dtype)
     assert case.dy is not None
     if not case.dy.size:
         return
@@ -119,7 +118,7 @@ def _not_a_number_back(subject: Subject, example: Recipe | OpCase, record: Recor
 
 
 def _copied(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
-    case = built(subject, example)
+    case = example.build(subject.dtype)
     _, smallest, _ = FORMATS[subject.dtype]
     special = [0.0, -0.0, math.inf, -math.inf, math.nan, 1.0]
     if not subject.arithmetic.flush_to_zero:
