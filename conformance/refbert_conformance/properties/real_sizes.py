@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from refbert import ops
-from refbert.backend import Host
+from refbert.backend import Host, host_dtype
 from refbert_conformance.cases.inputs import rounded
 from refbert_conformance.cases.large import ATTENTIONS, ELEMENTWISE, LARGER, LARGEST, SMALLER, Large, drawn, fixed
 from refbert_conformance.cases.operations import COUNT, OpCase, Recipe, recipe
@@ -298,7 +298,7 @@ def _product(subject: Subject, large: Large, record: Record, back: bool) -> None
     rows, rng, a = B * S, large.rng, subject.arithmetic
     room = 1 / max(a.u, a.u_accumulation)  # integers up to here are exact
     bits = int(min(2**12, 1 / max(a.u, a.u_matmul), max(2.0, room / 4 / min(n_in, 512))))
-    dtype = np.float64 if subject.dtype == "float64" else np.float32
+    dtype = host_dtype(subject.dtype)
     x = _integers(2 * rng.integers(-bits // 2, bits // 2, _POOL) + 1, (rows, n_in), dtype)
     w = _integers(_sparse(rng, min(room / 2 / bits / n_in, room / 4 / n_out)), (n_out, n_in), dtype)
     b = rng.integers(-2, 3, n_out).astype(dtype)

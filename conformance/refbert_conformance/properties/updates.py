@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from refbert.backend import Host
+from refbert.backend import Host, host_dtype
 from refbert_conformance.cases.updates import (
     NormCase,
     UpdateCase,
@@ -24,37 +25,28 @@ from refbert_conformance.cases.updates import (
     update_corpus,
 )
 from refbert_conformance.engine.measure import Failure, Record, Unsupported, check_array, same_bits
-from refbert_conformance.engine.property import Property, first_call
+from refbert_conformance.engine.property import Property, about, first_call
 from refbert_conformance.engine.subject import Subject
 from refbert_conformance.tolerances.bounds import UPDATES, normed, updated
 
 _CALLS = 5
 _OFTEN = 150  # for the first of the corpus
-STEP = ("asarray", "to_numpy", "update")
 
 
 def properties() -> list[Property]:
     """Every rule, what is refused, and the norm."""
-    norm: dict[str, Any] = {"needs": ("asarray", "to_numpy", "global_norm")}
+    norm = about("training", "global_norm")
     return [
         *(p for rule in UPDATES for p in _of(rule)),
-        Property(
-            "contract", "update", "errors", "An unknown rule and a step below 1 are refused, and harm nothing.",
-            check=_errors, needs=STEP,
+        about("contract", "update")(
+            "errors", "An unknown rule and a step below 1 are refused, and harm nothing.", _errors,
         ),
-        Property(
-            "training", "global_norm", "accuracy", "The norm over all gradients is within its rounding bound.",
-            check=_norm, draw=lambda s: norm_cases(s.dtype), corpus=lambda s: norm_corpus(s.dtype),
-            larger=lambda s: large_norms(s.dtype), **norm,
-        ),
-        Property(
-            "training", "global_norm", "calls", "It repeats bit for bit, and changes no gradient it is given.",
-            check=_norm_calls, draw=lambda s: norm_cases(s.dtype), cost=2, **norm,
-        ),
-        Property(
-            "training", "global_norm", "not finite", "A gradient that is not finite shows in the norm.",
-            check=_norm_not_finite, **norm,
-        ),
+        norm("accuracy", "The norm over all gradients is within its rounding bound.", _norm,
+             draw=lambda s: norm_cases(s.dtype), corpus=lambda s: norm_corpus(s.dtype),
+             larger=lambda s: large_norms(s.dtype)),
+        norm("calls", "It repeats bit for bit, and changes no gradient it is given.", _norm_calls,
+             draw=lambda s: norm_cases(s.dtype), cost=2),
+        norm("not finite", "A gradient that is not finite shows in the norm.", _norm_not_finite),
     ]  # fmt: skip
 
 
@@ -65,23 +57,16 @@ def _of(rule: str) -> list[Property]:
     def corpus(subject: Subject) -> tuple[UpdateCase, ...]:
         return update_corpus(rule, subject.dtype)
 
+    of = partial(Property, "training", rule, needs=("asarray", "to_numpy", "update"))
     return [
-        Property(
-            "training", rule, "accuracy", "New parameters and moments are within their rounding bounds.",
-            check=_accuracy, draw=cases, corpus=corpus, larger=lambda s: large_updates(rule, s.dtype), needs=STEP,
-        ),
-        Property(
-            "training", rule, "first call", "The very first update of a new instance is as right as any.",
-            check=first_call(_accuracy), corpus=lambda s: corpus(s)[1:2], needs=STEP,
-        ),
-        Property(
-            "training", rule, "calls", "An update repeats bit for bit, and changes neither p nor old results.",
-            check=_calls, draw=cases, corpus=corpus, needs=STEP, cost=2,
-        ),
-        Property(
-            "training", rule, "not finite", "A scale of NaN, that of gradients without a norm, spoils every entry.",
-            check=_not_finite, corpus=lambda s: corpus(s)[1:3], needs=STEP,
-        ),
+        of("accuracy", "New parameters and moments are within their rounding bounds.", _accuracy, cases, corpus,
+           larger=lambda s: large_updates(rule, s.dtype)),
+        of("first call", "The very first update of a new instance is as right as any.", first_call(_accuracy),
+           corpus=lambda s: corpus(s)[1:2]),
+        of("calls", "An update repeats bit for bit, and changes neither p nor old results.", _calls, cases, corpus,
+           cost=2),
+        of("not finite", "A scale of NaN, that of gradients without a norm, spoils every entry.", _not_finite,
+           corpus=lambda s: corpus(s)[1:3]),
     ]  # fmt: skip
 
 
@@ -190,8 +175,7 @@ def _refused(subject: Subject, rule: str, options: Mapping[str, Any], what: str,
 
 def _norm(subject: Subject, case: NormCase, record: Record) -> None:
     norm = subject.op("global_norm")({name: subject.device(g) for name, g in case.gradients.items()})
-    dtype = np.float64 if subject.dtype == "float64" else np.float32
-    record.compare(np.asarray(float(norm), dtype), normed(case.gradients, subject.arithmetic))
+    record.compare(np.asarray(float(norm), host_dtype(subject.dtype)), normed(case.gradients, subject.arithmetic))
 
 
 def _norm_calls(subject: Subject, case: NormCase, record: Record) -> None:
@@ -214,6 +198,3 @@ def _norm_not_finite(subject: Subject, example: Any, record: Record) -> None:
         norm = float(subject.op("global_norm")(gradients))
         if math.isfinite(norm):
             raise Failure(f"with a gradient of {bad} the norm is {norm}")
-
-
-__all__ = ["STEP", "properties", "require_rule", "update"]

@@ -11,10 +11,8 @@ from hypothesis import strategies as st
 from refbert.backend import Host
 from refbert_conformance.cases.operations import OpCase
 from refbert_conformance.engine.measure import Failure
-from refbert_conformance.engine.property import Property
+from refbert_conformance.engine.property import Property, about
 from refbert_conformance.engine.subject import Subject, backward, forward
-
-BASIC = ("asarray", "to_numpy")
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ SIZES = st.builds(
 
 def symmetry(level: str, op: str, name: str, says: str, check: Any, draw: Any = PROBES, **more: Any) -> Property:
     """A property of one op; its examples are seeds unless ``draw`` is another strategy."""
-    return Property(level, op, name, says, check=check, draw=draw, needs=(*BASIC, op), **more)
+    return about(level, op)(name, says, check, draw, **more)
 
 
 def call(subject: Subject, case: OpCase) -> Host:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from refbert.backend import host_dtype
 from refbert_conformance.cases.inputs import rounded
 from refbert_conformance.cases.operations import OpCase
 from refbert_conformance.engine.measure import Failure, Record
@@ -67,7 +68,7 @@ def _gelu_odd(subject: Subject, seed: int, record: Record) -> None:
     form = {"form": ("erf", "tanh")[seed % 2]}
     plus, minus = (call(subject, OpCase("gelu", (s * x,), form)).astype(float) for s in (1, -1))
     bounds = [expected("gelu", (s * x,), form, subject.arithmetic)[0].bound for s in (1, -1)]
-    difference = (plus - minus).astype(np.float64 if subject.dtype == "float64" else np.float32)
+    difference = (plus - minus).astype(host_dtype(subject.dtype))
     record.compare(difference, Expected("GELU(x) − GELU(−x)", x, bounds[0] + bounds[1] + subject.arithmetic.u * abs(x)))
 
 
