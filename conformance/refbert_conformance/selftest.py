@@ -19,6 +19,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from refbert.errors import InputError
 from refbert_conformance.engine import runner
 from refbert_conformance.engine.property import LEVELS, Property
 from refbert_conformance.engine.subject import Subject
@@ -90,7 +91,6 @@ def _killers(effort: str, seeds: Sequence[int], number: int) -> tuple[str | None
 
 def run_self_test(*, effort: str, only: str | None) -> int:
     """For the command line: prints as it goes; 0 if every mutant is killed and the correct backend is not."""
-    from refbert.errors import InputError
     from refbert_conformance.mutants import Correct
 
     warnings.simplefilter("ignore")

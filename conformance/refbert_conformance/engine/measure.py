@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from refbert.backend import Host, host_dtype
-from refbert_conformance.tolerances.arithmetic import Arithmetic
+from refbert_conformance.tolerances.arithmetic import FORMATS, Arithmetic
 from refbert_conformance.tolerances.bounds import Expected
 
 # Upper edges of the histogram of distances in ULPs; what is above the last is counted as ">1024".
 ULPS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 256.0, 1024.0)
-_LABELS = (*(f"{edge:g}" for edge in ULPS), ">1024")
+ULPS_LABELS = (*(f"{edge:g}" for edge in ULPS), f">{ULPS[-1]:g}")
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Record:
         self.unchecked += int((~judged).sum())
         places = np.searchsorted(ULPS, ulps[judged & ~np.isnan(ulps)], side="left")
         for place, count in zip(*np.unique(places, return_counts=True), strict=True):
-            self.ulps[_LABELS[place]] += int(count)
+            self.ulps[ULPS_LABELS[place]] += int(count)
         top = float(rho.max())
         self.rho = max(self.rho or 0.0, top)
         if top > 1:
@@ -165,8 +165,6 @@ def check_array(array: Any, shape: tuple[int, ...], arithmetic: Arithmetic, name
 
 def ulp(y: Host, arithmetic: Arithmetic) -> Host:
     """The gap between numbers of the dtype at y."""
-    from refbert_conformance.tolerances.arithmetic import FORMATS
-
     u, smallest, _ = FORMATS[arithmetic.dtype]
     _, exponent = np.frexp(np.where(np.isfinite(y), y, 1.0))
     return np.asarray(np.ldexp(2 * u, np.where(y == 0, smallest, np.maximum(exponent - 1, smallest))))

@@ -22,6 +22,7 @@ from refbert_conformance.failures import reproduce
 from refbert_conformance.failures.likeness import Trial, explained
 from refbert_conformance.failures.minimise import large, minimised, shortened
 from refbert_conformance.process.records import Diagnosis
+from refbert_conformance.tolerances.bounds import ARRAYS
 
 
 def explain(result: Result, subject: Subject, job: Mapping[str, Any], known: Diagnosis) -> tuple[str, Diagnosis]:
@@ -65,8 +66,6 @@ def shown(example: Any) -> str | None:
         return None
     if not isinstance(example, OpCase):
         return repr(example)
-    from refbert_conformance.tolerances.bounds import ARRAYS
-
     lines = [f"{name} = {_array(a)}" for name, a in zip(ARRAYS[example.op], example.arrays, strict=True)]
     lines += [f"{name} = {_array(v) if isinstance(v, np.ndarray) else repr(v)}" for name, v in example.options.items()]
     if example.dy is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from refbert.pages import LogAxis, number
 from refbert_conformance.engine.divergence import Place
-from refbert_conformance.engine.measure import ULPS, Worst, telling
+from refbert_conformance.engine.measure import ULPS_LABELS, Worst, telling
 from refbert_conformance.scoreboard.runs import STATES
 
 WIDTH = 168  # of a plot of ρ, with a margin of 8 at both ends
@@ -28,8 +28,7 @@ def shares(counts: Mapping[str, int]) -> list[tuple[str, float, float]]:
 
 def ulps(histogram: Mapping[str, int]) -> dict[str, Any]:
     """Bars for how many entries lie how many ULPs off: (x, height), on a log scale, the same edges everywhere."""
-    edges = [*(f"{edge:g}" for edge in ULPS), f">{ULPS[-1]:g}"]
-    edges = sorted({*edges, *histogram}, key=lambda edge: (float(edge.lstrip(">")), edge.startswith(">"), edge))
+    edges = sorted({*ULPS_LABELS, *histogram}, key=lambda edge: (float(edge.lstrip(">")), edge.startswith(">"), edge))
     counts = [histogram.get(edge, 0) for edge in edges]
     highest = math.log1p(max(counts)) or 1.0
     bars = [(6 * i, round(max(1.0, 15 * math.log1p(n) / highest), 1)) for i, n in enumerate(counts) if n]

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from refbert import ops
 from refbert_conformance.cases.corpus import corpus
 from refbert_conformance.cases.inputs import rounded
 from refbert_conformance.cases.operations import OpCase, Recipe, another, recipes
@@ -55,8 +56,6 @@ def _first(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
 
 
 def _shapes(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
-    from refbert import ops
-
     case = example.build(subject.dtype)
     with np.errstate(all="ignore"):
         want, _ = getattr(ops, case.op)(*case.arrays, **case.options)

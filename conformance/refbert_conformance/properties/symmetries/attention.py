@@ -15,6 +15,7 @@ from refbert_conformance.engine.measure import Record
 from refbert_conformance.engine.property import Property
 from refbert_conformance.engine.subject import Subject
 from refbert_conformance.properties.symmetries.common import back, call, equal, symmetry
+from refbert_conformance.tolerances.bounds import expected
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,6 @@ def _unseen_back(subject: Subject, example: Seen, record: Record) -> None:
 def _added(subject: Subject, example: Seen, record: Record) -> None:
     """Scores that the mask value brings level with the others: 100 · 100 = 10,000. A value that is larger, or put in
     the score's place, or rounded another way than the score, tips the balance."""
-    from refbert_conformance.tolerances.bounds import expected
-
     case = example.case(subject.dtype, "attention_probabilities", -10000.0)
     B, S, _ = case.arrays[0].shape
     mask = case.options["mask"]

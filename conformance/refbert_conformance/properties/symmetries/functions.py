@@ -11,6 +11,7 @@ from refbert_conformance.engine.measure import Failure, Record
 from refbert_conformance.engine.property import Property
 from refbert_conformance.engine.subject import Subject
 from refbert_conformance.properties.symmetries.common import call, equal, symmetry
+from refbert_conformance.tolerances.bounds import Expected, expected
 
 
 def properties() -> list[Property]:
@@ -53,16 +54,12 @@ def _minus_infinity(subject: Subject, seed: int, record: Record) -> None:
     hidden = np.ones(n + 3, bool)
     hidden[where] = False
     equal(got[:, hidden], np.zeros((2, 3)), "p of −∞")
-    from refbert_conformance.tolerances.bounds import expected
-
     (want,) = expected("softmax", (x,), {}, subject.arithmetic)
     record.compare(np.ascontiguousarray(got[:, where]), want)
 
 
 def _gelu_odd(subject: Subject, seed: int, record: Record) -> None:
     """Both halves carry the bound of GELU; their difference is x."""
-    from refbert_conformance.tolerances.bounds import Expected, expected
-
     rng = np.random.default_rng(seed)
     x = rounded(rng.standard_normal(20) * 10.0 ** rng.uniform(-4, 1, 20), subject.dtype)
     form = {"form": ("erf", "tanh")[seed % 2]}

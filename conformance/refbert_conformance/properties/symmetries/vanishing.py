@@ -12,6 +12,7 @@ from refbert_conformance.engine.property import Property
 from refbert_conformance.engine.subject import Subject
 from refbert_conformance.properties.symmetries.common import back, call, equal, symmetry
 from refbert_conformance.tolerances.arithmetic import FORMATS
+from refbert_conformance.tolerances.bounds import expected
 
 
 def properties() -> list[Property]:
@@ -76,8 +77,6 @@ def _kink(subject: Subject, seed: int, record: Record) -> None:
 
 def _flat(subject: Subject, seed: int, record: Record) -> None:
     """q = dy γ constant is removed with the mean: Σ over rounding only; γ a power of two makes dy γ exact."""
-    from refbert_conformance.tolerances.bounds import expected
-
     rng = np.random.default_rng(seed)
     H = 2 + seed % 9
     gamma = 2.0 ** rng.integers(-2, 3, H)
