@@ -70,6 +70,19 @@ def test_numbers_are_plain(make, id):
     assert "np." not in result.message
 
 
+class Drops(ReferenceBackend):
+    """A zero for every NaN on the way in."""
+
+    def asarray(self, x):
+        return np.where(np.isnan(x), np.zeros((), self.dtype), super().asarray(x))
+
+
+def test_a_nan_that_does_not_come_back_is_named():
+    (property,) = selected(["contract/asarray/round trip"])
+    result = runner.run(property, Subject("Drops", lambda: Drops("float32")), effort="quick", shrinking=0.0)
+    assert (result.outcome, result.message) == ("failed", "nan came back as 0.0")
+
+
 # Where the sizes are, in order, the axes of the first array.
 WHOLE = ("add", "gather", "layer_norm", "gelu", "relu", "tanh", "softmax", "dropout", "cross_entropy", "transpose",
          "mean_squared_error")  # fmt: skip

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from refbert.backend import Host
 from refbert_conformance.cases.inputs import REGIMES, fill, rounded
-from refbert_conformance.engine.measure import Failure, Record, check_array, same_bits
+from refbert_conformance.engine.measure import Failure, Record, alike, check_array, same_bits
 from refbert_conformance.engine.property import Property
 from refbert_conformance.engine.subject import Subject
 from refbert_conformance.properties.contract.common import RING
@@ -68,7 +68,7 @@ def _round_trip(subject: Subject, example: HostArray, record: Record) -> None:
             subject.host(subject.device(x), x.shape, "asarray(x)"), x.shape, subject.arithmetic, "to_numpy"
         )
         if not same_bits(got.astype(np.float64), x):
-            at = int(np.flatnonzero(~((got == x) & (np.signbit(got) == np.signbit(x)) | np.isnan(x)).reshape(-1))[0])
+            at = int(np.flatnonzero(~alike(got, x))[0])
             raise Failure(f"{x.reshape(-1)[at]} came back as {got.reshape(-1)[at]}")
         if not same_bits(before, x):
             raise Failure("asarray or to_numpy wrote into the host array")

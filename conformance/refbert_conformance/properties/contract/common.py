@@ -9,7 +9,7 @@ import numpy as np
 
 from refbert.backend import Host
 from refbert_conformance.cases.operations import OpCase
-from refbert_conformance.engine.measure import Failure, same_bits
+from refbert_conformance.engine.measure import Failure, alike, same_bits
 from refbert_conformance.engine.subject import Subject, backward_if_any, forward
 from refbert_conformance.tolerances.bounds import ARRAYS
 
@@ -38,8 +38,5 @@ def same(case: OpCase, first: tuple[Host, list[Host]], again: tuple[Host, list[H
         if not same_bits(a, b):
             if a.shape != b.shape or a.dtype != b.dtype:
                 raise Failure(f"{what}: {name} has another shape or dtype")
-            at = tuple(
-                int(i)
-                for i in np.argwhere(~((a == b) & (np.signbit(a) == np.signbit(b)) | (np.isnan(a) & np.isnan(b))))[0]
-            )
+            at = tuple(map(int, np.argwhere(~alike(a, b))[0]))
             raise Failure(f"{what}: {name}{list(at)} is {b[at]}, was {a[at]}")
