@@ -19,11 +19,15 @@ _KEPT_AT_END = 160
 def one_line(text: str) -> str:
     """The text on one line of at most some 500 characters, the middle left out, with nothing that steers a terminal."""
     if not text.isprintable():
-        text = " ".join(text.split())
-        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+        text = printable(" ".join(text.split()))
     if len(text) > _LONGEST:
         text = f"{text[: _LONGEST - _KEPT_AT_END - 3]} … {text[-_KEPT_AT_END:]}"
     return text
+
+
+def printable(text: str) -> str:
+    """The text with what cannot be printed, ends of lines included, as Python escapes it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 class _OneLine(Exception):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from refbert.cli.terminal import terminal
+from refbert.errors import printable
 from refbert_conformance.cases.operations import OpCase
 from refbert_conformance.engine.measure import Record
 from refbert_conformance.engine.property import Property
@@ -64,8 +65,7 @@ def _head(property: Property, subject: Subject, job: Mapping[str, Any], message:
 
 def _quoted(line: str) -> str:
     """A line of others' words as it can stand in a docstring."""
-    line = line.replace("\\", "\\\\").replace('"""', "'''")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
+    return printable(line.replace("\\", "\\\\").replace('"""', "'''"))
 
 
 def _direct(property: Property, subject: Subject, job: Mapping[str, Any], case: OpCase, message: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from refbert.errors import InputError, one_line
+from refbert.errors import InputError, one_line, printable
 from refbert.files.json import parse_json
 from refbert_conformance.process import records
 from refbert_conformance.process.records import BACKEND, Diagnosis, Row, Wrong, check
@@ -57,14 +57,10 @@ def read(line: bytes) -> dict[str, Any]:
 def _printable(value: Any) -> Any:
     """Texts with what cannot be printed escaped; a case has lines, and keeps them."""
     if isinstance(value, str):
-        return value if value.isprintable() else "\n".join(map(_escaped, value.split("\n")))
+        return value if value.isprintable() else "\n".join(map(printable, value.split("\n")))
     if isinstance(value, dict):
         return {_printable(name): _printable(one) for name, one in value.items()}
     return [_printable(one) for one in value] if isinstance(value, list) else value
-
-
-def _escaped(line: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
 
 
 def excerpt(line: bytes) -> str:
