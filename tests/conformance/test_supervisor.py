@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -160,6 +162,25 @@ def test_an_odd_line_is_no_event_or_comes_out_of_turn(line):
         channel.read(os.fsencode(line))
     assert str(error.value).isprintable()
     assert len(str(error.value)) < 200
+
+
+COMPILES_NOTHING = """
+import sys
+from refbert_conformance.engine.divergence import Divergence, Place
+from refbert_conformance.engine.measure import Worst
+from refbert_conformance.process.records import Diagnosis, as_data, read
+
+worst = Worst("y", (1,), 2.0, 1.0, 0.5, 2.0, 8.0)
+known = Diagnosis(worst=worst, first_divergence=Divergence("pooler", "tanh", "forward", 2.0), growth=(Place("x", 0.1),))
+data, compiled = as_data(known), []
+sys.addaudithook(lambda event, _: event == "compile" and compiled.append(event))
+assert read(Diagnosis, "it", data) == known
+assert not compiled, compiled
+"""
+
+
+def test_reading_what_others_wrote_compiles_nothing():
+    subprocess.run([sys.executable, "-c", COMPILES_NOTHING], check=True)
 
 
 @pytest.mark.parametrize("line", [ODD[0], ODD[1], ODD[10], ODD[16], ODD[19], "\udcff\udcfe"])

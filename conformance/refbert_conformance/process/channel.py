@@ -42,7 +42,7 @@ def read(line: bytes) -> dict[str, Any]:
         raise Wrong("it is no event")
     check("it", event, _EVENTS[kind])
     if kind == "ready":
-        check("the backend", event["backend"], BACKEND, optional=None)
+        check("the backend", event["backend"], BACKEND, optional=BACKEND)
         if not all(isinstance(value, str) for value in (*event["versions"].values(), *event["offers"])):
             raise Wrong("its versions and operations are not texts")
     known: dict[str, Any] = {name: _printable(event[name]) for name in ("event", *_EVENTS[kind])}

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import re
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -161,13 +161,11 @@ _KINDS: Mapping[str, Callable[[Any], bool]] = {
 _OR_NULL = " or null"
 
 
-def check(where: str, value: Any, shape: Mapping[str, str], *, optional: frozenset[str] | None = frozenset()) -> None:
-    """Raise `Wrong` unless value is an object with the shape's keys, each of its kind; ``optional`` ones may lack,
-    None: all of them.
-    """
+def check(where: str, value: Any, shape: Mapping[str, str], *, optional: Collection[str] = ()) -> None:
+    """Raise `Wrong` unless value is an object with the shape's keys, each of its kind; ``optional`` ones may lack."""
     if not isinstance(value, dict):
         raise Wrong(f"{where} is not an object")
-    lacks = [] if optional is None else sorted(set(shape) - set(value) - optional)
+    lacks = sorted(set(shape).difference(value, optional))
     if lacks:
         raise Wrong(f"{where} lacks {', '.join(lacks)}")
     for key, kind in shape.items():
@@ -178,5 +176,5 @@ def check(where: str, value: Any, shape: Mapping[str, str], *, optional: frozens
 
 
 # Once, here: reading annotations compiles them, and what checks the words of others compiles nothing.
-for _record in (Diagnosis, Row):
+for _record in (Place, Divergence, Worst, Diagnosis, Row):
     _hints(_record)

@@ -65,14 +65,13 @@ _REPORT = {
     "counts": "an object",
     "properties": "a list",
 }
-_SINCE = {"not_judged": "texts"}  # what the first reports did not have  # fmt: skip
+_SINCE = {"not_judged": "texts"}  # what the first reports did not have
 
 
 def _check_report(data: dict[str, Any]) -> None:
-    check("the report", data, _REPORT)
-    check("the report", data, _SINCE, optional=None)
-    check('"backend"', data["backend"], BACKEND, optional=None)
-    check('"counts"', data["counts"], dict.fromkeys(STATES, "a count"), optional=None)
+    check("the report", data, _REPORT | _SINCE, optional=_SINCE)
+    check('"backend"', data["backend"], BACKEND, optional=BACKEND)
+    check('"counts"', data["counts"], dict.fromkeys(STATES, "a count"), optional=STATES)
     if not data["properties"]:
         raise Wrong("the report has no properties")
     rows = rows_of(data)
