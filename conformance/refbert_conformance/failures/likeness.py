@@ -25,9 +25,10 @@ from refbert_conformance.engine import runner
 from refbert_conformance.engine.measure import Record, Unsupported
 from refbert_conformance.engine.property import Property
 from refbert_conformance.engine.subject import Subject, backward, forward
+from refbert_conformance.properties.numerics import due
 from refbert_conformance.properties.table import all_properties
 from refbert_conformance.tolerances.arithmetic import FORMATS, Arithmetic
-from refbert_conformance.tolerances.bounds import Expected, expected
+from refbert_conformance.tolerances.bounds import Expected
 
 # Seconds for all of it; cases to compare on, and entries of the largest of them.
 SECONDS = 8.0
@@ -209,9 +210,7 @@ class _Cases:
     def _expected(self, example: Any) -> list[Expected]:
         case = self._case(example)
         assert case is not None
-        back = self._property.level == "backward"
-        want = expected(case.op, case.arrays, case.options, self._subject.arithmetic, case.dy if back else None)
-        return want[1:] if back else want[:1]
+        return due(self._property.level, case, self._subject.arithmetic)
 
 
 def _entries(case: OpCase) -> int:

@@ -15,17 +15,16 @@ from refbert.errors import printable
 from refbert_conformance.cases.operations import OpCase
 from refbert_conformance.engine.measure import Record
 from refbert_conformance.engine.property import Property
+from refbert_conformance.engine.runner import attempt
 from refbert_conformance.engine.subject import Subject
-from refbert_conformance.tolerances.bounds import expected
+from refbert_conformance.properties.numerics import due
+from refbert_conformance.properties.table import selected
 
 
 def replay(
     backend: str, id: str, example: Any, *, dtype: str, device: str | None = None, model: str | None = None
 ) -> int:
     """Try one example of one property; prints what comes of it, returns the exit status."""
-    from refbert_conformance.engine.runner import attempt
-    from refbert_conformance.properties.table import selected
-
     subject = Subject.named(backend, dtype, device)
     (property,) = selected([id], model)
     message, _ = attempt(property, subject, example, Record(subject.arithmetic))
@@ -71,8 +70,6 @@ def _quoted(line: str) -> str:
 def _direct(property: Property, subject: Subject, job: Mapping[str, Any], case: OpCase, message: str) -> str:
     """Plain calls of the op, with the bound as numbers: nothing of the suite is needed."""
     back = property.level == "backward"
-    want = expected(case.op, case.arrays, case.options, subject.arithmetic, case.dy if back else None)
-    bounds = want[1:] if back else want[:1]
     lines = [
         _head(property, subject, job, message),
         "from refbert import ops\nfrom refbert.backend import registry\n",
@@ -96,7 +93,7 @@ def _direct(property: Property, subject: Subject, job: Mapping[str, Any], case: 
         lines += ["got, want = [y], [reference]"]
     lines += [
         "allowed = {  # how far rounding may go in the declared arithmetic (refbert_conformance.tolerances)",
-        *(f"    {one.name!r}: {literal(one.bound)}," for one in bounds),
+        *(f"    {one.name!r}: {literal(one.bound)}," for one in due(property.level, case, subject.arithmetic)),
         "}",
         "wrong = False",
         "for (name, bound), g, w in zip(allowed.items(), got, want):",

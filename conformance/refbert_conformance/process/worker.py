@@ -1,6 +1,6 @@
 """The process in which a backend is tried: it may crash, hang or fill the screen without taking the verdict with it.
 
-Started by `process.Worker`. Two processes: the *keeper* runs nothing of the backend's; it is the parent that a backend
+Started by `child.Worker`. Two processes: the *keeper* runs nothing of the backend's; it is the parent that a backend
 sees, and may kill; it adopts what the backend leaves behind, and says how its child ended. That child, the *worker*,
 makes the backend and answers requests, one property each, until they end. Requests come on what was stdin, events leave
 as JSON lines on what was stdout; everything that the backend prints, from C as well, goes to stderr, which the
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def _prctl(option: int, value: int) -> None:
-    """Where there is no such thing, `process` finds processes by other means, or not at all."""
+    """Where there is no such thing, `child` finds processes by other means, or not at all."""
     import ctypes
 
     with contextlib.suppress(OSError, AttributeError):
@@ -192,7 +192,3 @@ def row_of(result: Any) -> Any:
         unchecked=record.unchecked / judged if judged else 0.0, message=result.message, waived=result.waived,
         failure=failure,
     )  # fmt: skip
-
-
-if __name__ == "__main__":
-    main()
