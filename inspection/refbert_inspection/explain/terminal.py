@@ -102,6 +102,10 @@ def _example(example: Worked, title: str, width: int) -> Iterator[str]:
     yield title
     if example.note:
         yield from prose(example.note, width)
+    yield from _numbers(example, width)
+
+
+def _numbers(example: Worked, width: int) -> Iterator[str]:
     parameters = {name[3:]: x for name, x in example.inputs.items() if name.startswith("p: ")}
     inputs = {name: x for name, x in example.inputs.items() if not name.startswith("p: ")}
     yield from _values("the parameters p", parameters, width)
@@ -144,6 +148,4 @@ def _values(title: str, values: Mapping[str, Any], width: int) -> Iterator[str]:
 
 def example_text(example: Worked, width: int) -> str:
     """One example without its title and note, as a block of text."""
-    lines = list(_example(example, "", width))
-    skipped = 1 + len(prose(example.note, width) if example.note else [])
-    return "\n".join(lines[skipped:]).strip("\n")
+    return "\n".join(_numbers(example, width)).strip("\n")

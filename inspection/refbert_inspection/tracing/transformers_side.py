@@ -37,8 +37,9 @@ def side_of_transformers(model: Any, setting: Setting, *, dtype: str = "float32"
     seen: dict[str, Any] = {}
     hooks = []
     names = _Names(setting)
+    prefix = "" if hasattr(model, "bert") else "bert."
     for path, module in model.named_modules():
-        name = names.of(path, hasattr(model, "bert"))
+        name = names.of(prefix + path)
         if name:
             hooks.append(module.register_forward_hook(_keep(seen, name)))
     labels = dict(setting.labels or {})
@@ -58,7 +59,6 @@ def side_of_transformers(model: Any, setting: Setting, *, dtype: str = "float32"
             for name, x in seen.items()
             if x.retains_grad and x.grad is not None and name != _POSITIONS
         }
-        prefix = "" if hasattr(model, "bert") else "bert."
         found |= {
             GRADIENT + prefix + name: p.grad.numpy() for name, p in model.named_parameters() if p.grad is not None
         }
@@ -91,9 +91,8 @@ class _Names:
         # In a backward pass only the labelled positions go through the masked-LM head.
         self._rows: Host | None = np.flatnonzero(np.asarray(labels).reshape(-1) != IGNORE) if masked_lm else None
 
-    def of(self, path: str, has_heads: bool) -> str:
+    def of(self, path: str) -> str:
         """Our name for a module's result, or "" for one that has no counterpart."""
-        path = path if has_heads else f"bert.{path}"
         for ending, ours in _RENAMED.items():
             if path.endswith(ending):
                 return path.removesuffix(ending) + ours.format(activation=self._activation)
