@@ -3,7 +3,7 @@
 One source: the docstrings of refbert.ops and refbert.spec, and their code. What a page says besides is computed when it
 is asked for: where a block is called by running BERT, the example's numbers by running the op.
 
->>> from refbert import explain
+>>> from refbert_inspection import explain
 >>> print(explain.terminal("tanh", width=80))  # doctest: +SKIP
 >>> print(explain.markdown("tanh"))  # doctest: +SKIP
 """

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from refbert_inspection.explain.appearances import LAYERS, Appearance
+from refbert_inspection.explain.appearances import LAYERS, Appearance, appearances
 from refbert_inspection.explain.catalogue import Entry, entries
 from refbert_inspection.explain.worked_examples import Gradient
 
@@ -73,8 +73,6 @@ def calls(one: Appearance) -> str:
 
 def made_of(entry: Entry) -> list[tuple[str, str]]:
     """The entries that this one calls, and how often."""
-    from refbert_inspection.explain.appearances import appearances
-
     out = {}
     for other in entries():
         for one in appearances(other):
