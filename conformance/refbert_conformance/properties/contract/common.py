@@ -31,6 +31,17 @@ def cotangents(subject: Subject, pullback: Callable[..., Any], case: OpCase) -> 
     return [np.array(subject.host(one)) for one in found]
 
 
+def must_refuse(call: Callable[[], Any], what: str, due: str, *errors: type[Exception]) -> None:
+    """Raise `Failure` unless the call raises one of the errors; the first is what is ``due``, as a message says it."""
+    try:
+        call()
+    except errors:
+        return
+    except Exception as error:  # noqa: BLE001
+        raise Failure(f"{what} raised {type(error).__name__}, {due} {errors[0].__name__}") from None
+    raise Failure(f"{what} was accepted; {due} {errors[0].__name__}")
+
+
 def same(case: OpCase, first: tuple[Host, list[Host]], again: tuple[Host, list[Host]], what: str) -> None:
     """Raise `Failure` unless y and the cotangents have the same shapes, dtypes and bits."""
     names = ("y", *(f"d{name}" for name in ARRAYS[case.op]))
