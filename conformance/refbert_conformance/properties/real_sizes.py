@@ -27,7 +27,7 @@ from refbert_conformance.cases.operations import COUNT, OpCase, Recipe, recipe
 from refbert_conformance.engine.measure import Failure, Record, described, same_bits
 from refbert_conformance.engine.property import Property, about
 from refbert_conformance.engine.subject import Subject, backward, forward
-from refbert_conformance.tolerances.bounds import ARRAYS, Expected, expected
+from refbert_conformance.tolerances.bounds import ARRAYS, OUTPUTS, Expected, expected
 
 
 def properties() -> list[Property]:
@@ -56,7 +56,7 @@ def _called(subject: Subject, case: OpCase, dy: Host | None, shapes: Sequence[tu
     arrays = [subject.device(a) for a in case.arrays]
     y, pullback = forward(subject, case.op, arrays, case.options)
     got = [y] if dy is None else backward(pullback, subject.device(dy), len(arrays))
-    names = ["y"] if dy is None else [f"d{name}" for name in ARRAYS[case.op]]
+    names = OUTPUTS[case.op][:1] if dy is None else OUTPUTS[case.op][1:]
     found = [subject.host(g, shape, n) for g, shape, n in zip(got, shapes, names, strict=True)]
     kept = [np.array(x) for x in found]
     others = [subject.device(np.roll(a, 1, axis=0) if a.ndim else a + 1) for a in case.arrays]

@@ -67,6 +67,8 @@ ARRAYS: Mapping[str, tuple[str, ...]] = {
     "cross_entropy": ("logits",),
     "mean_squared_error": ("x",),
 }
+# What comes of them, as messages call it: the result, then the cotangents.
+OUTPUTS: Mapping[str, tuple[str, ...]] = {op: ("y", *(f"d{name}" for name in names)) for op, names in ARRAYS.items()}
 
 
 def expected(
@@ -99,11 +101,10 @@ def expecting(
                 bounds = [b + e for b, e in zip(bounds, extra, strict=True)]
             if op == "gelu":
                 bounds = [_saturated(arrays[0], t, b, arithmetic) for t, b in zip(reference, bounds, strict=True)]
-        names = ("y", *(f"d{name}" for name in ARRAYS[op]))
         exact = [op in COPIES or (op in LOOKUPS and i == 0) for i in range(len(reference))]
         return [
             Expected(name, t, np.zeros_like(t) if same else settled(t, b, arithmetic))
-            for name, t, b, same in zip(names, reference, bounds, exact, strict=False)
+            for name, t, b, same in zip(OUTPUTS[op], reference, bounds, exact, strict=False)
         ]
 
     def pullback(dy: Host) -> list[Expected]:

@@ -15,7 +15,7 @@ from refbert_conformance.engine.measure import Failure, Record, Unsupported, che
 from refbert_conformance.engine.property import FIRST, Property, about
 from refbert_conformance.engine.subject import Subject, backward_if_any, forward
 from refbert_conformance.properties.contract.common import RING, cotangents, run, same
-from refbert_conformance.tolerances.bounds import ARRAYS, expected
+from refbert_conformance.tolerances.bounds import ARRAYS, OUTPUTS, expected
 
 _CALLS = 5  # how often a call is repeated: a fault in every second, third or fifth call shows
 # And of a small case: a fault in one call of 50, and in one of 300, shows in 95% of runs.
@@ -138,8 +138,7 @@ def _independent(subject: Subject, example: Recipe | OpCase, record: Record) -> 
     seconds = cotangents(subject, pullback, cotangent)
     backward_if_any(subject, other_pullback, twice, len(arrays))
     free = case.op in subject.arithmetic.nondeterministic
-    names = ("y", *(f"d{name}" for name in ARRAYS[case.op]))
-    for name, device, host, was in zip(names, (y, *first), (y_host, *hosts), (y_kept, *kept), strict=False):
+    for name, device, host, was in zip(OUTPUTS[case.op], (y, *first), (y_host, *hosts), (y_kept, *kept), strict=False):
         if not same_bits(np.array(subject.host(device)), was) or not same_bits(host, was):
             raise Failure(f"{name} changed when {case.op} was called again")
     if not free:

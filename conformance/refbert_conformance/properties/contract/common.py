@@ -11,7 +11,7 @@ from refbert.backend import Host
 from refbert_conformance.cases.operations import OpCase
 from refbert_conformance.engine.measure import Failure, alike, same_bits
 from refbert_conformance.engine.subject import Subject, backward_if_any, forward
-from refbert_conformance.tolerances.bounds import ARRAYS
+from refbert_conformance.tolerances.bounds import OUTPUTS
 
 RING = 40
 
@@ -44,8 +44,7 @@ def must_refuse(call: Callable[[], Any], what: str, due: str, *errors: type[Exce
 
 def same(case: OpCase, first: tuple[Host, list[Host]], again: tuple[Host, list[Host]], what: str) -> None:
     """Raise `Failure` unless y and the cotangents have the same shapes, dtypes and bits."""
-    names = ("y", *(f"d{name}" for name in ARRAYS[case.op]))
-    for name, a, b in zip(names, (first[0], *first[1]), (again[0], *again[1]), strict=False):
+    for name, a, b in zip(OUTPUTS[case.op], (first[0], *first[1]), (again[0], *again[1]), strict=False):
         if not same_bits(a, b):
             if a.shape != b.shape or a.dtype != b.dtype:
                 raise Failure(f"{what}: {name} has another shape or dtype")

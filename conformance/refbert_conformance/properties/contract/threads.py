@@ -19,7 +19,7 @@ from refbert_conformance.engine.measure import Failure, Record, Unsupported, sam
 from refbert_conformance.engine.property import Property, about
 from refbert_conformance.engine.subject import Subject, backward_if_any, forward
 from refbert_conformance.properties import packed
-from refbert_conformance.tolerances.bounds import ARRAYS
+from refbert_conformance.tolerances.bounds import ARRAYS, OUTPUTS
 
 _ROUNDS = 4  # while another thread is at work
 _PAUSES = {"op": 80, "block": 16}  # in all rounds together
@@ -101,8 +101,8 @@ def _op(case: OpCase, subject: Subject) -> Begin:
 
         def finish() -> dict[str, Host]:
             cotangents = backward_if_any(subject, pullback, backend.asarray(case.dy), len(arrays))
-            names = ("y", *(f"d{name}" for name in ARRAYS[case.op]))
-            return _copied({name: backend.to_numpy(x) for name, x in zip(names, (y, *cotangents), strict=False)})
+            named = zip(OUTPUTS[case.op], (y, *cotangents), strict=False)
+            return _copied({name: backend.to_numpy(x) for name, x in named})
 
         return finish
 
