@@ -10,6 +10,7 @@ import pytest
 from checkpoint_files import assert_bitwise, weights
 from safetensors.numpy import load_file, save, save_file
 
+from refbert.backend.reference import ReferenceBackend
 from refbert.checkpoint import read
 from refbert.checkpoint.safetensors_file import read_safetensors, widen_bfloat16, write_safetensors
 from refbert.errors import CheckpointError
@@ -216,3 +217,19 @@ def test_what_is_written_the_library_reads(tmp_path):
     found = read_safetensors(tmp_path / "x")
     assert_bitwise(found, little)
     assert all(owner(array).base is not None for array in found.values() if array.size)  # none had to be copied
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_what_is_written_of_a_backend_comes_to_the_host_once(tmp_path, dtype):
+    class Counting(ReferenceBackend):
+        copies = 0
+
+        def to_numpy(self, x):
+            self.copies += 1
+            return super().to_numpy(x)
+
+    backend = Counting(dtype=dtype)
+    tensors = {"a": np.arange(6, dtype=dtype).reshape(2, 3), "b": np.zeros(3, dtype)}
+    write_safetensors(tmp_path / "x", {name: backend.asarray(x) for name, x in tensors.items()}, backend)
+    assert backend.copies == len(tensors)
+    assert_bitwise(read_safetensors(tmp_path / "x"), tensors)

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from refbert.backend import Host
+from refbert.backend import Backend, Host, host_dtype
 from refbert.checkpoint.budget import OverBudget, check_shape
 from refbert.checkpoint.mapped import map_file
 from refbert.errors import CheckpointError
@@ -65,13 +65,15 @@ def read_safetensors(path: Path) -> dict[str, Host]:
     return out
 
 
-def write_safetensors(path: Path, arrays: Mapping[str, Any], to_numpy: Callable[[Any], Host] = np.asarray) -> None:
+def write_safetensors(path: Path, arrays: Mapping[str, Any], backend: Backend[Any] | None = None) -> None:
     """Write the tensors atomically, one after the other, so that no second copy of them all is in memory.
 
-    They keep their dtypes. The largest items come first, so that each lies at a multiple of its size; otherwise the
-    order is that of ``arrays``. Raises OSError.
+    ``backend``: whose arrays they are, if not the host's; each comes to the host once. They keep their dtypes. The
+    largest items come first, so that each lies at a multiple of its size; otherwise the order is that of ``arrays``.
+    Raises OSError.
     """
-    dtypes = {name: to_numpy(x).dtype.newbyteorder("<") for name, x in arrays.items()}
+    of_backend = None if backend is None else host_dtype(backend.dtype)
+    dtypes = {name: np.dtype(of_backend or x.dtype).newbyteorder("<") for name, x in arrays.items()}
     names = sorted(arrays, key=lambda name: -dtypes[name].itemsize)
     # transformers 4 refuses a file that does not say which library's layout it is in.
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -86,7 +88,8 @@ def write_safetensors(path: Path, arrays: Mapping[str, Any], to_numpy: Callable[
         file.write(len(text).to_bytes(8, "little") + text)
         for name in names:
             # The format is row-major; arrays from a TensorFlow checkpoint are transposed views.
-            file.write(np.ascontiguousarray(to_numpy(arrays[name]), dtypes[name]).data)
+            array = arrays[name] if backend is None else backend.to_numpy(arrays[name])
+            file.write(np.ascontiguousarray(array, dtypes[name]).data)
 
 
 def _view(data: Host, dtype: str, shape: tuple[int, ...], name: str, path: Path) -> Host:

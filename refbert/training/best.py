@@ -11,7 +11,7 @@ from typing import Any
 from refbert.errors import CheckpointError, InputError
 from refbert.files.directories import remove_directory
 from refbert.files.writing import atomic, writing
-from refbert.training.checkpoints import TRAINING, Damaged, check_whole, saved, updates_of
+from refbert.training.checkpoints import TRAINING, Damaged, check_whole, place_of, saved, updates_of
 from refbert.training.run import RunDirectory
 
 # By name; None for one that is not defined, such as the correlation with a constant.
@@ -64,7 +64,7 @@ def export(run: RunDirectory, outcomes: Sequence[Outcome], best: Outcome) -> Non
 
     Raises `CheckpointError` if the checkpoint is not whole, or the files cannot be written.
     """
-    place = run.path / "runs" / best.name / "checkpoints" / f"step-{best.updates:08d}"
+    place = place_of(run.path / "runs" / best.name / "checkpoints", best.updates)
     try:
         with writing(run.path, CheckpointError, then="; go on with --resume"):
             if place.is_dir() or not run.finished():  # else it has been exported already

@@ -61,14 +61,14 @@ def save(directory: Path, model: Model, optimizer: Optimizer, state: State) -> P
     One that is there already is the same one, written before the run was cut off, and stays. Raises `CheckpointError`
     if it cannot be written; what was there before is then still there.
     """
-    place = directory / f"step-{state.updates:08d}"
+    place = place_of(directory, state.updates)
     if place.exists():
         return place
     moments = {f"{kind}.{name}": x for kind in "mv" for name, x in getattr(optimizer, kind).items()}
     try:
         with atomic_directory(place) as partial:
             model.save(partial)
-            write_safetensors(partial / MOMENTS, moments, model.backend.to_numpy)
+            write_safetensors(partial / MOMENTS, moments, model.backend)
             facts = {
                 "format": _VERSION,
                 "updates": state.updates,
@@ -92,6 +92,11 @@ def saved(directory: Path) -> list[Path]:
         return []
     found = [(int(match[1]), path) for path in directory.iterdir() if (match := _NAME.fullmatch(path.name))]
     return [path for _, path in sorted(found)]
+
+
+def place_of(directory: Path, updates: int) -> Path:
+    """Return the path of the checkpoint after so many updates."""
+    return directory / f"step-{updates:08d}"
 
 
 def updates_of(place: Path) -> int:

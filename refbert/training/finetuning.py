@@ -40,6 +40,7 @@ from refbert.training.checkpoints import (
     digest,
     is_sealed,
     last_whole,
+    place_of,
     put_aside,
     saved,
     sealed,
@@ -243,7 +244,7 @@ class _Run:
 
     def _best(self, told: Sequence[Mapping[str, Any]]) -> Path:
         """The checkpoint of the best epoch so far."""
-        return self.place.checkpoints / f"step-{best_epoch(told, self.metric)['updates']:08d}"
+        return place_of(self.place.checkpoints, best_epoch(told, self.metric)["updates"])
 
     def _rate(self, steps: int, model: Model) -> Callable[[int], float]:
         return lambda step: self.settings.rate(step, self.plan, steps=steps, profile=model.profile)
