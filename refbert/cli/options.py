@@ -74,8 +74,9 @@ def of_settings(kind: type, *names: str) -> Decorator:
         fields = [field for field in dataclasses.fields(kind) if field.metadata.get("help")]
         fields = [field for field in fields if not names or field.name in names]
         fields.sort(key=lambda field: field.name not in kind.__annotations__)
+        hints = typing.get_type_hints(kind)
         for field in reversed(fields):  # the last decorator's option is shown first
-            command = _option(field, typing.get_type_hints(kind)[field.name])(command)
+            command = _option(field, hints[field.name])(command)
         return command
 
     return decorate

@@ -84,8 +84,7 @@ def run(
     limits: dict[str, Any] = {"batch_size": batch_size, "truncate": truncate, "max_length": max_length}
     if chosen == "embed":  # as the directory says, unless told otherwise; --save reads the texts in the same way
         limits |= {"truncate": truncate or None, "prompt": prompt}
-    keeping = Keeping(loaded)
-    asked = loaded if save is None else keeping
+    asked = loaded if save is None else Keeping(loaded)
     printer = Printer(as_json, top_k=top_k, null_threshold=null_threshold)
     with progress(chosen, len(first) if texts else None) as advance:
 
@@ -98,9 +97,10 @@ def run(
             return answers_of(asked, chosen, some, top_k=top_k, **how)
 
         every = outcomes(chain(first, given), predict, batch_size)
-        if save is not None:  # one file of them all: nothing is written or shown unless they all are good
+        if save is not None and isinstance(asked, Keeping):
+            # One file of them all: nothing is written or shown unless they all are good.
             every = iter([_all_good(every)])
-            write_arrays(save, _arrays(keeping, known, **limits))
+            write_arrays(save, _arrays(asked, known, **limits))
         for batch in every:
             printer.add(batch)
     printer.close()

@@ -10,16 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from refbert.data.features import Window, windows
 from refbert.errors import InputError
 from refbert.model import Model
 from refbert.tasks.classifying import require
 from refbert.text.batching import by_length
+
+if TYPE_CHECKING:
+    from refbert.data.features import Window
 
 # Of Google's run_squad.py: answers that are kept, tokens of the longest, from window to window, and of a window.
 N_BEST, MAX_ANSWER, DOC_STRIDE, WINDOW = 20, 30, 128, 384
@@ -67,6 +69,8 @@ def answer(
     Candidates are the pairs of the ``n_best`` best starts and ends of each window. Raises `InputError` without a
     question-answering head, or for something that is not a pair.
     """
+    from refbert.data.features import windows  # here: other tasks need nothing of refbert.data
+
     require(model, "question_answering", "answer")
     if n_best < 1 or max_answer < 1:
         raise InputError("n_best and max_answer must be 1 or more")

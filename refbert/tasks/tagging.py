@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from refbert import ops
-from refbert.data.features import Words, encode_words, whole_ends
 from refbert.errors import InputError
 from refbert.evaluation.entities import spans
 from refbert.model import Model
 from refbert.tasks.classifying import label_names, require
 from refbert.text.batching import by_length
+
+if TYPE_CHECKING:
+    from refbert.data.features import Words
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ def tag_words(
     progress: Callable[[int], object] | None = None,
 ) -> list[Tagged]:
     """The tags of sentences that are split into words; a long one is cut, with a `RefbertWarning`."""
+    from refbert.data.features import encode_words  # here: other tasks need nothing of refbert.data
+
     require(model, "token_classification", "tag")
     encoded = encode_words(model.tokenizer, sentences, max_length=model.limit(max_length))
     return _tag(model, sentences, encoded, batch_size, progress)
@@ -72,6 +76,8 @@ def tag(
 
     Raises `InputError` for pairs.
     """
+    from refbert.data.features import Words, whole_ends  # here, as in `tag_words`
+
     require(model, "token_classification", "tag")
     if not all(isinstance(text, str) for text in texts):
         raise InputError("tag takes single texts, not pairs")
