@@ -17,9 +17,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from refbert.backend import Backend
+from refbert.backend import Backend, Host
 from refbert.errors import InputError
 from refbert.ops.gelu import gelu
 from refbert.spec.bert import bert
@@ -28,8 +27,6 @@ from refbert.spec.packed import packed_bert
 from refbert.spec.pooler import pooler
 from refbert.spec.scope import Scope
 from refbert.text.batching import Batch
-
-Host = npt.NDArray[Any]
 
 # "pooler" is BERT's own pooled vector, which no sentence-transformers model uses.
 POOLINGS = ("mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken", "pooler")

@@ -65,7 +65,7 @@ TIED = {
 
 # What data parallelism, torch.compile, Lightning, sentence-transformers and a class around a model put in front; the
 # first three kinds also stand within a name, where a part of the model is wrapped.
-_WRAPPERS = re.compile(r"(?:(?:model|base_model|backbone|0|auto_model|bert_model)\.)+")
+_WRAPPERS = re.compile(r"\A(?:(?:model|base_model|backbone|0|auto_model|bert_model)\.)+")
 _ANYWHERE = re.compile(
     r"(?<![^.])(?:module|_orig_mod|_forward_module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
 )
@@ -127,8 +127,7 @@ def from_hugging_face(name: str, front: str = "") -> str:
 
     ``front``: one of `fronts`.
     """
-    inner = _ANYWHERE.sub("", name.removeprefix(front))
-    inner = _WRAPPERS.sub("", inner, count=1) if _WRAPPERS.match(inner) else inner
+    inner = _WRAPPERS.sub("", _ANYWHERE.sub("", name.removeprefix(front)))
     for candidate in (inner, f"bert.{inner}"):
         modern = candidate.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
         if is_known(modern) or modern in TIED:

@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from refbert.backend import Host
 from refbert.config.heads import HEADS
 from refbert.model import Model
 from refbert.output import Output
@@ -18,8 +18,6 @@ from refbert.text.batching import Batch, by_length
 
 if TYPE_CHECKING:
     from refbert.text.tokenization import Encoding
-
-Host = npt.NDArray[Any]
 
 
 class Keeping(Model):

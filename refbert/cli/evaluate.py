@@ -16,7 +16,7 @@ import click
 from refbert.cli.options import computing, count_option, file_option, given_settings, is_given, json_option, of_settings
 from refbert.cli.output import print_json, progress, require_writable, write_text
 from refbert.cli.tables import Table, print_table
-from refbert.data.labelled import read
+from refbert.data.labelled import TASKS, read
 from refbert.data.tables import Columns
 from refbert.errors import InputError
 from refbert.evaluation.tasks import Limits, default_evaluation
@@ -30,7 +30,6 @@ from refbert.training.finetuning_settings import Settings as Finetuning
 from refbert.training.pretraining_settings import Settings
 from refbert.training.run import RunDirectory
 
-_TASKS = ("classify", "multi-label", "regress", "tag", "answer", "choose", "masked-lm")
 _TEXT = ("lines", "raw", "parquet")
 # What a model that `refbert finetune` made is read with unless told otherwise: as it was trained.
 _AS_TRAINED = (
@@ -41,7 +40,7 @@ _AS_TRAINED = (
 @click.command()
 @click.argument("file", metavar="FILE")
 @click.option("--model", envvar="REFBERT_MODEL", help="A fine-tuned model's directory or hub name.")
-@click.option("--task", type=click.Choice(_TASKS), help="Default: what the model's head is for.")
+@click.option("--task", type=click.Choice((*TASKS, "masked-lm")), help="Default: what the model's head is for.")
 @click.option("--format", type=click.Choice(("csv", "tsv", "jsonl", *_TEXT)),
               help="Default: by the file's ending; masked-lm: lines.")  # fmt: skip
 @click.option("--text-column", default="text", show_default=True, help="Also of a Parquet file.")

@@ -35,7 +35,6 @@ class Processes:
 
     rank = 0
     count = 1
-    local_rank = 0
 
     def sum_arrays(self, backend: Backend[Any], arrays: dict[str, Any]) -> None:
         """Replace each array by its sum over all processes."""
@@ -58,9 +57,9 @@ class TorchProcesses(Processes):
         import torch
         import torch.distributed as dist
 
-        self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         nccl = device.startswith("cuda") and dist.is_nccl_available()
-        self._device = torch.device("cuda", self.local_rank) if nccl else torch.device("cpu")
+        self._device = torch.device("cuda", local_rank) if nccl else torch.device("cpu")
         if nccl:
             torch.cuda.set_device(self._device)
         try:

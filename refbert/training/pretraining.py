@@ -18,6 +18,7 @@ from typing import Any
 from refbert import checkpoint
 from refbert.backend import registry
 from refbert.config import BertConfig
+from refbert.config.heads import PRETRAINING
 from refbert.config.presets import PRESETS, preset
 from refbert.config.profiles import get_profile
 from refbert.data import PretrainingSource, Store, build_store, read_sentences, train_wordpiece
@@ -239,7 +240,7 @@ def _config(settings: Settings, vocab_size: int | None) -> BertConfig:
         config = BertConfig.from_directory(checkpoint.resolve(settings.start_from))
     elif is_file(settings.size, ConfigError):
         config = BertConfig.from_file(settings.size)
-    elif settings.size in PRESETS or settings.size.rsplit("/", 1)[-1] in PRESETS:
+    elif settings.size.rsplit("/", 1)[-1] in PRESETS:
         config = preset(settings.size)
     else:
         raise ConfigError(f'size: "{settings.size}" is neither a configuration file nor a preset (such as bert-tiny)')
@@ -256,7 +257,7 @@ def _config(settings: Settings, vocab_size: int | None) -> BertConfig:
 
 def _model(settings: Settings, tokenizer: Tokenizer, device: str | None) -> Model:
     config = _config(settings, tokenizer.vocab_size)
-    heads = ("masked_lm", "next_sentence") if settings.next_sentence else ("masked_lm",)
+    heads = PRETRAINING if settings.next_sentence else ("masked_lm",)
     where: dict[str, Any] = {
         "backend": settings.backend, "dtype": settings.dtype, "device": device, "profile": settings.profile,
         "heads": heads, "seed": settings.seed,

@@ -64,17 +64,12 @@ class Settings(TrainingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.warmup is not None and not 0 <= self.warmup <= self.steps:
+        if self.warmup is not None and self.warmup > self.steps:
             raise InputError(f"warmup must be from 0 to the {self.steps} steps, not {self.warmup}")
         if self.long_length < self.short_length:
             raise InputError(f"long_length {self.long_length} is below short_length {self.short_length}")
         self.phases()
         self.data()
-
-    @property
-    def rule(self) -> str:
-        """The optimizer's name."""
-        return self.new_optimizer().rule
 
     @property
     def warmup_updates(self) -> int:
@@ -125,6 +120,6 @@ class Settings(TrainingSettings):
         """Return the values of settings that were left open."""
         return {
             "tokenizer": self.tokenizer or self.start_from or f"learned, at most {self.vocab_size:,} pieces",
-            "warmup": self.warmup_updates, "optimizer": self.rule,
+            "warmup": self.warmup_updates,
             "phases": [f"{phase.steps:,} updates of {phase.length} tokens" for phase in self.phases()],
         }  # fmt: skip
