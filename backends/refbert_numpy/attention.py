@@ -163,11 +163,11 @@ class Attention:
     """Attention in training: the numerators e and ρ are kept for the backward pass."""
 
     def __init__(
-        self, blocks: Sequence[Sequence[Block]], queries: int, heads: int, mask: KeyMask | None, rate: float,
-        memory: Recycler,
+        self, blocks: Sequence[Sequence[Block]], unread: Sequence[Sequence[slice]], queries: int, heads: int,
+        mask: KeyMask | None, rate: float, memory: Recycler,
     ) -> None:  # fmt: skip
-        """blocks: each thread's; rate: dropout's, 0 without."""
-        self._blocks, self._mask, self._rate = blocks, mask, rate
+        """blocks: each thread's; unread: its keys that no query sees, and no block has; rate: dropout's, 0 without."""
+        self._blocks, self._unread, self._mask, self._rate = blocks, unread, mask, rate
         self._rho = memory.take(queries, heads)
         self._e = [[memory.take(block.size) for block in own] for own in blocks]
         self._keep = [[memory.take(block.size, dtype=bool) if rate else None for block in own] for own in blocks]
@@ -191,6 +191,8 @@ class Attention:
         work = scratch(2 * _most(self._blocks[t]), q.dtype)
         for block, e, keep in zip(self._blocks[t], self._e[t], self._keep[t], strict=True):
             _backward(block, q, k, v, context, dcontext, e, self._rho, scale, keep, self._rate, work)
+        for keys in self._unread[t]:
+            k[keys] = v[keys] = 0
         give_back(work)
 
 

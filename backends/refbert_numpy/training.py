@@ -169,9 +169,12 @@ class Encoder:
             own = [range(part.sequences.start, part.sequences.stop) for part in self._partitions]
             blocks = [plan(keys, queries.starts, heads, one, attention.BLOCK) for one in own]
         else:
-            every = plan(keys, queries.starts, heads, range(len(keys) - 1), attention.BLOCK)
-            blocks = [every[t::size] for t in range(size)]
-        return Attention(blocks, len(queries), heads, self._mask, self._attention_rate, self._memory)
+            every = range(len(keys) - 1)
+            own = [every[t::size] for t in range(size)]
+            together = plan(keys, queries.starts, heads, every, attention.BLOCK)
+            blocks = [together[t::size] for t in range(size)]
+        unread = [[slice(*keys[b : b + 2]) for b in one if queries.starts[b] == queries.starts[b + 1]] for one in own]
+        return Attention(blocks, unread, len(queries), heads, self._mask, self._attention_rate, self._memory)
 
     def _embed(self, part: Partition, x: Array) -> None:
         p, n = Scope(self._p, "bert.embeddings."), part.tokens
@@ -346,10 +349,6 @@ class Encoder:
         np.matmul(do, p["attention.output.dense.weight"], out=slim[m])
         self._sync(part)
         kept.attention.backward(part.t, kept.q, kept.k, kept.v, kept.context, slim, self._scale)
-        if subset is not None:  # a sequence of which nothing is read has no query, and so no block: no part in the loss
-            unread = np.repeat(np.diff(layer.queries.starts) == 0, np.diff(self._tokens.starts))[n]
-            kept.k[n][unread] = 0
-            kept.v[n][unread] = 0
         self._sync(part)
 
         # d, which may be dx itself, has the residual's share of the queries' rows; the others are of all tokens.

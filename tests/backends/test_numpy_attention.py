@@ -58,7 +58,8 @@ def train(q, k, v, dy, lengths, most, threads=2, mask=None, keep=None, rate=0.0)
     """(context, dq, dk, dv), by threads one after the other."""
     every = blocks_of(lengths, most=most)
     context, x, dcontext = np.full_like(q, np.nan), [q.copy(), k.copy(), v.copy()], dy.copy()
-    attention = Attention([every[t::threads] for t in range(threads)], len(q), HEADS, mask, rate, Recycler("float32"))
+    shared = [every[t::threads] for t in range(threads)]
+    attention = Attention(shared, [()] * threads, len(q), HEADS, mask, rate, Recycler("float32"))
     for b, heads, to in attention.keep():
         to[:] = keep[b][heads]
     for t in range(threads):
@@ -66,6 +67,18 @@ def train(q, k, v, dy, lengths, most, threads=2, mask=None, keep=None, rate=0.0)
     for t in range(threads):
         attention.backward(t, *x, context, dcontext, 0.5)
     return [context, *x]
+
+
+def test_what_no_query_sees_has_no_cotangent():
+    q, k, v, dy = operands([3, 4], count=4)
+    context, x, dcontext = np.empty_like(q[:3]), [q[:3].copy(), k.copy(), v.copy()], dy[:3].copy()
+    blocks = plan(begins([3, 4]), (0, 3, 3), HEADS, range(2), 10_000)
+    attention = Attention([blocks], [[slice(3, 7)]], 3, HEADS, None, 0.0, Recycler("float32"))
+    attention.forward(0, *x, context)
+    attention.backward(0, *x, context, dcontext, 0.5)
+    within([context, x[0], *(one[:3] for one in x[1:])], q[:3], k[:3], v[:3], [3], dy[:3])
+    assert not x[1][3:].any()
+    assert not x[2][3:].any()
 
 
 def operands(lengths, seed=0, count=3):
