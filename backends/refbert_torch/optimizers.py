@@ -15,8 +15,9 @@ class Updates:
     """What `refbert.backend.Updates` asks for."""
 
     def update(
-        self, rule: str, p: Tensor, g: Tensor, m: Tensor, v: Tensor, *, scale: float, step: int, **rates: float
-    ) -> State:
+        self, rule: str, p: Tensor, g: Tensor, m: Tensor, v: Tensor, *, scale: float, beta1: float, beta2: float,
+        step: int, **rates: float,
+    ) -> State:  # fmt: skip
         """New (p, m, v) in the memory of g, m and v, but for LAMB's p."""
         if rule not in _RULES:
             raise NotImplementedError(f'there is no update "{rule}"')
@@ -26,7 +27,9 @@ class Updates:
         g = g.contiguous()
         if scale != 1:
             g.mul_(scale)
-        return _RULES[rule](p, g, m, v, step=step, **rates)
+        torch.lerp(g, m, beta1, out=m)
+        v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+        return _RULES[rule](p, g, m, v, beta1=beta1, beta2=beta2, step=step, **rates)
 
     def global_norm(self, gradients: Mapping[str, Tensor]) -> float:
         """The norm over all gradients: one wait for the device, no copy of them."""
@@ -38,9 +41,7 @@ def _bert_adam(
     p: Tensor, g: Tensor, m: Tensor, v: Tensor, *, lr: float, beta1: float, beta2: float, eps: float,
     weight_decay: float, step: int,
 ) -> State:  # fmt: skip
-    """New p in the memory of g; m and v in place. The step does not matter."""
-    torch.lerp(g, m, beta1, out=m)
-    v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+    """New p in the memory of g, from the new moments. The step does not matter."""
     torch.sqrt(v, out=g).add_(eps)
     torch.div(m, g, out=g).add_(p, alpha=weight_decay)
     return torch.sub(p, g, alpha=lr, out=g), m, v
@@ -50,13 +51,11 @@ def _adamw(
     p: Tensor, g: Tensor, m: Tensor, v: Tensor, *, lr: float, beta1: float, beta2: float, eps: float,
     weight_decay: float, step: int,
 ) -> State:  # fmt: skip
-    """New p in the memory of g; m and v in place.
+    """New p in the memory of g, from the new moments.
 
     torch.optim's own function would need a copy of p, since it changes p itself: with it a step of bert-base, 8 × 128,
     peaks 0.2 GB higher (benchmarks/step_memory.py).
     """
-    torch.lerp(g, m, beta1, out=m)
-    v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
     torch.sqrt(v, out=g).div_(math.sqrt(1 - beta2**step)).add_(eps)
     torch.div(m, g, out=g).mul_(-lr / (1 - beta1**step))
     return g.add_(p, alpha=1 - lr * weight_decay), m, v
@@ -66,9 +65,7 @@ def _lamb(
     p: Tensor, g: Tensor, m: Tensor, v: Tensor, *, lr: float, beta1: float, beta2: float, eps: float,
     weight_decay: float, step: int,
 ) -> State:  # fmt: skip
-    """m and v in place."""
-    torch.lerp(g, m, beta1, out=m)
-    v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+    """New p, from the new moments."""
     u = m.div(1 - beta1**step).div_(v.div(1 - beta2**step).sqrt_().add_(eps)).add_(p, alpha=weight_decay)
     p_norm, u_norm = torch.linalg.vector_norm(p), torch.linalg.vector_norm(u)
     ratio = torch.where((p_norm > 0) & (u_norm > 0), p_norm / u_norm, torch.ones_like(p_norm))
