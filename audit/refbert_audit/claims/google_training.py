@@ -33,7 +33,7 @@ def adam_bias_correction() -> Finding:
         b, other_m, other_v = ops.adamw(p, g, other_m, other_v, lr=1.0, eps=0.0, step=t, **ADAM)
         ratio.append(float(a[0] / b[0]))
     return deviates(
-        Value("a run's update", RUN.rule, "bert_adam", by="refbert, profile google"),
+        Value("a run's update", RUN.new_optimizer().rule, "bert_adam", by="refbert, profile google"),
         Value("at t = 1", ratio[0], math.sqrt(10), within=1e-9, claimed=1.0),
         Value("largest", max(ratio), 6.57, within=5e-3, claimed=1.0),
         Value("at t", int(np.argmax(ratio)) + 1, 12),
