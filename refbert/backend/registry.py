@@ -1,4 +1,5 @@
-"""Finding backends: by name through the entry-point group ``refbert.backends``, or as ``package.module:Class``."""
+"""Finding backends: by name through the entry-point group ``refbert.backends``, as ``package.module:Class``, or as
+``exec:COMMAND`` (docs/wire-protocol.md)."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -34,11 +36,15 @@ def names() -> tuple[str, ...]:
 
 
 def backend_class(name: str) -> Any:
-    """The class behind a name or a ``package.module:Class``.
+    """The class behind a name, a ``package.module:Class`` or an ``exec:COMMAND``.
 
     Raises `UnknownBackend` if there is none, `BackendUnavailable` if importing it fails for want of a library, and
     `BackendError` if it fails otherwise, or if two packages have given two backends one name.
     """
+    if name.startswith("exec:"):
+        from refbert.wire import command
+
+        return partial(command.create, name)
     path, colon, attribute = name.partition(":")
     given = name if all((*path.split("."), attribute)) else None
     target = given if colon else OWN[name] if name == DEFAULT else (OWN | _installed()).get(name)
@@ -49,7 +55,7 @@ def backend_class(name: str) -> Any:
         hint = f'; did you mean "{near[0]}"?' if near else "."
         raise UnknownBackend(
             f'unknown backend "{name}"{hint} Installed: {", ".join(names())}. '
-            "A backend that is not installed is named as package.module:Class"
+            "A backend that is not installed is named as package.module:Class or exec:COMMAND"
         )
     path, _, attribute = target.partition(":")
     with _blaming(name, f"importing {path} failed"):

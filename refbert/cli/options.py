@@ -21,7 +21,8 @@ Decorator = Callable[[Command], Command]
 COUNT = click.IntRange(1, 2**31)  # no array is longer
 
 backend_option = click.option(
-    "--backend", default="numpy", show_default=True, help="A name from `refbert backends`, or package.module:Class."
+    "--backend", default="numpy", show_default=True,
+    help="A name from `refbert backends`, package.module:Class, or exec:COMMAND.",
 )
 dtype_option = click.option("--dtype", help="What the backend computes in; default: its own first choice.")
 device_option = click.option("--device", help='Where: "cpu", "cuda", "cuda:1", …')

@@ -1,0 +1,223 @@
+"""Messages of the wire protocol (docs/wire-protocol.md): a JSON header, then tensors as raw little-endian bytes.
+
+    offset 0   8 bytes   "refbert1"
+           8   uint64    h, the length of the header in bytes
+          16   uint64    p, the length of the payload in bytes
+          24   h bytes   the header: a JSON object in UTF-8
+        24+h   p bytes   the tensors that the header's "tensors" lists, in order, each filled up with zeros to a
+                         multiple of 8 bytes
+
+Whoever reads checks the lengths against each other before it takes memory for them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import math
+import os
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from refbert.backend.arguments import Host
+
+MAGIC = b"refbert1"
+_PREFIX = struct.Struct("<8sQQ")
+_UNIT = 8
+# Bytes of a header: a model's thousand names take some 100 kB. Bytes of a payload: more than any machine's memory.
+LONGEST_HEADER, LARGEST_PAYLOAD = 16 << 20, 1 << 42
+DTYPES = {
+    name: np.dtype(name).newbyteorder("<")
+    for name in (
+        "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32",
+        "float64",
+    )
+}  # fmt: skip
+_CHUNK = 1 << 16
+
+Wait = Callable[[int, bool], None]
+
+
+class BadFrame(Exception):
+    """What arrives is no message of the protocol; says why."""
+
+
+class Closed(Exception):
+    """The other side has closed its end between two messages."""
+
+
+def _blocked(fd: int, writing: bool) -> None:
+    """Descriptors that block need nobody to wait for them."""
+
+
+class Stream:
+    """Both ends of a connection. ``wait(fd, writing)`` is called where a non-blocking descriptor is not ready.
+
+    identify: a number for every array that its caller keeps. With it, an array travels as it lies in memory, for a
+    host that lays it out again; without (None), in C order. places: of such a host, the arrays by that number.
+    """
+
+    def __init__(self, incoming: int, outgoing: int, wait: Wait = _blocked) -> None:
+        self._incoming, self._outgoing, self._wait = incoming, outgoing, wait
+        self._spare = b""
+        self.identify: Callable[[Host], int] | None = None
+        self.places: dict[int, tuple[Any, Host, Host]] | None = None
+
+    def send(self, header: Mapping[str, Any], tensors: Sequence[Host] = ()) -> None:
+        """Write one message, in whose header "tensors" is not listed yet. OSError: nobody reads any more."""
+        parts: list[Any] = []
+        listed = []
+        for x in tensors:
+            described, data = _laid_out(x, self.identify(x)) if self.identify else _in_order(x)
+            listed.append(described)
+            parts += (data, bytes(-len(data) % _UNIT))
+        if listed:
+            header = {**header, "tensors": listed}
+        text = json.dumps(header, allow_nan=False, separators=(",", ":")).encode()
+        parts[:0] = [_PREFIX.pack(MAGIC, len(text), sum(map(len, parts))), text]
+        if sum(map(len, parts)) <= _CHUNK:
+            parts = [b"".join(parts)]
+        for part in parts:
+            left = memoryview(part)
+            while left:
+                try:
+                    left = left[os.write(self._outgoing, left[: 1 << 30]) :]
+                except BlockingIOError:
+                    self._wait(self._outgoing, True)
+
+    def receive(self) -> tuple[dict[str, Any], list[Host]]:
+        """Read one message; `Closed` if there is none, `BadFrame` if what comes is not one."""
+        magic, h, p = _PREFIX.unpack(self._read(bytearray(_PREFIX.size), "prefix", first=True))
+        if magic != MAGIC:
+            raise BadFrame(f"it begins with {magic!r}, not with {MAGIC!r}")
+        if h > LONGEST_HEADER or p > LARGEST_PAYLOAD:
+            raise BadFrame(f"a header of {h:,} bytes and a payload of {p:,} are more than there can be")
+        header = _parsed(bytes(self._read(bytearray(h), "header")))
+        listed = header.pop("tensors", [])
+        if not isinstance(listed, list):
+            raise BadFrame('"tensors" is not a list')
+        kinds = [_described(one) for one in listed]
+        due = sum(_padded(one.nbytes) for one in kinds)
+        if due != p:
+            raise BadFrame(f"its payload has {p:,} bytes, its tensors have {due:,}")
+        return header, [self._tensor(one) for one in kinds]
+
+    def _tensor(self, one: _Tensor) -> Host:
+        said, memory, array = (self.places or {}).get(one.memory, (None, None, None))
+        if said != one.said or memory is None or array is None:
+            try:
+                memory = np.empty(_padded(one.nbytes), np.uint8)
+            except (MemoryError, ValueError):
+                raise BadFrame(f"there is no memory for a tensor of shape {one.shape}") from None
+            array = one.of(memory)
+            if self.places is not None and one.memory is not None:
+                self.places[one.memory] = one.said, memory, array
+        self._read(memory.data, "payload")
+        if one.dtype.kind == "b" and np.any(memory > 1):
+            raise BadFrame("a tensor of bool holds other bytes than 0 and 1")
+        return array
+
+    def _read(self, into: bytearray | memoryview, what: str, *, first: bool = False) -> bytearray | memoryview:
+        view, done = memoryview(into), 0
+        while done < len(view):
+            if not self._spare:
+                try:
+                    if len(view) - done >= _CHUNK:
+                        got = os.readv(self._incoming, [view[done:]])
+                        done += got
+                    else:
+                        self._spare = os.read(self._incoming, _CHUNK)
+                        got = len(self._spare)
+                except BlockingIOError:
+                    self._wait(self._incoming, False)
+                    continue
+                if not got and first and not done:
+                    raise Closed
+                if not got:
+                    raise BadFrame(f"it ends after {done:,} of {len(view):,} bytes of its {what}")
+            take = self._spare[: len(view) - done]
+            view[done : done + len(take)] = take
+            self._spare = self._spare[len(take) :]
+            done += len(take)
+        return into
+
+
+class _Tensor:
+    """A tensor as a header describes it. Beside "dtype" and "shape" there may be, where the other side has said
+    "mirror": "strides" and "offset" in bytes, "bytes" from the first entry in memory to the last, "order" (">" for
+    big-endian), "readonly", and "memory", a number that is the same for the same array."""
+
+    def __init__(self, one: Any) -> None:
+        if not isinstance(one, dict):
+            raise BadFrame("a tensor is not described by an object")
+        name, shape = one.get("dtype"), one.get("shape")
+        if not isinstance(name, str) or name not in DTYPES:
+            raise BadFrame(f"a tensor has the dtype {str(name)[:40]!r}; there are {', '.join(DTYPES)}")
+        if (
+            not isinstance(shape, list)
+            or len(shape) > 32
+            or not all(type(n) is int and 0 <= n < 1 << 40 for n in shape)
+        ):
+            raise BadFrame(f"a tensor has the shape {str(shape)[:40]}")
+        self.dtype, self.shape = DTYPES[name].newbyteorder(one.get("order", "<")), tuple(shape or ())
+        self.nbytes: int = one.get("bytes", self.dtype.itemsize * math.prod(shape))
+        if type(self.nbytes) is not int or self.nbytes < 0:
+            raise BadFrame("a tensor's bytes are no count")
+        self._strides, self._offset = one.get("strides"), one.get("offset", 0)
+        self._readonly, self.memory, self.said = one.get("readonly", False), one.get("memory"), one
+
+    def of(self, memory: Host) -> Host:
+        """The array in that memory."""
+        try:
+            array: Host = np.ndarray(self.shape, self.dtype, memory.data, self._offset, self._strides)
+        except (TypeError, ValueError) as error:
+            raise BadFrame(f"a tensor lies outside of its memory: {error}") from None
+        array.flags.writeable = not self._readonly
+        return array
+
+
+def _described(one: Any) -> _Tensor:
+    try:
+        return _Tensor(one)
+    except (TypeError, ValueError) as error:
+        raise BadFrame(f"a tensor is described wrongly: {error}") from None
+
+
+def _in_order(x: Host) -> tuple[dict[str, Any], Any]:
+    array = np.ascontiguousarray(x, x.dtype.newbyteorder("<"))
+    return {"dtype": x.dtype.name, "shape": x.shape}, array.reshape(-1).view(np.uint8).data
+
+
+def _laid_out(x: Host, number: int) -> tuple[dict[str, Any], Any]:
+    described: dict[str, Any] = {"dtype": x.dtype.name, "shape": x.shape, "memory": number}
+    if not x.flags.writeable:
+        described["readonly"] = True
+    if x.dtype.byteorder == ">":
+        described["order"] = ">"
+    if x.flags.c_contiguous or not x.size:
+        return described, np.ascontiguousarray(x).reshape(-1).view(np.uint8).data
+    low, high = np.lib.array_utils.byte_bounds(x)
+    span = memoryview((ctypes.c_uint8 * (high - low)).from_address(low)).cast("B")
+    described |= {"strides": x.strides, "offset": x.__array_interface__["data"][0] - low, "bytes": len(span)}
+    return described, span
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
+    try:
+        header = json.loads(text, parse_constant=_refused)
+    except (ValueError, RecursionError) as error:
+        raise BadFrame(f"its header is not JSON ({' '.join(str(error).split())[:80]})") from None
+    if not isinstance(header, dict):
+        raise BadFrame("its header is not a JSON object")
+    return header
+
+
+def _refused(name: str) -> float:
+    raise ValueError(f"{name}, which JSON does not have")
+
+
+def _padded(count: int) -> int:
+    return -(-count // _UNIT) * _UNIT

@@ -1,0 +1,349 @@
+"""The caller's side of the wire protocol: a backend whose every method is a message to another process.
+
+Its arrays are numbers that the other side knows; they are given up there when nobody has them here any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import itertools
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn
+
+import numpy as np
+
+from refbert.backend.arguments import Host, KeepMasks, ModelChoices, TokenBatch
+from refbert.backend.contract import ATTRIBUTES, OPTIONAL_ATTRIBUTES, REQUIRED_BY_VERSION
+from refbert.errors import BackendError, BackendUnavailable, Unsupported, one_line
+from refbert.wire.frames import BadFrame, Closed, Stream
+from refbert.wire.values import plain, valued
+
+VERSION = 1
+_BATCH = ("input_ids", "token_type_ids", "attention_mask")
+# A function as an argument cannot travel.
+AT_HOME = ("recomputed",)
+
+
+class RemoteArray:
+    """An array on the other side; here there is its shape. Also a function there, until nobody has it any more."""
+
+    def __init__(self, number: int, shape: tuple[int, ...], backend: RemoteBackend) -> None:
+        self.number, self.shape, self._backend = number, shape, backend
+
+    def __del__(self) -> None:
+        self._backend.connection.gone.append(self.number)
+
+    def __float__(self) -> float:
+        return float(self._backend.to_numpy(self))
+
+    def __repr__(self) -> str:
+        return f"array {self.number} of shape {self.shape}"
+
+
+class RemoteError(Exception):
+    """What the other side raised that the contract does not speak of."""
+
+
+_ERRORS: dict[str, type[Exception]] = {
+    "out of range": IndexError,
+    "invalid": ValueError,
+    "unsupported": NotImplementedError,
+    "unavailable": BackendUnavailable,
+}
+
+
+class Connection:
+    """One process that speaks the protocol.
+
+    broken: called as ``broken(kind, why)`` where it does not, to raise what that means; kind: "closed" if it has gone,
+    "forked" if a child of it answers, else "message". said: its answer to "hello". extensions: what it offers beyond
+    what everybody must. mode: what it has changed in its process's floating-point arithmetic, as far as it says so.
+    """
+
+    def __init__(self, stream: Stream, broken: Callable[[str, str], NoReturn]) -> None:
+        self._stream, self._broken = stream, broken
+        self._ids, self._numbers = itertools.count(1), itertools.count(1)
+        self._sending, self._receiving = threading.RLock(), threading.Condition()
+        self._answers: dict[int, tuple[dict[str, Any], list[Host]]] = {}
+        self._reading = False
+        self._own: threading.local | None = None
+        self._marks: dict[int, tuple[weakref.ref[Host], int]] = {}
+        self._kept: dict[int, tuple[weakref.ref[Host], int]] = {}
+        self.gone: deque[int] = deque()
+        self.mode = ""
+        self.said, _ = self.ask("hello", wire=[VERSION], contract=list(REQUIRED_BY_VERSION))
+        if self.said.get("wire") != VERSION:
+            found = one_line(str(self.said.get("wire")))[:40]
+            broken("message", f"speaks wire protocol {found}, but this refbert speaks {VERSION}")
+        extensions = self.said.get("extensions", ())
+        self.extensions = frozenset(map(str, extensions if isinstance(extensions, list) else ()))
+        if "mirror" in self.extensions:
+            stream.identify = self._mark
+
+    def _mark(self, x: Host) -> int:
+        """The same number for the same array, as long as the caller has it."""
+        known = self._marks.get(id(x))
+        if known is None or known[0]() is not x:
+            key, number = id(x), next(self._numbers)
+            self._marks[key] = known = weakref.ref(x, lambda _: self._forget(key, number)), number
+        return known[1]
+
+    def _forget(self, key: int, number: int) -> None:
+        if self._marks.get(key, (None, 0))[1] == number:
+            del self._marks[key]
+        self.gone.append(-number)
+
+    def keep(self, x: Host, number: int) -> None:
+        """Remember a host array that came from the other side's, for `again`."""
+        key = id(x)
+        self._kept[key] = weakref.ref(x, lambda _: (self._kept.pop(key, None), self.gone.append(number))), number
+
+    def again(self, x: Host) -> None:
+        """Let a host array of the other side's hold what it holds there by now: a backend may have gone on using it."""
+        known = self._kept.get(id(x))
+        if known is not None and known[0]() is x:
+            x[...] = self.ask("again", kept=known[1])[1][0]
+
+    def ask(
+        self, do: str, tensors: list[Host] | None = None, draws: KeepMasks | None = None, **more: Any
+    ) -> tuple[dict[str, Any], list[Host]]:
+        """Send one request; its answer, or what it was refused with. ``draws`` answers what is asked meanwhile."""
+        number = next(self._ids)
+        header: dict[str, Any] = {"id": number, "do": do, **more}
+        with self._sending if self._own is None else contextlib.nullcontext():
+            while True:
+                if self._own is not None:
+                    header["thread"] = self._thread()
+                if self.gone:
+                    header["free"] = self._given_up()
+                self._send(header, tensors or [])
+                answer, arrays = self._answer(number)
+                if "keep" not in answer:
+                    break
+                if draws is None:
+                    self._broken("message", "asks for dropout's masks where there are none")
+                header, tensors = {"id": number, "do": "keep"}, [self._drawn(draws, answer["keep"])]
+        self.mode = str(answer.get("mode", self.mode))[:80]
+        if "error" in answer:
+            raise _error(answer["error"])
+        if not isinstance(answer.get("ok"), dict):
+            self._broken("message", 'sent an answer with neither "ok" nor "error"')
+        return answer["ok"], arrays
+
+    def _drawn(self, draws: KeepMasks, keep: Any) -> Host:
+        try:
+            return draws.keep(str(keep["site"]), tuple(map(int, keep["shape"])), float(keep["rate"]))
+        except (KeyError, TypeError, ValueError) as error:
+            self._broken("message", f"asks for a mask of dropout that there is not ({one_line(str(error))[:80]})")
+
+    def _given_up(self) -> list[int]:
+        found = []
+        with contextlib.suppress(IndexError):
+            while True:
+                found.append(self.gone.popleft())
+        return found
+
+    def _send(self, header: Mapping[str, Any], tensors: list[Host]) -> None:
+        with self._sending:
+            try:
+                self._stream.send(header, tensors)
+            except OSError:
+                self._broken("closed", "does not listen any more")
+
+    def _answer(self, number: int) -> tuple[dict[str, Any], list[Host]]:
+        """The answer of that number; one thread reads, for all who wait."""
+        while True:
+            with self._receiving:
+                while self._reading and number not in self._answers:
+                    self._receiving.wait()
+                if number in self._answers:
+                    return self._answers.pop(number)
+                self._reading = True
+            try:
+                header, tensors = self._received()
+                if header.get("id") == number:
+                    return header, tensors
+                if self._own is None or not isinstance(header.get("id"), int):
+                    self._broken("message", f"answers {str(header.get('id'))[:20]!r}, where {number} was asked")
+                with self._receiving:
+                    self._answers[header["id"]] = header, tensors
+            finally:
+                with self._receiving:
+                    self._reading = False
+                    self._receiving.notify_all()
+
+    def _received(self) -> tuple[dict[str, Any], list[Host]]:
+        try:
+            header, tensors = self._stream.receive()
+        except Closed:
+            self._broken("closed", "has closed the connection")
+        except (BadFrame, OSError) as error:
+            self._broken("message", f"sent what is no message of the wire protocol: {one_line(str(error))}")
+        if header.get("forked") is True:
+            self._broken("forked", "forked, and its child came back into the caller")
+        return header, tensors
+
+    def _thread(self) -> int:
+        assert self._own is not None
+        if not hasattr(self._own, "number"):
+            self._own.number = next(self._numbers)
+        return int(self._own.number)
+
+    @contextlib.contextmanager
+    def threaded(self) -> Iterator[Any]:
+        """Inside, each thread here has one there, if the other side offers that, and its calls do not wait for others'.
+
+        Gives a function that makes the calling thread's one there wait at some lines of its Python until another one
+        has got on, in as many ``pauses`` of rounds 0, 1, … (see `refbert.wire.pauses`).
+        """
+        if "threads" not in self.extensions:
+            yield lambda pauses, rounds, number: None
+            return
+        self.ask("threads", on=True)
+        self._own = threading.local()
+        self._own.number = 0  # the thread that answers all others'
+        try:
+            yield lambda pauses, rounds, number: self.ask("pause", pauses=pauses, rounds=rounds, round=number)
+        finally:
+            self._own = None
+            self.ask("threads", on=False)
+
+
+def _error(error: Any) -> Exception:
+    """The exception that an answer speaks of."""
+    kind, message = (str(error.get(name, "")) for name in ("kind", "message")) if isinstance(error, dict) else ("", "")
+    known = _ERRORS.get(kind)
+    if known is not None:
+        return known(one_line(message))
+    name = error.get("type") if isinstance(error, dict) else None
+    named = type(name, (RemoteError,), {}) if isinstance(name, str) and name.isidentifier() else RemoteError
+    return named(one_line(message))
+
+
+class RemoteBackend:
+    """A backend of the contract in another process. What it offers, and is, that process says."""
+
+    def __init__(self, connection: Connection, *, dtype: str | None = None, device: str | None = None) -> None:
+        self.connection = connection
+        try:
+            said, _ = connection.ask("open", dtype=dtype, device=device)
+        except NotImplementedError as error:
+            raise Unsupported(str(error)) from None
+        except (RemoteError, IndexError, ValueError) as error:
+            raise BackendError(f"{type(error).__name__}: {error}") from None
+        self._instance = said.get("instance", 0)
+        said = {name: valued(value, lambda word, value: str(value)) for name, value in (connection.said | said).items()}
+        for name in ATTRIBUTES:
+            setattr(self, name, said.get(name))
+        for name in OPTIONAL_ATTRIBUTES:
+            if name in said:
+                setattr(self, name, said[name])
+        offers = said.get("offers")
+        self._offers = frozenset(map(str, offers if isinstance(offers, tuple) else ())) - frozenset(AT_HOME)
+        self._signatures: Mapping[str, Any] = said.get("signatures") or {}
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in self._offers:
+            raise AttributeError(f"the backend has no {name}")
+        if name == "objective":
+            return self._objective
+
+        def method(*arguments: Any, **options: Any) -> Any:
+            return self._call(name, arguments, options)
+
+        method.__name__ = name
+        if name in self._signatures:
+            method.__signature__ = _signature(self._signatures[name])  # type: ignore[attr-defined]
+        return method
+
+    def asarray(self, x: Host, /) -> Any:
+        """A host array as the backend's own."""
+        tensors = [np.asarray(x)]
+        return self._ask("put", tensors, tensors, value={"tensor": 0})
+
+    def to_numpy(self, x: Any, /) -> Any:
+        """The same numbers on the host."""
+        ok, tensors = self.connection.ask("get", instance=self._instance, value=plain(x, [], _known))
+        array = self._result(ok, tensors, [], None)
+        if "kept" in ok and isinstance(array, np.ndarray):
+            self.connection.keep(array, ok["kept"])
+        return array
+
+    def _objective(
+        self, params: Mapping[str, Any], batch: TokenBatch, labels: Mapping[str, Host], heads: Any,
+        choices: ModelChoices, *, draws: KeepMasks | None = None, denominators: Mapping[str, float] | None = None,
+    ) -> Any:  # fmt: skip
+        """As the contract has it; the batch and the choices travel as objects of their members."""
+        members = {name: getattr(choices, name) for name in ModelChoices.__annotations__}
+        arguments = (params, {name: getattr(batch, name) for name in _BATCH}, labels, tuple(heads), members)
+        return self._call("objective", arguments, {"draws": draws, "denominators": denominators}, draws)
+
+    def _call(self, op: str, arguments: Any, options: Mapping[str, Any], draws: KeepMasks | None = None) -> Any:
+        tensors: list[Host] = []
+        args, named = (plain(one, tensors, _known) for one in (tuple(arguments), dict(options)))
+        return self._ask("call", tensors, tensors, draws, op=op, args=args, options=named)
+
+    def _ask(
+        self, do: str, tensors: list[Host], given: list[Host] | None = None, draws: KeepMasks | None = None, **more: Any
+    ) -> Any:  # fmt: skip
+        """The result of a request. ``given``: the host arrays that the backend may have written into: then it has done
+        so here, too. ``draws`` also serve the result's pullback."""
+        ok, answered = self.connection.ask(do, tensors, draws, instance=self._instance, **more)
+        wrote, given = ok.get("wrote", ()), given or []
+        with contextlib.suppress(TypeError, IndexError, ValueError):
+            for number, content in zip(wrote, answered[len(answered) - len(wrote) :], strict=True):
+                given[number][...] = content
+        return self._result(ok, answered, given, draws)
+
+    def _result(
+        self, ok: dict[str, Any], tensors: list[Host], given: list[Host], draws: KeepMasks | None
+    ) -> Any:  # fmt: skip
+        def known(word: str, value: dict[str, Any]) -> Any:
+            if word == "array":
+                return RemoteArray(value["array"], tuple(value["shape"]), self)
+            if word == "tensor":
+                return tensors[value["tensor"]]
+            if word == "pullback":
+                return self._pullback(RemoteArray(value["pullback"], (), self), given, draws)
+            return type(str(value.get("other"))[:60], (), {})()
+
+        try:
+            return valued(ok.get("result"), known)
+        except (KeyError, IndexError, TypeError, RecursionError):
+            raise RemoteError("its result is none that the protocol knows") from None
+
+    def _pullback(self, function: RemoteArray, given: list[Host], draws: KeepMasks | None) -> Callable[..., Any]:
+        def pullback(*arguments: Any) -> Any:
+            tensors: list[Host] = []
+            args = plain(tuple(arguments), tensors, _known)
+            return self._ask("pull", tensors, given, draws, pullback=function.number, args=args)
+
+        return pullback
+
+
+def _known(value: Any) -> Any:
+    if isinstance(value, RemoteArray):
+        return {"array": value.number}
+    if callable(getattr(value, "keep", None)):
+        return {"draws": True}
+    return _unknown(value)
+
+
+def _unknown(value: Any) -> NoReturn:
+    raise TypeError(f"a backend in another process cannot be given {type(value).__name__}")
+
+
+def _signature(parameters: Any) -> inspect.Signature:
+    """From [[name, kind, whether it has a default], …]."""
+    kinds = {kind.name: kind for kind in (
+        inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.VAR_POSITIONAL,
+        inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD,
+    )}  # fmt: skip
+    return inspect.Signature([
+        inspect.Parameter(name, kinds[kind], **({"default": None} if optional else {}))
+        for name, kind, optional in parameters
+    ])  # fmt: skip
