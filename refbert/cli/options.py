@@ -21,7 +21,9 @@ Decorator = Callable[[Command], Command]
 COUNT = click.IntRange(1, 2**31)  # no array is longer
 
 backend_option = click.option(
-    "--backend", default="numpy", show_default=True,
+    "--backend",
+    default="numpy",
+    show_default=True,
     help="A name from `refbert backends`, package.module:Class, or exec:COMMAND.",
 )
 dtype_option = click.option("--dtype", help="What the backend computes in; default: its own first choice.")
