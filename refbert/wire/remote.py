@@ -17,7 +17,14 @@ from typing import Any, NoReturn
 import numpy as np
 
 from refbert.backend.arguments import Host, KeepMasks, ModelChoices, TokenBatch
-from refbert.backend.contract import ATTRIBUTES, OPTIONAL_ATTRIBUTES, REQUIRED_BY_VERSION
+from refbert.backend.contract import (
+    ATTRIBUTES,
+    OPTIONAL_ATTRIBUTES,
+    OPTIONAL_PROTOCOLS,
+    REQUIRED_BY_VERSION,
+    Backend,
+    methods,
+)
 from refbert.errors import BackendError, BackendUnavailable, Unsupported, one_line
 from refbert.wire.frames import BadFrame, Closed, Stream
 from refbert.wire.values import plain, valued
@@ -26,6 +33,14 @@ VERSION = 1
 _BATCH = ("input_ids", "token_type_ids", "attention_mask")
 # A function as an argument cannot travel.
 AT_HOME = ("recomputed",)
+# By method, the arguments that go by position, even where the caller names them: a table for every language.
+_BY_POSITION = {
+    name: [
+        p.name for p in inspect.signature(getattr(protocol, name)).parameters.values() if p.kind is not p.KEYWORD_ONLY
+    ]
+    for protocol in (Backend, *OPTIONAL_PROTOCOLS)
+    for name in methods(protocol)
+}
 
 
 class RemoteArray:
@@ -284,7 +299,10 @@ class RemoteBackend:
 
     def _call(self, op: str, arguments: Any, options: Mapping[str, Any], draws: KeepMasks | None = None) -> Any:
         tensors: list[Host] = []
-        args, named = (plain(one, tensors, _known) for one in (tuple(arguments), dict(options)))
+        named = dict(options)
+        later = _BY_POSITION.get(op, ())[1 + len(arguments) :]
+        arguments = (*arguments, *(named.pop(name) for name in later if name in named))
+        args, named = (plain(one, tensors, _known) for one in (arguments, named))
         return self._ask("call", tensors, tensors, draws, op=op, args=args, options=named)
 
     def _ask(
