@@ -6,7 +6,7 @@ optimizer     one update          schedule   its learning rate
 loop          update after update, and what stops them
 distributed   several processes, one run
 checkpoints   what a run is resumed from
-metrics       what each update was        page   the same as curves        padding   how much of it is none
+metrics       what each update was        page   the same as curves
 run           a run's directory           ownership     whose it is
 settings      what every run has, and how a setting is declared
 session       what both kinds of training do around the loop

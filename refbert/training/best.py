@@ -29,25 +29,27 @@ class Outcome:
     failed: str | None = None
 
 
-def _value(scores: Scores, metric: str) -> float | None:
-    """The score that decides, the higher the better; None where it is undefined, as a constant's correlation is."""
-    if metric not in scores:
-        raise InputError(f'no score "{metric}" was recorded (there are: {", ".join(scores)})')
-    value = scores[metric]
-    return value if value is None or metric != "mean_squared_error" else -value
+def _best(scores: Sequence[Scores], metric: str) -> int | None:
+    """The place of the first whose ``metric`` is best; None where none has it, as a constant has no correlation."""
+    values: dict[int, float] = {}
+    for place, one in enumerate(scores):
+        if one and metric not in one:
+            raise InputError(f'no score "{metric}" was recorded (there are: {", ".join(one)})')
+        if one and (value := one[metric]) is not None:
+            values[place] = -value if metric == "mean_squared_error" else value
+    return max(values, key=values.__getitem__, default=None)
 
 
 def best_epoch(told: Sequence[Mapping[str, Any]], metric: str) -> Mapping[str, Any]:
     """Return the first of the epochs that score highest; the last where none has that score."""
-    scored = [entry for entry in told if entry["scores"] and _value(entry["scores"], metric) is not None]
-    return max(scored, key=lambda entry: _value(entry["scores"], metric) or 0.0) if scored else told[-1]
+    best = _best([entry["scores"] for entry in told], metric)
+    return told[-1 if best is None else best]
 
 
 def best_of(outcomes: Sequence[Outcome], metric: str) -> Outcome | None:
     """Return the first of the runs that score highest; the first that ended well where none has that score."""
     ended = [outcome for outcome in outcomes if outcome.failed is None]
-    scored = [outcome for outcome in ended if outcome.scores and _value(outcome.scores, metric) is not None]
-    return max(scored, key=lambda outcome: _value(outcome.scores, metric) or 0.0) if scored else next(iter(ended), None)
+    return ended[_best([outcome.scores for outcome in ended], metric) or 0] if ended else None
 
 
 def keep_best(run: RunDirectory, outcomes: Sequence[Outcome], metric: str) -> None:

@@ -82,27 +82,23 @@ def finetune(
 
     on_begin is told each run, its model, the updates it will have and those that it has; on_update each update;
     on_score the scores of an epoch (from 1); ``stop`` is asked after each update; ``say`` is given a line about where a
-    run goes on. A run whose numbers cease to be
-    finite counts as failed if there are others, and raises `NotFinite` if it is the only one. Raises `InputError` for
-    settings and files that cannot be used, before anything is written.
+    run goes on. A run whose numbers cease to be finite has failed if there are others, and raises `NotFinite` if it is
+    the only one. Raises `InputError` for settings and files that cannot be used, before anything is written.
     """
     run = RunDirectory(directory)
     if not resume:
         run.refuse_what_is_there()
     settings = of_the_checkpoint(settings)
-    columns = settings.columns
-    data = read(settings.task, settings.train, columns, format=settings.format)
-    dev = None
-    if settings.dev is not None:
-        dev = read(settings.task, settings.dev, columns, format=settings.format, to_learn=False)
+    reading = partial(read, settings.task, columns=settings.columns, format=settings.format)
+    data = reading(settings.train)
+    dev = None if settings.dev is None else reading(settings.dev, to_learn=False)
     plans = settings.plans()
     model = begin(settings, label_set(settings.task, data), seed=plans[0].seed)
     labels = label_names(model.config) if settings.task in NAMED else ()
     check_labels(settings.task, data, labels)
     if dev is not None:
         check_labels(settings.task, dev, labels)
-    metric = settings.metric or main_score(settings.task, labels)
-    _check_metric(settings, labels, dev)
+    metric = _metric(settings, labels, dev)
     examples = interruptible(partial(features, settings, data, model))
     facts = {
         "config": model.config.to_dict(), "model's profile": model.profile.name,
@@ -180,16 +176,18 @@ class _Run:
         alone: bool,
     ) -> Outcome | None:
         """Start or resume the run; None if it was stopped before its end."""
-        told, last = self._where()
-        done = self._outcome(told)
-        if done is not None:
+        clear_partial(self.place.checkpoints)
+        told = self._read_scores()
+        if (done := self._outcome(told)) is not None:
             return done
+        told, last = self._where(told)
         settings, plan = self.settings, self.plan
         if model is None:
             with quiet():  # said of the first run
                 model = begin(settings, self.labels, seed=plan.seed)
         per_epoch = self.source.updates
         steps = per_epoch * plan.epochs
+        rate = partial(settings.rate, plan=plan, steps=steps, profile=model.profile)
         session = Session(
             self.whole, settings, model, self.source, self.decides, last=last, place=self.place, name=plan.name
         )
@@ -201,14 +199,11 @@ class _Run:
             scores=lambda: [{"step": entry["updates"], **entry["scores"]} for entry in told], on_update=on_update,
             say=say, advice=lambda *_: _LONG_TEXTS,
         )  # fmt: skip
-        with log:
-            try:
+        try:
+            with log:
                 for epoch in range(len(told) + 1, plan.epochs + 1):
                     end = epoch * per_epoch
-                    made = session.train(
-                        end, rate=self._rate(steps, model), seed=plan.seed, saving=saving, on_update=log.add, stop=stop
-                    )
-                    if made < end:
+                    if session.train(end, rate=rate, seed=plan.seed, saving=saving, on_update=log.add, stop=stop) < end:
                         return None
                     scores = self._score(model, warn=epoch == 1)
                     told.append({"epoch": epoch, "updates": end, "scores": scores})
@@ -218,19 +213,16 @@ class _Run:
                         on_score(plan, epoch, scores)
                     if stop is not None and stop() and epoch < plan.epochs:
                         return None
-            except NotFinite as error:
-                if alone:
-                    raise
-                self._write_scores([*told, {"failed": str(error)}])
-                shutil.rmtree(self.place.checkpoints, ignore_errors=True)
-        return self._outcome(self._read_scores())
+        except NotFinite as error:
+            if alone:
+                raise
+            told.append({"failed": str(error)})
+            self._write_scores(told)
+            shutil.rmtree(self.place.checkpoints, ignore_errors=True)
+        return self._outcome(told)
 
-    def _where(self) -> tuple[list[dict[str, Any]], Path | None]:
-        """(the scores so far, the checkpoint to go on from); what is damaged is put aside and made again."""
-        clear_partial(self.place.checkpoints)
-        told = self._read_scores()
-        if self._outcome(told) is not None:
-            return told, None
+    def _where(self, told: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], Path | None]:
+        """(the scores that still hold, the checkpoint to go on from); put aside what is damaged, to make it again."""
         try:
             last = last_whole(self.place.checkpoints)
             told = [entry for entry in told if last is not None and entry["updates"] <= updates_of(last)]
@@ -246,9 +238,6 @@ class _Run:
         """The checkpoint of the best epoch so far."""
         return place_of(self.place.checkpoints, best_epoch(told, self.metric)["updates"])
 
-    def _rate(self, steps: int, model: Model) -> Callable[[int], float]:
-        return lambda step: self.settings.rate(step, self.plan, steps=steps, profile=model.profile)
-
     def _score(self, model: Model, *, warn: bool) -> dict[str, float | None]:
         if self.dev is None:
             return {}
@@ -258,9 +247,8 @@ class _Run:
 
     def _prune(self, told: Sequence[Mapping[str, Any]]) -> None:
         """Keep the checkpoints of the best epoch so far and of the last update."""
-        best = self._best(told) if told else None
         for place in saved(self.place.checkpoints)[:-1]:
-            if place != best:
+            if place != self._best(told):
                 remove_directory(place)
 
     def _outcome(self, told: Sequence[Mapping[str, Any]]) -> Outcome | None:
@@ -283,11 +271,13 @@ class _Run:
         write_json(self.scores, [sealed(entry) for entry in told], indent=1)
 
 
-def _check_metric(settings: Settings, labels: Sequence[str], dev: Labelled | None) -> None:
+def _metric(settings: Settings, labels: Sequence[str], dev: Labelled | None) -> str:
+    """The score that decides; raises `InputError` for one that is not made."""
     if settings.metric is None:
-        return
+        return main_score(settings.task, labels)
     if dev is None:
         raise InputError(f'no score "{settings.metric}" without a development file: name one with --dev')
     made = score_names(settings.task, labels, dev)
     if settings.metric not in made:
         raise InputError(f'no score "{settings.metric}" is made of {dev.path} (there are: {", ".join(made)})')
+    return settings.metric

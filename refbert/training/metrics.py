@@ -53,10 +53,6 @@ class Metrics:
             self.again = _cut(path, first)
             self._file: IO[str] = path.open("a", encoding="utf-8")
 
-    def add(self, update: Update) -> None:
-        """Append the line of an update."""
-        self.write(update.line())
-
     def write(self, line: str) -> None:
         """Append one line; raises `InputError` if it cannot be written."""
         with writing(self.path, then="; free some space and go on with --resume"):
@@ -72,10 +68,10 @@ class Metrics:
 def going_on(done: int, steps: int, again: tuple[int, float]) -> str:
     """Say in a line where a run resumes, and how many updates are made again."""
     count, seconds = again
-    repeated = f"the {count:,} updates after it ({clock(seconds)}) are made again" if count else "nothing is made again"
+    what = f"the {count:,} updates after it ({clock(seconds)}) are" if count else "nothing is"
     if count == 1:
-        repeated = f"the update after it ({clock(seconds)}) is made again"
-    return f"going on from step {done:,} of {steps:,}; {repeated}"
+        what = f"the update after it ({clock(seconds)}) is"
+    return f"going on from step {done:,} of {steps:,}; {what} made again"
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:

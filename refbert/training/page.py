@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,6 @@ class _Bin:
         self.count += 1
         self.total += value
         self.least, self.greatest = min(self.least, value), max(self.greatest, value)
-
-
-@dataclass
-class _Curve:
-    bins: dict[int, _Bin] = field(default_factory=dict)
-    scored: list[tuple[int, float]] = field(default_factory=list)  # of the development text
 
 
 def write_page(path: Path, metrics: Path, **what: Any) -> None:
@@ -71,9 +65,8 @@ def render(
         )
         span = (first["step"], last["step"])
         curves = _curves(metrics, span)
-        for name, points in _scored(dev, curves).items():
-            curves.setdefault(name, _Curve()).scored = points
-        charts = [_chart(name, curve, span) for name, curve in curves.items()]
+        scored = _scored(dev, curves)
+        charts = [_chart(name, curves.get(name, {}), scored.get(name, ()), span) for name in {**curves, **scored}]
     tables = {
         "Settings": [(name, _value(value)) for name, value in settings.items()],
         "Resumed": [(f"at step {entry.get('step')}", _resumed(entry)) for entry in resumes],
@@ -97,9 +90,9 @@ def _updates(metrics: Path) -> Iterator[dict[str, Any]]:
             yield entry
 
 
-def _curves(metrics: Path, span: tuple[int, int]) -> dict[str, _Curve]:
-    """What is drawn of the updates, by its title."""
-    out: dict[str, _Curve] = {}
+def _curves(metrics: Path, span: tuple[int, int]) -> dict[str, dict[int, _Bin]]:
+    """What is drawn of the updates, by its title: bins by their first step."""
+    out: dict[str, dict[int, _Bin]] = {}
     width = max(1, math.ceil((span[1] - span[0] + 1) / _BINS))
     for entry in _updates(metrics):
         values = {"loss": entry["loss"]}
@@ -109,15 +102,13 @@ def _curves(metrics: Path, span: tuple[int, int]) -> dict[str, _Curve]:
         values |= {"learning rate": entry["learning_rate"], "gradient norm": entry["gradient_norm"]}
         if entry["seconds"] > 0:
             values["tokens per second"] = entry["tokens"] / entry["seconds"]
+        begins = entry["step"] - (entry["step"] - span[0]) % width
         for name, value in values.items():
-            place = (entry["step"] - span[0]) // width
-            out.setdefault(name, _Curve()).bins.setdefault(place, _Bin()).add(value)
-    for curve in out.values():
-        curve.bins = {span[0] + place * width: found for place, found in curve.bins.items()}
+            out.setdefault(name, {}).setdefault(begins, _Bin()).add(value)
     return out
 
 
-def _scored(dev: Iterable[Mapping[str, Any]], curves: Mapping[str, _Curve]) -> dict[str, list[tuple[int, float]]]:
+def _scored(dev: Iterable[Mapping[str, Any]], curves: Mapping[str, object]) -> dict[str, list[tuple[int, float]]]:
     """Scores of the development text, by the title of their chart: the training loss's, or one of their own."""
     out: dict[str, list[tuple[int, float]]] = {}
     both = "loss, masked lm" in curves
@@ -132,19 +123,21 @@ def _scored(dev: Iterable[Mapping[str, Any]], curves: Mapping[str, _Curve]) -> d
     return out
 
 
-def _chart(name: str, curve: _Curve, span: tuple[int, int]) -> dict[str, Any]:
+def _chart(
+    name: str, curve: Mapping[int, _Bin], scored: Sequence[tuple[int, float]], span: tuple[int, int]
+) -> dict[str, Any]:
     """What the template draws."""
-    bins = sorted(curve.bins.items())
+    bins = sorted(curve.items())
     ends = [value for _, found in bins for value in (found.least, found.greatest)]
     x = Axis(*span, _LEFT, _WIDTH)
-    y = Axis.around([*ends, *(value for _, value in curve.scored)], _HEIGHT - _BOTTOM, 8)
+    y = Axis.around([*ends, *(value for _, value in scored)], _HEIGHT - _BOTTOM, 8)
     above = [(x.at(step), y.at(found.greatest)) for step, found in bins]
     below = [(x.at(step), y.at(found.least)) for step, found in reversed(bins)]
     return {
         "name": name, "width": _WIDTH, "height": _HEIGHT, "left": _LEFT, "span": span, "ticks": y.ticks,
         "band": above + below,
         "mean": [(x.at(step), y.at(found.total / found.count)) for step, found in bins],
-        "scored": [(x.at(step), y.at(value), f"step {step:,}: {number(value, 5)}") for step, value in curve.scored],
+        "scored": [(x.at(step), y.at(value), f"step {step:,}: {number(value, 5)}") for step, value in scored],
     }  # fmt: skip
 
 

@@ -153,7 +153,7 @@ def _prepare(run: RunDirectory, settings: Settings, say: Callable[[str], object]
         raise InputError("no text: name at least one file")
     if "-" in settings.dev:
         raise InputError("the development text is a file, not stdin")
-    files, form, how = _text(run, settings)
+    files = _files(run, settings)
     # A mistake here should not cost the reading of the text.
     _config(settings, None)
     registry.create(settings.backend, dtype=settings.dtype, device=settings.device)
@@ -161,7 +161,7 @@ def _prepare(run: RunDirectory, settings: Settings, say: Callable[[str], object]
         _keep_stdin(run.stdin)
     if settings.tokenizer is None and settings.start_from is None:
         told = _reading(f"learning a vocabulary of {settings.vocab_size} pieces", files, say)
-        sentences = (s for s in read_sentences(files, form, progress=told, **how) if s is not None)
+        sentences = (s for s in read_sentences(files, **settings.text(), progress=told) if s is not None)
         tokenizer = interruptible(lambda: train_wordpiece(sentences, size=settings.vocab_size, cased=settings.cased))
     else:
         where = settings.start_from if settings.tokenizer is None else settings.tokenizer
@@ -172,23 +172,20 @@ def _prepare(run: RunDirectory, settings: Settings, say: Callable[[str], object]
     _tokenize(run, settings, tokenizer, say)
 
 
-def _text(run: RunDirectory, settings: Settings) -> tuple[list[str], Any, dict[str, Any]]:
-    """The files, their format, and how documents are told apart; raises `InputError` for a file that is not there."""
-    named = (*settings.files, *settings.dev)
-    missing = next((file for file in named if file != "-" and not is_file(file)), None)
-    if missing is not None:
-        raise InputError(f"{missing}: no such file")
-    files = [str(run.stdin) if file == "-" else file for file in settings.files]
-    return files, settings.format, {"documents": settings.documents, "column": settings.column}
+def _files(run: RunDirectory, settings: Settings) -> list[str]:
+    """The text's files, stdin's copy among them; raises `InputError` for one that is not there, or is no file."""
+    for file in (*settings.files, *settings.dev):
+        if file != "-" and not is_file(file):
+            raise InputError(f"{file}: no such file")
+    return [str(run.stdin) if file == "-" else file for file in settings.files]
 
 
 def _tokenize(run: RunDirectory, settings: Settings, tokenizer: Tokenizer, say: Callable[[str], object]) -> None:
-    files, form, how = _text(run, settings)
-    for what, text, place in (("text", files, run.data), ("development text", list(settings.dev), run.dev_data)):
-        if text:
-            told = _reading(f"tokenizing the {what}", text, say)
-            with build_store(text, tokenizer, place, format=form, progress=told, **how):
-                pass
+    both = ("text", _files(run, settings), run.data), ("development text", settings.dev, run.dev_data)
+    for what, files, place in both:
+        if files:
+            told = _reading(f"tokenizing the {what}", files, say)
+            build_store(files, tokenizer, place, **settings.text(), progress=told).close()
 
 
 def _check_data(run: RunDirectory, settings: Settings, say: Callable[[str], object]) -> None:

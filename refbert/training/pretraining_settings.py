@@ -71,6 +71,10 @@ class Settings(TrainingSettings):
         self.phases()
         self.data()
 
+    def text(self) -> dict[str, Any]:
+        """Return how the text is read, as arguments of `refbert.data.read_sentences`."""
+        return {"format": self.format, "documents": self.documents, "column": self.column}
+
     @property
     def warmup_updates(self) -> int:
         """How many updates the learning rate rises for."""

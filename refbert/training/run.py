@@ -97,7 +97,7 @@ class RunDirectory:
         facts: what must be the same when the run goes on, whatever files it is read from (`check_same`).
         """
         content = {"format": _VERSION, "settings": dict(settings), "facts": dict(facts), **rest}
-        self._write(content)
+        write_json(self.file, content)
         self._content = content
         self._marker.unlink(missing_ok=True)
 
@@ -165,8 +165,8 @@ class RunDirectory:
             "at": datetime.now(UTC).isoformat(timespec="seconds"), "step": step, "made_again": again[0],
             "changed": {name: value for name, value in settings.items() if value != recorded.get(name)}, **more,
         }  # fmt: skip
-        self._content = {**self._content, "resumes": [*self.resumes(), entry]}
-        self._write(self._content)
+        self._content["resumes"] = [*self.resumes(), entry]
+        write_json(self.file, self._content)
 
     def resumes(self) -> list[dict[str, Any]]:
         """List what `note_resume` recorded, oldest first."""
@@ -177,7 +177,7 @@ class RunDirectory:
         assert self._claim is not None
         self._claim.check()
         if self._content is not None and not self.file.exists():
-            self._write(self._content)
+            write_json(self.file, self._content)
             warn(f"{self.file}: had gone, and was written again", stacklevel=2)
 
     def _discard(self) -> None:
@@ -188,9 +188,6 @@ class RunDirectory:
             else:
                 path.unlink(missing_ok=True)
         self._marker.unlink(missing_ok=True)
-
-    def _write(self, content: Mapping[str, Any]) -> None:
-        write_json(self.file, content)
 
 
 def versions(backend: Any) -> dict[str, str]:

@@ -15,7 +15,6 @@ from refbert.training.checkpoints import read_state, restore
 from refbert.training.loop import Saving, train
 from refbert.training.metrics import Metrics, Update, going_on
 from refbert.training.optimizer import Optimizer
-from refbert.training.padding import PaddingWatch
 from refbert.training.page import write_page
 from refbert.training.precision import MixedPrecision
 from refbert.training.run import RunDirectory, check_same
@@ -24,6 +23,9 @@ from refbert.training.source import Source
 
 # Seconds between two drawings of the run's page.
 _REDRAW = 60.0
+# Updates after which the share of padding is known well enough, and the share that is worth a word.
+_ENOUGH = 10
+_MUCH = 0.5
 
 
 class Session:
@@ -70,6 +72,27 @@ class Session:
         )  # fmt: skip
 
 
+class PaddingWatch:
+    """Say once for each kind of batch that most of it is padding, which costs as much to compute as tokens.
+
+    advice: what to do, from the kind and the share of padding.
+    """
+
+    def __init__(self, say: Callable[[str], object], advice: Callable[[int, float], str]) -> None:
+        self._say, self._advice = say, advice
+        self._seen: dict[int, list[float]] = {}
+
+    def add(self, kind: int, padding: float) -> None:
+        """Count one more batch of that kind."""
+        seen = self._seen.setdefault(kind, [])
+        if len(seen) == _ENOUGH:
+            return
+        seen.append(padding)
+        if len(seen) == _ENOUGH and sum(seen) > _MUCH * _ENOUGH:
+            share = sum(seen) / _ENOUGH
+            self._say(f"{share:.0%} of what is computed is padding: {self._advice(kind, share)}")
+
+
 class Log:
     """Metrics and page of a session, kept up as it goes on to ``steps`` updates.
 
@@ -109,7 +132,7 @@ class Log:
     def add(self, update: Update) -> None:
         """Write one more update; raises `InputError` if the directory is no longer this run's."""
         self._session.run.check()
-        self._metrics.add(update)
+        self._metrics.write(update.line())
         self._padding.add(self._kind(update.step), update.padding)
         if time.monotonic() - self._drawn > _REDRAW:
             self._draw()

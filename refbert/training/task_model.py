@@ -21,8 +21,6 @@ from refbert.tasks.classifying import label_names
 from refbert.training.finetuning_settings import Settings
 
 HEAD = {task: name for name, head in HEADS.items() for task in head.tasks}
-
-
 # The tasks whose labels have names.
 NAMED = ("classify", "multi-label", "tag")
 
@@ -47,6 +45,11 @@ def begin(settings: Settings, labels: Sequence[str], *, seed: int) -> Model:
     }  # fmt: skip
     with quiet():
         body = load(settings.model, **where, heads=())
+        given, names = body.state_dict(), labels
+        if any(name.startswith(("classifier.", "qa_outputs.")) for name in body.report.unused):
+            stored = load(settings.model, **where)
+            if _fits(settings.task, stored, labels):
+                given, names = stored.state_dict(), label_names(stored.config)
     kind = {
         "classify": "single_label_classification", "multi-label": "multi_label_classification", "regress": "regression",
     }.get(settings.task)  # fmt: skip
@@ -54,24 +57,18 @@ def begin(settings: Settings, labels: Sequence[str], *, seed: int) -> Model:
     if settings.dropout is not None:
         changes |= {f"{name}_dropout_prob": settings.dropout for name in ("hidden", "attention_probs")}
         changes["classifier_dropout"] = settings.dropout
-    names = dict(enumerate(labels))
-    if _continues(settings, body, labels):
-        with quiet():
-            whole = load(settings.model, **where, heads=(head,))
-        names, given = dict(enumerate(label_names(whole.config))), whole.state_dict()
-    else:
-        given = body.state_dict()
     count = {"regress": 1, "answer": 2, "choose": body.config.num_labels}.get(settings.task, len(names))
-    config = body.config.replace(**changes, num_labels=count, id2label=names if settings.task in NAMED else {})
+    id2label = dict(enumerate(names)) if settings.task in NAMED else {}
+    config = body.config.replace(**changes, num_labels=count, id2label=id2label)
     expected = shapes(config, (head,), pooler=head in POOLED_HEADS)
     missing = {name: shape for name, shape in expected.items() if name not in given}
-    drawn = initialize(missing, config, seed=seed, profile=body.profile)
     if missing:
         warn(f"drawn afresh: {', '.join(missing)}", stacklevel=2)
+    parameters = given | initialize(missing, config, seed=seed, profile=body.profile)
     tokenizer = body.tokenizer
     model = Model(
         config,
-        {name: given[name] if name in given else drawn[name] for name in expected},
+        {name: parameters[name] for name in expected},
         backend=body.backend,
         profile=body.profile,
         heads=(head,),
@@ -82,19 +79,15 @@ def begin(settings: Settings, labels: Sequence[str], *, seed: int) -> Model:
     return model
 
 
-def _continues(settings: Settings, body: Model, labels: Sequence[str]) -> bool:
-    """Whether the checkpoint's own head is the task's, with these labels among its own."""
-    if not any(name.startswith(("classifier.", "qa_outputs.")) for name in body.report.unused):
+def _fits(task: str, stored: Model, labels: Sequence[str]) -> bool:
+    """Whether the checkpoint's own head is the task's, and has these labels."""
+    if HEAD[task] not in stored.heads:
         return False
-    with quiet():
-        stored = load(settings.model, profile=settings.profile)
-    if HEAD[settings.task] not in stored.heads:
-        return False
-    if settings.task == "regress":
+    if task == "regress":
         return stored.config.num_labels == 1
-    if settings.task in ("classify", "multi-label") and is_multi_label(stored.config) != (settings.task != "classify"):
+    if task in ("classify", "multi-label") and is_multi_label(stored.config) != (task == "multi-label"):
         return False
-    return settings.task in ("answer", "choose") or set(labels) <= set(stored.config.id2label.values())
+    return set(labels) <= set(stored.config.id2label.values())
 
 
 def features(settings: Settings, data: Labelled, model: Model) -> list[Feature]:

@@ -12,10 +12,10 @@ from refbert.cli import progress
 from refbert.cli.progress import TrainingProgress
 from refbert.training import finetuning, pretraining
 from refbert.training.metrics import Update
-from refbert.training.padding import PaddingWatch
 from refbert.training.page import render
 from refbert.training.pretraining_settings import Settings
 from refbert.training.run import RunDirectory
+from refbert.training.session import PaddingWatch
 
 pytestmark = pytest.mark.filterwarnings("ignore:drawn afresh", "ignore:.*going on with another", "ignore:.*not used")
 

@@ -358,7 +358,7 @@ def test_a_torn_line_of_metrics(tmp_path):
     path.write_text("".join(u.line() for u in updates[:3]) + updates[3].line()[:20], encoding="utf-8")
     assert [entry["step"] for entry in read_metrics(path)] == [0, 1, 2]
     metrics = Metrics(path, first=2)
-    metrics.add(updates[2])
+    metrics.write(updates[2].line())
     metrics.close()
     assert path.read_text(encoding="utf-8") == "".join(u.line() for u in updates[:3])
 
