@@ -12,8 +12,10 @@ file one document: blank lines then only end paragraphs, which no sentence cross
 from __future__ import annotations
 
 import codecs
+import io
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -59,7 +61,8 @@ def read_sentences(
         within = False  # a document that has a sentence
         found = False
         try:
-            with _opened(source) as file:
+            # Only what is opened here is closed.
+            with open(source, "rb") if isinstance(source, str | Path) else nullcontext(source) as file:
                 if format == "parquet":
                     items = _rows(file, name, column, report)
                 elif format == "raw":
@@ -88,23 +91,8 @@ def source_name(source: Source) -> str:
     return str(getattr(source, "name", "the file")).replace("<stdin>", "stdin")
 
 
-class _opened:
-    """The source as a binary file; only what was opened here is closed."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-
-    def __enter__(self) -> IO[bytes]:
-        self._file = open(self._source, "rb") if isinstance(self._source, str | Path) else self._source
-        return self._file
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not self._source:
-            self._file.close()
-
-
 def _lines(file: IO[bytes], name: str, documents: Documents, report: Progress) -> Iterator[str | None]:
-    for number, (text, whole) in _decoded(file, name, LONGEST_LINE, report):
+    for number, text, whole in _decoded(file, name, LONGEST_LINE, report):
         if not whole:
             raise InputError(
                 f"{name}, line {number}: longer than {LONGEST_LINE:,} bytes; text that is not one sentence per line is "
@@ -121,7 +109,7 @@ def _raw(file: IO[bytes], name: str, documents: Documents, report: Progress) -> 
     split = _splitter()
     paragraph = ""
     begins = True  # a line, not the middle of a long one
-    for _, (text, whole) in _decoded(file, name, _READ, report):
+    for _, text, whole in _decoded(file, name, _READ, report):
         if begins and whole and not text.strip():
             yield from split(paragraph)
             paragraph = ""
@@ -141,8 +129,8 @@ def _raw(file: IO[bytes], name: str, documents: Documents, report: Progress) -> 
     yield from split(paragraph)
 
 
-def _decoded(file: IO[bytes], name: str, most: int, report: Progress) -> Iterator[tuple[int, tuple[str, bool]]]:
-    """(line number from 1, (its text, whether the line ends here)); longer lines come in parts of ``most`` bytes."""
+def _decoded(file: IO[bytes], name: str, most: int, report: Progress) -> Iterator[tuple[int, str, bool]]:
+    """(line number from 1, its text, whether the line ends here); longer lines come in parts of ``most`` bytes."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     number, unreported, first = 1, 0, True
     while part := file.readline(most):
@@ -154,7 +142,7 @@ def _decoded(file: IO[bytes], name: str, most: int, report: Progress) -> Iterato
         if first:
             text = text.removeprefix("\ufeff")  # the byte order mark that some editors write
             first = False
-        yield number, (text, whole)
+        yield number, text, whole
         number += part.endswith(b"\n")
         unreported += len(part)
         if unreported >= _READ:
@@ -235,14 +223,14 @@ def _rows(file: IO[bytes], name: str, column: str | None, report: Progress) -> I
         report(size)
 
 
-class _Held:
-    """A file that gives no more than it has: room for what is asked for is made before anything is read."""
+class _Held(io.RawIOBase):
+    """A file that gives no more than it has: room for what is asked for is made before anything is read.
 
-    closed = False
+    To close it leaves the file open, which is closed by who opened it.
+    """
 
     def __init__(self, file: IO[bytes], size: int) -> None:
         self._file, self._size = file, size
-        self.seek, self.tell = file.seek, file.tell
 
     def read(self, count: int = -1) -> bytes:
         left = max(0, self._size - self._file.tell())
@@ -251,16 +239,11 @@ class _Held:
     def readable(self) -> bool:
         return True
 
-    def seekable(self) -> bool:
-        return True
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
 
-    def writable(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        """The file is closed by who opened it."""
-
-    def flush(self) -> None: ...
+    def tell(self) -> int:
+        return self._file.tell()
 
 
 def _column(schema: Any, name: str, column: str | None, arrow: Any) -> str:
@@ -274,13 +257,12 @@ def _column(schema: Any, name: str, column: str | None, arrow: Any) -> str:
         return is_text(kind) or (is_list and is_text(kind.value_type))
 
     of_text = [field.name for field in schema if holds_text(field.type)]
-    if column is None:
-        column = "text" if "text" in of_text else of_text[0] if len(of_text) == 1 else None
-    if column is None or column not in of_text:
-        wanted = "no column of text" if column is None and not of_text else f"no column of text {column!r}"
-        if column is None and of_text:
+    fits = [column] if column is not None else ["text"] if "text" in of_text else of_text
+    if len(fits) != 1 or fits[0] not in of_text:
+        wanted = "no column of text" if column is None else f"no column of text {column!r}"
+        if len(fits) > 1:
             wanted = "several columns of text, none of them named text"
         raise InputError(f"{name}: {wanted} (columns: {', '.join(schema.names)})")
-    if schema.names.count(column) > 1:
-        raise InputError(f"{name}: two columns are called {column!r}")
-    return column
+    if schema.names.count(fits[0]) > 1:
+        raise InputError(f"{name}: two columns are called {fits[0]!r}")
+    return fits[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,10 +26,6 @@ class Epochs:
         self._batch_size, self._seed = batch_size, seed
         self._order: tuple[int, list[int]] | None = None
         self._done = 0
-        digest = hashlib.blake2b(f"{batch_size}/{seed}".encode(), digest_size=16)
-        for feature in features:
-            digest.update(repr(([row.input_ids for row in feature.rows], sorted(feature.labels.items()))).encode())
-        self.fingerprint = digest.hexdigest()
 
     @property
     def updates(self) -> int:

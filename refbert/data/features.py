@@ -92,10 +92,13 @@ def encode_words(tokenizer: Tokenizer, sentences: Sequence[Sequence[str]], *, ma
         lost_words += firsts.count(None)
         out.append(Words(_picked(e, kept), tuple(firsts)))
     if cut:
-        _warn(f"{cut:,} of {len(out):,} sentences cut to {max_length} tokens: {lost:,} tokens lost")
+        warn(f"{cut:,} of {len(out):,} sentences cut to {max_length} tokens: {lost:,} tokens lost", stacklevel=2)
     if lost_words:
-        _warn(f"{lost_words:,} words have no token (cut off, or nothing but control characters): their tags are not "
-              "learned and are taken to be O")  # fmt: skip
+        warn(
+            f"{lost_words:,} words have no token (cut off, or nothing but control characters): their tags are not "
+            "learned and are taken to be O",
+            stacklevel=2,
+        )
     return out
 
 
@@ -184,7 +187,7 @@ def windows(
                 )
             )
     if long:
-        _warn(f"{long:,} of {len(pairs):,} questions cut to {MAX_QUESTION} tokens")
+        warn(f"{long:,} of {len(pairs):,} questions cut to {MAX_QUESTION} tokens", stacklevel=2)
     return out
 
 
@@ -262,7 +265,3 @@ def _picked(encoded: Any, kept: Sequence[int]) -> Encoding:
         tokens=tuple(encoded.tokens[i] for i in kept),
         special_tokens_mask=tuple(encoded.special_tokens_mask[i] for i in kept),
     )
-
-
-def _warn(text: str) -> None:
-    warn(text, stacklevel=3)

@@ -10,7 +10,7 @@ answer    questions about passages                                 (SQuAD's JSON
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,26 +74,24 @@ def label_set(task: str, data: Labelled) -> tuple[str, ...]:
 
     Empty for tasks without names. Raises `InputError` if there is one class only: there is nothing to learn then.
     """
-    found: set[str]
-    if task == "classify":
-        found = {str(example.label) for example in data.texts}
-    elif task == "multi-label":
-        found = {label for example in data.texts for label in _labels(example)}
-        if not found:
-            raise InputError(f"{data.path}: no text has a label: there is nothing to learn")
-    elif task == "tag":
-        found = {tag for sentence in data.sentences for tag in sentence.tags}
-    else:
-        return ()
-    if len(found) < 2 and task != "multi-label":
+    found = {label for label, _ in _named(task, data)}
+    if task == "multi-label" and not found:
+        raise InputError(f"{data.path}: no text has a label: there is nothing to learn")
+    if task in ("classify", "tag") and len(found) < 2:
         raise InputError(f'{data.path}: one label only ("{found.pop()}"): there is nothing to tell apart')
     if all(label.isascii() and label.isdigit() for label in found):
         return tuple(sorted(found, key=lambda label: (int(label), label)))
     return tuple(sorted(found, key=lambda label: (label != "O", label)))
 
 
-def _labels(example: LabelledText) -> tuple[str, ...]:
-    return example.label if isinstance(example.label, tuple) else (str(example.label),)
+def _named(task: str, data: Labelled) -> Iterator[tuple[str, int]]:
+    """Every label that has a name, and its line."""
+    if task == "classify":
+        yield from ((example.label, example.line) for example in data.texts)
+    elif task == "multi-label":
+        yield from ((label, example.line) for example in data.texts for label in example.label)
+    elif task == "tag":
+        yield from (pair for s in data.sentences for pair in zip(s.tags, s.lines, strict=True))
 
 
 def check_labels(task: str, data: Labelled, labels: Sequence[str]) -> None:
@@ -102,12 +100,7 @@ def check_labels(task: str, data: Labelled, labels: Sequence[str]) -> None:
     shared = [label for label, times in Counter(labels).items() if times > 1]
     if shared:
         raise InputError(f"two labels of the model are called {shown(shared[0])}: a file cannot say which it means")
-    given: list[tuple[str, int]] = []
-    if task in ("classify", "multi-label"):
-        given = [(label, example.line) for example in data.texts for label in _labels(example)]
-    elif task == "tag":
-        given = [(tag, line) for s in data.sentences for tag, line in zip(s.tags, s.lines, strict=True)]
-    for label, line in given:
+    for label, line in _named(task, data):
         if label not in known:
             some = ", ".join(labels[:8]) + (f" and {len(labels) - 8} more" if len(labels) > 8 else "")
             raise InputError(f'{data.path}, line {line}: the label "{label}" is not in the set ({some})')

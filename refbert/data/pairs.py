@@ -59,7 +59,7 @@ def examples(store: Store, document: int, length: int, settings: Pretraining, dr
             continue
         gathered = i + 1 - start
         if not settings.next_sentence:
-            a = _shortened_one(begins[start], begins[i + 1], most, draws)
+            a = _cut((begins[start], begins[i + 1]), max(0, begins[i + 1] - begins[start] - most), draws)
             out.append(Example(*a, a[1], a[1], IS_NEXT))
             start = i = i + 1
             continue
@@ -108,10 +108,6 @@ def _shortened(
     lose_a, lose_b = min(over, max(0, n_a - n_b)), min(over, max(0, n_b - n_a))
     rest = over - lose_a - lose_b
     return _cut(a, lose_a + rest // 2, draws), _cut(b, lose_b + rest - rest // 2, draws)
-
-
-def _shortened_one(start: int, stop: int, most: int, draws: Draws) -> tuple[int, int]:
-    return _cut((start, stop), max(0, stop - start - most), draws)
 
 
 def _cut(span: tuple[int, int], tokens: int, draws: Draws) -> tuple[int, int]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from refbert.backend import Host
 from refbert.data.draws import Draws, generator
 from refbert.data.masking import mask_batch
-from refbert.data.pairs import Example, examples
+from refbert.data.pairs import examples
 from refbert.data.settings import Pretraining
 from refbert.data.store import Store
 from refbert.data.tokens import continues, tokenizer_fingerprint
@@ -50,11 +50,9 @@ class Rows:
 
     def of(self, document: int, length: int, version: int) -> list[Row]:
         """Make the document's examples for sequences of up to ``length`` tokens, in one version of the corpus."""
-        return [(version, document, number, *found) for number, found in enumerate(self._of(document, length, version))]
-
-    def count(self, document: int, length: int) -> int:
-        """Count the document's examples in the first version."""
-        return len(self._of(document, length, 0))
+        draws = Draws("pairs", self.seed, length, version, document)
+        found = examples(self.store, document, length, self.settings, draws)
+        return [(version, document, number, *example) for number, example in enumerate(found)]
 
     def batch(self, rows: npt.NDArray[np.int64], S: int) -> tuple[Batch, dict[str, Host]]:
         """Make a batch [B, S] of rows [B, 8], with "labels" [B, S] and "next_sentence_label" [B]."""
@@ -103,7 +101,3 @@ class Rows:
                 yield kept, labels | {"labels": labels["labels"][:, :S]}
             if progress is not None:
                 progress(len(documents))
-
-    def _of(self, document: int, length: int, version: int) -> list[Example]:
-        draws = Draws("pairs", self.seed, length, version, document)
-        return examples(self.store, document, length, self.settings, draws)

@@ -6,7 +6,10 @@ Source   Devlin et al. 2019 §3.1, A.1, A.2, and the flags of Google's create_pr
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 from refbert.errors import InputError
@@ -76,6 +79,11 @@ class Phase:
             )
         if self.length < 5:  # [CLS] A [SEP] B [SEP]
             raise InputError(f"sequences must be at least 5 tokens long, not {self.length}")
+
+
+def phase_at(phases: Sequence[Phase], step: int) -> int:
+    """Return the number of the phase that update ``step`` (from 0) belongs to; the last goes on for ever."""
+    return bisect_right(list(accumulate(phase.steps for phase in phases[:-1])), step)
 
 
 def paper_phases(steps: int, *, short: Phase, long: Phase) -> tuple[Phase, ...]:

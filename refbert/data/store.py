@@ -16,7 +16,8 @@ import hashlib
 import json
 import os
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +27,7 @@ import numpy.typing as npt
 from refbert.data.corpus import Documents, Format, Progress, Source, read_sentences, source_name
 from refbert.data.tokens import encode_sentences, tokenizer_fingerprint
 from refbert.errors import InputError
+from refbert.files.digests import digest, digest_of_file, hasher
 from refbert.files.json import read_object
 from refbert.files.reading import is_file
 from refbert.files.writing import atomic, sync
@@ -53,7 +55,9 @@ class Store:
     ``fingerprint`` is a digest of the ids and the boundaries, ``tokenizer`` that of the tokenizer that made them.
     """
 
-    def __init__(self, directory: Path, header: dict[str, Any], files: Sequence[IO[bytes]]) -> None:
+    def __init__(
+        self, directory: Path, header: dict[str, Any], files: Sequence[FileIO], close: Callable[[], object]
+    ) -> None:
         self.directory = directory
         self.documents: int = header["documents"]
         self.sentences: int = header["sentences"]
@@ -63,7 +67,7 @@ class Store:
         self.key: str | None = header["key"]
         self._dtype = np.dtype(header["dtype"])
         self._ids, self._sentences, self._documents = files
-        self._close = weakref.finalize(self, _close_all, tuple(files))  # also when the store is dropped
+        self._close = weakref.finalize(self, close)  # also when the store is dropped
 
     @classmethod
     def open(cls, directory: str | Path) -> Store:
@@ -82,8 +86,7 @@ class Store:
                         raise InputError(f"{directory / name}: not as long as it was written; build the store again")
                 if header["bytes"] != _sizes(header):
                     raise InputError(f"{directory / _HEADER}: damaged; delete it and build the store again")
-                opened.pop_all()
-                return cls(directory, header, files)
+                return cls(directory, header, files, opened.pop_all().close)
         except OSError as error:
             raise InputError(f"{directory}: no tokenized corpus ({error.strerror})") from None
         except (_Damaged, ValueError, KeyError, TypeError):
@@ -94,10 +97,7 @@ class Store:
         digests = []
         for file in (self._ids, self._sentences, self._documents):
             file.seek(0)
-            digest = _digest()
-            while block := file.read(_SENTENCES * 64):
-                digest.update(block)
-            digests.append(digest)
+            digests.append(hashlib.file_digest(file, hasher))
         if _fingerprint(self._dtype, digests) != self.fingerprint:
             raise InputError(f"{self.directory}: damaged: its files are not what was written")
 
@@ -190,7 +190,7 @@ class _Writer:
     def __init__(self, tokenizer: Tokenizer, dtype: np.dtype[Any], files: Sequence[IO[bytes]]) -> None:
         self.documents = self.sentences = self.tokens = 0
         self._tokenizer, self._dtype, self._files = tokenizer, dtype, files
-        self._digests = [_digest() for _ in files]
+        self._digests = [hasher() for _ in files]
         self._waiting: list[str] = []
         self._ends: list[int] = []  # before which of the waiting sentences a document ends
         self._characters = 0
@@ -251,40 +251,27 @@ def _sizes(header: Mapping[str, Any]) -> dict[str, int]:
     return {name: count * size for name, count, size in zip(_NAMES, entries, each, strict=True)}
 
 
-def _digest() -> hashlib.blake2b:
-    return hashlib.blake2b(digest_size=16)
-
-
 def _fingerprint(dtype: np.dtype[Any], digests: Sequence[Any]) -> str:
-    joined = dtype.name + "".join(digest.hexdigest() for digest in digests)
-    return hashlib.blake2b(joined.encode(), digest_size=16).hexdigest()
-
-
-def _close_all(files: Sequence[IO[bytes]]) -> None:
-    for file in files:
-        file.close()
+    return digest([dtype.name, *(one.hexdigest() for one in digests)])
 
 
 def _key(
     sources: Sequence[Source], tokenizer: str, format: Format, documents: Documents, column: str | None
 ) -> str | None:
     """A digest of the files' contents and of all that decides what becomes of them; None if a source is no file."""
-    total = hashlib.blake2b(
-        json.dumps([_VERSION, LONGEST_DOCUMENT, tokenizer, format, documents, column]).encode(), digest_size=16
-    )
+    total = hasher()
+    total.update(json.dumps([_VERSION, LONGEST_DOCUMENT, tokenizer, format, documents, column]).encode())
     for source in sources:
         if not isinstance(source, str | Path) or not os.path.isfile(source):
             return None
         try:
-            with open(source, "rb") as file:
-                digest = hashlib.file_digest(file, _digest)
+            total.update(bytes.fromhex(digest_of_file(Path(source))))
         except OSError as error:
             raise InputError(f"{source_name(source)}: cannot be read ({error.strerror})") from None
-        total.update(digest.digest())
     return total.hexdigest()
 
 
-def _read(file: IO[bytes], dtype: np.dtype[Any], start: int, stop: int) -> npt.NDArray[Any]:
+def _read(file: FileIO, dtype: np.dtype[Any], start: int, stop: int) -> npt.NDArray[Any]:
     """Entries start … stop − 1 of a file of numbers."""
     size, offset = (stop - start) * dtype.itemsize, start * dtype.itemsize
     if hasattr(os, "pread"):

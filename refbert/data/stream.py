@@ -11,7 +11,6 @@ same masks after dupe_factor rounds, in another order, as when the original's fi
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,10 +20,11 @@ import numpy.typing as npt
 
 from refbert.backend import Host
 from refbert.data.draws import Permutation, generator
-from refbert.data.rows import Row, Rows
-from refbert.data.settings import Phase, Pretraining
+from refbert.data.rows import Rows
+from refbert.data.settings import Phase, Pretraining, phase_at
 from refbert.data.store import Store
 from refbert.errors import InputError
+from refbert.files.digests import digest
 from refbert.text.batching import Batch
 from refbert.text.tokenization import Tokenizer
 
@@ -71,7 +71,7 @@ class PretrainingSource:
             [p.steps for p in self.phases[:-1]],
             [(p.length, p.batch_size) for p in self.phases],
         ]
-        self.fingerprint = hashlib.blake2b(json.dumps(decides).encode(), digest_size=16).hexdigest()
+        self.fingerprint = digest([json.dumps(decides)])
 
     def next(self, step: int) -> tuple[Batch, dict[str, Host]]:
         """The batch of the update ``step``, [B, S], and "labels" [B, S] and "next_sentence_label" [B].
@@ -80,7 +80,7 @@ class PretrainingSource:
         """
         if step != self._step:
             raise ValueError(f"batches come in order: step {self._step} is next, not {step}")
-        phase = self._phase_of(step)
+        phase = phase_at(self.phases, step)
         if phase != self._phase:
             self._phase, self._round, self._chunk, self._offset = phase, 0, 0, 0
         B = self.phases[phase].batch_size
@@ -108,13 +108,6 @@ class PretrainingSource:
         for name, value in zip(_POSITION, values, strict=True):
             setattr(self, f"_{name}", value)
 
-    def _phase_of(self, step: int) -> int:
-        for number, phase in enumerate(self.phases):
-            if step < phase.steps:
-                return number
-            step -= phase.steps
-        return len(self.phases) - 1
-
     def _turn(self) -> None:
         """To the next chunk, or round."""
         self._chunk, self._offset = self._chunk + 1, 0
@@ -131,9 +124,8 @@ class PretrainingSource:
     def _make(self, length: int, phase: int, round_number: int, chunk: int) -> npt.NDArray[np.int64]:
         version = self.settings.version(round_number)
         order = Permutation(self.store.documents, self.seed, phase, round_number)
-        rows: list[Row] = []
-        for document in order(np.arange(chunk * CHUNK, min((chunk + 1) * CHUNK, self.store.documents))).tolist():
-            rows += self._rows_of.of(document, length, version)
+        documents = order(np.arange(chunk * CHUNK, min((chunk + 1) * CHUNK, self.store.documents))).tolist()
+        rows = [row for document in documents for row in self._rows_of.of(document, length, version)]
         shuffle = np.argsort(generator("shuffle", self.seed, phase, round_number, chunk).random(len(rows)))
         return np.array(rows, dtype=np.int64)[shuffle]
 
@@ -141,7 +133,7 @@ class PretrainingSource:
         """Fewer examples than a batch would show one text twice in it; every document gives at least one."""
         if self.store.documents >= phase.batch_size:
             return
-        found = sum(self._rows_of.count(document, phase.length) for document in range(self.store.documents))
+        found = sum(len(self._rows_of.of(document, phase.length, 0)) for document in range(self.store.documents))
         if found < phase.batch_size:
             raise InputError(
                 f"the corpus gives {found} examples of up to {phase.length} tokens, fewer than a batch of "

@@ -15,7 +15,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,18 +40,46 @@ class Columns:
 
 @dataclass(frozen=True)
 class Row:
-    """One row by column name (`TWICE` where two columns share it), and the line of the file that it ends on."""
+    """One row by column name (`TWICE` where two columns share it), and the line of the file that it ends on.
 
+    ``option``: the command's, which a message names where there is no such column.
+    """
+
+    path: str | Path
     line: int
     values: Mapping[str, Any]
+
+    @property
+    def where(self) -> str:
+        """What a message begins with."""
+        return f"{self.path}, line {self.line}"
+
+    def value(self, column: str, option: str) -> Any:
+        """Return what stands in a column; raises `InputError` if there is none or two of that name."""
+        if column not in self.values:
+            has = ", ".join(map(str, self.values))
+            raise InputError(f'{self.where}: no column "{column}" (there are: {has}); name it with {option}')
+        if self.values[column] is TWICE:
+            raise InputError(f'{self.where}: two columns are called "{column}"; rename one')
+        return self.values[column]
+
+    def text(self, column: str, option: str) -> str:
+        """Return a column's text; raises `InputError` for another value, and for a blank one."""
+        value = self.value(column, option)
+        if not isinstance(value, str):
+            raise InputError(f'{self.where}: "{column}" must be a text, not {json.dumps(value)}')
+        if not value.strip():
+            raise InputError(f'{self.where}: "{column}" is empty')
+        require_unicode(value, f'{self.where}: "{column}"')
+        return value
 
 
 @dataclass(frozen=True)
 class LabelledText:
-    """A text or a pair, and its label: a class's name, several names, or a number."""
+    """A text or a pair, and its label: by task a class's name, the names of any number of classes, or a number."""
 
     text: Text
-    label: str | float | tuple[str, ...]
+    label: Any
     line: int
 
 
@@ -99,7 +127,7 @@ def _json_lines(path: Path, text: str) -> list[Row]:
         values = parse_json(line, f"{path}, line {number}", strict=False)
         if not isinstance(values, dict):
             raise InputError(f"{path}, line {number}: a JSON object is expected")
-        rows.append(Row(number, values))
+        rows.append(Row(path, number, values))
     return rows
 
 
@@ -129,7 +157,7 @@ def _separated(path: Path, text: str, format: str) -> list[Row]:
     for number, fields in lines:
         if len(fields) != len(header):
             raise InputError(f"{path}, line {number}: {len(fields)} fields, the header has {len(header)}")
-        rows.append(Row(number, dict(zip(header, fields, strict=True)) | twice))
+        rows.append(Row(path, number, dict(zip(header, fields, strict=True)) | twice))
     return rows
 
 
@@ -141,18 +169,11 @@ def read_labelled(
     ``several`` classes a text are a list; in a table its JSON, or names with commas between them (no name: none).
     """
     out = []
+    read_label: Callable[[Any, str], Any] = _number if numbers else _classes if several else _label
     for row in read_table(path, format):
-        where = f"{path}, line {row.line}"
-        first = _text(row, columns.text, path, "--text-column")
-        text: Text = first if columns.pair is None else (first, _text(row, columns.pair, path, "--pair-column"))
-        value = _value(row, columns.label, path, "--label-column")
-        label: str | float | tuple[str, ...]
-        if numbers:
-            label = _number(value, where)
-        elif several:
-            label = _classes(value, where)
-        else:
-            label = _label(value, where)
+        first = row.text(columns.text, "--text-column")
+        text: Text = first if columns.pair is None else (first, row.text(columns.pair, "--pair-column"))
+        label = read_label(row.value(columns.label, "--label-column"), row.where)
         out.append(LabelledText(text, label, row.line))
     return out
 
@@ -161,10 +182,10 @@ def read_choices(path: str | Path, columns: Columns, *, format: str | None = Non
     """Read texts with answers to choose from; every row must have the same number of them. Raises `InputError`."""
     out: list[Choice] = []
     for row in read_table(path, format):
-        where = f"{path}, line {row.line}"
-        text = _text(row, columns.text, path, "--text-column")
+        where = row.where
+        text = row.text(columns.text, "--text-column")
         if len(columns.choices) == 1:
-            listed = _value(row, columns.choices[0], path, "--choice-columns")
+            listed = row.value(columns.choices[0], "--choice-columns")
             if not isinstance(listed, list) or not all(isinstance(c, str) and c.strip() for c in listed):
                 raise InputError(f'{where}: "{columns.choices[0]}" must be a list of texts (where they are in columns: '
                                  "--choice-columns a,b,c)")  # fmt: skip
@@ -172,12 +193,12 @@ def read_choices(path: str | Path, columns: Columns, *, format: str | None = Non
                 require_unicode(choice, f"{where}: a choice")
             choices = tuple(listed)
         else:
-            choices = tuple(_text(row, name, path, "--choice-columns") for name in columns.choices)
+            choices = tuple(row.text(name, "--choice-columns") for name in columns.choices)
         if len(choices) < 2:
             raise InputError(f"{where}: {len(choices)} choice; there must be two or more")
         if out and len(choices) != len(out[0].choices):
             raise InputError(f"{where}: {len(choices)} choices, the first row has {len(out[0].choices)}")
-        value = _value(row, columns.label, path, "--label-column")
+        value = row.value(columns.label, "--label-column")
         try:
             label = int(value) if isinstance(value, str | int) and not isinstance(value, bool) else -1
         except ValueError:
@@ -186,15 +207,6 @@ def read_choices(path: str | Path, columns: Columns, *, format: str | None = Non
             raise InputError(f"{where}: label {value!r}: it must be a whole number from 0 to {len(choices) - 1}")
         out.append(Choice(text, choices, label, row.line))
     return out
-
-
-def _value(row: Row, name: str, path: str | Path, option: str) -> Any:
-    if name not in row.values:
-        has = ", ".join(map(str, row.values))
-        raise InputError(f'{path}, line {row.line}: no column "{name}" (there are: {has}); name it with {option}')
-    if row.values[name] is TWICE:
-        raise InputError(f'{path}, line {row.line}: two columns are called "{name}"; rename one')
-    return row.values[name]
 
 
 def _label(value: Any, where: str) -> str:
@@ -230,16 +242,6 @@ def _is_list(text: str) -> bool:
         return isinstance(ast.literal_eval(text), list | dict | set | tuple)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return False
-
-
-def _text(row: Row, name: str, path: str | Path, option: str) -> str:
-    value = _value(row, name, path, option)
-    if not isinstance(value, str):
-        raise InputError(f'{path}, line {row.line}: "{name}" must be a text, not {json.dumps(value)}')
-    if not value.strip():
-        raise InputError(f'{path}, line {row.line}: "{name}" is empty')
-    require_unicode(value, f'{path}, line {row.line}: "{name}"')
-    return value
 
 
 def require_unicode(text: str, what: str) -> None:

@@ -6,12 +6,12 @@ of a sentence would tell the model of a boundary that is not there.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from refbert.files.digests import digest
 from refbert.text.tokenization import Tokenizer
 
 
@@ -33,4 +33,4 @@ def continues(tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:
 
 def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
     """Return a digest of all that decides how text becomes ids."""
-    return hashlib.blake2b(tokenizer.library.to_str().encode(), digest_size=16).hexdigest()
+    return digest([tokenizer.library.to_str()])

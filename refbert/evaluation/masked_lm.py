@@ -11,7 +11,7 @@ are asked the same.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
@@ -50,7 +50,7 @@ class Sums:
 
     def numbers(self) -> list[float]:
         """As they travel between processes; `Sums(*numbers)` are the sums again."""
-        return [getattr(self, field.name) for field in fields(self)]
+        return list(astuple(self))
 
     def scores(self) -> dict[str, float]:
         """By name; raises `InputError` if nothing was hidden."""

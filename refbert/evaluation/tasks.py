@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from refbert.config import BertConfig
@@ -11,8 +12,8 @@ from refbert.config.heads import HEADS, PRETRAINING
 from refbert.data.labelled import Labelled, check_labels
 from refbert.errors import InputError
 from refbert.evaluation import classes, numbers
-from refbert.evaluation.entities import entity_scores, spans
-from refbert.evaluation.squad import best_threshold, normalize, question_scores, squad_scores
+from refbert.evaluation.entities import entity_scores
+from refbert.evaluation.squad import best_threshold, question_scores, squad_scores
 from refbert.labels import is_multi_label, is_regression
 from refbert.model import Model
 from refbert.tasks.answering import DOC_STRIDE, MAX_ANSWER, N_BEST, answer
@@ -70,25 +71,14 @@ def main_score(task: str, labels: Sequence[str]) -> str:
 
 def score_names(task: str, labels: Sequence[str], data: Labelled) -> tuple[str, ...]:
     """The scores that `evaluate` makes of ``data`` and by which models can be told apart, the main one first."""
-    main = main_score(task, labels)
-    if task == "classify":
-        made = ["accuracy", "macro_f1", "matthews", *(["f1"] if len(labels) == 2 else [])]
-    elif task == "multi-label":
-        made = ["micro_f1", "macro_f1", "accuracy"]
-    elif task == "regress":
-        made = ["pearson", "spearman", "mean_squared_error"]
-    elif task == "tag" and _are_entities(labels):
-        types = {span.type for sentence in data.sentences for span in spans(sentence.tags)}
-        made = ["precision", "recall", "f1", *(f"f1_{type}" for type in sorted(types)), "accuracy"]
-    elif task == "answer":
-        made = ["exact_match", "f1"]
-        if data.unanswerable:
-            kinds = {any(normalize(text) for text, _ in q.answers) for q in data.questions}
-            parts = [name for name, kind in (("has_answer", True), ("no_answer", False)) if kind in kinds]
-            made += [f"{part}_{score}" for part in (*parts, "best") for score in ("exact_match", "f1")]
+    if task == "answer":
+        answers = {q.id: q.answers[0][0] if q.answers else "" for q in data.questions}
+        made = _answer_scores(data, answers, answers, dict.fromkeys(answers, 0.0))
     else:
-        made = ["accuracy"]
-    return (main, *(name for name in made if name != main))
+        reference = _reference(task, data)
+        made = _scores(task, labels, reference, reference)
+    main = main_score(task, labels)
+    return (main, *(name for name in made if name != main and not name.endswith("_threshold")))
 
 
 def evaluate(
@@ -113,52 +103,63 @@ def evaluate(
     how: dict[str, Any] = {"max_length": limits.max_length, "batch_size": limits.batch_size, "progress": progress}
     if task == "answer":
         return _answers(model, data, limits, how)
+    predicted, rows = _predict(model, task, data, how)
+    return Evaluation(_scores(task, names, _reference(task, data), predicted), rows)
+
+
+def _predict(
+    model: Model, task: str, data: Labelled, how: dict[str, Any]
+) -> tuple[Sequence[Any], Sequence[Mapping[str, Any]]]:
+    """(what is compared with `_reference`, each prediction as JSON)."""
     if task == "tag":
-        return _tags(model, data, names, how)
+        tagged = tag_words(model, [s.words for s in data.sentences], **how)
+        return [t.tags for t in tagged], [{"words": t.words, "prediction": t.tags} for t in tagged]
     how["truncate"] = True
     if task == "choose":
         chosen = choose(model, [(c.text, c.choices) for c in data.choices], **how)
-        truth = [c.label for c in data.choices]
-        right = {"accuracy": classes.accuracy(truth, [c.choice for c in chosen])}
-        return Evaluation(right, [{"prediction": c.choice, "scores": c.scores} for c in chosen])
+        return [c.choice for c in chosen], [{"prediction": c.choice, "scores": c.scores} for c in chosen]
     texts = [example.text for example in data.texts]
     if task == "regress":
         if model.config.num_labels != 1:
             raise InputError(f"this model gives {model.config.num_labels} numbers a text; only one can be scored")
         given = [e.values[0] for e in regress(model, texts, **how)]
-        wanted = [float(example.label) for example in data.texts]  # type: ignore[arg-type]  # read as numbers
-        scores = {
-            "pearson": numbers.pearson(wanted, given),
-            "spearman": numbers.spearman(wanted, given),
-            "mean_squared_error": numbers.mean_squared_error(wanted, given),
-        }
-        return Evaluation(scores, [{"prediction": value} for value in given])
+        return given, [{"prediction": value} for value in given]
     found = classify(model, texts, **how)
     if task == "multi-label":
-        said = [c.labels or () for c in found]
-        sets = [x.label if isinstance(x.label, tuple) else (str(x.label),) for x in data.texts]
-        return Evaluation(
-            classes.set_scores(sets, said, names),
-            [{"prediction": c.labels, "scores": {s.label: s.score for s in c.scores}} for c in found],
-        )
-    predicted, labels = [c.label for c in found], [str(example.label) for example in data.texts]
-    scores = {
-        "accuracy": classes.accuracy(labels, predicted),
-        "macro_f1": classes.macro_f1(labels, predicted),
-        "matthews": classes.matthews(labels, predicted),
-    }
-    if len(names) == 2:
-        scores["f1"] = classes.f1(labels, predicted, names[1])
-    return Evaluation(scores, [{"prediction": c.label, "score": c.scores[0].score} for c in found])
+        rows = [{"prediction": c.labels, "scores": {s.label: s.score for s in c.scores}} for c in found]
+        return [c.labels or () for c in found], rows
+    return [c.label for c in found], [{"prediction": c.label, "score": c.scores[0].score} for c in found]
 
 
-def _tags(model: Model, data: Labelled, names: Sequence[str], how: Mapping[str, Any]) -> Evaluation:
-    tagged = tag_words(model, [s.words for s in data.sentences], **how)
-    truth, predicted = [s.tags for s in data.sentences], [t.tags for t in tagged]
-    scores = entity_scores(truth, predicted) if _are_entities(names) else {}
-    flat = [[tag for tags in side for tag in tags] for side in (truth, predicted)]
-    scores["accuracy"] = classes.accuracy(*flat)
-    return Evaluation(scores, [{"words": t.words, "prediction": t.tags} for t in tagged])
+def _reference(task: str, data: Labelled) -> list[Any]:
+    """What there is to predict."""
+    if task == "tag":
+        return [s.tags for s in data.sentences]
+    return [example.label for example in (data.choices if task == "choose" else data.texts)]
+
+
+def _scores(task: str, labels: Sequence[str], reference: Sequence[Any], predicted: Sequence[Any]) -> dict[str, float]:
+    """The scores of every task but answers."""
+    if task == "regress":
+        return {
+            "pearson": numbers.pearson(reference, predicted),
+            "spearman": numbers.spearman(reference, predicted),
+            "mean_squared_error": numbers.mean_squared_error(reference, predicted),
+        }
+    if task == "multi-label":
+        return classes.set_scores(reference, predicted, labels)
+    if task == "tag":
+        of_entities = entity_scores(reference, predicted) if _are_entities(labels) else {}
+        return of_entities | {"accuracy": classes.accuracy([*chain(*reference)], [*chain(*predicted)])}
+    scores = {"accuracy": classes.accuracy(reference, predicted)}
+    if task == "classify":
+        scores |= {
+            "macro_f1": classes.macro_f1(reference, predicted),
+            "matthews": classes.matthews(reference, predicted),
+        }
+        if len(labels) == 2:
+            scores["f1"] = classes.f1(reference, predicted, labels[1])
+    return scores
 
 
 def _answers(model: Model, data: Labelled, limits: Limits, how: Mapping[str, Any]) -> Evaluation:
@@ -166,15 +167,25 @@ def _answers(model: Model, data: Labelled, limits: Limits, how: Mapping[str, Any
         model, [(q.question, q.context) for q in data.questions], doc_stride=limits.doc_stride, n_best=limits.n_best,
         max_answer=limits.max_answer, **how,
     )  # fmt: skip
-    ids = [q.id for q in data.questions]
+    by_id = {q.id: a for q, a in zip(data.questions, found, strict=True)}
     # SQuAD 2.0's script and the paper compare the margin with 0 unless told otherwise.
     threshold = 0.0 if data.unanswerable and limits.null_threshold is None else limits.null_threshold
-    said = {name: a.text(threshold) for name, a in zip(ids, found, strict=True)}
+    said = {name: a.text(threshold) for name, a in by_id.items()}
+    best = {name: a.answers[0].text for name, a in by_id.items()}
+    rows = [
+        {"id": name, "prediction": said[name], "null_margin": a.null_margin, "n_best": [vars(x) for x in a.answers]}
+        for name, a in by_id.items()
+    ]
+    return Evaluation(_answer_scores(data, said, best, {name: a.null_margin for name, a in by_id.items()}), rows)
+
+
+def _answer_scores(
+    data: Labelled, said: Mapping[str, str], best: Mapping[str, str], margins: Mapping[str, float]
+) -> dict[str, float]:
+    """The scores of what is said to each question; ``best``: what would be said whatever the margin of "no answer"."""
     golden = {q.id: [text for text, _ in q.answers] for q in data.questions}
     scores = squad_scores(said, golden, unanswerable=data.unanswerable)
     if data.unanswerable:
-        best = {name: a.answers[0].text for name, a in zip(ids, found, strict=True)}
-        margins = {name: a.null_margin for name, a in zip(ids, found, strict=True)}
         for place, what in enumerate(("exact_match", "f1")):
             scores[f"best_{what}_threshold"], scores[f"best_{what}"] = best_threshold(
                 best,
@@ -182,13 +193,7 @@ def _answers(model: Model, data: Labelled, limits: Limits, how: Mapping[str, Any
                 margins,
                 lambda p, g, k=place: question_scores(p, g, unanswerable=True)[k],  # type: ignore[misc]
             )
-    return Evaluation(
-        scores,
-        [
-            {"id": name, "prediction": said[name], "null_margin": a.null_margin, "n_best": [vars(x) for x in a.answers]}
-            for name, a in zip(ids, found, strict=True)
-        ],
-    )
+    return scores
 
 
 def _are_entities(labels: Sequence[str]) -> bool:

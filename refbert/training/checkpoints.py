@@ -14,7 +14,6 @@ that is damaged is put aside as `damaged-step-…`, and the one before it is gon
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -27,6 +26,7 @@ import numpy as np
 
 from refbert.checkpoint.safetensors_file import read_safetensors, write_safetensors
 from refbert.errors import CheckpointError, warn
+from refbert.files.digests import digest, digest_of_file
 from refbert.files.directories import atomic_directory, files_in
 from refbert.files.json import parse_json, write_json
 from refbert.model import Model
@@ -77,7 +77,7 @@ def save(directory: Path, model: Model, optimizer: Optimizer, state: State) -> P
                 "profile": model.profile.name,
                 "heads": list(model.heads),
                 "pooler": model.has_pooler,
-                "digests": {path.relative_to(partial).as_posix(): digest(path) for path in files_in(partial)},
+                "digests": {path.relative_to(partial).as_posix(): digest_of_file(path) for path in files_in(partial)},
             }
             write_json(partial / TRAINING, sealed(facts), CheckpointError)
     except (OSError, CheckpointError) as error:
@@ -117,7 +117,7 @@ def check_whole(place: Path) -> None:
     """
     for name, expected in _facts(place)["digests"].items():
         try:
-            found = digest(place / name)
+            found = digest_of_file(place / name)
         except FileNotFoundError:
             raise Damaged(f"{place}: damaged ({name} is not there)") from None
         except PermissionError as error:
@@ -162,17 +162,10 @@ def put_aside(place: Path, why: str) -> None:
     warn(f"{why}; the damaged one is kept as {aside.name}", stacklevel=3)
 
 
-def digest(path: Path) -> str:
-    """Return the digest of a file's bytes; raises OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return a JSON object with a digest of what else is in it."""
     plain = json.loads(json.dumps({name: value for name, value in content.items() if name != "digest"}))
-    text = json.dumps(plain, sort_keys=True)
-    return {**plain, "digest": hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}
+    return {**plain, "digest": digest([json.dumps(plain, sort_keys=True)])}
 
 
 def is_sealed(content: Any) -> bool:

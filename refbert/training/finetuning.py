@@ -28,6 +28,7 @@ from refbert.data.features import Feature
 from refbert.data.labelled import Labelled, check_labels, label_set, read
 from refbert.errors import InputError, quiet, warn
 from refbert.evaluation.tasks import evaluate, main_score, score_names
+from refbert.files.digests import digest, digest_of_file
 from refbert.files.directories import clear_partial, remove_directory
 from refbert.files.json import read_json, write_json
 from refbert.files.reading import is_file
@@ -37,7 +38,6 @@ from refbert.training.best import Outcome, Scores, best_epoch, best_of, export, 
 from refbert.training.checkpoints import (
     Damaged,
     check_whole,
-    digest,
     is_sealed,
     last_whole,
     place_of,
@@ -50,7 +50,7 @@ from refbert.training.finetuning_settings import Plan, Settings
 from refbert.training.interruptible import interruptible
 from refbert.training.loop import NotFinite
 from refbert.training.metrics import Update
-from refbert.training.run import RunDirectory, agreed, check_same, digest_of, versions
+from refbert.training.run import RunDirectory, agreed, check_same, versions
 from refbert.training.session import Log, Session
 from refbert.training.task_model import NAMED, begin, features, of_the_checkpoint
 
@@ -102,9 +102,9 @@ def finetune(
     examples = interruptible(partial(features, settings, data, model))
     facts = {
         "config": model.config.to_dict(), "model's profile": model.profile.name,
-        "training data": digest_of(([row.input_ids for row in x.rows], sorted(x.labels.items())) for x in examples),
-        "development data": digest_of([dev]),
-        "base model's weights": digest_of(digest(file) for file in model.report.files),
+        "training data": digest(repr(([r.input_ids for r in x.rows], sorted(x.labels.items()))) for x in examples),
+        "development data": digest([repr(dev)]),
+        "base model's weights": digest(repr(digest_of_file(file)) for file in model.report.files),
     }  # fmt: skip
     with run.owned():
         if resume and run.holds_run():

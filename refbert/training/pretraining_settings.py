@@ -7,6 +7,7 @@ from typing import Any
 
 from refbert.config.profiles import PROFILES, get_profile
 from refbert.data import Phase, Pretraining, paper_phases
+from refbert.data.settings import phase_at
 from refbert.errors import InputError
 from refbert.training.schedule import learning_rate
 from refbert.training.settings import TrainingSettings, setting
@@ -106,11 +107,8 @@ class Settings(TrainingSettings):
 
     def length(self, step: int) -> int:
         """Return the sequence length of an update (from 0)."""
-        for phase in self.phases():
-            if step < phase.steps:
-                break
-            step -= phase.steps
-        return phase.length
+        phases = self.phases()
+        return phases[phase_at(phases, step)].length
 
     def shorter(self, length: int, padding: float) -> str:
         """Advise what to do about batches of that length of which so much is padding."""

@@ -11,11 +11,10 @@ DIR/model.safetensors, config.json, tokenizer files       the model, once the ru
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -252,14 +251,6 @@ def check_same(recorded: Mapping[str, Any], now: Mapping[str, Any], where: Path)
             name = next(key for key in {**value, **before} if value.get(key) != before.get(key))
             value, before = value.get(name), before.get(name)
         raise CheckpointError(f"{where}: of a run with {name} = {_shown(before)}, not {_shown(value)}")
-
-
-def digest_of(items: Iterable[Any]) -> str:
-    """Return a digest of each item's repr: texts, numbers, and lists and records of them."""
-    out = hashlib.blake2b(digest_size=16)
-    for item in items:
-        out.update(repr(item).encode(errors="surrogatepass"))
-    return out.hexdigest()
 
 
 def _shown(value: Any) -> str:

@@ -10,13 +10,7 @@ from refbert.text.batching import Batch
 
 
 class Source(Protocol):
-    """An endless stream of batches that knows where it is.
-
-    ``fingerprint`` is a digest of the data and of every setting that decides what comes; a run goes on only with the
-    one that it began with.
-    """
-
-    fingerprint: str
+    """An endless stream of batches that knows where it is."""
 
     def next(self, step: int) -> tuple[Batch, dict[str, Host]]:
         """Return the global batch of update ``step`` (from 0) and its labels, named as in `refbert.config.heads`.
@@ -30,5 +24,5 @@ class Source(Protocol):
         ...
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue at a `state` of a source with the same fingerprint."""
+        """Continue at a `state` of a source of the same data and settings."""
         ...

@@ -132,11 +132,8 @@ def features(settings: Settings, data: Labelled, model: Model) -> list[Feature]:
             for i, c in enumerate(data.choices)
         ]
     labels: list[Any] = [example.label for example in data.texts]
-    if settings.task == "regress":
-        labels = [float(number) for number in labels]
-    elif settings.task == "multi-label":
-        names = label_names(model.config)
-        labels = [[int(name in given) for name in names] for given in labels]
-    else:
-        labels = [numbers[str(label)] for label in labels]
+    if settings.task == "multi-label":
+        labels = [[int(name in given) for name in label_names(model.config)] for given in labels]
+    elif settings.task == "classify":
+        labels = [numbers[label] for label in labels]
     return [Feature((e,), {"labels": label}) for e, label in zip(encodings, labels, strict=True)]

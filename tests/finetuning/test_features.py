@@ -189,15 +189,6 @@ class TestEpochs:
         assert np.array_equal(labels["labels"], batches[5][1]["labels"])
         assert source.state() == {"batches": 7}
 
-    def test_the_fingerprint_tells_data_and_settings_apart(self):
-        prints = {
-            Epochs(examples(10), TOKENIZER, batch_size=4, seed=3).fingerprint,
-            Epochs(examples(9), TOKENIZER, batch_size=4, seed=3).fingerprint,
-            Epochs(examples(10), TOKENIZER, batch_size=5, seed=3).fingerprint,
-            Epochs(examples(10), TOKENIZER, batch_size=4, seed=4).fingerprint,
-        }
-        assert len(prints) == 4
-
     def test_padded_to_the_longest_of_the_batch(self):
         source = Epochs(examples(10), TOKENIZER, batch_size=2, seed=0)
         for step in range(5):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 
 import refbert
@@ -43,7 +41,6 @@ class Stream:
 
     def __init__(self, seed=0, *, B=6, S=7, only=None):
         self.seed, self.B, self.S, self.only = seed, B, S, only
-        self.fingerprint = hashlib.sha256(f"{seed}/{B}/{S}/{only}".encode()).hexdigest()
         self.position = 0
 
     def next(self, step):

@@ -69,7 +69,7 @@ def test_the_scores_are_those_of_their_definitions(files, dev, tmp_path):
                 p = np.exp(logits["next_sentence"][0])
                 pairs.append(-np.log(p[labels["next_sentence_label"][row]] / p.sum()))
                 pairs_right.append(p.argmax() == labels["next_sentence_label"][row])
-        assert count == sum(rows.count(document, 12) for document in range(store.documents))
+        assert count == sum(len(rows.of(document, 12, 0)) for document in range(store.documents))
     found = sums.scores()
     wanted = {
         "loss": np.mean(losses), "perplexity": np.exp(np.mean(losses)), "accuracy": np.mean(right),
