@@ -4,7 +4,8 @@ findings       a value beside the one on record, and the verdict that follows
 sources        the documents, as what each is counted, and where it is read
 registry       claims: statements listed by document in refbert_audit/claims, and a small function that checks each
 outcomes       claims run, and what each came to
-shared         small models, labels, comparisons        watching, corpora    backends that look on, and data
+models, runs   small models and their labels, settings of runs    watching, corpora    backends that look on, and data
+measures       what is compared with what
 quoted         the papers' tables, and formulas that BERT does not use
 formatting     values as text        pages, documentation    outcomes as one HTML page, the table of docs/audit.md
 
@@ -16,27 +17,13 @@ A claim is a statement in the list of its document, and a function in a file of 
         Every attention head has 64 features.
 
     @claim("bert.sizes.head")
-    def head_size() -> Finding:
+    def head_size() -> Values:
         \"\"\"H/A of both published sizes.\"\"\"
-        return agrees(Value("features of a head", preset("bert-base-uncased").head_size, 64))
+        yield Value("features of a head", preset("bert-base-uncased").head_size, 64)
 """
 
-from refbert_audit.findings import Finding, Value, agrees, deviates, needs, wrong
+from refbert_audit.findings import Missing, Value, Values, decide
 from refbert_audit.outcomes import Outcome, counts, run
 from refbert_audit.registry import Claim, all_claims, claim, select
 
-__all__ = [
-    "Claim",
-    "Finding",
-    "Outcome",
-    "Value",
-    "agrees",
-    "all_claims",
-    "claim",
-    "counts",
-    "deviates",
-    "needs",
-    "run",
-    "select",
-    "wrong",
-]
+__all__ = ["Claim", "Missing", "Outcome", "Value", "Values", "all_claims", "claim", "counts", "decide", "run", "select"]

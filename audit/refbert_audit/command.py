@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,9 @@ def audit(
     if model is not None:
         if not is_directory(model):
             raise InputError(f"{model}: no such directory")
-        _require_checkpoint(model)
+        # What is no checkpoint is the caller's mistake, no claim's outcome; but one claim reads the vocabulary alone.
+        if not any(is_file(Path(model, name)) for name in ("tokenizer.json", "vocab.txt")):
+            BertConfig.from_directory(model)
     started = time.perf_counter()
     with progress("auditing", len(chosen)) as advance:
         outcomes = run(chosen, model=model, progress=advance)
@@ -93,35 +96,21 @@ def _mark(one: Claim) -> str:
     return "*" if one.inferred else ""
 
 
-def _require_checkpoint(model: str) -> None:
-    """What is no checkpoint is the caller's mistake, no claim's outcome; but one claim reads the vocabulary alone."""
-    if not any(is_file(Path(model, name)) for name in ("tokenizer.json", "vocab.txt")):
-        BertConfig.from_directory(model)
-
-
 def _show_all(outcomes: Sequence[Outcome], seconds: float) -> None:
     from refbert_audit import counts
     from refbert_audit.formatting import INFERRED, parts, summary
     from refbert_audit.outcomes import by_kind
     from refbert_inspection import hugging_face
 
-    for document in dict.fromkeys(outcome.claim.document for outcome in outcomes):
+    for document, here in groupby(outcomes, key=lambda outcome: outcome.claim.document):
         table = Table(document, bold=True)
-        table.add_column("claim", "id")
-        table.add_column("verdict", "id")
-        table.add_column("where", "aside")
-        table.add_column("measured")
-        for outcome in outcomes:
-            if outcome.claim.document != document:
-                continue
+        table.add_columns(("claim", "id"), ("verdict", "id"), ("where", "aside"), "measured")
+        for outcome in here:
             table.add_row(outcome.claim.id, _word(outcome), outcome.claim.where, summary(outcome))
         print_table(table)
-    for outcome in outcomes:
-        if outcome.changed:
-            say(
-                f"NOT AS RECORDED  {outcome.claim.id}: {outcome.verdict}, on record: {outcome.claim.expects}; "
-                f"{summary(outcome)}"
-            )
+    for o in outcomes:
+        if o.changed:
+            say(f"NOT AS RECORDED  {o.claim.id}: {o.verdict}, on record: {o.claim.expects}; {summary(o)}")
     say(f"{len(outcomes)} claims in {seconds:.1f} s; Hugging Face's code is {hugging_face.release()}")
     for kind, numbers in by_kind(outcomes).items():
         say(f"{kind:8}{parts(numbers)}")
@@ -166,14 +155,12 @@ def _show_one(outcome: Outcome) -> None:
         click.echo(f"missing: {found.missing}")
     if found is not None and found.values:
         table = Table()
-        columns = ("value", "measured", "on record", "the document says", "run by")
-        says = any(show_claimed(v) for v in found.values)
-        for name in columns:
-            if says or name != "the document says":
-                table.add_column(name)
+        says = ["the document says"] if any(show_claimed(v) for v in found.values) else []
+        table.add_columns("value", "measured", "on record", *says, "run by")
         for v in found.values:
-            cells = [v.name, show_measured(v), show_expected(v), *([show_claimed(v)] if says else []), v.by]
-            table.add_row(*cells, style="" if v.holds else "bold red")
+            claimed = [show_claimed(v)] if says else []
+            style = "" if v.holds else "bold red"
+            table.add_row(v.name, show_measured(v), show_expected(v), *claimed, v.by, style=style)
         print_table(table)
     for party, does in one.who.items():
         say(f"    {party}: {does}")

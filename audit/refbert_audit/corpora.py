@@ -5,52 +5,47 @@ from __future__ import annotations
 import functools
 import tempfile
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
-from typing import Any
+from string import ascii_lowercase
 
 import numpy as np
 
 from refbert.backend import Host
-from refbert.config.profiles import get_profile
 from refbert.data.draws import Draws, generator
 from refbert.data.pairs import Example, examples
 from refbert.data.settings import Phase
 from refbert.data.store import Store, build_store
 from refbert.data.stream import PretrainingSource
 from refbert.model import Model
+from refbert.ops.cross_entropy import IGNORE
 from refbert.text.tokenization import Tokenizer
-from refbert_audit.shared import SIZES, examples_of_a_run, model, shared
+from refbert_audit.models import SIZES, model, shared
+from refbert_audit.runs import examples_of_a_run
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 @shared
-def tokenizer(profile: str = "hf") -> Tokenizer:
+def tokenizer() -> Tokenizer:
     """Words w0 … w499, letters with their "##" forms, some Chinese characters and punctuation."""
-    pieces = [
-        *SPECIALS,
-        *LETTERS,
-        *(f"##{c}" for c in LETTERS),
-        *".,?[]",
-        *"我喜欢吃苹果",
-        *(f"w{i}" for i in range(500)),
-    ]
-    return Tokenizer.from_vocabulary(pieces, profile=get_profile(profile))
+    words = (f"w{i}" for i in range(500))
+    return Tokenizer.from_vocabulary(
+        [*SPECIALS, *ascii_lowercase, *(f"##{c}" for c in ascii_lowercase), *".,?[]", *"我喜欢吃苹果", *words]
+    )
 
 
-def reader(**options: Any) -> Model:
-    """A random `model` that answers questions in the words of `tokenizer`; ``options``: of its sizes, and ``scale``."""
-    scale = options.pop("scale", 0.25)
-    config = SIZES.replace(vocab_size=tokenizer().vocab_size, **options)
+def reader(scale: float = 0.25, **sizes: int) -> Model:
+    """A random `model` that answers questions in the words of `tokenizer`."""
+    config = SIZES.replace(vocab_size=tokenizer().vocab_size, **sizes)
     one = model(("question_answering",), config=config, scale=scale)
     one.tokenizer = tokenizer()
     return one
 
 
-def texts(count: int, *, sentences: tuple[int, int], tokens: tuple[int, int], seed: int = 0) -> list[list[str]]:
+def texts(count: int, *, sentences: tuple[int, int], tokens: tuple[int, int]) -> list[list[str]]:
     """Documents as lists of sentences of random words; both bounds are included."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     return [
         [
             " ".join(f"w{i}" for i in rng.integers(0, 500, rng.integers(tokens[0], tokens[1] + 1)))
@@ -81,20 +76,25 @@ def corpus() -> Store:
 
 
 @shared
-def pretraining_rows(masking: str = "budget", S: int = 128, batches: int = 30) -> dict[str, Host]:
-    """Batches of the corpus as pretraining sees them, one under the other: ids, labels, lengths, special, next."""
-    settings = examples_of_a_run(masking=masking)
-    source = PretrainingSource(corpus(), tokenizer(), seed=1, phases=(Phase(batches, S, 64),), settings=settings)
+def pretraining_rows(S: int = 128, batches: int = 30) -> dict[str, Host]:
+    """Batches of the corpus as pretraining sees them, one under the other.
+
+    ids, labels, types, mask: as the model is given them.   original: the ids before masking.
+    chosen: what has a label.   special: [CLS] and [SEP].
+    """
+    phases = (Phase(batches, S, 64),)
+    source = PretrainingSource(corpus(), tokenizer(), seed=1, phases=phases, settings=examples_of_a_run())
     made = [source.next(step) for step in range(batches)]
     ids = np.concatenate([b.input_ids for b, _ in made])
     labels = np.concatenate([y["labels"] for _, y in made])
     mask = np.concatenate([b.attention_mask for b, _ in made]).astype(bool)
     types = np.concatenate([b.token_type_ids for b, _ in made])
-    original = np.where(labels == -100, ids, labels)
+    chosen = labels != IGNORE
+    original = np.where(chosen, labels, ids)
     special = np.isin(original, (tokenizer().cls_id, tokenizer().sep_id)) & mask
     return {
-        "ids": ids, "labels": labels, "mask": mask, "types": types, "original": original, "special": special,
-        "next": np.concatenate([y["next_sentence_label"] for _, y in made]),
+        "ids": ids, "labels": labels, "types": types, "mask": mask, "original": original, "chosen": chosen,
+        "special": special,
     }  # fmt: skip
 
 
@@ -120,13 +120,12 @@ class Coins(Draws):
 
 
 @shared
-def pairs(S: int = 128, rounds: int = 3) -> tuple[list[Example], int]:
-    """(examples of all documents of the corpus, packed as a run packs them; coins that chunks of them tossed)."""
+def pairs() -> tuple[list[Example], int]:
+    """(three rounds of the corpus's examples, packed as a run packs them; coins that their chunks tossed)."""
     found: list[Example] = []
     coins = 0
-    for number in range(rounds):
-        for document in range(corpus().documents):
-            draws = Coins("pairs", number, document)
-            found += examples(corpus(), document, S, examples_of_a_run(), draws)
-            coins += draws.tossed - 1  # the first is about the length
+    for number, document in product(range(3), range(corpus().documents)):
+        draws = Coins("pairs", number, document)
+        found += examples(corpus(), document, 128, examples_of_a_run(), draws)
+        coins += draws.tossed - 1  # the first is about the length
     return found, coins

@@ -8,7 +8,7 @@ one on record is a failure of the audit, whatever the verdict.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,14 +26,7 @@ MEANINGS: Mapping[str, str] = {
 }
 
 
-class _Same:
-    """Stands for "the document says what is on record"."""
-
-    def __repr__(self) -> str:
-        return "as expected"
-
-
-SAME = _Same()
+SAME: Any = object()  # as a claim: the document says what is on record
 
 
 @dataclass(frozen=True)
@@ -68,6 +61,10 @@ class Value:
         return self.holds if self.claimed is SAME else _near(self.measured, self.claimed, self.within)
 
 
+# What a check yields.
+Values = Iterator[Value]
+
+
 @dataclass(frozen=True)
 class Finding:
     """A verdict and the values it follows from. missing: what would decide it."""
@@ -77,50 +74,37 @@ class Finding:
     missing: str = ""
 
 
-def agrees(*values: Value) -> Finding:
-    """ "agrees" if every value is the one on record, which is what the document says; else "wrong".
+class Missing(Exception):
+    """A check cannot decide without this: weights or data that do not come with refbert."""
 
-    Raises ValueError without a value.
+
+def decide(recorded: Verdict, values: Iterable[Value]) -> Finding:
+    """The verdict on a statement whose verdict on record is ``recorded``, from what its check measured.
+
+    What is on record as deviating or wrong is decided by the values that the document claims: "agrees" if all of them
+    are as claimed. All else is decided by every value: "wrong" unless all are on record and as claimed.
+
+    Raises ValueError where there is no value to decide by.
     """
+    values = tuple(values)
+    if recorded in ("deviates", "wrong"):
+        claimed = [v for v in values if v.claimed is not SAME]
+        if not claimed:
+            raise ValueError("a finding without a value that the document claims decides nothing")
+        return Finding("agrees" if all(v.as_claimed for v in claimed) else recorded, values)
     if not values:
         raise ValueError("a finding without a value decides nothing")
     return Finding("agrees" if all(v.holds and v.as_claimed for v in values) else "wrong", values)
 
 
-def wrong(*values: Value) -> Finding:
-    """ "wrong" if some value is not what the document claims, else "agrees"; values without a claim decide nothing."""
-    return Finding("agrees" if _as_claimed(values) else "wrong", values)
-
-
-def deviates(*values: Value) -> Finding:
-    """ "deviates" where `wrong` is "wrong": the claim's statement then tells who does what."""
-    return Finding("agrees" if _as_claimed(values) else "deviates", values)
-
-
-def _as_claimed(values: Sequence[Value]) -> bool:
-    deciding = [v for v in values if v.claimed is not SAME]
-    if not deciding:
-        raise ValueError("a finding without a value that the document claims decides nothing")
-    return all(v.as_claimed for v in deciding)
-
-
-def needs(missing: str, *values: Value) -> Finding:
-    """Not decided for want of ``missing``; ``values`` are what could be looked at all the same."""
-    return Finding("needs weights/data", values, missing=missing)
-
-
 def _near(a: Any, b: Any, within: float) -> bool:
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(_near(x, y, within) for x, y in zip(a, b, strict=True))
-    if isinstance(a, bool) or isinstance(b, bool) or not (_is_number(a) and _is_number(b)):
+    if isinstance(a, bool) or isinstance(b, bool) or not (isinstance(a, int | float) and isinstance(b, int | float)):
         return type(a) is type(b) and bool(a == b)
     if math.isnan(a) or math.isnan(b):
         return math.isnan(a) and math.isnan(b)
     return bool(a == b or abs(a - b) <= within)
-
-
-def _is_number(x: object) -> bool:
-    return isinstance(x, int | float)
 
 
 def _plain(x: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,8 +11,8 @@ from typing import Any
 from refbert import __version__
 from refbert.errors import RefbertWarning
 from refbert.files.json import jsonable
-from refbert_audit import shared, sources
-from refbert_audit.findings import SAME, VERDICTS, Finding, Value
+from refbert_audit import models, sources
+from refbert_audit.findings import SAME, VERDICTS, Finding, Missing, Value, decide
 from refbert_audit.registry import Claim
 from refbert_inspection import hugging_face
 
@@ -30,9 +29,8 @@ class Outcome:
 
     claim: Claim
     finding: Finding | None
-    error: str
-    lacking: str
-    seconds: float
+    error: str = ""
+    lacking: str = ""
 
     @property
     def verdict(self) -> str:
@@ -64,31 +62,29 @@ def run(
 
     Nothing of an earlier run is used again. ``progress`` is called with 1 after each claim.
     """
-    shared.clear()
+    models.clear()
     out = []
     for one in claims:
         out.append(_run(one, model))
         if progress is not None:
             progress(1)
-    shared.clear()
+    models.clear()
     return out
 
 
 def _run(one: Claim, model: str | None) -> Outcome:
-    started = time.perf_counter()
-    finding: Finding | None = None
-    error = lacking = ""
     with warnings.catch_warnings():
         # Checks provoke what users are warned of (fresh heads, [UNK], cut texts), and other libraries chatter.
         warnings.simplefilter("ignore", RefbertWarning)
         warnings.filterwarnings("ignore", module=r"torch|transformers")
         try:
-            finding = one.check(model) if one.takes_model else one.check()
+            return Outcome(one, decide(one.expects, one.check(model) if one.takes_model else one.check()))
+        except Missing as problem:
+            return Outcome(one, Finding("needs weights/data", (), str(problem)))
         except hugging_face.Unavailable as problem:
-            lacking = problem.lacking
+            return Outcome(one, None, lacking=problem.lacking)
         except Exception as problem:  # noqa: BLE001 - whatever it is, it is this claim's outcome and nobody else's
-            error = f"{type(problem).__name__}: {' '.join(str(problem).split())}"
-    return Outcome(one, finding, error, lacking, time.perf_counter() - started)
+            return Outcome(one, None, error=f"{type(problem).__name__}: {' '.join(str(problem).split())}")
 
 
 def counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
@@ -101,9 +97,7 @@ def counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
 
 def by_kind(outcomes: Sequence[Outcome]) -> dict[sources.Kind, dict[str, int]]:
     """Kind of document (`refbert_audit.sources.KINDS`) -> its `counts`, so that no article is counted as a paper."""
-    found: dict[sources.Kind, list[Outcome]] = {kind: [] for kind in sources.KINDS}
-    for outcome in outcomes:
-        found[outcome.claim.kind].append(outcome)
+    found = {kind: [outcome for outcome in outcomes if outcome.claim.kind == kind] for kind in sources.KINDS}
     return {kind: counts(some) for kind, some in found.items() if some}
 
 

@@ -39,9 +39,9 @@ def sinusoids(positions: np.ndarray, d: int) -> np.ndarray:
     return np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(len(positions), d)
 
 
-def noam(step: float, d: int = 512, warmup: int = 4000) -> float:
-    """Vaswani et al. 2017 §5.3 eq. 3."""
-    return float(d**-0.5 * min(step**-0.5, step * warmup**-1.5))
+def noam(step: int) -> float:
+    """Vaswani et al. 2017 §5.3 eq. 3, for d = 512 and 4,000 steps of warmup."""
+    return float(512**-0.5 * min(step**-0.5, step * 4000**-1.5))
 
 
 def article_positions(positions: np.ndarray, d: int) -> np.ndarray:

@@ -23,10 +23,10 @@ from importlib.resources import files
 
 from refbert.errors import InputError
 from refbert_audit import sources
-from refbert_audit.findings import VERDICTS, Finding, Verdict
+from refbert_audit.findings import VERDICTS, Values, Verdict
 from refbert_audit.sources import DOCUMENTS
 
-Check = Callable[..., Finding]
+Check = Callable[..., Values]
 # A party's word in a list of statements -> how it is called.
 PARTIES = {
     "paper": "Devlin et al.", "vaswani": "Vaswani et al.", "google": "Google", "hf": "Hugging Face",

@@ -49,42 +49,39 @@ DOCUMENTS: Mapping[str, Document] = {
     ),
 }
 
-# File -> its path in the repository, and the lines on which what claims name begins.
-_FILES: Mapping[str, tuple[str, Mapping[str, int]]] = {
-    "README": (f"{_GOOGLE}README.md", {}),
-    "create_pretraining_data.py": (f"{_GOOGLE}create_pretraining_data.py", {
+# Google's file -> the lines on which what claims name begins.
+_LINES: Mapping[str, Mapping[str, int]] = {
+    "create_pretraining_data.py": {
         "--do_whole_word_mask": 46, "--dupe_factor": 57, "--short_seq_prob": 63,
         "create_instances_from_document": 223, "create_masked_lm_predictions": 342, "truncate_seq_pair": 418,
-    }),
-    "extract_features.py": (f"{_GOOGLE}extract_features.py", {}),
-    "modeling.py": (f"{_GOOGLE}modeling.py", {
+    },
+    "modeling.py": {
         "BertConfig": 31, "gelu": 264, "layer_norm": 362, "create_initializer": 375, "embedding_postprocessor": 428,
         "attention_layer": 558, "transformer_model": 754,
-    }),
-    "optimization.py": (f"{_GOOGLE}optimization.py", {"create_optimizer": 25, "AdamWeightDecayOptimizer": 87}),
-    "optimization_test.py": (f"{_GOOGLE}optimization_test.py", {"test_adam": 25}),
-    "run_classifier.py": (f"{_GOOGLE}run_classifier.py", {"--warmup_proportion": 90, "_truncate_seq_pair": 557}),
-    "run_pretraining.py": (f"{_GOOGLE}run_pretraining.py", {
-        "get_masked_lm_output": 240, "get_next_sentence_output": 285,
-    }),
-    "run_squad.py": (f"{_GOOGLE}run_squad.py", {
+    },
+    "optimization.py": {"create_optimizer": 25, "AdamWeightDecayOptimizer": 87},
+    "optimization_test.py": {"test_adam": 25},
+    "run_classifier.py": {"--warmup_proportion": 90, "_truncate_seq_pair": 557},
+    "run_pretraining.py": {"get_masked_lm_output": 240, "get_next_sentence_output": 285},
+    "run_squad.py": {
         "convert_examples_to_features": 309, "_check_is_max_context": 513, "compute_loss": 646,
         "write_predictions": 741,
-    }),
-    "tokenization.py": (f"{_GOOGLE}tokenization.py", {
+    },
+    "tokenization.py": {
         "BasicTokenizer": 185, "_run_strip_accents": 220, "_is_chinese_char": 264, "_clean_text": 286,
         "WordpieceTokenizer": 300, "max_input_chars_per_word": 303, "_is_punctuation": 386,
-    }),
-    "tokenization_test.py": (f"{_GOOGLE}tokenization_test.py", {"test_full_tokenizer": 28}),
+    },
+    "tokenization_test.py": {"test_full_tokenizer": 28},
 }  # fmt: skip
-_THEIR_FILES: Mapping[str, str] = {
-    "activations.py": "src/transformers/activations.py",
-    "configuration_bert.py": "src/transformers/models/bert/configuration_bert.py",
-    "data_collator.py": "src/transformers/data/data_collator.py",
-    "modeling_bert.py": "src/transformers/models/bert/modeling_bert.py",
-    "optimization.py": "src/transformers/optimization.py",
-    "test_modeling_bert.py": "tests/models/bert/test_modeling_bert.py",
-    "tokenization_bert.py": "src/transformers/models/bert/tokenization_bert.py",
+# Hugging Face's file -> the folder that it is in.
+_FOLDERS: Mapping[str, str] = {
+    "activations.py": "src/transformers",
+    "configuration_bert.py": "src/transformers/models/bert",
+    "data_collator.py": "src/transformers/data",
+    "modeling_bert.py": "src/transformers/models/bert",
+    "optimization.py": "src/transformers",
+    "test_modeling_bert.py": "tests/models/bert",
+    "tokenization_bert.py": "src/transformers/models/bert",
 }
 
 _FILE = re.compile(r"\b(README|\w+\.py)\b")
@@ -100,18 +97,14 @@ def links(id: str, where: str) -> list[tuple[str, str]]:
     pieces = _FILE.split(where)  # text, file, text, file, …, text
     if len(pieces) == 1:
         return [(where, "" if where.startswith("(") else DOCUMENTS[prefix].url)]
-    out: list[tuple[str, str]] = []
-    for place, piece in enumerate(pieces):
-        if place % 2:
-            out.append((piece, _address(prefix, piece, pieces[place + 1])))
-        elif piece:
-            out.append((piece, ""))
-    return out
+    files = range(1, len(pieces), 2)
+    found = [(piece, _address(prefix, piece, pieces[i + 1]) if i in files else "") for i, piece in enumerate(pieces)]
+    return [(text, url) for text, url in found if text]
 
 
 def _address(prefix: str, file: str, behind: str) -> str:
     if prefix == "hf":
-        return _HUGGING_FACE + _THEIR_FILES[file]
-    url, lines = _FILES[file]
-    line = next((lines[word] for word in _NAMED.findall(behind) if word in lines), None)
-    return url if line is None else f"{url}#L{line}"
+        return f"{_HUGGING_FACE}{_FOLDERS[file]}/{file}"
+    lines = _LINES.get(file, {})
+    line = next((f"#L{lines[word]}" for word in _NAMED.findall(behind) if word in lines), "")
+    return f"{_GOOGLE}{'README.md' if file == 'README' else file}{line}"

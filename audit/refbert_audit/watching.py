@@ -1,4 +1,4 @@
-"""Backends and draws that look on while refbert runs: every call, the cost of every matrix product, every mask."""
+"""What looks on while refbert runs: every call, the cost of every matrix product, every mask of dropout."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from refbert.backend import Host
 from refbert.backend.reference import ReferenceBackend
 from refbert.backend.wrapper import Wrapper
 from refbert.randomness import Dropout
-from refbert_audit.shared import batch, labels_for, masked_labels, model, shared
+from refbert_audit.models import batch, labels_for, masked_labels, model, shared
 
 
 class Watching(Wrapper):
@@ -40,9 +39,8 @@ class Watching(Wrapper):
     def step(cls, dropout: Dropout | None = None, **options: Any) -> Watching:
         """A record of a training step of a `model` with a masked-LM head."""
         watching, rows = cls(), batch()
-        model(("masked_lm",), backend=watching, **options).loss_and_gradients(
-            rows, masked_labels(rows), dropout=dropout
-        )
+        one = model(("masked_lm",), backend=watching, **options)
+        one.loss_and_gradients(rows, masked_labels(rows), dropout=dropout)
         return watching
 
     @property
@@ -89,25 +87,16 @@ def flops_of(work: Callable[[], Any]) -> tuple[int, Any]:
     return Multiplied.flops - before, result
 
 
-class Sites(Dropout):
-    """Dropout's draws, with a record of where masks were asked for, at what rate, and how much they kept."""
-
-    def __init__(self, seed: int = 0) -> None:
-        super().__init__(seed)
-        object.__setattr__(self, "seen", [])
-
-    seen: list[tuple[str, float, float]]
-
-    def keep(self, site: str, shape: tuple[int, ...], rate: float) -> npt.NDArray[np.bool_]:
-        """As `Dropout.keep`."""
-        made = super().keep(site, shape, rate)
-        self.seen.append((site, rate, float(made.mean())))
-        return made
-
-
 @shared
-def dropout_sites(heads: tuple[str, ...]) -> tuple[tuple[str, float, float], ...]:
-    """(site, rate, share kept) of every mask that a training step of a model with these heads draws."""
-    rows, draws = batch(4, 16), Sites()
-    model(heads).loss_and_gradients(rows, labels_for(heads, rows), dropout=draws)
-    return tuple(draws.seen)
+def dropout_sites(heads: tuple[str, ...]) -> dict[str, float]:
+    """Site -> rate of every mask that a training step of a model with these heads draws, in order."""
+    seen: dict[str, float] = {}
+
+    class Sites(Dropout):
+        def keep(self, site: str, shape: tuple[int, ...], rate: float) -> Any:
+            seen[site] = rate
+            return super().keep(site, shape, rate)
+
+    rows = batch(4, 16)
+    model(heads).loss_and_gradients(rows, labels_for(heads, rows), dropout=Sites(0))
+    return seen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
@@ -12,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from refbert.errors import InputError
-from refbert_audit import Value, agrees, all_claims, counts, deviates, needs, registry, run, select, wrong
+from refbert_audit import Missing, Value, all_claims, counts, registry, run, select
 from refbert_audit.documentation import BEGIN, END, table
-from refbert_audit.findings import VERDICTS
+from refbert_audit.findings import VERDICTS, decide
 from refbert_audit.formatting import show
 from refbert_audit.outcomes import FORMAT, as_data, by_kind
 from refbert_audit.pages import page
@@ -148,22 +149,30 @@ class TestRegister:
 class TestFindings:
     def test_verdicts(self):
         right, other = Value("a", 1, 1), Value("b", 2, 2, claimed=3)
-        assert agrees(right).verdict == "agrees"
-        assert agrees(Value("c", 1, 2)).verdict == "wrong"
-        assert deviates(right, other).verdict == "deviates"
-        assert deviates(right, Value("e", 3, 2, claimed=3)).verdict == "agrees"
-        assert deviates(Value("f", 9, 8), Value("g", 3, 2, claimed=3)).verdict == "agrees"
-        assert wrong(right, other).verdict == "wrong"
-        assert wrong(Value("d", 3, 2, claimed=3)).verdict == "agrees"
-        assert needs("weights").verdict == "needs weights/data"
+        for recorded in ("agrees", "needs weights/data"):
+            assert decide(recorded, [right]).verdict == "agrees"
+            assert decide(recorded, [Value("c", 1, 2)]).verdict == "wrong"
+            assert decide(recorded, [right, other]).verdict == "wrong"
+        for recorded in ("deviates", "wrong"):
+            assert decide(recorded, [right, other]).verdict == recorded
+            assert decide(recorded, [right, Value("e", 3, 2, claimed=3)]).verdict == "agrees"
+            assert decide(recorded, [Value("f", 9, 8), Value("g", 3, 2, claimed=3)]).verdict == "agrees"
+
+    def test_what_is_missing_is_undecided(self):
+        def check():
+            raise Missing("weights")
+
+        one = dataclasses.replace(CLAIMS[0], check=check)
+        (outcome,) = run([one])
+        assert (outcome.verdict, outcome.finding.missing, outcome.ok) == ("needs weights/data", "weights", False)
 
     def test_nothing_measured_decides_nothing(self):
-        for verdict in (agrees, deviates, wrong):
+        for recorded in VERDICTS:
             with pytest.raises(ValueError, match="without a value"):
-                verdict()
-        for verdict in (deviates, wrong):
+                decide(recorded, [])
+        for recorded in ("deviates", "wrong"):
             with pytest.raises(ValueError, match="without a value that the document claims"):
-                verdict(Value("a", 1, 1))
+                decide(recorded, [Value("a", 1, 1)])
 
     @pytest.mark.parametrize(("measured", "expected", "within", "holds"), [
         (1.0, 1.0 + 1e-9, 1e-8, True), (1.0, 1.1, 1e-8, False), ([1, 2], (1, 2), 0, True),

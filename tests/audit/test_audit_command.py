@@ -36,7 +36,7 @@ def test_one_claim_in_full():
     done = audit("bert.params.large")
     assert done.returncode == 0, done.stderr
     for word in ("335,141,888", "336,226,108", "§3", "BERT large has 340M", "agrees (as on record)",
-                 "def params_large() -> Finding:", "audit/refbert_audit/claims/bert_model.py"):  # fmt: skip
+                 "def params_large() -> Values:", "audit/refbert_audit/claims/bert_model.py"):  # fmt: skip
         assert word in done.stdout, word
 
 
@@ -155,7 +155,7 @@ def test_write_docs_keeps_what_is_around(capsys, tmp_path):
 
 def test_other_weights_do_not_pass_for_those_that_are_missing(capsys, tmp_path):
     from refbert import from_config
-    from refbert_audit.shared import SIZES
+    from refbert_audit.models import SIZES
 
     from_config(SIZES, backend="reference").save(tmp_path / "small")
     code, out, _ = here(capsys, "--model", tmp_path / "small", "hf.integration")

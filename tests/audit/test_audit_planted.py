@@ -123,7 +123,7 @@ def test_a_vocabulary_with_other_ids_is_noticed(tmp_path):
 def test_other_weights_of_the_same_width_are_noticed(tmp_path):
     """And the one about the weights of bert-base-uncased."""
     from refbert import from_config
-    from refbert_audit.shared import SIZES
+    from refbert_audit.models import SIZES
 
     wide = SIZES.replace(vocab_size=6100, hidden_size=768, num_attention_heads=12, num_hidden_layers=1)
     from_config(wide, backend="reference").save(tmp_path / "wide")

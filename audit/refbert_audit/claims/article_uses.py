@@ -15,87 +15,68 @@ from refbert.config.presets import preset
 from refbert.errors import ConfigError
 from refbert.ops.cross_entropy import IGNORE
 from refbert.text.batching import Batch
+from refbert_audit import Value, Values, claim
 from refbert_audit.corpora import tokenizer
-from refbert_audit.findings import Finding, Value, agrees, deviates, wrong
-from refbert_audit.registry import claim
-from refbert_audit.shared import (
-    BERT,
-    RUN,
-    SIZES,
-    batch,
-    finetuning,
-    gradients,
-    labels_for,
-    largest,
-    log_losses,
-    masked_labels,
-    model,
-    refused,
-)
+from refbert_audit.measures import largest, log_losses, refused
+from refbert_audit.models import BERT, LARGE, SIZES, batch, gradients, labels_for, masked_labels, model
+from refbert_audit.runs import RUN, finetuning
 
 
 @claim("article.loss.mlm")
-def loss_mlm() -> Finding:
+def loss_mlm() -> Values:
     """The loss against the sum over all words and against the mean over the masked ones."""
     one, rows = model(("masked_lm",)), batch()
     labels = masked_labels(rows)
     loss, _ = one.loss_and_gradients(rows, labels)
     each = log_losses(one(rows).logits["masked_lm"], rows.input_ids)
     masked = labels != IGNORE
-    return deviates(
-        Value("loss / mean over masked words", loss / each[masked].mean(), 1.0, within=1e-12),
-        Value("loss is the sum over all words", bool(np.isclose(loss, each.sum())), False, claimed=True),
-    )
+    yield Value("loss / mean over masked words", loss / each[masked].mean(), 1.0, within=1e-12)
+    yield Value("loss is the sum over all words", bool(np.isclose(loss, each.sum())), False, claimed=True)
 
 
 @claim("article.loss.nsp")
-def loss_nsp() -> Finding:
+def loss_nsp() -> Values:
     """One pair's loss against −log softmax of its two logits; which label means what, the article leaves out."""
     one, rows = model(("next_sentence",)), batch(1)
     loss, _ = one.loss_and_gradients(rows, {"next_sentence_label": np.array([1])})
     (by_hand,) = log_losses(one(rows).logits["next_sentence"], [1])
-    return agrees(Value("difference", loss - by_hand, 0.0, within=1e-12))
+    yield Value("difference", loss - by_hand, 0.0, within=1e-12)
 
 
 @claim("article.objectives")
-def objectives() -> Finding:
+def objectives() -> Values:
     """Losses that a pretraining step adds up."""
     one, rows = model(PRETRAINING), batch()
     total, parts, _ = one.part_of_loss_and_gradients(rows, labels_for(PRETRAINING, rows), None)
-    return agrees(
-        Value("parts", sorted(parts), ["masked_lm", "next_sentence"]),
-        Value("sum − loss", sum(parts.values()) - total, 0.0, within=1e-12),
-    )
+    yield Value("parts", sorted(parts), ["masked_lm", "next_sentence"])
+    yield Value("sum − loss", sum(parts.values()) - total, 0.0, within=1e-12)
 
 
 @claim("article.input.specials")
-def input_specials() -> Finding:
+def input_specials() -> Values:
     """A Chinese pair."""
     (pair,) = tokenizer().encode([("我喜欢", "苹果")], max_length=16)
-    return agrees(
-        Value("tokens", pair.tokens, ["[CLS]", *"我喜欢", "[SEP]", *"苹果", "[SEP]"]),
-        Value("segments", pair.token_type_ids, [0, 0, 0, 0, 0, 1, 1, 1]),
-    )
+    yield Value("tokens", pair.tokens, ["[CLS]", *"我喜欢", "[SEP]", *"苹果", "[SEP]"])
+    yield Value("segments", pair.token_type_ids, [0, 0, 0, 0, 0, 1, 1, 1])
 
 
 @claim("article.params")
-def params() -> Finding:
+def params() -> Values:
     """Counted with the pretraining heads, to two significant figures."""
-    found = [round(count(preset(f"bert-{size}-uncased"), PRETRAINING) / 1e7) * 10 for size in ("base", "large")]
-    return agrees(Value("millions", found, [110, 340]))
+    found = [round(count(preset(name), PRETRAINING) / 1e7) * 10 for name in (BERT, LARGE)]
+    yield Value("millions", found, [110, 340])
 
 
 @claim("article.params.chinese")
-def params_chinese() -> Finding:
+def params_chinese() -> Values:
     """bert-base-chinese has a vocabulary of 21,128, and so 102M."""
     n = count(preset("bert-base-chinese"))
-    return wrong(
-        Value("parameters", n, 102_267_648), Value("millions, two figures", round(n / 1e7) * 10, 100, claimed=110)
-    )
+    yield Value("parameters", n, 102_267_648)
+    yield Value("millions, two figures", round(n / 1e7) * 10, 100, claimed=110)
 
 
 @claim("article.tasks.supported")
-def tasks_supported() -> Finding:
+def tasks_supported() -> Values:
     """Each head runs and learns: shapes of logits, and a gradient for its own weights."""
     rows = batch()
     found, learn = [], []
@@ -103,27 +84,22 @@ def tasks_supported() -> Finding:
         found.append(list(model((head,))(rows).logits[head].shape))
         own = next(g for name, g in gradients((head,)).items() if name.startswith(("classifier", "qa")))
         learn.append(largest(own) > 0)
-    return agrees(
-        Value("logits: classes, tags, spans", found, [[3, 5], [3, 11, 5], [3, 11, 2]]),
-        Value("they learn", learn, [True] * 3),
-    )
+    yield Value("logits: classes, tags, spans", found, [[3, 5], [3, 11, 5], [3, 11, 2]])
+    yield Value("they learn", learn, [True] * 3)
 
 
 @claim("article.tasks.answering")
-def tasks_answering() -> Finding:
+def tasks_answering() -> Values:
     """Labels that the answering head takes: two positions in question and passage; and it predicts S of each."""
+    labels = list(HEADS["question_answering"].labels)
+    yield Value("labels", labels, ["start_positions", "end_positions"], claimed=["answer"])
     one, rows = model(("question_answering",)), batch()
     logits = one(rows).logits["question_answering"]
-    return wrong(
-        Value(
-            "labels", list(HEADS["question_answering"].labels), ["start_positions", "end_positions"], claimed=["answer"]
-        ),
-        Value("what is chosen from", logits.shape[1], rows.shape[1], claimed=SIZES.vocab_size),
-    )
+    yield Value("what is chosen from", logits.shape[1], rows.shape[1], claimed=SIZES.vocab_size)
 
 
 @claim("article.tasks.translation")
-def tasks_translation() -> Finding:
+def tasks_translation() -> Values:
     """A decoder's configuration is refused as not BERT; no head gives a sequence of another length.
 
     Rothe et al. 2020 (1907.12461) build a translator from two BERTs, with cross-attention trained from scratch.
@@ -131,14 +107,12 @@ def tasks_translation() -> Finding:
     sizes = {"vocab_size": 9, "hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1}
     fields = ("is_decoder", "add_cross_attention")
     both = [refused(partial(BertConfig.from_dict, sizes | {field: True}), ConfigError) for field in fields]
-    return wrong(
-        Value("decoder, cross-attention are refused", both, [True, True], claimed=[False, False]),
-        Value("heads that translate", [h for h in HEADS if "transl" in h], [], claimed=["translation"]),
-    )
+    yield Value("decoder, cross-attention are refused", both, [True, True], claimed=[False, False])
+    yield Value("heads that translate", [h for h in HEADS if "transl" in h], [], claimed=["translation"])
 
 
 @claim("article.tasks.generation")
-def tasks_generation() -> Finding:
+def tasks_generation() -> Values:
     """Predictions of a word depend on what comes after it, so a text cannot be written from left to right.
 
     Wang and Cho 2019 (1902.04094) sample from BERT all the same, position by position, in any order.
@@ -148,13 +122,11 @@ def tasks_generation() -> Finding:
     ids[0, -1] = (ids[0, -1] + 1) % SIZES.vocab_size
     other = Batch(ids, rows.token_type_ids, rows.attention_mask)
     moved = largest((one(rows).logits["masked_lm"] - one(other).logits["masked_lm"])[0, 1])
-    return deviates(
-        Value("a later word moves an earlier prediction", moved > 1e-6, True, claimed=False),
-    )
+    yield Value("a later word moves an earlier prediction", moved > 1e-6, True, claimed=False)
 
 
 @claim("article.later.albert")
-def later_albert() -> Finding:
+def later_albert() -> Values:
     """ALBERT (1909.11942) did so in 2019: its base counted from BERT's shapes, one layer, embeddings of 128."""
 
     def albert(hidden: int, heads: int) -> int:
@@ -167,53 +139,42 @@ def later_albert() -> Finding:
         rest = sum(math.prod(s) for n, s in shapes(config).items() if not n.startswith("bert.embeddings"))
         return embeddings + 128 * hidden + hidden + rest
 
-    full, factored = 30_000 * 768, 30_000 * 128 + 128 * 768
-    return agrees(
-        Value("ALBERT base and large", [albert(768, 12), albert(1024, 16)], [11_683_584, 17_683_968]),
-        Value("word embeddings, full and factorised, in millions", [full / 1e6, factored / 1e6], [23.04, 3.94],
-              within=5e-3),
-    )  # fmt: skip
+    millions = [30_000 * 768 / 1e6, (30_000 * 128 + 128 * 768) / 1e6]
+    yield Value("ALBERT base and large", [albert(768, 12), albert(1024, 16)], [11_683_584, 17_683_968])
+    yield Value("word embeddings, full and factorised, in millions", millions, [23.04, 3.94], within=5e-3)
 
 
 @claim("article.later.optimizers")
-def later_optimizers() -> Finding:
+def later_optimizers() -> Values:
     """BERT's own run has a schedule; LAMB (1904.00962) followed in 2019: its step has length lr·‖p‖ at any scale."""
     p, zero = np.array([3.0, 4.0]), np.zeros(2)
-    options = {"lr": 0.1, "beta1": 0.9, "beta2": 0.999, "eps": 1e-12, "weight_decay": 0.0, "step": 1}
-    lengths = [float(np.linalg.norm(ops.lamb(p, g * np.array([1.0, 2.0]), zero, zero, **options)[0] - p))  # type: ignore[arg-type]
-               for g in (1e-3, 1e3)]  # fmt: skip
-    return deviates(
-        Value("BERT's rate is constant", RUN.rate(5_000) == RUN.rate(500_001), False, claimed=True),
-        Value("LAMB's step for gradients of 1e-3 and 1e3", lengths, [0.5, 0.5], within=1e-6),
-    )
+    yield Value("BERT's rate is constant", RUN.rate(5_000) == RUN.rate(500_001), False, claimed=True)
+    rates = {"lr": 0.1, "beta1": 0.9, "beta2": 0.999, "eps": 1e-12, "weight_decay": 0.0}
+    gradients = [scale * np.array([1.0, 2.0]) for scale in (1e-3, 1e3)]
+    lengths = [float(np.linalg.norm(ops.lamb(p, g, zero, zero, step=1, **rates)[0] - p)) for g in gradients]
+    yield Value("LAMB's step for gradients of 1e-3 and 1e3", lengths, [0.5, 0.5], within=1e-6)
 
 
 @claim("article.validation")
-def validation() -> Finding:
+def validation() -> Values:
     """Runs of a grid: each combination once, chosen by a development file, without which it is refused."""
-    return deviates(
-        Value("runs of the grid; five folds would make 90", len(finetuning().plans()), 18, claimed=90),
-        Value("without a development file it is refused", refused(lambda: finetuning(dev=None)), True, claimed=False),
-    )
+    yield Value("runs of the grid; five folds would make 90", len(finetuning().plans()), 18, claimed=90)
+    yield Value("without a development file it is refused", refused(lambda: finetuning(dev=None)), True, claimed=False)
 
 
 @claim("article.length")
-def length() -> Finding:
+def length() -> Values:
     """A sequence beyond the model's positions is refused; shorter ones need no padding."""
     one, longest = model(), SIZES.max_position_embeddings
     lengths = (1, longest, longest + 1)
     taken = [0 if refused(partial(one, batch(1, S))) else one(batch(1, S)).last_hidden_state.shape[1] for S in lengths]
-    return deviates(
-        Value("tokens of 1, 48 and 49 that a model with 48 positions takes", taken, [1, 48, 0], claimed=[1, 48, 49]),
-    )
+    yield Value("tokens of 1, 48 and 49 that a model with 48 positions takes", taken, [1, 48, 0], claimed=[1, 48, 49])
 
 
 @claim("article.languages")
-def languages() -> Finding:
+def languages() -> Values:
     """Published sizes whose vocabulary is not an English one: one Chinese, two multilingual (November 2018)."""
-    found = {name: shapes(preset(f"bert-base-{name}"))["bert.embeddings.word_embeddings.weight"][0]
-             for name in ("chinese", "multilingual-cased", "multilingual-uncased")}  # fmt: skip
-    return deviates(
-        Value("pieces: Chinese, multilingual cased and uncased", list(found.values()), [21_128, 119_547, 105_879],
-              claimed=[0, 0, 0]),
-    )  # fmt: skip
+    models = [preset(f"bert-base-{name}") for name in ("chinese", "multilingual-cased", "multilingual-uncased")]
+    found = [shapes(config)["bert.embeddings.word_embeddings.weight"][0] for config in models]
+    expected = [21_128, 119_547, 105_879]
+    yield Value("pieces: Chinese, multilingual cased and uncased", found, expected, claimed=[0, 0, 0])

@@ -15,22 +15,11 @@ from refbert.spec import heads, losses
 from refbert.tasks.answering import Answered, answer
 from refbert.text.batching import Batch
 from refbert.text.tokenization import Tokenizer
+from refbert_audit import Value, Values, claim
 from refbert_audit.corpora import reader, tokenizer
-from refbert_audit.findings import Finding, Value, agrees, deviates, wrong
-from refbert_audit.registry import claim
-from refbert_audit.shared import (
-    BERT,
-    SIZES,
-    batch,
-    finetuning,
-    gradients,
-    hidden_states,
-    largest,
-    log_losses,
-    model,
-    refused,
-    without_gradient,
-)
+from refbert_audit.measures import largest, log_losses, refused, without_gradient
+from refbert_audit.models import BERT, SIZES, batch, gradients, hidden_states, model
+from refbert_audit.runs import finetuning
 
 CLASSES = ("sequence_classification",)
 TAGS = ("token_classification",)
@@ -45,60 +34,53 @@ def own_parameters(head: str, K: int = 2) -> int:
 
 
 @claim("bert.finetune.all")
-def finetune_all() -> Finding:
+def finetune_all() -> Values:
     """Tensors without a gradient in a classification step: none but the key biases, which cancel in the softmax."""
     silent = without_gradient(gradients(CLASSES))
-    return agrees(
-        Value("tensors without a gradient", [n for n in silent if "key.bias" not in n], []),
-        Value("key biases", len(silent), SIZES.num_hidden_layers),
-    )
+    yield Value("tensors without a gradient", [n for n in silent if "key.bias" not in n], [])
+    yield Value("key biases", len(silent), SIZES.num_hidden_layers)
 
 
 @claim("bert.finetune.grid")
-def finetune_grid() -> Finding:
+def finetune_grid() -> Values:
     """The runs that the paper's grid makes."""
     plans = finetuning().plans()
-    return agrees(
-        Value("runs", len(plans), 18),
-        Value("batch sizes", sorted({p.batch_size for p in plans}), [16, 32]),
-        Value("rates", sorted({p.learning_rate for p in plans}), [2e-5, 3e-5, 5e-5]),
-        Value("epochs", sorted({p.epochs for p in plans}), [2, 3, 4]),
-    )
+    yield Value("runs", len(plans), 18)
+    yield Value("batch sizes", sorted({p.batch_size for p in plans}), [16, 32])
+    yield Value("rates", sorted({p.learning_rate for p in plans}), [2e-5, 3e-5, 5e-5])
+    yield Value("epochs", sorted({p.epochs for p in plans}), [2, 3, 4])
 
 
 @claim("bert.finetune.grid-glue")
-def finetune_grid_glue() -> Finding:
+def finetune_grid_glue() -> Values:
     """§4.1's rates 5e-5, 4e-5, 3e-5, 2e-5 looked for in the appendix's grid: 4e-5 is not in it."""
     rates = {p.learning_rate for p in finetuning().plans()}
-    return wrong(Value("rates not in the grid", [r for r in (5e-5, 4e-5, 3e-5, 2e-5) if r not in rates], [4e-5],
-                       claimed=[]))  # fmt: skip
+    yield Value("rates not in the grid", sorted({5e-5, 4e-5, 3e-5, 2e-5} - rates), [4e-5], claimed=[])
 
 
 @claim("bert.finetune.grid-squad2")
-def finetune_grid_squad2() -> Finding:
+def finetune_grid_squad2() -> Values:
     """The batch size 48 of §4.3 looked for in the appendix's grid."""
     sizes = {p.batch_size for p in finetuning().plans()}
-    return wrong(Value("batch size 48 is in the grid", 48 in sizes, False, claimed=True))
+    yield Value("batch size 48 is in the grid", 48 in sizes, False, claimed=True)
 
 
 @claim("bert.finetune.restarts")
-def finetune_restarts() -> Finding:
+def finetune_restarts() -> Values:
     """Seeds of three restarts, and whether a choice between runs without a development set is refused."""
-    seeds = [p.seed for p in finetuning(restarts=3, learning_rates=(5e-5,), batch_sizes=(32,), epochs=(3,)).plans()]
-    without = refused(lambda: finetuning(dev=None))
-    return agrees(Value("seeds", seeds, [0, 1, 2]), Value("without a dev set it is refused", without, True))
+    runs = finetuning(restarts=3, learning_rates=(5e-5,), batch_sizes=(32,), epochs=(3,)).plans()
+    yield Value("seeds", [run.seed for run in runs], [0, 1, 2])
+    yield Value("without a dev set it is refused", refused(lambda: finetuning(dev=None)), True)
 
 
 @claim("bert.glue.parameters")
-def glue_parameters() -> Finding:
+def glue_parameters() -> Values:
     """Parameters that the classifier adds to base with its pooler, K = 3: a bias for each class on top."""
-    return deviates(
-        Value("new parameters, K = 3", own_parameters("sequence_classification", 3), 2307, claimed=2304),
-    )
+    yield Value("new parameters, K = 3", own_parameters("sequence_classification", 3), 2307, claimed=2304)
 
 
 @claim("bert.glue.head")
-def glue_head() -> Finding:
+def glue_head() -> Values:
     """The head's logits against C Wᵀ, and against what the code does: pooled Wᵀ + b."""
     one, rows = model(CLASSES), batch()
     out = one(rows)
@@ -106,37 +88,33 @@ def glue_head() -> Finding:
     p, logits = one.state_dict(), out.logits["sequence_classification"]
     formula = out.last_hidden_state[:, 0] @ p["classifier.weight"].T
     code = out.pooler_output @ p["classifier.weight"].T + p["classifier.bias"]
-    return deviates(
-        Value("logits − (pooled Wᵀ + b)", largest(logits - code), 0.0, within=1e-12),
-        Value("logits are C Wᵀ", bool(np.allclose(logits, formula)), False, claimed=True),
-    )
+    yield Value("logits − (pooled Wᵀ + b)", largest(logits - code), 0.0, within=1e-12)
+    yield Value("logits are C Wᵀ", bool(np.allclose(logits, formula)), False, claimed=True)
 
 
 @claim("bert.glue.loss")
-def glue_loss() -> Finding:
+def glue_loss() -> Values:
     """The loss against the mean of −log softmax written out."""
     one, rows, y = model(CLASSES), batch(), np.array([0, 3, 4])
     loss, _ = one.loss_and_gradients(rows, {"labels": y})
     by_hand = log_losses(one(rows).logits["sequence_classification"], y).mean()
-    return agrees(Value("difference", loss - by_hand, 0.0, within=1e-12))
+    yield Value("difference", loss - by_hand, 0.0, within=1e-12)
 
 
 @claim("bert.squad.parameters")
-def squad_parameters() -> Finding:
+def squad_parameters() -> Values:
     """Parameters that the head adds: the two vectors, and two biases, which no softmax notices."""
     added = own_parameters("question_answering")
     one, rows = model(SPANS), batch()
     before = one(rows).logits["question_answering"]
     one.parameters["qa_outputs.bias"] += 3.0
     after = one(rows).logits["question_answering"]
-    return deviates(
-        Value("new parameters", added, 2 * 768 + 2, claimed=2 * 768),
-        Value("a bias shifts all positions alike, by", float(np.ptp(after - before)), 0.0, within=1e-12),
-    )
+    yield Value("new parameters", added, 2 * 768 + 2, claimed=2 * 768)
+    yield Value("a bias shifts all positions alike, by", float(np.ptp(after - before)), 0.0, within=1e-12)
 
 
 @claim("bert.squad.softmax")
-def squad_softmax() -> Finding:
+def squad_softmax() -> Values:
     """The gradient of the loss at the question's positions: were they left out of the softmax, it would be 0."""
     one = model(SPANS)
     rows = batch(1, 11)
@@ -145,33 +123,27 @@ def squad_softmax() -> Finding:
     _, back = losses.span_loss(one.backend, logits, np.array([7]), np.array([8]), one.choices, 2.0, 2.0)
     (dlogits,) = back(np.ones(()))
     question = np.abs(dlogits[0, :5]).min()
-    return deviates(
-        Value("positions of the question are in the softmax", bool(question > 0), True, claimed=False),
-    )
+    yield Value("positions of the question are in the softmax", bool(question > 0), True, claimed=False)
 
 
 @claim("bert.squad.loss")
-def squad_loss() -> Finding:
+def squad_loss() -> Values:
     """The loss over the sum of the two means: the code halves it."""
     one, rows = model(SPANS), batch()
     starts, ends = np.array([1, 2, 3]), np.array([4, 5, 6])
     loss, _ = one.loss_and_gradients(rows, {"start_positions": starts, "end_positions": ends})
     z = one(rows).logits["question_answering"]
     each = [log_losses(z[..., which], y).mean() for which, y in enumerate((starts, ends))]
-    return deviates(
-        Value("loss / (start + end)", loss / sum(each), 0.5, within=1e-12, claimed=1.0),
-    )
+    yield Value("loss / (start + end)", loss / sum(each), 0.5, within=1e-12, claimed=1.0)
 
 
 @claim("bert.squad.packed")
-def squad_packed() -> Finding:
+def squad_packed() -> Values:
     """A question and a passage as the reader packs them."""
     (window,) = windows(tokenizer(), [("w1 w2", "w3 w4 w5")], max_length=32, doc_stride=8)
     e = window.encoding
-    return agrees(
-        Value("tokens", e.tokens, ["[CLS]", "w1", "w2", "[SEP]", "w3", "w4", "w5", "[SEP]"]),
-        Value("segments", e.token_type_ids, [0, 0, 0, 0, 1, 1, 1, 1]),
-    )
+    yield Value("tokens", e.tokens, ["[CLS]", "w1", "w2", "[SEP]", "w3", "w4", "w5", "[SEP]"])
+    yield Value("segments", e.token_type_ids, [0, 0, 0, 0, 1, 1, 1, 1])
 
 
 def read() -> Iterator[tuple[Answered, Window, np.ndarray]]:
@@ -184,7 +156,7 @@ def read() -> Iterator[tuple[Answered, Window, np.ndarray]]:
 
 
 @claim("bert.squad.score")
-def squad_score() -> Finding:
+def squad_score() -> Values:
     """The best span of each of three texts, against a search through all pairs of the logits."""
     off, backwards = [], 0
     for found, window, z in read():
@@ -193,77 +165,70 @@ def squad_score() -> Finding:
         best = max(start[i] + end[j] for i in range(n) for j in range(i, n))
         off.append(abs(best - found.answers[0].score))
         backwards += sum(a.stop <= a.start for a in found.answers)
-    return agrees(
-        Value("best score − the search's", max(off), 0.0, within=1e-10),
-        Value("spans that end before they start", backwards, 0),
-    )
+    yield Value("best score − the search's", max(off), 0.0, within=1e-10)
+    yield Value("spans that end before they start", backwards, 0)
 
 
 @claim("bert.squad2.no-answer")
-def squad2_no_answer() -> Finding:
+def squad2_no_answer() -> Values:
     """The labels of a question with no answer, and of one whose answer the window does not hold."""
     found = windows(tokenizer(), [("w1", "w2 w3 w4")], max_length=32, doc_stride=8)
     labels = [answer_features(found, [one])[0][0].labels for one in (None, ("w3", 3))]
     none, some = ([y["start_positions"], y["end_positions"]] for y in labels)
-    return agrees(Value("start, end without an answer", none, [0, 0]), Value("start, end of w3", some, [4, 4]))
+    yield Value("start, end without an answer", none, [0, 0])
+    yield Value("start, end of w3", some, [4, 4])
 
 
 @claim("bert.squad2.null-score")
-def squad2_null_score() -> Finding:
+def squad2_null_score() -> Values:
     """The margin of three texts against that sum, from the logits at [CLS], less the best span's score."""
     off = [abs(float(z[0].sum()) - found.answers[0].score - found.null_margin) for found, _, z in read()]
-    return agrees(Value("largest difference", max(off), 0.0, within=1e-10))
+    yield Value("largest difference", max(off), 0.0, within=1e-10)
 
 
 @claim("bert.squad2.threshold")
-def squad2_threshold() -> Finding:
+def squad2_threshold() -> Values:
     """Where the decision turns for a margin s_null − ŝ of 2: at a threshold of 2, so the threshold is −τ."""
     found, *_ = next(read())
     one = Answered(found.question, found.passage, found.answers, null_margin=2.0)
     given = [one.text(threshold) != "" for threshold in (-2.0, 1.9, 2.0, 2.1)]
     best, null = 0.0, 2.0
     by_tau = [best > null + tau for tau in (-2.0, 1.9, 2.0, 2.1)]
-    return deviates(
-        Value("answered at −2, 1.9, 2, 2.1", given, [False, False, True, True], claimed=by_tau),
-    )
+    yield Value("answered at −2, 1.9, 2, 2.1", given, [False, False, True, True], claimed=by_tau)
 
 
 @claim("bert.swag.parameters")
-def swag_parameters() -> Finding:
+def swag_parameters() -> Values:
     """Parameters that the head adds: the vector, and a bias that the softmax over choices does not notice."""
     one, rows = model(CHOICES), batch(4)
     before = one.loss_and_gradients(rows, {"labels": np.array([1])})[0]
     one.parameters["classifier.bias"] += 3.0
     after = one.loss_and_gradients(rows, {"labels": np.array([1])})[0]
-    return deviates(
-        Value("new parameters", own_parameters("multiple_choice"), 769, claimed=768),
-        Value("a bias of 3 changes the loss by", after - before, 0.0, within=1e-12),
-    )
+    yield Value("new parameters", own_parameters("multiple_choice"), 769, claimed=768)
+    yield Value("a bias of 3 changes the loss by", after - before, 0.0, within=1e-12)
 
 
 @claim("bert.swag.softmax")
-def swag_softmax() -> Finding:
+def swag_softmax() -> Values:
     """The loss of one question with four choices against −log softmax of its four scores."""
     one, rows = model(CHOICES), batch(4)
     loss, _ = one.loss_and_gradients(rows, {"labels": np.array([2])})
     by_hand = log_losses(one(rows).logits["multiple_choice"].reshape(4), 2)
-    return agrees(Value("difference", loss - by_hand, 0.0, within=1e-12))
+    yield Value("difference", loss - by_hand, 0.0, within=1e-12)
 
 
 @claim("bert.ner.first-piece")
-def ner_first_piece() -> Finding:
+def ner_first_piece() -> Values:
     """Labels of a sentence whose second word falls into three pieces: its other pieces do not count."""
     (words,) = encode_words(tokenizer(), [["w1", "abc", "w2"]], max_length=16)
     (feature,) = tag_features([words], [[1, 2, 3]])
     labels = feature.labels["labels"]
-    return agrees(
-        Value("tokens", words.encoding.tokens, ["[CLS]", "w1", "a", "##b", "##c", "w2", "[SEP]"]),
-        Value("labels", labels, [IGNORE, 1, 2, IGNORE, IGNORE, 3, IGNORE]),
-    )
+    yield Value("tokens", words.encoding.tokens, ["[CLS]", "w1", "a", "##b", "##c", "w2", "[SEP]"])
+    yield Value("labels", labels, [IGNORE, 1, 2, IGNORE, IGNORE, 3, IGNORE])
 
 
 @claim("bert.ner.no-crf")
-def ner_no_crf() -> Finding:
+def ner_no_crf() -> Values:
     """The last hidden vector of one position is changed: the tags' logits of all others must stay."""
     one, rows = model(TAGS), batch()
     hidden = one(rows).last_hidden_state
@@ -271,25 +236,23 @@ def ner_no_crf() -> Finding:
     other[:, 3] += 1
     a, b = (heads.classifier(one.backend, one.parameters, x, one.choices)[0] for x in (hidden, other))
     moved = np.flatnonzero(np.abs(a - b).max(axis=(0, 2))).tolist()
-    return agrees(Value("positions whose logits move", moved, [3]))
+    yield Value("positions whose logits move", moved, [3])
 
 
 @claim("bert.ner.cased")
-def ner_cased() -> Finding:
+def ner_cased() -> Values:
     """What the two kinds of tokenizer make of Paris and paris: to the uncased one they are the same word."""
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "Paris", "paris", *string.ascii_lowercase]
     made = [Tokenizer.from_vocabulary(vocabulary, settings={"do_lower_case": lower}) for lower in (True, False)]
     same = [len({e.input_ids for e in t.encode(["Paris", "paris"], max_length=8)}) == 1 for t in made]
-    return agrees(Value("the same to uncased and cased", same, [True, False]))
+    yield Value("the same to uncased and cased", same, [True, False])
 
 
 @claim("bert.feature-based.layers")
-def feature_based_layers() -> Finding:
+def feature_based_layers() -> Values:
     """Hidden states of a run at base's width: embeddings and every layer, the last four concatenated."""
     config = preset(BERT).replace(vocab_size=9, num_hidden_layers=4, intermediate_size=8)
     states = hidden_states(model(config=config, scale=0.02), Batch(np.array([[1, 2, 3]])))
     last = np.concatenate(states[-4:], axis=-1)
-    return agrees(
-        Value("states of 4 layers and the embeddings", len(states), 5),
-        Value("width of four side by side", last.shape[-1], 3072),
-    )
+    yield Value("states of 4 layers and the embeddings", len(states), 5)
+    yield Value("width of four side by side", last.shape[-1], 3072)

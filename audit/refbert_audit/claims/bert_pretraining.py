@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -17,118 +18,93 @@ from refbert.spec.heads import next_sentence
 from refbert.spec.pooler import pooler
 from refbert.spec.scope import Scope
 from refbert.text.batching import Batch
+from refbert_audit import Missing, Value, Values, claim
 from refbert_audit.corpora import corpus, pairs, pretraining_rows, store, texts, tokenizer
-from refbert_audit.findings import Finding, Value, agrees, deviates, needs
-from refbert_audit.registry import claim
-from refbert_audit.shared import (
-    SIZES,
-    batch,
-    examples_of_a_run,
-    labels_for,
-    largest,
-    log_losses,
-    masked_labels,
-    model,
-    next_sentence_labels,
-    spread,
-    without_gradient,
-)
+from refbert_audit.measures import largest, log_losses, spread, without_gradient
+from refbert_audit.models import SIZES, batch, labels_for, masked_labels, model, next_sentence_labels
+from refbert_audit.runs import examples_of_a_run
+
+
+def full_targets(seen: Mapping[str, np.ndarray]) -> list[int]:
+    """How many targets full sequences have."""
+    return sorted(set(seen["chosen"][seen["mask"].all(axis=1)].sum(axis=1).tolist()))
 
 
 @claim("bert.masking.rate")
-def masking_rate() -> Finding:
+def masking_rate() -> Values:
     """Targets among all tokens ([CLS] and [SEP] counted) and among those that may be chosen, in 1,920 sequences.
 
     Rounding a sequence's number is off by at most a half, which is the bound; the second share is larger because
     [CLS] and [SEP] are counted but never chosen.
     """
     seen = pretraining_rows()
-    targets = int((seen["labels"] != IGNORE).sum())
-    tokens, special = int(seen["mask"].sum()), int(seen["special"].sum())
+    targets, tokens, special = (int(seen[name].sum()) for name in ("chosen", "mask", "special"))
     half = 0.5 * len(seen["ids"]) / tokens
-    return agrees(
-        Value("share of all tokens", targets / tokens, 0.15, within=half),
-        Value("share of those not special", targets / (tokens - special), 0.1525, within=0.004, claimed=0.15),
-        Value("targets of full sequences of 128", _full(seen), [19]),
-    )
-
-
-def _full(seen: dict[str, np.ndarray]) -> list[int]:
-    full = seen["mask"].all(axis=1)
-    return sorted(set((seen["labels"][full] != IGNORE).sum(axis=1).tolist()))
+    yield Value("share of all tokens", targets / tokens, 0.15, within=half)
+    yield Value("share of those not special", targets / (tokens - special), 0.1525, within=0.004, claimed=0.15)
+    yield Value("targets of full sequences of 128", full_targets(seen), [19])
 
 
 @claim("bert.masking.512")
-def masking_512() -> Finding:
+def masking_512() -> Values:
     """Targets of full sequences of 512 tokens, as the data code draws them."""
-    seen = pretraining_rows(S=512, batches=4)
-    return agrees(Value("targets of full sequences", _full(seen), [77]))
+    yield Value("targets of full sequences", full_targets(pretraining_rows(S=512, batches=4)), [77])
 
 
 @claim("bert.masking.80-10-10")
-def masking_80_10_10() -> Finding:
+def masking_80_10_10() -> Values:
     """Shares among 32,000 targets. A random token is the token itself once in V, so that little more stays."""
     seen = pretraining_rows()
-    chosen = seen["labels"] != IGNORE
-    now, before = seen["ids"][chosen], seen["labels"][chosen]
+    now, before = seen["ids"][seen["chosen"]], seen["labels"][seen["chosen"]]
     hidden = now == tokenizer().mask_id
     kept = ~hidden & (now == before)
     n = len(now)
-    return agrees(
-        Value("[MASK]", hidden.mean(), 0.8, within=spread(0.8, n)),
-        Value("random", (~hidden & ~kept).mean(), 0.1, within=spread(0.1, n)),
-        Value("unchanged", kept.mean(), 0.1, within=spread(0.1, n)),
-    )
+    yield Value("[MASK]", hidden.mean(), 0.8, within=spread(0.8, n))
+    yield Value("random", (~hidden & ~kept).mean(), 0.1, within=spread(0.1, n))
+    yield Value("unchanged", kept.mean(), 0.1, within=spread(0.1, n))
 
 
 @claim("bert.masking.random-words")
-def masking_random_words() -> Finding:
+def masking_random_words() -> Values:
     """Tokens that were replaced by another word, among all tokens: 10% of 15%."""
     seen = pretraining_rows()
     changed = (seen["ids"] != seen["original"]) & (seen["ids"] != tokenizer().mask_id)
     tokens = int(seen["mask"].sum())
-    return agrees(Value("share of all tokens", changed.sum() / tokens, 0.015, within=spread(0.015, tokens) + 2e-4))
+    yield Value("share of all tokens", changed.sum() / tokens, 0.015, within=spread(0.015, tokens) + 2e-4)
 
 
 @claim("bert.masking.unchanged-predicted")
-def masking_unchanged_predicted() -> Finding:
+def masking_unchanged_predicted() -> Values:
     """Labels where the input still shows the token: a tenth of all, or targets would be missing."""
     seen = pretraining_rows()
-    chosen = seen["labels"] != IGNORE
-    same, n = chosen & (seen["ids"] == seen["labels"]), int(chosen.sum())
-    return agrees(
-        Value("labelled as they stand, of all labelled", same.sum() / n, 0.1, within=spread(0.1, n)),
-        Value("labelled in full sequences of 128", _full(seen), [19]),
-        Value("positions not chosen that changed", int((seen["ids"] != seen["original"])[~chosen].sum()), 0),
-    )
+    same, n = seen["ids"] == seen["labels"], int(seen["chosen"].sum())
+    yield Value("labelled as they stand, of all labelled", same.sum() / n, 0.1, within=spread(0.1, n))
+    yield Value("labelled in full sequences of 128", full_targets(seen), [19])
+    changed = (seen["ids"] != seen["original"]) & ~seen["chosen"]
+    yield Value("positions not chosen that changed", int(changed.sum()), 0)
 
 
 @claim("bert.masking.no-specials")
-def masking_no_specials() -> Finding:
+def masking_no_specials() -> Values:
     """Targets on special or padded positions, in 1,920 sequences."""
     seen = pretraining_rows()
-    chosen = seen["labels"] != IGNORE
-    return agrees(
-        Value("on [CLS] or [SEP]", int((chosen & seen["special"]).sum()), 0),
-        Value("on padding", int((chosen & ~seen["mask"]).sum()), 0),
-    )
+    yield Value("on [CLS] or [SEP]", int((seen["chosen"] & seen["special"]).sum()), 0)
+    yield Value("on padding", int((seen["chosen"] & ~seen["mask"]).sum()), 0)
 
 
 @claim("bert.masking.only-masked")
-def masking_only_masked() -> Finding:
+def masking_only_masked() -> Values:
     """The loss is the mean cross-entropy over the labelled positions, written out from the logits of all positions."""
     one, rows = model(("masked_lm",)), batch()
     labels = masked_labels(rows)
     loss, _ = one.loss_and_gradients(rows, labels)
     each = log_losses(one(rows).logits["masked_lm"], rows.input_ids)[labels != IGNORE]
-    return agrees(
-        Value("loss − mean over labelled positions", loss - each.mean(), 0.0, within=1e-10),
-        Value("labelled positions, of 33", len(each), 8),
-    )
+    yield Value("loss − mean over labelled positions", loss - each.mean(), 0.0, within=1e-10)
+    yield Value("labelled positions, of 33", len(each), 8)
 
 
 @claim("bert.masking.hides")
-def masking_hides() -> Finding:
+def masking_hides() -> Values:
     """Two texts that differ in one word, with it and with it masked: predictions at its place.
 
     The masking is the training's, with draws that choose that word and put [MASK] in its place.
@@ -147,55 +123,47 @@ def masking_hides() -> Finding:
             found.append(one(Batch(ids, rows.token_type_ids, rows.attention_mask)).logits["masked_lm"])
         return largest((found[0] - found[1])[:, 4])
 
-    return agrees(
-        Value("the word moves its own prediction where it is seen", apart(masked=False) > 1e-6, True),
-        Value("and moves nothing where it is masked", apart(masked=True), 0.0),
-    )
+    yield Value("the word moves its own prediction where it is seen", apart(masked=False) > 1e-6, True)
+    yield Value("and moves nothing where it is masked", apart(masked=True), 0.0)
 
 
 @claim("bert.nsp.half")
-def nsp_half() -> Finding:
+def nsp_half() -> Values:
     """Random pairs among some 7,000: more than half, because a chunk of one sentence has no next one to take."""
     found, coins = pairs()
     random = sum(e.label == RANDOM_NEXT for e in found)
     alone = len(found) - coins  # chunks of one sentence, which toss none
     lonely = store(texts(60, sentences=(1, 1), tokens=(5, 45)), "lonely")
     forced = [e.label for d in range(60) for e in examples(lonely, d, 128, examples_of_a_run(), Draws(d))]
-    return deviates(
-        Value("random, where a coin decides", (random - alone) / coins, 0.5, within=spread(0.5, coins)),
-        Value("random, in all", random / len(found), 0.566, within=0.02, claimed=0.5),
-        Value("random, in documents of one sentence", np.mean(forced), 1.0, claimed=0.5),
-    )
+    yield Value("random, where a coin decides", (random - alone) / coins, 0.5, within=spread(0.5, coins))
+    yield Value("random, in all", random / len(found), 0.566, within=0.02, claimed=0.5)
+    yield Value("random, in documents of one sentence", np.mean(forced), 1.0, claimed=0.5)
 
 
 @claim("bert.nsp.follows")
-def nsp_follows() -> Finding:
+def nsp_follows() -> Values:
     """Where each part lies in the corpus; tokens cut at the ends of a long pair are the only gap there may be."""
     found, _ = pairs()
     following = [e for e in found if e.label == IS_NEXT]
     whole = [e for e in following if (e.a_stop - e.a_start) + (e.b_stop - e.b_start) < 125]
-    return agrees(
-        Value("B begins after A's end", all(e.b_start >= e.a_stop for e in following), True),
-        Value("right after, where nothing is cut", all(e.b_start == e.a_stop for e in whole), True),
-    )
+    yield Value("B begins after A's end", all(e.b_start >= e.a_stop for e in following), True)
+    yield Value("right after, where nothing is cut", all(e.b_start == e.a_stop for e in whole), True)
 
 
 @claim("bert.nsp.random-document")
-def nsp_random_document() -> Finding:
+def nsp_random_document() -> Values:
     """The documents that random parts were taken from: nearly all of the corpus serves, the own one almost never."""
     found, _ = pairs()
     starts = [int(corpus().boundaries(*corpus().document(d))[0]) for d in range(corpus().documents)]
     drawn = [e for e in found if e.label == RANDOM_NEXT]
     home = np.searchsorted(starts, [e.a_start for e in drawn], "right")
     away = np.searchsorted(starts, [e.b_start for e in drawn], "right")
-    return agrees(
-        Value("random parts from A's own document", int((home == away).sum()), 0),
-        Value("documents that served, of 400", len(set(away.tolist())), 400, within=8),
-    )
+    yield Value("random parts from A's own document", int((home == away).sum()), 0)
+    yield Value("documents that served, of 400", len(set(away.tolist())), 400, within=8)
 
 
 @claim("bert.nsp.uses-c")
-def nsp_uses_c() -> Finding:
+def nsp_uses_c() -> Values:
     """The other positions' last hidden vectors are changed behind the last layer: the prediction must not move."""
     one, rows = model(PRETRAINING), batch()
     backend, hidden = one.backend, one(rows).last_hidden_state
@@ -207,14 +175,12 @@ def nsp_uses_c() -> Finding:
     other, first = hidden.copy(), hidden.copy()
     other[:, 1:] += 1
     first[:, 0] += 1
-    return agrees(
-        Value("moved by all other positions", largest(predicted(other) - predicted(hidden)), 0.0),
-        Value("moved by [CLS]", largest(predicted(first) - predicted(hidden)) > 1e-6, True),
-    )
+    yield Value("moved by all other positions", largest(predicted(other) - predicted(hidden)), 0.0)
+    yield Value("moved by [CLS]", largest(predicted(first) - predicted(hidden)) > 1e-6, True)
 
 
 @claim("bert.loss.sum")
-def loss_sum() -> Finding:
+def loss_sum() -> Values:
     """The loss of both heads, against the two means computed from the logits."""
     one, rows = model(PRETRAINING), batch()
     labels, order = masked_labels(rows), next_sentence_labels(rows)
@@ -222,24 +188,22 @@ def loss_sum() -> Finding:
     out = one(rows)
     words = cross_entropy(out.logits["masked_lm"], labels, denominator=float((labels != IGNORE).sum()))[0]
     sentences = cross_entropy(out.logits["next_sentence"], order, denominator=float(len(order)))[0]
-    return agrees(Value("loss − (mean MLM + mean NSP)", loss - float(words + sentences), 0.0, within=1e-10))
+    yield Value("loss − (mean MLM + mean NSP)", loss - float(words + sentences), 0.0, within=1e-10)
 
 
 @claim("bert.loss.initial")
-def loss_initial() -> Finding:
+def loss_initial() -> Values:
     """A fresh model with 30,522 words and H = 128. Logits have variance H·0.02² = 0.05, half of which is added."""
     config = SIZES.replace(vocab_size=30_522, hidden_size=128, num_attention_heads=2)
     fresh = from_config(config, heads=PRETRAINING, backend=ReferenceBackend(), profile="google")
     rows = batch(8, 32, vocabulary=config.vocab_size)
     loss, _ = fresh.loss_and_gradients(rows, labels_for(PRETRAINING, rows))
-    return agrees(
-        Value("loss", loss, math.log(30_522) + math.log(2) + 0.5 * 128 * 0.02**2, within=0.08),
-        Value("above ln V + ln 2, in percent", 100 * (loss / (math.log(30_522) + math.log(2)) - 1), 0, within=1),
-    )
+    yield Value("loss", loss, math.log(30_522) + math.log(2) + 0.5 * 128 * 0.02**2, within=0.08)
+    yield Value("above ln V + ln 2, in percent", 100 * (loss / (math.log(30_522) + math.log(2)) - 1), 0, within=1)
 
 
 @claim("bert.loss.gradients")
-def loss_gradients() -> Finding:
+def loss_gradients() -> Values:
     """Encoder tensors that get no gradient from an objective alone: only the key biases, which cancel."""
     rows = batch()
     silent = []
@@ -247,14 +211,12 @@ def loss_gradients() -> Finding:
         _, found = model(PRETRAINING).loss_and_gradients(rows, labels_for((head,), rows))
         body = {n: g for n, g in found.items() if n.startswith(("bert.encoder", "bert.embeddings"))}
         silent.append(without_gradient(body))
-    return agrees(
-        Value("silent but for key biases, from MLM and NSP",
-              [sum("key.bias" not in n for n in names) for names in silent], [0, 0]),
-        Value("silent key biases", [len(names) for names in silent], [2, 2]),
-    )  # fmt: skip
+    others = [sum("key.bias" not in n for n in names) for names in silent]
+    yield Value("silent but for key biases, from MLM and NSP", others, [0, 0])
+    yield Value("silent key biases", [len(names) for names in silent], [2, 2])
 
 
 @claim("bert.corpus.words")
-def corpus_words() -> Finding:
+def corpus_words() -> Values:
     """The words would have to be counted in the two corpora."""
-    return needs("BooksCorpus (no longer distributed) and the English Wikipedia dump that was used (not named)")
+    raise Missing("BooksCorpus (no longer distributed) and the English Wikipedia dump that was used (not named)")

@@ -14,9 +14,8 @@ from refbert.config.presets import preset
 from refbert.spec.bert import bert
 from refbert.text.batching import Batch
 from refbert.training.optimizer import Optimizer
-from refbert_audit.findings import Finding, Value, agrees
-from refbert_audit.registry import claim
-from refbert_audit.shared import BERT, LARGE, SIZES, batch, labels_for, model
+from refbert_audit import Value, Values, claim
+from refbert_audit.models import BERT, LARGE, SIZES, batch, labels_for, model
 from refbert_audit.watching import Counting, flops_of
 
 
@@ -31,41 +30,37 @@ def per_token(name: str, S: int, expected: int) -> list[Value]:
 
 
 @claim("costs.flops.base-128")
-def flops_base_128() -> Finding:
+def flops_base_128() -> Values:
     """NumPy's matrix products are counted while a layer of base runs on 128 tokens; times 12, over 128."""
-    return agrees(*per_token(BERT, 128, 174_587_904))
+    yield from per_token(BERT, 128, 174_587_904)
 
 
 @claim("costs.flops.base-512")
-def flops_base_512() -> Finding:
+def flops_base_512() -> Values:
     """As for 128 tokens."""
-    return agrees(
-        *per_token(BERT, 512, 188_743_680),
-        Value("base with its pooler, one sequence", flops.forward_flops(preset(BERT), 512), 96_637_943_808),
-    )
+    yield from per_token(BERT, 512, 188_743_680)
+    yield Value("base with its pooler, one sequence", flops.forward_flops(preset(BERT), 512), 96_637_943_808)
 
 
 @claim("costs.flops.large-128")
-def flops_large_128() -> Finding:
+def flops_large_128() -> Values:
     """As for base, with 24 layers."""
-    return agrees(
-        *per_token(LARGE, 128, 616_562_688),
-        Value("closed form at 512", flops.encoder_flops_per_token(preset(LARGE), 512), 654_311_424),
-    )
+    yield from per_token(LARGE, 128, 616_562_688)
+    yield Value("closed form at 512", flops.encoder_flops_per_token(preset(LARGE), 512), 654_311_424)
 
 
 @claim("costs.flops.heads")
-def flops_heads() -> Finding:
+def flops_heads() -> Values:
     """Counted and closed for each head of a small model whose sizes all differ."""
     rows, found = batch(2, 11), []
     for head in HEADS:
         counted, _ = flops_of(partial(model((head,), backend=Counting()), rows))
         found.append(counted - 2 * flops.forward_flops(SIZES, 11, (head,)))
-    return agrees(Value("counted − closed form, six heads", found, [0] * 6))
+    yield Value("counted − closed form, six heads", found, [0] * 6)
 
 
 @claim("costs.flops.backward")
-def flops_backward() -> Finding:
+def flops_backward() -> Values:
     """A pretraining step, counted, over the forward of the encoder, the pooler and the labelled positions."""
     rows = batch(2, 11)
     labels = labels_for(PRETRAINING, rows)
@@ -73,11 +68,11 @@ def flops_backward() -> Finding:
     counted, _ = flops_of(lambda: model(PRETRAINING, backend=Counting()).loss_and_gradients(rows, labels))
     forward = 2 * flops.forward_flops(SIZES, 11, ("next_sentence",))
     forward += P * (2 * SIZES.hidden_size**2 + 2 * SIZES.hidden_size * SIZES.vocab_size)
-    return agrees(Value("step / forward", counted / forward, 3.0))
+    yield Value("step / forward", counted / forward, 3.0)
 
 
 @claim("costs.flops.masked-positions")
-def flops_masked_positions() -> Finding:
+def flops_masked_positions() -> Values:
     """Counted while the small model projects 3 and all 22 positions; shares of base by the form that this confirms."""
     rows = batch(2, 11)
     one = model(("masked_lm",), backend=Counting())
@@ -87,16 +82,14 @@ def flops_masked_positions() -> Finding:
     rest = flops.forward_flops(preset(BERT), 128, ("next_sentence",))
     shares = [1 - rest / flops.forward_flops(preset(BERT), 128, PRETRAINING, masked_positions=P) for P in (20, 128)]
     step = flops.training_flops(preset(BERT), 128, PRETRAINING, masked_positions=20)
-    return agrees(
-        Value("19 positions more cost", every - some, 19 * each),
-        Value("share of base's forward, 20 and 128 positions", shares, [0.041, 0.216], within=5e-4),
-        Value("base's training step, one sequence", step, 69_928_989_696),
-        Value("a forward that projects all 128", flops.forward_flops(preset(BERT), 128, PRETRAINING), 28_500_298_752),
-    )
+    yield Value("19 positions more cost", every - some, 19 * each)
+    yield Value("share of base's forward, 20 and 128 positions", shares, [0.041, 0.216], within=5e-4)
+    yield Value("base's training step, one sequence", step, 69_928_989_696)
+    yield Value("a forward that projects all 128", flops.forward_flops(preset(BERT), 128, PRETRAINING), 28_500_298_752)
 
 
 @claim("costs.memory.training")
-def memory_training() -> Finding:
+def memory_training() -> Values:
     """Bytes of all arrays after a training step of a small float32 model, over its parameters; then base and large."""
     backend = ReferenceBackend(dtype="float32")
     one, rows = model(PRETRAINING, backend=backend), batch()
@@ -106,14 +99,12 @@ def memory_training() -> Finding:
     new, _ = optimizer.step(backend, one.parameters, gradients, lr=1e-4)
     held += [*new.values(), *optimizer.m.values(), *optimizer.v.values()]
     sizes = [flops.training_bytes(preset(p), PRETRAINING) / 1e9 for p in (BERT, LARGE)]
-    return agrees(
-        Value("bytes per parameter", sum(x.nbytes for x in held) / one.num_parameters, 16.0),
-        Value("GB, base and large", sizes, [1.76, 5.38], within=0.005),
-    )
+    yield Value("bytes per parameter", sum(x.nbytes for x in held) / one.num_parameters, 16.0)
+    yield Value("GB, base and large", sizes, [1.76, 5.38], within=0.005)
 
 
 @claim("costs.memory.activations")
-def memory_activations() -> Finding:
+def memory_activations() -> Values:
     """Memory that a forward's pullback holds on to, from the difference between 4 and 2 layers, over the estimate.
 
     refbert's reference keeps some more than it must (masks and shifted copies), a tuned backend some less.
@@ -134,4 +125,4 @@ def memory_activations() -> Finding:
 
     estimate = flops.activation_bytes(config.replace(num_hidden_layers=2), S, dtype="float64")
     ratio = (held(4) - held(2)) / estimate
-    return agrees(Value("held / estimate", ratio, 1.0, within=0.1))
+    yield Value("held / estimate", ratio, 1.0, within=0.1)

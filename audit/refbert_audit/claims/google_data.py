@@ -11,10 +11,10 @@ from refbert.data.pairs import examples
 from refbert.data.tokens import continues
 from refbert.ops.cross_entropy import IGNORE
 from refbert.tasks.answering import answer, window_length
+from refbert_audit import Value, Values, claim
 from refbert_audit.corpora import Coins, corpus, reader, store, texts, tokenizer
-from refbert_audit.findings import Finding, Value, agrees, deviates
-from refbert_audit.registry import claim
-from refbert_audit.shared import examples_of_a_run, finetuning, spread
+from refbert_audit.measures import spread
+from refbert_audit.runs import examples_of_a_run, finetuning
 
 
 def masked(lengths: list[int], **settings: object) -> tuple[np.ndarray, np.ndarray]:
@@ -35,18 +35,16 @@ def masked(lengths: list[int], **settings: object) -> tuple[np.ndarray, np.ndarr
 
 
 @claim("google.masking.count")
-def masking_count() -> Finding:
+def masking_count() -> Values:
     """Targets of sequences of 5, 10, 30, 50 and 128 tokens: 0.75, 1.5, 4.5, 7.5 and 19.2, rounded as Python does."""
     _, labels = masked([5, 10, 30, 50, 128])
     _, few = masked([128], max_predictions=7)
-    return agrees(
-        Value("targets", (labels != IGNORE).sum(axis=1), [1, 2, 4, 8, 19]),
-        Value("with max_predictions 7", int((few != IGNORE).sum()), 7),
-    )
+    yield Value("targets", (labels != IGNORE).sum(axis=1), [1, 2, 4, 8, 19])
+    yield Value("with max_predictions 7", int((few != IGNORE).sum()), 7)
 
 
 @claim("google.masking.vocabulary")
-def masking_vocabulary() -> Finding:
+def masking_vocabulary() -> Values:
     """Random replacements of one word, 40,000 times, under a vocabulary of 50 pieces: how often each occurs.
 
     A replacement by the word itself or by [MASK] cannot be told from what is kept or masked.
@@ -60,14 +58,12 @@ def masking_vocabulary() -> Finding:
     n = ids.size
     occurs = np.bincount(made[(made != word) & (made != mask_id)], minlength=V) / n
     others = np.delete(occurs, [mask_id, word])
-    return agrees(
-        Value("[PAD], [UNK], [CLS] and [SEP], of all tokens", occurs[:4].sum(), 0.4 / V, within=spread(0.4 / V, n)),
-        Value("each other piece", others, [0.1 / V] * (V - 2), within=spread(0.1 / V, n)),
-    )
+    yield Value("[PAD], [UNK], [CLS] and [SEP], of all tokens", occurs[:4].sum(), 0.4 / V, within=spread(0.4 / V, n))
+    yield Value("each other piece", others, [0.1 / V] * (V - 2), within=spread(0.1 / V, n))
 
 
 @claim("google.masking.whole-word")
-def masking_whole_word() -> Finding:
+def masking_whole_word() -> Values:
     """Words of two pieces in 200 sequences: how many are chosen by half, with the option and without."""
     split = []
     for whole in (True, False):
@@ -76,11 +72,12 @@ def masking_whole_word() -> Finding:
         chosen = labels != IGNORE
         second = np.flatnonzero(goes_on[:, :127].all(axis=0))
         split.append(int((chosen[:, second] != chosen[:, second - 1]).sum()))
-    return agrees(Value("words split, with it", split[0], 0), Value("without it there are some", split[1] > 100, True))
+    yield Value("words split, with it", split[0], 0)
+    yield Value("without it there are some", split[1] > 100, True)
 
 
 @claim("google.instances.short")
-def instances_short() -> Finding:
+def instances_short() -> Values:
     """Documents for which a shorter length is drawn, of 30,000; and whether those of the corpus give more examples."""
     alone = store(texts(50, sentences=(1, 1), tokens=(5, 45)), "alone")
     drawn = []
@@ -94,14 +91,12 @@ def instances_short() -> Finding:
         found = examples(corpus(), document, 512, examples_of_a_run(), draws)
         short.append((draws.shorter, len(found)))
     more = np.mean([n for is_short, n in short if is_short]) > 2 * np.mean([n for s, n in short if not s])
-    return agrees(
-        Value("share", sum(map(bool, drawn)) / len(drawn), 0.1, within=spread(0.1, len(drawn))),
-        Value("they give more than twice the examples", bool(more), True),
-    )
+    yield Value("share", sum(map(bool, drawn)) / len(drawn), 0.1, within=spread(0.1, len(drawn)))
+    yield Value("they give more than twice the examples", bool(more), True)
 
 
 @claim("google.instances.ten-tries")
-def instances_ten_tries() -> Finding:
+def instances_ten_tries() -> Values:
     """Two documents, and draws that always name the first: how often it is asked, and where B comes from."""
 
     class Stubborn(Draws):
@@ -116,14 +111,12 @@ def instances_ten_tries() -> Finding:
     two = store([["w0 w0"], ["w1 w1 w1"]], "two")
     draws = Stubborn("always")
     (only,) = examples(two, 0, 32, examples_of_a_run(short_sequence_probability=0.0), draws)
-    return agrees(
-        Value("times", draws.asked, 10),
-        Value("B is the document itself", [only.b_start, only.b_stop], [only.a_start, only.a_stop]),
-    )
+    yield Value("times", draws.asked, 10)
+    yield Value("B is the document itself", [only.b_start, only.b_stop], [only.a_start, only.a_stop])
 
 
 @claim("google.instances.put-back")
-def instances_put_back() -> Finding:
+def instances_put_back() -> Values:
     """Where nothing is cut, a document's own parts in order are the whole document."""
     short = store(texts(60, sentences=(2, 12), tokens=(1, 5)), "short")
     lost = 0
@@ -134,11 +127,11 @@ def instances_put_back() -> Finding:
             lost += e.a_start - place
             place = e.a_stop if e.label else e.b_stop
         lost += int(bounds[-1]) - place
-    return agrees(Value("tokens lost in 60 documents", lost, 0))
+    yield Value("tokens lost in 60 documents", lost, 0)
 
 
 @claim("google.instances.truncation")
-def instances_truncation() -> Finding:
+def instances_truncation() -> Values:
     """Pairs of 100 + 100 and of 100 + 140 tokens for 125 places: lengths left, and the share that A loses in front."""
     one, other = (" ".join(["w1"] * n) for n in (100, 140))
     long = store([[one, one], [one, other]] * 200, "long")
@@ -152,23 +145,19 @@ def instances_truncation() -> Finding:
             following += 1
             sizes.add((e.a_stop - e.a_start, e.b_stop - e.b_start))
             front += e.a_start - int(long.boundaries(*long.document(d))[0])
-    return agrees(
-        Value("lengths of A and B", sorted(sizes), [[63, 62]]),
-        Value("lost in front, of A's 37", front / (37 * following), 0.5, within=spread(0.5, 37 * following)),
-    )
+    yield Value("lengths of A and B", sorted(sizes), [[63, 62]])
+    yield Value("lost in front, of A's 37", front / (37 * following), 0.5, within=spread(0.5, 37 * following))
 
 
 @claim("google.instances.static")
-def instances_static() -> Finding:
+def instances_static() -> Values:
     """Versions of the corpus in 20 rounds: ten, which repeat, unless the profile is dynamic."""
     found = [len({examples_of_a_run(profile=p).version(r) for r in range(20)}) for p in ("google", "dynamic")]
-    return deviates(
-        Value("versions in 20 rounds, google and dynamic", found, [10, 20], claimed=[20, 20]),
-    )
+    yield Value("versions in 20 rounds, google and dynamic", found, [10, 20], claimed=[20, 20])
 
 
 @claim("google.squad.windows")
-def squad_windows() -> Finding:
+def squad_windows() -> Values:
     """A question of 100 words on a passage of 700, read with the defaults, and an answering run."""
     passage, question = (" ".join(f"w{i % 400}" for i in range(n)) for n in (700, 100))
     limits = finetuning(task="answer").limits()
@@ -180,17 +169,15 @@ def squad_windows() -> Finding:
     (given,), (every,) = (
         answer(one, [("w1", passage)], n_best=n, max_answer=limits.max_answer) for n in (limits.n_best, 10**6)
     )
-    return agrees(
-        Value("longest window", max(len(w.encoding.input_ids) for w in found), 384),
-        Value("starts, in tokens", places[:3], [0, 128, 256]),
-        Value("tokens of the question", found[0].first - 2, 64),
-        Value("answers", len(given.answers), 20),
-        Value("words of the longest, if all are kept", max(len(a.text.split()) for a in every.answers), 30),
-    )
+    yield Value("longest window", max(len(w.encoding.input_ids) for w in found), 384)
+    yield Value("starts, in tokens", places[:3], [0, 128, 256])
+    yield Value("tokens of the question", found[0].first - 2, 64)
+    yield Value("answers", len(given.answers), 20)
+    yield Value("words of the longest, if all are kept", max(len(a.text.split()) for a in every.answers), 30)
 
 
 @claim("google.squad.context")
-def squad_context() -> Finding:
+def squad_context() -> Values:
     """For every token of a passage in overlapping windows: the window it is read in, against a search."""
     passage = " ".join(f"w{i}" for i in range(60))
     found = windows(tokenizer(), [("w1", passage)], max_length=24, doc_stride=5)
@@ -205,23 +192,23 @@ def squad_context() -> Finding:
         best = max(score, key=lambda n: score[n])
         wrong += not found[best].central[token - begins[best]]
     total = sum(sum(w.central) for w in found)
-    return agrees(Value("tokens read elsewhere", wrong, 0), Value("tokens read, once each", total, 60))
+    yield Value("tokens read elsewhere", wrong, 0)
+    yield Value("tokens read, once each", total, 60)
 
 
 @claim("google.squad.null")
-def squad_null() -> Finding:
+def squad_null() -> Values:
     """The margin of a long passage against the windows' scores at [CLS]."""
     one, passage = reader(), " ".join(f"w{i}" for i in range(60))
     (found,) = answer(one, [("w1", passage)], max_length=24, doc_stride=5)
     cut = windows(tokenizer(), [("w1", passage)], max_length=24, doc_stride=5)
     logits = [one(tokenizer().pad([w.encoding])).logits["question_answering"] for w in cut]
     nulls = [float(z[0, 0].sum()) for z in logits]
-    return agrees(Value("margin − (lowest − best)", found.null_margin - min(nulls) + found.answers[0].score, 0.0,
-                        within=1e-10))  # fmt: skip
+    yield Value("margin − (lowest − best)", found.null_margin - min(nulls) + found.answers[0].score, 0.0, within=1e-10)
 
 
 @claim("google.squad.outside")
-def squad_outside() -> Finding:
+def squad_outside() -> Values:
     """An answer of two words in windows of which some hold it, some a half of it, some nothing."""
     passage = " ".join(f"w{i}" for i in range(30))
     found = windows(tokenizer(), [("w1", passage)], max_length=14, doc_stride=5)
@@ -235,8 +222,6 @@ def squad_outside() -> Finding:
         held += whole
         place = window.first + words.index("w12") if whole else 0
         wrong += (start, end) != ((place, place + 1) if whole else (0, 0))
-    return agrees(
-        Value("windows, and those that hold the answer", [len(found), held], [5, 2]),
-        Value("windows with other labels", wrong, 0),
-        Value("answers lost altogether", lost, []),
-    )
+    yield Value("windows, and those that hold the answer", [len(found), held], [5, 2])
+    yield Value("windows with other labels", wrong, 0)
+    yield Value("answers lost altogether", lost, [])

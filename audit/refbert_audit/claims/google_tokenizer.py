@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from refbert.config.profiles import get_profile
 from refbert.data.tokens import encode_sentences
 from refbert.text.tokenization import Tokenizer
-from refbert_audit.findings import Finding, Value, agrees, deviates
-from refbert_audit.registry import claim
+from refbert_audit import Value, Values, claim
 
 SPECIALS = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
 
@@ -23,106 +22,92 @@ def pieces(text: str, vocabulary: Sequence[str], *, profile: str = "google", low
 
 
 @claim("google.tokenizer.own-test")
-def own_test() -> Finding:
+def own_test() -> Values:
     """Google's own test, [PAD] added behind its vocabulary."""
     vocabulary = ["[UNK]", "[CLS]", "[SEP]", "want", "##want", "##ed", "wa", "un", "runn", "##ing", ",", "[PAD]"]
     (encoded,) = Tokenizer.from_vocabulary(vocabulary).encode(["UNwant\u00e9d,running"], max_length=16)
-    return agrees(
-        Value("ids", encoded.input_ids[1:-1], [7, 4, 5, 10, 8, 9]),
-        Value("pieces", encoded.tokens[1:-1], ["un", "##want", "##ed", ",", "runn", "##ing"]),
-    )
+    yield Value("ids", encoded.input_ids[1:-1], [7, 4, 5, 10, 8, 9])
+    yield Value("pieces", encoded.tokens[1:-1], ["un", "##want", "##ed", ",", "runn", "##ing"])
 
 
 @claim("google.tokenizer.greedy")
-def greedy() -> Finding:
+def greedy() -> Values:
     """A word that several cuts fit."""
-    return agrees(Value("abcd", pieces("abcd", ["a", "ab", "abc", "##d", "##cd", "##bcd"]), ["abc", "##d"]))
+    yield Value("abcd", pieces("abcd", ["a", "ab", "abc", "##d", "##cd", "##bcd"]), ["abc", "##d"])
 
 
 @claim("google.tokenizer.unknown")
-def unknown() -> Finding:
+def unknown() -> Values:
     """A word whose beginning is known and whose end is not; and one that the greedy cut leads into a dead end."""
-    return agrees(
-        Value("abz", pieces("ab abz", ["ab", "##z1"]), ["ab", "[UNK]"]),
-        Value("abc, cut as ab + c", pieces("abc", ["ab", "a", "##bc"]), ["[UNK]"]),
-    )
+    yield Value("abz", pieces("ab abz", ["ab", "##z1"]), ["ab", "[UNK]"])
+    yield Value("abc, cut as ab + c", pieces("abc", ["ab", "a", "##bc"]), ["[UNK]"])
 
 
 @claim("google.tokenizer.chinese")
-def chinese() -> Finding:
+def chinese() -> Values:
     """Characters in a row and between letters."""
-    return agrees(
-        Value("我喜欢ab苹果", pieces("我喜欢ab苹果", [*"我喜欢苹果", "ab", "苹果"]), [*"我喜欢", "ab", *"苹果"])
-    )
+    yield Value("我喜欢ab苹果", pieces("我喜欢ab苹果", [*"我喜欢苹果", "ab", "苹果"]), [*"我喜欢", "ab", *"苹果"])
 
 
 @claim("google.tokenizer.japanese")
-def japanese() -> Finding:
+def japanese() -> Values:
     """Kana and Hangul in a row."""
-    return agrees(Value("かな 한국", pieces("かな 한국", ["かな", "한국"], lower=False), ["かな", "한국"]))
+    yield Value("かな 한국", pieces("かな 한국", ["かな", "한국"], lower=False), ["かな", "한국"])
 
 
 @claim("google.tokenizer.accents")
-def accents() -> Finding:
+def accents() -> Values:
     """Résumé, composed and decomposed, under both kinds of vocabulary."""
     words = ["resume", "R\u00e9sum\u00e9"]
     uncased = [pieces(text, words)[0] for text in ("R\u00e9sum\u00e9", "Re\u0301sume\u0301")]
-    return agrees(
-        Value("uncased", uncased, ["resume", "resume"]),
-        Value("cased", pieces("R\u00e9sum\u00e9", words, lower=False), ["R\u00e9sum\u00e9"]),
-    )
+    yield Value("uncased", uncased, ["resume", "resume"])
+    yield Value("cased", pieces("R\u00e9sum\u00e9", words, lower=False), ["R\u00e9sum\u00e9"])
 
 
 @claim("google.tokenizer.punctuation")
-def punctuation() -> Finding:
+def punctuation() -> Values:
     """Signs within words."""
-    return agrees(Value("a$b^c-d…", pieces("a$b^c-d…", [*"abcd$^-…"]), [*"a$b^c-d…"]))
+    yield Value("a$b^c-d…", pieces("a$b^c-d…", [*"abcd$^-…"]), [*"a$b^c-d…"])
 
 
 @claim("google.tokenizer.cleaning")
-def cleaning() -> Finding:
+def cleaning() -> Values:
     """A word with a NUL, a bell and a replacement character in it; a tab, a line break and a no-break space."""
-    return agrees(Value("pieces", pieces("a\x00b\x07\ufffdc\td\ne\u00a0f", ["abc", *"def"]), ["abc", "d", "e", "f"]))
+    yield Value("pieces", pieces("a\x00b\x07\ufffdc\td\ne\u00a0f", ["abc", *"def"]), ["abc", "d", "e", "f"])
 
 
 @claim("google.tokenizer.long-words")
-def long_words() -> Finding:
+def long_words() -> Values:
     """The longest row of a's that is not [UNK], in both profiles."""
 
     def longest(profile: str) -> int:
         return max(n for n in (99, 100, 101, 199, 200, 201) if pieces("a" * n, ["a", "##a"], profile=profile)[0] == "a")
 
-    return deviates(
-        Value("characters, google", longest("google"), 200, claimed=201, by="refbert, profile google"),
-        Value("characters, hf", longest("hf"), 100, claimed=201, by="refbert, profile hf"),
-    )
+    yield Value("characters, google", longest("google"), 200, claimed=201, by="refbert, profile google")
+    yield Value("characters, hf", longest("hf"), 100, claimed=201, by="refbert, profile hf")
 
 
 @claim("google.tokenizer.mask-literal")
-def mask_literal() -> Finding:
+def mask_literal() -> Values:
     """As refbert reads text for the model, and as it reads a corpus for pretraining, which is Google's way."""
     made = Tokenizer.from_vocabulary([*SPECIALS, "[", "]", "mask", "a"])
     (text,) = made.encode(["a [MASK]"], max_length=16)
     (corpus,) = encode_sentences(made, ["a [MASK]"])
-    return deviates(
-        Value("in a text", text.tokens[1:-1], ["a", "[MASK]"]),
-        Value("in a corpus", made.tokens(corpus), ["a", "[", "mask", "]"], claimed=["a", "[MASK]"]),
-    )
+    yield Value("in a text", text.tokens[1:-1], ["a", "[MASK]"])
+    yield Value("in a corpus", made.tokens(corpus), ["a", "[", "mask", "]"], claimed=["a", "[MASK]"])
 
 
 @claim("google.tokenizer.sigma")
-def sigma() -> Finding:
+def sigma() -> Values:
     """ΟΔΟΣ: Python's rule, which Google uses, makes the last letter ς; the tokenizers library makes it σ."""
     ours = pieces("ΟΔΟΣ", ["οδος", "οδοσ"])
-    return deviates(
-        Value("Python", "ΟΔΟΣ".lower(), "οδος", by="Python"),
-        Value("refbert", ours, ["οδοσ"], claimed=["οδος"]),
-    )
+    yield Value("Python", "ΟΔΟΣ".lower(), "οδος", by="Python")
+    yield Value("refbert", ours, ["οδοσ"], claimed=["οδος"])
 
 
 @claim("google.tokenizer.pairs")
-def pairs() -> Finding:
+def pairs() -> Values:
     """Six and two words in eight places."""
     made = Tokenizer.from_vocabulary([*SPECIALS, *"abcdefgh"])
     (encoded,) = made.encode([("a b c d e f", "g h")], max_length=8, truncate=True)
-    return agrees(Value("tokens", encoded.tokens, ["[CLS]", "a", "b", "c", "[SEP]", "g", "h", "[SEP]"]))
+    yield Value("tokens", encoded.tokens, ["[CLS]", "a", "b", "c", "[SEP]", "g", "h", "[SEP]"])

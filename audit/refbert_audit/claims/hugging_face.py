@@ -27,23 +27,11 @@ from refbert.ops.cross_entropy import IGNORE
 from refbert.spec.layers import activate
 from refbert.text.batching import Batch
 from refbert.text.tokenization import Tokenizer
+from refbert_audit import Missing, Value, Values, claim
 from refbert_audit.corpora import SPECIALS, tokenizer
-from refbert_audit.findings import Finding, Value, agrees, deviates, needs
-from refbert_audit.registry import claim
-from refbert_audit.shared import (
-    BERT,
-    LARGE,
-    RUN,
-    SIZES,
-    attentions,
-    batch,
-    examples_of_a_run,
-    labels_for,
-    largest,
-    masked_labels,
-    model,
-    spread,
-)
+from refbert_audit.measures import largest, spread
+from refbert_audit.models import BERT, LARGE, SIZES, attentions, batch, labels_for, masked_labels, model
+from refbert_audit.runs import RUN, examples_of_a_run
 from refbert_audit.watching import Watching, dropout_sites
 from refbert_inspection import hugging_face
 from refbert_inspection.hugging_face import config_of, inputs, library, outputs, twin
@@ -55,7 +43,7 @@ def by() -> str:
 
 
 @claim("hf.params")
-def params() -> Finding:
+def params() -> Values:
     """Hugging Face's classes at base's size, and large's body: their parameters counted, against refbert's count."""
     kinds: dict[tuple[str, ...], tuple[bool, int]] = {
         (): (True, 109_482_240), PRETRAINING: (True, 110_106_428), ("masked_lm",): (False, 109_514_298),
@@ -67,28 +55,24 @@ def params() -> Finding:
         with library("torch").device("meta"):  # shapes without memory
             return sum(p.numel() for p in hugging_face.class_of(heads)(config_of(preset(name))).parameters())
 
-    return agrees(
-        Value("base, five classes", [theirs(heads, BERT) for heads in kinds], [n for _, n in kinds.values()], by=by()),
-        Value("the same, refbert's count", ours, [n for _, n in kinds.values()]),
-        Value("large", theirs((), LARGE), count(preset(LARGE)), by=by()),
-    )
+    yield Value("base, five classes", [theirs(heads, BERT) for heads in kinds], [n for _, n in kinds.values()], by=by())
+    yield Value("the same, refbert's count", ours, [n for _, n in kinds.values()])
+    yield Value("large", theirs((), LARGE), count(preset(LARGE)), by=by())
 
 
 @claim("hf.forward")
-def forward() -> Finding:
+def forward() -> Values:
     """A random pretraining model in float64, eager attention, rows with padding: both heads' logits."""
     one, rows = model(PRETRAINING), batch(ragged=True)
     ours, theirs = one(rows), outputs(twin(one), rows)
     words = ours.logits["masked_lm"] - theirs.prediction_logits.numpy()
     order = ours.logits["next_sentence"] - theirs.seq_relationship_logits.numpy()
-    return agrees(
-        Value("masked-LM logits, largest difference", largest(words), 0.0, within=1e-12, by=by()),
-        Value("next-sentence logits", largest(order), 0.0, within=1e-12, by=by()),
-    )
+    yield Value("masked-LM logits, largest difference", largest(words), 0.0, within=1e-12, by=by())
+    yield Value("next-sentence logits", largest(order), 0.0, within=1e-12, by=by())
 
 
 @claim("hf.gradients")
-def gradients() -> Finding:
+def gradients() -> Values:
     """Loss and all gradients of a random pretraining model, against PyTorch's autograd."""
     one, rows = model(PRETRAINING), batch(ragged=True)
     labels = labels_for(PRETRAINING, rows)
@@ -99,29 +83,24 @@ def gradients() -> Finding:
     found = {name: p.grad.numpy() for name, p in theirs.named_parameters() if p.grad is not None}
     scale = max(float(np.linalg.norm(g)) for g in ours.values())
     apart = [float(np.linalg.norm(ours[name] - g)) / scale for name, g in found.items()]
-    return agrees(
-        Value("loss", loss - float(out.loss.detach()), 0.0, within=1e-12, by=by()),
-        Value("tensors compared", len(found), len(ours), by=by()),
-        Value("largest difference, of the largest gradient", max(apart), 0.0, within=1e-12, by=by()),
-    )
+    yield Value("loss", loss - float(out.loss.detach()), 0.0, within=1e-12, by=by())
+    yield Value("tensors compared", len(found), len(ours), by=by())
+    yield Value("largest difference, of the largest gradient", max(apart), 0.0, within=1e-12, by=by())
 
 
 @claim("hf.gelu")
-def gelu() -> Finding:
+def gelu() -> Values:
     """Its activation on a grid, against those of models of refbert's two profiles: erf (hf), tanh (google)."""
     x = np.linspace(-6, 6, 24_001)
-    torch = library("torch")
-    y = library("transformers.activations").ACT2FN["gelu"](torch.tensor(x)).numpy()
-    forms = (model(profile=name).choices.activation for name in ("hf", "google"))
-    apart = [largest(y - activate(ReferenceBackend(), x, form)[0]) for form in forms]
-    return agrees(
-        Value("from profile hf", apart[0], 0.0, within=1e-15, by=by()),
-        Value("from profile google", apart[1], 4.73e-4, within=1e-6, by=by()),
-    )
+    grid = library("torch").tensor(x)
+    y = library("transformers.activations").ACT2FN["gelu"](grid).numpy()
+    for profile, expected, within in (("hf", 0.0, 1e-15), ("google", 4.73e-4, 1e-6)):
+        ours, _ = activate(ReferenceBackend(), x, model(profile=profile).choices.activation)
+        yield Value(f"from profile {profile}", largest(y - ours), expected, within=within, by=by())
 
 
 @claim("hf.mask.nothing-visible")
-def mask_nothing_visible() -> Finding:
+def mask_nothing_visible() -> Values:
     """The probabilities of such a row: 1/S each in Hugging Face's eager attention; Google's as without a mask."""
     rows = batch()
     dead = Batch(rows.input_ids, rows.token_type_ids, np.array([[1] * 11, [1] * 11, [0] * 11]))
@@ -132,19 +111,17 @@ def mask_nothing_visible() -> Finding:
 
     theirs = twin(model(config=SIZES.replace(hidden_act="relu")))
     hf = theirs(**inputs(dead), output_attentions=True).attentions[0][2].detach().numpy()
+    yield Value("largest |p − 1/S|", largest(hf - 1 / 11), 0.0, within=1e-12, by=by())
+    unmasked = bool(np.allclose(hf, attention("hf", rows)))
+    yield Value("it is as if nothing were masked", unmasked, False, claimed=True, by=by())
+    ours = largest(attention("hf", dead) - hf)
+    yield Value("refbert's − Hugging Face's", ours, 0.0, within=1e-12, by="refbert, profile hf")
     same = largest(attention("google", dead) - attention("google", rows))
-    return deviates(
-        Value("largest |p − 1/S|", largest(hf - 1 / 11), 0.0, within=1e-12, by=by()),
-        Value("it is as if nothing were masked", bool(np.allclose(hf, attention("hf", rows))), False, claimed=True,
-              by=by()),
-        Value("refbert's − Hugging Face's", largest(attention("hf", dead) - hf), 0.0, within=1e-12,
-              by="refbert, profile hf"),
-        Value("Google's − unmasked", same, 0.0, within=1e-10, by="refbert, profile google"),
-    )  # fmt: skip
+    yield Value("Google's − unmasked", same, 0.0, within=1e-10, by="refbert, profile google")
 
 
 @claim("hf.mask.sdpa")
-def mask_sdpa() -> Finding:
+def mask_sdpa() -> Values:
     """The same model with both, rows with and without a visible key; profile hf does as eager does."""
     rows = batch()
     dead = Batch(rows.input_ids, rows.token_type_ids, np.array([[1] * 11, [1] * 8 + [0] * 3, [0] * 11]))
@@ -152,28 +129,24 @@ def mask_sdpa() -> Finding:
     found = [outputs(twin(one, attn_implementation=kind), dead).last_hidden_state.numpy() for kind in ("eager", "sdpa")]
     apart = np.abs(found[0] - found[1]).max(axis=(1, 2))
     ours = largest(one(dead).last_hidden_state - found[0])
-    return deviates(
-        Value("rows with a visible key", apart[:2].max(), 0.0, within=1e-12, by=by()),
-        Value("a row without one differs", bool(apart[2] > 1e-3), True, claimed=False, by=by()),
-        Value("profile hf − eager, all rows", ours, 0.0, within=1e-12, by="refbert, profile hf"),
-    )
+    yield Value("rows with a visible key", apart[:2].max(), 0.0, within=1e-12, by=by())
+    yield Value("a row without one differs", bool(apart[2] > 1e-3), True, claimed=False, by=by())
+    yield Value("profile hf − eager, all rows", ours, 0.0, within=1e-12, by="refbert, profile hf")
 
 
 @claim("hf.mlm.no-targets")
-def mlm_no_targets() -> Finding:
+def mlm_no_targets() -> Values:
     """The loss where every label is −100. refbert gives 0 in both profiles: such a batch says nothing."""
     one, rows = model(("masked_lm",)), batch()
     none = np.full(rows.shape, IGNORE)
     ours = one.loss_and_gradients(rows, none)[0]
     theirs = float(outputs(twin(one), rows, labels=none).loss)
-    return deviates(
-        Value("Hugging Face's loss", theirs, math.nan, claimed=0.0, by=by()),
-        Value("refbert's, profile hf", ours, 0.0, by="refbert, profile hf"),
-    )
+    yield Value("Hugging Face's loss", theirs, math.nan, claimed=0.0, by=by())
+    yield Value("refbert's, profile hf", ours, 0.0, by="refbert, profile hf")
 
 
 @claim("hf.mlm.all-positions")
-def mlm_all_positions() -> Finding:
+def mlm_all_positions() -> Values:
     """Rows of logits for a batch of 33 positions, 8 of them labelled; and rows that refbert's loss is made of."""
     watching, rows = Watching(), batch()
     one = model(("masked_lm",), backend=watching)
@@ -181,31 +154,26 @@ def mlm_all_positions() -> Finding:
     theirs = outputs(twin(one), rows, labels=labels).logits.shape[:2]
     one.loss_and_gradients(rows, labels)
     ours = next(shapes[0] for name, shapes, _ in watching.calls if name == "cross_entropy")
-    return deviates(
-        Value("rows of logits", math.prod(theirs), 33, claimed=int((labels != IGNORE).sum()), by=by()),
-        Value("refbert's in training: rows, words", ours, [8, SIZES.vocab_size]),
-    )
+    yield Value("rows of logits", math.prod(theirs), 33, claimed=int((labels != IGNORE).sum()), by=by())
+    yield Value("refbert's in training: rows, words", ours, [8, SIZES.vocab_size])
 
 
 @claim("hf.init")
-def init() -> Finding:
+def init() -> Values:
     """Fresh word embeddings of 3,000 × 96: their deviation, their largest, and the row of the padding token."""
     config = SIZES.replace(vocab_size=3000, hidden_size=96)
     name = "bert.embeddings.word_embeddings.weight"
     ours = initialize({name: (3000, 96)}, config, seed=0, profile=HF)[name]
     library("torch").manual_seed(0)
     theirs = library().BertModel(config_of(config)).embeddings.word_embeddings.weight.detach().numpy()
-    return deviates(
-        *(value for w, who in ((theirs, by()), (ours, "refbert, profile hf")) for value in (
-            Value("deviation", float(w[1:].std()), 0.02, within=6 * 0.02 / math.sqrt(2 * w[1:].size), by=who),
-            Value("largest is beyond three deviations", bool(np.abs(w).max() > 0.06), True, claimed=False, by=who),
-            Value("padding's row", float(np.abs(w[0]).max()), 0.0, by=who),
-        )),
-    )  # fmt: skip
+    for w, who in ((theirs, by()), (ours, "refbert, profile hf")):
+        yield Value("deviation", float(w[1:].std()), 0.02, within=6 * 0.02 / math.sqrt(2 * w[1:].size), by=who)
+        yield Value("largest is beyond three deviations", largest(w) > 0.06, True, claimed=False, by=who)
+        yield Value("padding's row", largest(w[0]), 0.0, by=who)
 
 
 @claim("hf.schedule")
-def schedule() -> Finding:
+def schedule() -> Values:
     """Its multiplier around the end of a warmup of 10,000 steps and in the middle, of 1,000,000."""
     steps = (0, 9_999, 10_000, 505_000, 1_000_000)
     ours = replace(RUN, learning_rate=1.0, profile="hf")
@@ -213,45 +181,32 @@ def schedule() -> Finding:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     made = library().get_linear_schedule_with_warmup(optimizer, 10_000, 1_000_000)
     expected = [0.0, 0.9999, 1.0, 0.5, 0.0]
-    return agrees(
-        Value("multipliers", [float(made.lr_lambdas[0](step)) for step in steps], expected, within=1e-15, by=by()),
-        Value("refbert's", [ours.rate(step) for step in steps], expected, within=1e-15, by="refbert, profile hf"),
-    )
+    yield Value("multipliers", [float(made.lr_lambdas[0](step)) for step in steps], expected, within=1e-15, by=by())
+    yield Value("refbert's", [ours.rate(step) for step in steps], expected, within=1e-15, by="refbert, profile hf")
 
 
 @claim("hf.collator")
-def collator() -> Finding:
+def collator() -> Values:
     """Targets of 400 sequences of 98 words: a fixed number would have variance 0, tosses have n·p·(1 − p) = 12.5."""
     B, S = 400, 100
     ids = np.full((B, S), tokenizer().library.token_to_id("w1"))
     ids[:, 0], ids[:, -1] = tokenizer().cls_id, tokenizer().sep_id
     special = np.isin(ids, (tokenizer().cls_id, tokenizer().sep_id))
-    transformers = library()
-    wrapped = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer().library,
-        **{f"{r}_token": f"[{r.upper()}]" for r in ("unk", "cls", "sep", "pad", "mask")},
-    )
-    collate = transformers.DataCollatorForLanguageModeling(wrapped, mlm_probability=0.15, seed=1)
+    roles = {f"{role}_token": f"[{role.upper()}]" for role in ("unk", "cls", "sep", "pad", "mask")}
+    wrapped = library().PreTrainedTokenizerFast(tokenizer_object=tokenizer().library, **roles)
+    collate = library().DataCollatorForLanguageModeling(wrapped, mlm_probability=0.15, seed=1)
     theirs = collate([{"input_ids": row} for row in ids.tolist()])["labels"].numpy()
     draws = np.random.default_rng(1).random((B, 3, S))
     whole_words = np.zeros(tokenizer().vocab_size, dtype=bool)
-    settings = examples_of_a_run(masking="independent")
-    _, ours = mask_batch(
-        ids, special, np.full(B, S), draws, settings, mask_id=tokenizer().mask_id, continues=whole_words
-    )
+    settings, mask_id = examples_of_a_run(masking="independent"), tokenizer().mask_id
+    _, ours = mask_batch(ids, special, np.full(B, S), draws, settings, mask_id=mask_id, continues=whole_words)
 
-    def values(labels: np.ndarray, who: str) -> list[Value]:
+    for labels, who in ((theirs, by()), (ours, 'refbert, masking="independent"')):
         n = (labels != IGNORE).sum(axis=1)
-        return [
-            Value("mean share of words", n.mean() / 98, 0.15, within=spread(0.15, 98 * B), by=who),
-            # A sample variance of n normal numbers is off by σ²√(2/n).
-            Value("variance", n.var(), 98 * 0.15 * 0.85, within=6 * 12.5 * math.sqrt(2 / B), claimed=0.0, by=who),
-            Value("on [CLS] or [SEP]", int((labels[special] != IGNORE).sum()), 0, by=who),
-        ]
-
-    return deviates(
-        *values(theirs, by()), *values(ours, 'refbert, masking="independent"'),
-    )  # fmt: skip
+        yield Value("mean share of words", n.mean() / 98, 0.15, within=spread(0.15, 98 * B), by=who)
+        # A sample variance of n normal numbers is off by σ²√(2/n).
+        yield Value("variance", n.var(), 98 * 0.15 * 0.85, within=6 * 12.5 * math.sqrt(2 / B), claimed=0.0, by=who)
+        yield Value("on [CLS] or [SEP]", int((labels[special] != IGNORE).sum()), 0, by=who)
 
 
 def their_tokenizer(pieces: list[str]) -> Any:
@@ -262,7 +217,7 @@ def their_tokenizer(pieces: list[str]) -> Any:
 
 
 @claim("hf.tokenizer")
-def hf_tokenizer() -> Finding:
+def hf_tokenizer() -> Values:
     """Rows of 100 and 101 a's, and a text with [MASK], through BertTokenizer."""
     vocabulary = [*SPECIALS, "a", "##a", "mask", "[", "]"]
     made = their_tokenizer(vocabulary)
@@ -273,54 +228,48 @@ def hf_tokenizer() -> Finding:
         "refbert, profile hf": [e.tokens[1:-1] for e in ours.encode(texts, max_length=512)],
     }
     expected = [[100, "##a"], [1, "[UNK]"], [2, "[MASK]"]]
-    return agrees(*(Value("pieces, and the last", [[len(tokens), tokens[-1]] for tokens in all_], expected, by=who)
-                    for who, all_ in found.items()))  # fmt: skip
+    for who, pieces in found.items():
+        yield Value("pieces, and the last", [[len(tokens), tokens[-1]] for tokens in pieces], expected, by=who)
 
 
 @claim("hf.type-vocabulary")
-def type_vocabulary() -> Finding:
+def type_vocabulary() -> Values:
     """The default of its configuration class, and of refbert's."""
-    theirs = library().BertConfig().type_vocab_size
-    return agrees(Value("segments", theirs, 2, by=by()), Value("refbert's", BertConfig().type_vocab_size, 2))
+    yield Value("segments", library().BertConfig().type_vocab_size, 2, by=by())
+    yield Value("refbert's", BertConfig().type_vocab_size, 2)
 
 
 @claim("hf.dropout.tags")
-def dropout_tags() -> Finding:
+def dropout_tags() -> Values:
     """Its module in front of the classifier, and the place that refbert draws a mask for."""
-    rate = next(rate for site, rate, _ in dropout_sites(("token_classification",)) if site == "classifier")
     theirs = float(library().BertForTokenClassification(config_of(SIZES)).dropout.p)
-    return agrees(Value("rate", theirs, 0.1, by=by()), Value("refbert's", rate, 0.1))
+    yield Value("rate", theirs, 0.1, by=by())
+    yield Value("refbert's", dropout_sites(("token_classification",))["classifier"], 0.1)
 
 
 @claim("hf.names")
-def names() -> Finding:
+def names() -> Values:
     """The names of its pretraining class, against refbert's; and old names, without the prefix, read as new."""
     ours = set(shapes(SIZES, PRETRAINING))
     theirs = {n for n, _ in library().BertForPreTraining(config_of(SIZES)).named_parameters()}
     old = {n: to_hugging_face(n, prefix=False, old=True) for n in ours}
     misread = sorted(n for n in ours if from_hugging_face(old[n]) != n)
-    return agrees(
-        Value("names that only one has", sorted(theirs ^ ours), [], by=by()),
-        Value("old names with gamma", any("gamma" in n for n in old.values()), True),
-        Value("old names that are not read as what they were", misread, []),
-    )
-
-
-INTEGRATION = ([0, 345, 232, 328, 740, 140, 1695, 69, 6078, 1588, 2], [0] + [1] * 10)
-INTEGRATION_OUT = [[0.4249, 0.1008, 0.7531], [0.3771, 0.1188, 0.7467], [0.4152, 0.1098, 0.7108]]
+    yield Value("names that only one has", sorted(theirs ^ ours), [], by=by())
+    yield Value("old names with gamma", any("gamma" in n for n in old.values()), True)
+    yield Value("old names that are not read as what they were", misread, [])
 
 
 @claim("hf.integration")
-def integration(directory: str | None) -> Finding:
+def integration(directory: str | None) -> Values:
     """With --model DIR the weights there are run on the test's input and compared with its nine numbers.
 
     Raises `InputError` for weights of another model.
     """
-    missing = "the weights of bert-base-uncased (refbert audit hf.integration --model DIR)"
     if directory is None:
-        return needs(missing)
-    one = load(directory, heads=())
-    if max(INTEGRATION[0]) >= one.config.vocab_size or one.config.hidden_size != 768:
+        raise Missing("the weights of bert-base-uncased (refbert audit hf.integration --model DIR)")
+    one, ids = load(directory, heads=()), np.array([[0, 345, 232, 328, 740, 140, 1695, 69, 6078, 1588, 2]])
+    if ids.max() >= one.config.vocab_size or one.config.hidden_size != 768:
         raise InputError(f"{directory}: not bert-base-uncased: {one!r}")
-    out = one(Batch([INTEGRATION[0]], None, [INTEGRATION[1]])).last_hidden_state  # type: ignore[arg-type]
-    return agrees(Value("out[0, 1:4, 1:4]", out[0, 1:4, 1:4], INTEGRATION_OUT, within=1e-4))
+    out = one(Batch(ids, attention_mask=(ids > 0).astype(np.int64))).last_hidden_state
+    expected = [[0.4249, 0.1008, 0.7531], [0.3771, 0.1188, 0.7467], [0.4152, 0.1098, 0.7108]]
+    yield Value("out[0, 1:4, 1:4]", out[0, 1:4, 1:4], expected, within=1e-4)

@@ -17,20 +17,10 @@ from refbert.ops.attention import split_heads
 from refbert.spec.feed_forward import feed_forward
 from refbert.spec.scope import Scope
 from refbert.text.batching import Batch
-from refbert_audit.findings import Finding, Value, agrees, deviates
+from refbert_audit import Value, Values, claim
+from refbert_audit.measures import largest
+from refbert_audit.models import BERT, SIZES, attentions, batch, gradients, hidden_states, model, rows_that_learn
 from refbert_audit.quoted import sinusoids
-from refbert_audit.registry import claim
-from refbert_audit.shared import (
-    BERT,
-    SIZES,
-    attentions,
-    batch,
-    gradients,
-    hidden_states,
-    largest,
-    model,
-    rows_that_learn,
-)
 from refbert_audit.watching import Counting, Watching, flops_of
 
 FREE = -math.inf  # mask value where nothing is masked
@@ -43,7 +33,7 @@ def qkv(B: int = 2, S: int = 5, H: int = 24) -> list[np.ndarray]:
 
 
 @claim("transformer.attention.formula")
-def attention_formula() -> Finding:
+def attention_formula() -> Values:
     """The op with one head, against sums written out entry by entry."""
     q, k, v = qkv(B=1)
     y, _ = ops.attention(q, k, v, mask=np.ones((1, 5)), heads=1, mask_value=FREE)
@@ -51,11 +41,11 @@ def attention_formula() -> Finding:
     for i in range(5):
         weights = [math.exp(sum(q[0, i, d] * k[0, j, d] for d in range(24)) / math.sqrt(24)) for j in range(5)]
         by_hand[0, i] = sum(w / sum(weights) * v[0, j] for j, w in enumerate(weights))
-    return agrees(Value("largest difference", largest(y - by_hand), 0.0, within=1e-13))
+    yield Value("largest difference", largest(y - by_hand), 0.0, within=1e-13)
 
 
 @claim("transformer.attention.variance")
-def attention_variance() -> Finding:
+def attention_variance() -> Values:
     """Scores with d_k = 64, read off the probabilities that the op makes of them: log p_i1 − log p_i2 = s_i1 − s_i2.
 
     So differences have twice the variance, 2 as the op scales and 2·d_k without. One pair for each of 40,000 sequences;
@@ -69,14 +59,12 @@ def attention_variance() -> Finding:
     products = (q[:, 0] * (k[:, 0] - k[:, 1])).sum(-1)
     # Var of a sample variance is (κ − 1)/n with kurtosis κ = 3 + 6/d of such a sum.
     within = 6 * math.sqrt((2 + 6 / d) / n)
-    return agrees(
-        Value("variance of the scores", apart.var() / 2, 1.0, within=within),
-        Value("of the products, over d_k", products.var() / 2 / d, 1.0, within=within),
-    )
+    yield Value("variance of the scores", apart.var() / 2, 1.0, within=within)
+    yield Value("of the products, over d_k", products.var() / 2 / d, 1.0, within=within)
 
 
 @claim("transformer.attention.saturation")
-def attention_saturation() -> Finding:
+def attention_saturation() -> Values:
     """Gradients of the queries with d_k = 512 through the op, and as if it did not scale: queries √d_k times as long.
 
     A softmax that is not saturated spreads over its 32 keys; a saturated one is nearly all on one.
@@ -90,32 +78,24 @@ def attention_saturation() -> Finding:
         one[..., 0] = 1
         sizes.append(float(np.abs(back(one)[0]).mean()))
         peaks.append(float(p.max(-1).mean()))
-    return agrees(
-        Value("gradient, unscaled / scaled, below a half", sizes[0] / sizes[1] < 0.5, True),
-        Value("largest probability, unscaled, above 0.9", peaks[0] > 0.9, True),
-        Value("scaled, below 0.3", peaks[1] < 0.3, True),
-    )
+    yield Value("gradient, unscaled / scaled, below a half", sizes[0] / sizes[1] < 0.5, True)
+    yield Value("largest probability, unscaled, above 0.9", peaks[0] > 0.9, True)
+    yield Value("scaled, below 0.3", peaks[1] < 0.3, True)
 
 
 @claim("transformer.attention.weights")
-def attention_weights() -> Finding:
+def attention_weights() -> Values:
     """Rows of the probabilities of a model, and the output for values that are all the same vector."""
+    off = max(largest(p.sum(-1) - 1) for p in attentions(model(), batch()))
+    yield Value("largest |row sum − 1|", off, 0.0, within=1e-14)
     q, k, v = qkv()
     same = np.broadcast_to(v[:, :1], v.shape)
     y, _ = ops.attention(q, k, same, mask=np.ones((2, 5)), heads=3, mask_value=FREE)
-    return agrees(
-        Value(
-            "largest |row sum − 1|",
-            max(largest(p.sum(-1) - 1) for p in attentions(model(), batch())),
-            0.0,
-            within=1e-14,
-        ),
-        Value("equal values come out as they are", largest(y - same), 0.0, within=1e-13),
-    )
+    yield Value("equal values come out as they are", largest(y - same), 0.0, within=1e-13)
 
 
 @claim("transformer.heads.concat")
-def heads_concat() -> Finding:
+def heads_concat() -> Values:
     """Three heads at once, against three calls with one head on a third of the features; and against a single head."""
     q, k, v = qkv()
     mask = np.ones((2, 5))
@@ -123,46 +103,40 @@ def heads_concat() -> Finding:
     parts = [slice(8 * h, 8 * h + 8) for h in range(3)]
     apart = [ops.attention(q[..., p], k[..., p], v[..., p], mask=mask, heads=1, mask_value=FREE)[0] for p in parts]
     single, _ = ops.attention(q, k, v, mask=mask, heads=1, mask_value=FREE)
-    return agrees(
-        Value("from the heads side by side", largest(together - np.concatenate(apart, -1)), 0.0, within=1e-14),
-        Value("one head gives the same", bool(np.allclose(together, single)), False),
-    )
+    yield Value("from the heads side by side", largest(together - np.concatenate(apart, -1)), 0.0, within=1e-14)
+    yield Value("one head gives the same", bool(np.allclose(together, single)), False)
 
 
 @claim("transformer.heads.output")
-def heads_output() -> Finding:
+def heads_output() -> Values:
     """Linear maps of H×H in a layer while it runs: query, key, value, and the output behind the attention."""
     ops = Watching.forward(config=SIZES.replace(num_hidden_layers=1), pooler=False).ops
     order = [name for name in ops if name in ("linear", "attention")]
-    return agrees(Value("maps and attention, in order", order, ["linear"] * 3 + ["attention"] + ["linear"] * 3))
+    yield Value("maps and attention, in order", order, ["linear"] * 3 + ["attention"] + ["linear"] * 3)
 
 
 @claim("transformer.heads.cost")
-def heads_cost() -> Finding:
+def heads_cost() -> Values:
     """Operations of the matrix products of a pass with 1 and with 3 heads, counted; and the parameters."""
     rows = batch()
     models = [model(config=SIZES.replace(num_attention_heads=A), backend=Counting()) for A in (1, 3)]
     found = [flops_of(partial(one, rows))[0] for one in models]
     sizes = [count(SIZES.replace(num_attention_heads=A)) for A in (1, 3)]
-    return agrees(
-        Value("operations, 3 heads − 1 head", found[1] - found[0], 0),
-        Value("parameters, 3 heads − 1 head", sizes[1] - sizes[0], 0),
-    )
+    yield Value("operations, 3 heads − 1 head", found[1] - found[0], 0)
+    yield Value("parameters, 3 heads − 1 head", sizes[1] - sizes[0], 0)
 
 
 @claim("transformer.heads.size")
-def heads_size() -> Finding:
+def heads_size() -> Values:
     """Features of a head for d_model = 512 with 8 heads, and in BERT base; and what the attention op gives each."""
     configs = (SIZES.replace(hidden_size=512, num_attention_heads=8), preset(BERT))
     split = [split_heads(np.zeros((1, 1, c.hidden_size)), c.num_attention_heads).shape[-1] for c in configs]
-    return agrees(
-        Value("the Transformer's and base's", [c.head_size for c in configs], [64, 64]),
-        Value("features that a head is given", split, [64, 64]),
-    )
+    yield Value("the Transformer's and base's", [c.head_size for c in configs], [64, 64])
+    yield Value("features that a head is given", split, [64, 64])
 
 
 @claim("transformer.ffn.relu")
-def ffn_relu() -> Finding:
+def ffn_relu() -> Values:
     """The sublayer with hidden_act "relu" against the formula, and the activation that BERT names."""
     one = model(config=SIZES.replace(hidden_act="relu"))
     p = Scope(one.parameters, "bert.encoder.layer.0.")
@@ -171,25 +145,23 @@ def ffn_relu() -> Finding:
     inner = np.maximum(0, x @ p["intermediate.dense.weight"].T + p["intermediate.dense.bias"])
     outer = inner @ p["output.dense.weight"].T + p["output.dense.bias"]
     by_hand, _ = ops.layer_norm(x + outer, p["output.LayerNorm.weight"], p["output.LayerNorm.bias"], eps=1e-12)
-    return deviates(
-        Value("with ReLU, from the formula", largest(y - by_hand), 0.0, within=1e-12),
-        Value("BERT's activation", get_profile("hf").activation(preset(BERT)), "gelu_erf", claimed="relu"),
-    )
+    yield Value("with ReLU, from the formula", largest(y - by_hand), 0.0, within=1e-12)
+    yield Value("BERT's activation", get_profile("hf").activation(preset(BERT)), "gelu_erf", claimed="relu")
 
 
 @claim("transformer.ffn.position-wise")
-def ffn_position_wise() -> Finding:
+def ffn_position_wise() -> Values:
     """Positions in another order come out in that order, with the same numbers."""
     one = model()
     p = Scope(one.parameters, "bert.encoder.layer.0.")
     x = np.random.default_rng(0).standard_normal((1, 6, SIZES.hidden_size))
     order = np.array([3, 0, 5, 1, 4, 2])
     y, z = (feed_forward(one.backend, p, x[:, o], one.choices)[0] for o in (np.arange(6), order))
-    return agrees(Value("largest difference", largest(y[:, order] - z), 0.0, within=1e-13))
+    yield Value("largest difference", largest(y[:, order] - z), 0.0, within=1e-13)
 
 
 @claim("transformer.attention.order-free")
-def attention_order_free() -> Finding:
+def attention_order_free() -> Values:
     """Words in another order, with the position table set to 0 and as it is: the vectors only move with their words."""
     rows = batch(1, 7)
     order = np.array([3, 0, 6, 5, 1, 4, 2])
@@ -200,24 +172,20 @@ def attention_order_free() -> Finding:
         one.parameters["bert.embeddings.position_embeddings.weight"] *= positions
         a, b = one(rows).last_hidden_state, one(moved).last_hidden_state
         apart.append(largest(a[:, order] - b))
-    return agrees(
-        Value("difference without positions", apart[0], 0.0, within=1e-12),
-        Value("with positions there is one", apart[1] > 1e-3, True),
-    )
+    yield Value("difference without positions", apart[0], 0.0, within=1e-12)
+    yield Value("with positions there is one", apart[1] > 1e-3, True)
 
 
 @claim("transformer.layer-norm.post")
-def layer_norm_post() -> Finding:
+def layer_norm_post() -> Values:
     """Rows of a fresh model's output have mean 0 and deviation 1, as only a LayerNorm at the end makes them."""
     y = from_config(SIZES, backend=ReferenceBackend())(batch()).last_hidden_state
-    return agrees(
-        Value("largest |mean| of a row", largest(y.mean(-1)), 0.0, within=1e-13),
-        Value("largest |deviation − 1|", largest(y.std(-1) - 1), 0.0, within=1e-8),
-    )
+    yield Value("largest |mean| of a row", largest(y.mean(-1)), 0.0, within=1e-13)
+    yield Value("largest |deviation − 1|", largest(y.std(-1) - 1), 0.0, within=1e-8)
 
 
 @claim("transformer.residual")
-def residual() -> Finding:
+def residual() -> Values:
     """With all maps of a layer set to 0 the sublayers give nothing: what went in is normalized twice and comes out."""
     one = model(config=SIZES.replace(num_hidden_layers=1))
     for name, x in one.parameters.items():
@@ -228,11 +196,11 @@ def residual() -> Finding:
     hidden = hidden_states(one, batch())
     gain, shift = np.ones(SIZES.hidden_size), np.zeros(SIZES.hidden_size)
     x, _ = ops.layer_norm(hidden[0], gain, shift, eps=1e-12)
-    return agrees(Value("out − LayerNorm(in)", largest(hidden[1] - x), 0.0, within=1e-10))
+    yield Value("out − LayerNorm(in)", largest(hidden[1] - x), 0.0, within=1e-10)
 
 
 @claim("transformer.embeddings.scaled")
-def embeddings_scaled() -> Finding:
+def embeddings_scaled() -> Values:
     """The factor, 1 or √H, that gives a model's embeddings when written out: LN(factor·word + segment + place)."""
     one, rows = model(), batch()
     ids = {"word": rows.input_ids, "token_type": rows.token_type_ids, "position": np.arange(rows.shape[1])}
@@ -241,57 +209,51 @@ def embeddings_scaled() -> Finding:
     embedded = hidden_states(one, rows)[0]
     factors = (1.0, math.sqrt(SIZES.hidden_size))
     apart = [largest(ops.layer_norm(f * word + segment + place, *norm, eps=1e-12)[0] - embedded) for f in factors]
-    return deviates(
-        Value("factor", factors[int(np.argmin(apart))], 1.0, claimed=factors[1]),
-        Value("what it gives − the model's", min(apart), 0.0, within=1e-12),
-    )
+    yield Value("factor", factors[int(np.argmin(apart))], 1.0, claimed=factors[1])
+    yield Value("what it gives − the model's", min(apart), 0.0, within=1e-12)
 
 
 @claim("transformer.embeddings.shared")
-def embeddings_shared() -> Finding:
+def embeddings_shared() -> Values:
     """The table's gradient holds rows of words that are nowhere in the text: they come from the output side."""
     moved = rows_that_learn("word")
     absent = np.setdiff1d(np.arange(SIZES.vocab_size), batch().input_ids)
-    return agrees(Value("absent words with a gradient", int(moved[absent].sum()), len(absent)))
+    yield Value("absent words with a gradient", int(moved[absent].sum()), len(absent))
 
 
 @claim("transformer.positions.first")
-def positions_first() -> Finding:
+def positions_first() -> Values:
     """The formula at position 0 alternates 0 and 1; its wavelengths go from 2π up to 10000·2π (for large d)."""
     d = 512
     slowest = 2 * math.pi * 10_000 ** ((d - 2) / d)
     first = sinusoids(np.array([0]), 6)[0]
     period = np.abs(sinusoids(np.array([0.0, 2 * math.pi]), d)[:, 0]).max()
-    return agrees(
-        Value("PE(0), d = 6", first, [0, 1, 0, 1, 0, 1]),
-        Value("sin of the fastest after 2π", period, 0.0, within=1e-15),
-        Value("slowest wavelength / (10000·2π)", slowest / (2e4 * math.pi), 1.0, within=0.04),
-    )
+    yield Value("PE(0), d = 6", first, [0, 1, 0, 1, 0, 1])
+    yield Value("sin of the fastest after 2π", period, 0.0, within=1e-15)
+    yield Value("slowest wavelength / (10000·2π)", slowest / (2e4 * math.pi), 1.0, within=0.04)
 
 
 @claim("transformer.positions.linear")
-def positions_linear() -> Finding:
+def positions_linear() -> Values:
     """The best linear map from PE(0 … 99) to PE(5 … 104), d = 16: what it leaves over."""
     positions = np.arange(100.0)
     a, b = sinusoids(positions, 16), sinusoids(positions + 5, 16)
     fit, *_ = np.linalg.lstsq(a, b, rcond=None)
-    return agrees(Value("largest residual", np.abs(a @ fit - b).max(), 0.0, within=1e-12))
+    yield Value("largest residual", np.abs(a @ fit - b).max(), 0.0, within=1e-12)
 
 
 @claim("transformer.positions.learned")
-def positions_learned() -> Finding:
+def positions_learned() -> Values:
     """BERT's positions are parameters, which learn, and end at 512."""
     g = np.abs(gradients()["bert.embeddings.position_embeddings.weight"][: batch().shape[1]]).min()
     none = count(preset(BERT)) - count(preset(BERT).replace(max_position_embeddings=1))
-    return deviates(
-        Value("the table gets a gradient", bool(g > 0), True, claimed=False),
-        Value("base's parameters for positions 1 to 511", none, 511 * 768, claimed=0),
-    )
+    yield Value("the table gets a gradient", bool(g > 0), True, claimed=False)
+    yield Value("base's parameters for positions 1 to 511", none, 511 * 768, claimed=0)
 
 
 @claim("transformer.encoder.unmasked")
-def encoder_unmasked() -> Finding:
+def encoder_unmasked() -> Values:
     """Probabilities above the diagonal of all layers and heads: none is 0."""
     later = np.triu(np.ones((11, 11), dtype=bool), 1)
     seen = [p[..., later] > 0 for p in attentions(model(), batch())]
-    return agrees(Value("later keys that are seen", np.mean(seen), 1.0))
+    yield Value("later keys that are seen", np.mean(seen), 1.0)
