@@ -7,9 +7,9 @@ import math
 
 import numpy as np
 import pytest
+from calling import cli
 
 import refbert
-from refbert.cli import main
 from refbert.errors import ConfigError, InputError
 from refbert.tasks.classifying import classify, regress
 
@@ -26,12 +26,6 @@ def made(names=("a", "b", "c"), **changes):
     model.parameters["classifier.bias"] = LOGITS.astype(np.float32)
     model.tokenizer = base.tokenizer
     return model
-
-
-def cli(capsys, *arguments):
-    with pytest.raises(SystemExit) as left:
-        main([str(argument) for argument in arguments])
-    return (left.value.code or 0, *capsys.readouterr())
 
 
 def by_number(found):

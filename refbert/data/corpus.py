@@ -212,13 +212,9 @@ def _rows(file: IO[bytes], name: str, column: str | None, report: Progress) -> I
                 yield None
             if rows:
                 report(size * batch.num_rows // rows)
-    except (arrow.ArrowException, UnicodeDecodeError) as error:
-        reason = str(error).partition("\n")[0]
+    except (arrow.ArrowException, UnicodeDecodeError, MemoryError) as error:
+        reason = str(error).partition("\n")[0] or "it asks for more memory than there is"
         raise InputError(f"{name}: cannot be read as Parquet or Arrow ({reason})") from None
-    except MemoryError:
-        raise InputError(
-            f"{name}: cannot be read as Parquet or Arrow (it asks for more memory than there is)"
-        ) from None
     if not rows:
         report(size)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from refbert.backend import Host
@@ -24,7 +25,6 @@ class Epochs:
             raise InputError("no examples to learn from")
         self._features, self._tokenizer = features, tokenizer
         self._batch_size, self._seed = batch_size, seed
-        self._order: tuple[int, list[int]] | None = None
         self._done = 0
 
     @property
@@ -36,7 +36,7 @@ class Epochs:
         """Return the batch of an update and its labels."""
         epoch, number = divmod(step, self.updates)
         start = number * self._batch_size
-        chosen = self._permutation(epoch)[start : start + self._batch_size]
+        chosen = _order(self._seed, epoch, len(self._features))[start : start + self._batch_size]
         self._done = step + 1
         return collate([self._features[i] for i in chosen], self._tokenizer)
 
@@ -48,8 +48,8 @@ class Epochs:
         """Take up the count, which is all that there is."""
         self._done = state["batches"]
 
-    def _permutation(self, epoch: int) -> list[int]:
-        if self._order is None or self._order[0] != epoch:
-            order = generator("epoch", self._seed, epoch).permutation(len(self._features))
-            self._order = (epoch, [int(i) for i in order])
-        return self._order[1]
+
+@lru_cache(maxsize=1)
+def _order(seed: int, epoch: int, examples: int) -> list[int]:
+    order: list[int] = generator("epoch", seed, epoch).permutation(examples).tolist()
+    return order

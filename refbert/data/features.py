@@ -71,26 +71,25 @@ def encode_words(tokenizer: Tokenizer, sentences: Sequence[Sequence[str]], *, ma
 
     Raises `InputError` if no word fits.
     """
-    if max_length < 3:
+    library, room = tokenizer.library, max_length - 2
+    if room < 1:
         raise InputError(f"{max_length} tokens are too few for [CLS], a word and [SEP]")
     with library_call("the sentences cannot be tokenized"):
-        encoded = tokenizer.library.encode_batch([list(words) for words in sentences], is_pretokenized=True)
+        encoded = library.encode_batch([list(s) for s in sentences], is_pretokenized=True, add_special_tokens=False)
     out: list[Words] = []
     cut = lost = lost_words = 0
-    for words, e in zip(sentences, encoded, strict=True):
-        kept = list(range(len(e.ids)))
-        if len(kept) > max_length:
-            cut, lost = cut + 1, lost + len(kept) - max_length
-            room = max_length - 2  # [CLS] and [SEP] stay
-            words_kept = kept[1:-1][-room:] if tokenizer.cut_side == "left" else kept[1:-1][:room]
-            kept = [kept[0], *words_kept, kept[-1]]
+    for words, bare in zip(sentences, encoded, strict=True):
+        if len(bare.ids) > room:
+            cut, lost = cut + 1, lost + len(bare.ids) - room
+            bare.truncate(room, direction=tokenizer.cut_side)
+        e = library.post_process(bare)
         firsts: list[int | None] = [None] * len(words)
-        for place, i in enumerate(kept):
-            word = e.word_ids[i]
+        for place, word in enumerate(e.word_ids):
             if word is not None and firsts[word] is None:
                 firsts[word] = place
         lost_words += firsts.count(None)
-        out.append(Words(_picked(e, kept), tuple(firsts)))
+        encoding = Encoding(tuple(e.ids), tuple(e.type_ids), tuple(e.tokens), tuple(e.special_tokens_mask))
+        out.append(Words(encoding, tuple(firsts)))
     if cut:
         warn(f"{cut:,} of {len(out):,} sentences cut to {max_length} tokens: {lost:,} tokens lost", stacklevel=2)
     if lost_words:
@@ -255,13 +254,3 @@ def answer_features(
                 held.add(window.question)
         out.append(Feature((window.encoding,), {"start_positions": start, "end_positions": end}))
     return out, [i for i, answer in enumerate(answers) if answer is not None and i not in held]
-
-
-def _picked(encoded: Any, kept: Sequence[int]) -> Encoding:
-    """Some tokens of the library's encoding."""
-    return Encoding(
-        input_ids=tuple(encoded.ids[i] for i in kept),
-        token_type_ids=tuple(encoded.type_ids[i] for i in kept),
-        tokens=tuple(encoded.tokens[i] for i in kept),
-        special_tokens_mask=tuple(encoded.special_tokens_mask[i] for i in kept),
-    )

@@ -64,7 +64,7 @@ def loss_and_gradients(
     first, last = groups * rank // processes, groups * (rank + 1) // processes
     per_piece = max(1, (micro_batch or B) // together)
     computed = model if precision is None else precision.of(model)
-    total: Sums | None = None
+    total = Sums(0.0, {}, {})
     for start in range(first, last, per_piece):
         stop = min(start + per_piece, last)
         rows = slice(start * together, stop * together)
@@ -73,13 +73,9 @@ def loss_and_gradients(
         loss, losses, gradients = computed.part_of_loss_and_gradients(batch.rows(rows), cut, whole, dropout=draws)
         if precision is not None:
             gradients = precision.widen(gradients)
-        if total is None:
-            total = Sums(loss, losses, gradients)
-        else:
-            total.loss += loss
-            total.losses = {name: total.losses[name] + value for name, value in losses.items()}
-            _add(model.backend, total.gradients, gradients)
-    assert total is not None  # first < last
+        total.loss += loss
+        total.losses = {name: total.losses.get(name, 0.0) + value for name, value in losses.items()}
+        _add(model.backend, total.gradients, gradients)
     return total
 
 

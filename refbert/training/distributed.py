@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -65,7 +65,8 @@ class TorchProcesses(Processes):
         try:
             dist.init_process_group("nccl" if nccl else "gloo", timeout=_PATIENCE)
         except (RuntimeError, ValueError) as error:
-            raise BackendUnavailable(f"the processes cannot be connected ({_first_line(error)})") from None
+            reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+            raise BackendUnavailable(f"the processes cannot be connected ({reason})") from None
         self.rank, self.count = dist.get_rank(), dist.get_world_size()
 
     def sum_arrays(self, backend: Backend[Any], arrays: dict[str, Any]) -> None:
@@ -142,11 +143,8 @@ def processes(device: str) -> Iterator[Processes]:
         available = False
     if not available:
         raise BackendUnavailable('several processes need PyTorch: pip install "refbert[torch]"')
-    made = TorchProcesses(device)
-    try:
+    with closing(TorchProcesses(device)) as made:
         yield made
-    finally:
-        made.close()
 
 
 def local_device(device: str | None) -> str | None:
@@ -154,7 +152,3 @@ def local_device(device: str | None) -> str | None:
     if device == "cuda" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     return device
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

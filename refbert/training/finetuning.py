@@ -34,23 +34,13 @@ from refbert.files.json import read_json, write_json
 from refbert.files.reading import is_file
 from refbert.model import Model
 from refbert.tasks.classifying import label_names
+from refbert.training import checkpoints
 from refbert.training.best import Outcome, Scores, best_epoch, best_of, export, keep_best
-from refbert.training.checkpoints import (
-    Damaged,
-    check_whole,
-    is_sealed,
-    last_whole,
-    place_of,
-    put_aside,
-    saved,
-    sealed,
-    updates_of,
-)
 from refbert.training.finetuning_settings import Plan, Settings
 from refbert.training.interruptible import interruptible
 from refbert.training.loop import NotFinite
 from refbert.training.metrics import Update
-from refbert.training.run import RunDirectory, agreed, check_same, versions
+from refbert.training.run import RunDirectory, agreed, versions
 from refbert.training.session import Log, Session
 from refbert.training.task_model import NAMED, begin, features, of_the_checkpoint
 
@@ -108,15 +98,13 @@ def finetune(
     }  # fmt: skip
     with run.owned():
         if resume and run.holds_run():
-            recorded = run.read()
-            agreed(recorded["settings"], settings.to_json(), free=settings.free(), where=run.path)
-            check_same(recorded["facts"], facts, run.file)
+            agreed(run.read()["settings"], settings.to_json(), free=settings.free(), where=run.path)
         else:
             run.prepare()
-            run.begin(settings.to_json(), facts, {
-                "kind": "finetuning", "labels": list(labels), "examples": len(data), "features": len(examples),
-                "versions": versions(model.backend),
-            })  # fmt: skip
+        run.begin(settings.to_json(), facts, {
+            "kind": "finetuning", "labels": list(labels), "examples": len(data), "features": len(examples),
+            "versions": versions(model.backend),
+        })  # fmt: skip
         outcomes: list[Outcome] = []
         tokenizer, ready = model.tokenizer, [model]
         del model  # the first run's alone: it must not stay while the others are trained
@@ -224,19 +212,19 @@ class _Run:
     def _where(self, told: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], Path | None]:
         """(the scores that still hold, the checkpoint to go on from); put aside what is damaged, to make it again."""
         try:
-            last = last_whole(self.place.checkpoints)
-            told = [entry for entry in told if last is not None and entry["updates"] <= updates_of(last)]
+            last = checkpoints.last_whole(self.place.checkpoints)
+            told = [entry for entry in told if last is not None and entry["updates"] <= checkpoints.updates_of(last)]
             if told:
-                check_whole(self._best(told))
-        except Damaged as error:
-            for place in saved(self.place.checkpoints):
-                put_aside(place, f"{error}; this run is begun again")
+                checkpoints.check_whole(self._best(told))
+        except checkpoints.Damaged as error:
+            for place in checkpoints.saved(self.place.checkpoints):
+                checkpoints.put_aside(place, f"{error}; this run is begun again")
             return [], None
         return told, last
 
     def _best(self, told: Sequence[Mapping[str, Any]]) -> Path:
         """The checkpoint of the best epoch so far."""
-        return place_of(self.place.checkpoints, best_epoch(told, self.metric)["updates"])
+        return checkpoints.place_of(self.place.checkpoints, best_epoch(told, self.metric)["updates"])
 
     def _score(self, model: Model, *, warn: bool) -> dict[str, float | None]:
         if self.dev is None:
@@ -247,7 +235,7 @@ class _Run:
 
     def _prune(self, told: Sequence[Mapping[str, Any]]) -> None:
         """Keep the checkpoints of the best epoch so far and of the last update."""
-        for place in saved(self.place.checkpoints)[:-1]:
+        for place in checkpoints.saved(self.place.checkpoints)[:-1]:
             if place != self._best(told):
                 remove_directory(place)
 
@@ -263,12 +251,12 @@ class _Run:
         if not is_file(self.scores):
             return []
         told = read_json(self.scores)
-        if not isinstance(told, list) or not all(map(is_sealed, told)):
+        if not isinstance(told, list) or not all(map(checkpoints.is_sealed, told)):
             raise InputError(f"{self.scores}: damaged; delete {self.place.path} to do that run again")
         return told
 
     def _write_scores(self, told: Sequence[Mapping[str, Any]]) -> None:
-        write_json(self.scores, [sealed(entry) for entry in told], indent=1)
+        write_json(self.scores, [checkpoints.sealed(entry) for entry in told], indent=1)
 
 
 def _metric(settings: Settings, labels: Sequence[str], dev: Labelled | None) -> str:

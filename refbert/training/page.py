@@ -1,6 +1,6 @@
 """A run as one HTML page: curves as SVG, settings as a table, nothing from the network.
 
-The metrics are read twice, line by line, and gathered into a few hundred bins (mean, least and greatest of each), so a
+The metrics are read twice, line by line, and gathered into a few hundred bins (least, mean and greatest of each), so a
 run of a million updates needs no more memory than one of a thousand.
 """
 
@@ -9,37 +9,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from refbert.files.writing import write_text
 from refbert.pages import Axis, fill, number
 from refbert.training.metrics import clock, read_metrics
 
 _BINS = 300
 _DRAWN = ("loss", "learning_rate", "gradient_norm", "tokens", "seconds")
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 720, 220, 64, 28
-
-
-@dataclass
-class _Bin:
-    """Updates that are drawn as one point."""
-
-    count: int = 0
-    total: float = 0.0
-    least: float = math.inf
-    greatest: float = -math.inf
-
-    def add(self, value: float) -> None:
-        self.count += 1
-        self.total += value
-        self.least, self.greatest = min(self.least, value), max(self.greatest, value)
-
-
-def write_page(path: Path, metrics: Path, **what: Any) -> None:
-    """The page of a metrics file, as `render`; raises `InputError` if it cannot be written."""
-    write_text(path, render(metrics, **what))
+# Updates that are drawn as one point: the first step, least, mean and greatest value.
+_Bin = tuple[int, float, float, float]
 
 
 def render(
@@ -66,7 +47,7 @@ def render(
         span = (first["step"], last["step"])
         curves = _curves(metrics, span)
         scored = _scored(dev, curves)
-        charts = [_chart(name, curves.get(name, {}), scored.get(name, ()), span) for name in {**curves, **scored}]
+        charts = [_chart(name, curves.get(name, ()), scored.get(name, ()), span) for name in {**curves, **scored}]
     tables = {
         "Settings": [(name, _value(value)) for name, value in settings.items()],
         "Resumed": [(f"at step {entry.get('step')}", _resumed(entry)) for entry in resumes],
@@ -90,22 +71,30 @@ def _updates(metrics: Path) -> Iterator[dict[str, Any]]:
             yield entry
 
 
-def _curves(metrics: Path, span: tuple[int, int]) -> dict[str, dict[int, _Bin]]:
-    """What is drawn of the updates, by its title: bins by their first step."""
-    out: dict[str, dict[int, _Bin]] = {}
+def _curves(metrics: Path, span: tuple[int, int]) -> dict[str, list[_Bin]]:
+    """What is drawn of the updates, by its title."""
+    out: dict[str, list[_Bin]] = {}
     width = max(1, math.ceil((span[1] - span[0] + 1) / _BINS))
-    for entry in _updates(metrics):
-        values = {"loss": entry["loss"]}
-        heads = [name for name in entry if name.startswith("loss_")]
-        if len(heads) > 1:
-            values |= {f"loss, {name.removeprefix('loss_').replace('_', ' ')}": entry[name] for name in heads}
-        values |= {"learning rate": entry["learning_rate"], "gradient norm": entry["gradient_norm"]}
-        if entry["seconds"] > 0:
-            values["tokens per second"] = entry["tokens"] / entry["seconds"]
-        begins = entry["step"] - (entry["step"] - span[0]) % width
-        for name, value in values.items():
-            out.setdefault(name, {}).setdefault(begins, _Bin()).add(value)
+    for place, entries in groupby(_updates(metrics), lambda entry: (entry["step"] - span[0]) // width):
+        values: dict[str, list[float]] = {}
+        for entry in entries:
+            for name, value in _drawn(entry).items():
+                values.setdefault(name, []).append(value)
+        for name, found in values.items():
+            out.setdefault(name, []).append((span[0] + place * width, min(found), sum(found) / len(found), max(found)))
     return out
+
+
+def _drawn(entry: Mapping[str, Any]) -> dict[str, float]:
+    """What is drawn of one update, by its title."""
+    values = {"loss": entry["loss"]}
+    heads = [name for name in entry if name.startswith("loss_")]
+    if len(heads) > 1:
+        values |= {f"loss, {name.removeprefix('loss_').replace('_', ' ')}": entry[name] for name in heads}
+    values |= {"learning rate": entry["learning_rate"], "gradient norm": entry["gradient_norm"]}
+    if entry["seconds"] > 0:
+        values["tokens per second"] = entry["tokens"] / entry["seconds"]
+    return values
 
 
 def _scored(dev: Iterable[Mapping[str, Any]], curves: Mapping[str, object]) -> dict[str, list[tuple[int, float]]]:
@@ -124,19 +113,17 @@ def _scored(dev: Iterable[Mapping[str, Any]], curves: Mapping[str, object]) -> d
 
 
 def _chart(
-    name: str, curve: Mapping[int, _Bin], scored: Sequence[tuple[int, float]], span: tuple[int, int]
+    name: str, bins: Sequence[_Bin], scored: Sequence[tuple[int, float]], span: tuple[int, int]
 ) -> dict[str, Any]:
     """What the template draws."""
-    bins = sorted(curve.items())
-    ends = [value for _, found in bins for value in (found.least, found.greatest)]
+    ends = [value for _, least, _, greatest in bins for value in (least, greatest)]
     x = Axis(*span, _LEFT, _WIDTH)
     y = Axis.around([*ends, *(value for _, value in scored)], _HEIGHT - _BOTTOM, 8)
-    above = [(x.at(step), y.at(found.greatest)) for step, found in bins]
-    below = [(x.at(step), y.at(found.least)) for step, found in reversed(bins)]
+    above = [(x.at(step), y.at(greatest)) for step, _, _, greatest in bins]
+    below = [(x.at(step), y.at(least)) for step, least, _, _ in reversed(bins)]
     return {
         "name": name, "width": _WIDTH, "height": _HEIGHT, "left": _LEFT, "span": span, "ticks": y.ticks,
-        "band": above + below,
-        "mean": [(x.at(step), y.at(found.total / found.count)) for step, found in bins],
+        "band": above + below, "mean": [(x.at(step), y.at(mean)) for step, _, mean, _ in bins],
         "scored": [(x.at(step), y.at(value), f"step {step:,}: {number(value, 5)}") for step, value in scored],
     }  # fmt: skip
 

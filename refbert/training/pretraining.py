@@ -36,7 +36,7 @@ from refbert.training.held_out import HeldOut
 from refbert.training.interruptible import interruptible
 from refbert.training.metrics import Update, read_metrics
 from refbert.training.pretraining_settings import Settings
-from refbert.training.run import RunDirectory, agreed, check_same, versions
+from refbert.training.run import RunDirectory, agreed, versions
 from refbert.training.session import Log, Session
 
 # Seconds between two lines about the reading of the text.
@@ -113,13 +113,10 @@ def pretrain(
         processes.check_same("checkpoint", f"{before}")
         log = None
         if first:
-            if run.holds_run():
-                check_same(run.read()["facts"], facts, run.file)
-            else:
-                run.begin(settings.to_json(), facts, {
-                    "kind": "pretraining", "tokens": store.tokens, "processes": processes.count,
-                    "versions": versions(model.backend),
-                })  # fmt: skip
+            run.begin(settings.to_json(), facts, {
+                "kind": "pretraining", "tokens": store.tokens, "processes": processes.count,
+                "versions": versions(model.backend),
+            })  # fmt: skip
             log = stack.enter_context(Log(
                 session, settings.steps, effective=settings.effective(), resumed=resumed and before < settings.steps,
                 scores=lambda: read_metrics(run.dev_scores), kind=settings.length, advice=settings.shorter,
@@ -222,9 +219,8 @@ def _keep_stdin(path: Path) -> None:
         raise InputError("no text on stdin")
     with writing(path), atomic(path) as part, part.open("wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
-        empty = not file.tell()
-    if empty:
-        raise InputError("no text on stdin")
+        if not file.tell():
+            raise InputError("no text on stdin")
 
 
 def _tokenizer(directory: Path, settings: Settings) -> Tokenizer:

@@ -63,8 +63,7 @@ class RunDirectory:
 
     def last(self) -> Path | None:
         """Return the last checkpoint, whole or damaged."""
-        found = saved(self.checkpoints)
-        return found[-1] if found else None
+        return next(reversed(saved(self.checkpoints)), None)
 
     def finished(self) -> bool:
         """Whether the model is there."""
@@ -91,10 +90,14 @@ class RunDirectory:
             raise InputError(f"{self.path}: holds {', '.join(there)}, but no run.json; name another directory")
 
     def begin(self, settings: Mapping[str, Any], facts: Mapping[str, Any], rest: Mapping[str, Any]) -> None:
-        """Write run.json; raises `InputError` if it cannot be written.
+        """Write run.json, or compare with the one of the run that goes on.
 
-        facts: what must be the same when the run goes on, whatever files it is read from (`check_same`).
+        facts: what must be the same when it goes on, whatever files it is read from; raises as `check_same` if it is
+        not, and `InputError` if run.json cannot be written.
         """
+        if self.holds_run():
+            check_same(self.read()["facts"], facts, self.file)
+            return
         content = {"format": _VERSION, "settings": dict(settings), "facts": dict(facts), **rest}
         write_json(self.file, content)
         self._content = content

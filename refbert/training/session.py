@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from refbert.errors import InputError
-from refbert.files.writing import writing
+from refbert.files.writing import write_text, writing
 from refbert.model import Model
 from refbert.training.checkpoints import read_state, restore
 from refbert.training.loop import Saving, train
 from refbert.training.metrics import Metrics, Update, going_on
 from refbert.training.optimizer import Optimizer
-from refbert.training.page import write_page
+from refbert.training.page import render
 from refbert.training.precision import MixedPrecision
 from refbert.training.run import RunDirectory, check_same
 from refbert.training.run import effective as came_to
@@ -142,10 +142,11 @@ class Log:
     def _draw(self) -> None:
         self._drawn = time.monotonic()
         run, place, name = self._session.run, self._session.place, self._session.name
-        write_page(
-            place.page, place.metrics, title=place.path.resolve().name, settings=self._settings, dev=self._scores(),
+        page = render(
+            place.metrics, title=place.path.resolve().name, settings=self._settings, dev=self._scores(),
             resumes=[entry for entry in run.resumes() if entry.get("run") == name],
         )  # fmt: skip
+        write_text(place.page, page)
 
     def __enter__(self) -> Log:
         return self

@@ -162,8 +162,6 @@ def _is(value: Any, kind: Any) -> bool:
         return any(_is(value, one) for one in inner)
     if origin is tuple:
         return isinstance(value, list | tuple) and all(_is(item, inner[0]) for item in value)
-    if kind is types.NoneType:
-        return value is None
     if kind in (int, float) and isinstance(value, bool):
         return False
     return isinstance(value, int | float if kind is float else kind)

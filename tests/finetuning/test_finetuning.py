@@ -13,11 +13,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from calling import cli, same_weights
 from labelled_files import write_choices, write_classes, write_model, write_questions, write_sets, write_tags
 
 import refbert
 from refbert.checkpoint.safetensors_file import read_safetensors
-from refbert.cli import main
 from refbert.data.labelled import read
 from refbert.data.tables import Columns
 from refbert.errors import InputError, RefbertWarning
@@ -29,14 +29,6 @@ from refbert.training.loop import NotFinite
 from refbert.training.metrics import read_metrics
 
 pytestmark = pytest.mark.filterwarnings("ignore::refbert.errors.RefbertWarning")
-
-
-def cli(capsys, *arguments):
-    """(status, stdout, stderr) of a command in this process."""
-    with pytest.raises(SystemExit) as exit:
-        main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return exit.value.code, out, err
 
 
 def fails(capsys, *arguments):
@@ -57,13 +49,6 @@ def settings(path, task="classify", **changes):
 
 def weights(directory):
     return {name: np.array(x) for name, x in read_safetensors(directory / "model.safetensors").items()}
-
-
-def assert_same_bits(one, other):
-    ours, theirs = weights(one), weights(other)
-    assert list(ours) == list(theirs)
-    for name, x in ours.items():
-        assert x.tobytes() == theirs[name].tobytes(), name
 
 
 LEARN = {
@@ -331,7 +316,7 @@ class TestGoingOn:
             if result.best is not None:
                 break
         assert rounds >= 20 // often - 1
-        assert_same_bits(path / "out", tmp_path / "out")
+        same_weights(path / "out", tmp_path / "out")
         for run in (path / "out" / "runs").iterdir():
             other = tmp_path / "out" / "runs" / run.name
             assert (other / "scores.json").read_text() == (run / "scores.json").read_text()
@@ -354,7 +339,7 @@ class TestGoingOn:
         process.wait()
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        assert_same_bits(path / "out", tmp_path / "out")
+        same_weights(path / "out", tmp_path / "out")
 
     @pytest.mark.slow
     def test_a_signal_saves_and_says_how_to_go_on(self, whole, tmp_path):

@@ -8,10 +8,10 @@ import shutil
 
 import numpy as np
 import pytest
+from calling import same_weights
 from runs import fine, pre
 
 import refbert
-from refbert.checkpoint.safetensors_file import read_safetensors
 from refbert.data import Store
 from refbert.errors import CheckpointError, InputError, RefbertError, RefbertWarning
 from refbert.training import finetuning, pretraining
@@ -35,11 +35,6 @@ def cut(path):
 
 
 DAMAGE = {"flipped": flip, "cut": cut, "empty": lambda path: path.write_bytes(b""), "gone": lambda path: path.unlink()}
-
-
-def same_weights(one, other):
-    a, b = (read_safetensors(directory / "model.safetensors") for directory in (one, other))
-    assert all(np.array_equal(x, b[name]) for name, x in a.items())
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ import weakref
 import numpy as np
 import pytest
 import small
+from calling import cli
 
 import refbert
-from refbert.cli import main
 from refbert.config import BertConfig
 from refbert.text.tokenization import Tokenizer
 from refbert.training import session
@@ -232,12 +232,6 @@ def trained(monkeypatch):
     return said
 
 
-def run(*arguments):
-    with pytest.raises(SystemExit) as exit:
-        main([str(argument) for argument in arguments])
-    assert not exit.value.code
-
-
 def recorded(directory):
     return json.loads((directory / "run.json").read_text(encoding="utf-8"))["settings"]["gradient_checkpointing"]
 
@@ -252,19 +246,18 @@ def test_refbert_pretrain(trained, tmp_path, capsys):
     size.write_text(json.dumps(CONFIG.replace(max_position_embeddings=16).to_dict()), "utf-8")
     common = [text, "--size", size, "--steps", 3, "--batch-size", 4, "--vocab-size", 80, "--short-length", 12,
               "--long-length", 12]  # fmt: skip
-    run("pretrain", *common, "--output", tmp_path / "plain")
-    run("pretrain", *common, "--output", tmp_path / "less", "--gradient-checkpointing")
+    assert cli(capsys, "pretrain", *common, "--output", tmp_path / "plain")[0] == 0
+    assert cli(capsys, "pretrain", *common, "--output", tmp_path / "less", "--gradient-checkpointing")[0] == 0
     assert trained == [False, True]
     assert [recorded(tmp_path / name) for name in ("plain", "less")] == [False, True]
     plain, less = weights(tmp_path / "plain"), weights(tmp_path / "less")
     assert all(np.array_equal(x, less[name]) for name, x in plain.items())
-    capsys.readouterr()
-    run("pretrain", "--output", tmp_path / "less", "--resume", "--no-gradient-checkpointing")
-    assert trained == [False, True, False]
-    assert "going on with another gradient_checkpointing" in capsys.readouterr().err
+    status, _, err = cli(capsys, "pretrain", "--output", tmp_path / "less", "--resume", "--no-gradient-checkpointing")
+    assert (status, trained) == (0, [False, True, False])
+    assert "going on with another gradient_checkpointing" in err
 
 
-def test_refbert_finetune(trained, tmp_path):
+def test_refbert_finetune(trained, tmp_path, capsys):
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", *"abcdefgh"]
     model = refbert.from_config(CONFIG.replace(vocab_size=len(words)), backend="numpy")
     model.tokenizer = Tokenizer.from_vocabulary(words, settings={"do_lower_case": True})
@@ -272,8 +265,8 @@ def test_refbert_finetune(trained, tmp_path):
     train = tmp_path / "train.csv"
     train.write_text("text,label\n" + "good a b,yes\nbad c d,no\n" * 4, "utf-8")
     common = ["--task", "classify", "--model", tmp_path / "model", "--train", train, "--epochs", 1]
-    run("finetune", *common, "--output", tmp_path / "plain")
-    run("finetune", *common, "--output", tmp_path / "less", "--gradient-checkpointing")
+    assert cli(capsys, "finetune", *common, "--output", tmp_path / "plain")[0] == 0
+    assert cli(capsys, "finetune", *common, "--output", tmp_path / "less", "--gradient-checkpointing")[0] == 0
     assert trained == [False, True]
     assert recorded(tmp_path / "less") is True
     plain, less = weights(tmp_path / "plain"), weights(tmp_path / "less")

@@ -8,11 +8,11 @@ import sys
 
 import numpy as np
 import pytest
+from calling import cli
 from launching import finish, launch
 from runs import pre
 
 import refbert
-from refbert.cli import main
 from refbert.data import Pretraining, Rows, Store, build_store
 from refbert.errors import InputError
 from refbert.evaluation.masked_lm import Sums
@@ -36,13 +36,6 @@ def whole(files, dev, tmp_path_factory):
     settings = pre(files, dev=(str(dev),), score_every=2, steps=9, long_length=14, learning_rate=1e-2)
     pretraining.pretrain(out, settings)
     return out, settings
-
-
-def cli(capsys, *arguments):
-    with pytest.raises(SystemExit) as exit:
-        main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return exit.value.code, out, err
 
 
 def scores_of(out):

@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+from calling import same_weights
 from launching import finish, launch
 
 import refbert
@@ -75,13 +76,6 @@ def whole(text, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "run"
     pretraining.pretrain(out, settings(text))
     return out
-
-
-def same_weights(one, other):
-    a, b = (read_safetensors(directory / "model.safetensors") for directory in (one, other))
-    assert a.keys() == b.keys()
-    for name, x in a.items():
-        assert np.array_equal(x, b[name]), name
 
 
 def test_what_is_in_the_directory(whole, text):
