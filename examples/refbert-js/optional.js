@@ -1,4 +1,4 @@
-/** What contract 1 leaves to a backend, made of the operations: a layer at once, for inference, and optimizers' steps. */
+/** What contract 1 leaves to a backend, made of the operations: a layer at once for inference, and optimizers. */
 
 import { add, alike, asarray, attention, gelu, layer_norm, linear, need, relu, said, tanh, zeros } from "./ops.js";
 
