@@ -1,15 +1,16 @@
 """Tagged sentences from CoNLL columns: one word a line, its tag in a column, a blank line between sentences.
 
-Source   Tjong Kim Sang and De Meulder 2003 (CoNLL-2003); Nivre et al. 2020 (CoNLL-U). Tabs separate where a line has
-         one, otherwise spaces; no other character does. The tag is in the last column, or where CoNLL-U's ten columns
-         end in MISC in the fourth, UPOS. A first column that counts the words, of each sentence or of the file, is no
-         word; CoNLL-U's ranges (1-2) and empty nodes (1.1) are none either. ``-DOCSTART-`` lines and comments are
-         skipped. Another first column that cannot be words, numbers alone or one document's name, is refused until the
-         column of the words is named.
+Source   Tjong Kim Sang and De Meulder 2003 (CoNLL-2003); Nivre et al. 2020 (CoNLL-U).
 
-"#" begins comments, and words ("#", "#tag"). Where the first column counts, such a line is a comment. Elsewhere it is a
-word if it has as many columns as the other lines and ends in one of their tags or in what looks like an entity's;
-before a sentence's first word it is a comment if not.
+Columns  are separated by tabs where a line has one, otherwise by spaces, and by no other character.
+Tag      the last column; in CoNLL-U, of ten columns, the fourth (UPOS) if the last is MISC.
+Word     the first column, or the second where the first counts the words, of each sentence or of the file. There,
+         CoNLL-U's ranges (1-2) and empty nodes (1.1) are skipped. A first column that cannot be words (numbers alone,
+         one document's name) is refused until the column of the words is named.
+Skipped  ``-DOCSTART-`` lines and comments. Not all that begins with "#" is a comment: "#" and "#tag" are words, too.
+         It is one where the first column counts. Elsewhere it is a word inside a sentence; before a sentence's first
+         word it is one if it has as many columns as the other lines and ends in one of their tags, or in what looks
+         like an entity's.
 """
 
 from __future__ import annotations

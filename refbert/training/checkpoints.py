@@ -195,9 +195,8 @@ def restore(place: Path, model: Model, optimizer: Optimizer) -> State:
     check_whole(place)
     state = read_state(place)
     weights, moments = read_safetensors(place / "model.safetensors"), read_safetensors(place / MOMENTS)
-    if {name: tuple(x.shape) for name, x in weights.items()} != {
-        name: tuple(x.shape) for name, x in model.parameters.items()
-    }:
+    found, expected = ({n: tuple(x.shape) for n, x in arrays.items()} for arrays in (weights, model.parameters))
+    if found != expected:
         raise CheckpointError(f"{place}: the checkpoint of another model (other tensors or shapes)")
     asarray = model.backend.asarray
     # Copies: a view of the mapped file would change under the run if the file did, and keep a deleted one on the disk.

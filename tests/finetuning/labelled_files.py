@@ -25,6 +25,12 @@ def write_model(directory, *, heads=(), positions=32, dropout=0.0, seed=1, **cha
     return directory
 
 
+def written(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    return path
+
+
 def _sentence(draw, n):
     return [draw.choice(WORDS) for _ in range(n)]
 

@@ -14,14 +14,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from calling import cli, same_weights
-from labelled_files import write_choices, write_classes, write_model, write_questions, write_sets, write_tags
+from labelled_files import write_classes, write_model, write_questions, write_sets, write_tags
+from tuning import LEARN, fails, settings
 
 import refbert
 from refbert.checkpoint.safetensors_file import read_safetensors
 from refbert.data.labelled import read
 from refbert.data.tables import Columns
 from refbert.errors import InputError, RefbertWarning
-from refbert.evaluation.tasks import Limits, evaluate, score_names
+from refbert.evaluation.tasks import evaluate, score_names
 from refbert.training.best import Outcome, best_epoch, best_of
 from refbert.training.finetuning import finetune
 from refbert.training.finetuning_settings import PAPER_GRID, Settings
@@ -31,34 +32,8 @@ from refbert.training.metrics import read_metrics
 pytestmark = pytest.mark.filterwarnings("ignore::refbert.errors.RefbertWarning")
 
 
-def fails(capsys, *arguments):
-    """The one line of a command that is refused."""
-    status, out, err = cli(capsys, *arguments)
-    assert (status, out) == (2, "")
-    lines = [line for line in err.splitlines() if not line.startswith("refbert: warning")]
-    assert len(lines) == 1, err
-    return lines[0]
-
-
-def settings(path, task="classify", **changes):
-    if not (path / "model").is_dir():
-        write_model(path / "model", dropout=changes.pop("model_dropout", 0.1))
-    common = {"batch_sizes": (8,), "learning_rates": (2e-3,), "epochs": (2,), "save_every": 3}
-    return Settings(task=task, model=str(path / "model"), **common | changes)
-
-
 def weights(directory):
     return {name: np.array(x) for name, x in read_safetensors(directory / "model.safetensors").items()}
-
-
-LEARN = {
-    "classify": (write_classes, "x.csv", "accuracy", 0.95, 160),
-    "multi-label": (write_sets, "x.jsonl", "micro_f1", 0.95, 160),
-    "tag": (write_tags, "x.conll", "f1", 0.95, 120),
-    "answer": (write_questions, "x.json", "f1", 90.0, 60),
-    "choose": (write_choices, "x.jsonl", "accuracy", 0.95, 80),
-    "regress": (lambda path, n, seed: write_classes(path, n, seed=seed, numbers=True), "x.csv", "spearman", 0.8, 160),
-}
 
 
 @pytest.mark.parametrize("task", LEARN)
@@ -114,17 +89,8 @@ def test_several_labels_a_text(tmp_path, capsys):
 def test_what_the_directory_holds(tmp_path, capsys):
     train = write_classes(tmp_path / "x.csv")
     write_model(tmp_path / "model")
-    command = [
-        "finetune",
-        "--task",
-        "classify",
-        "--model",
-        tmp_path / "model",
-        "--train",
-        train,
-        "--output",
-        tmp_path / "out",
-    ]
+    places = ["--model", tmp_path / "model", "--train", train, "--output", tmp_path / "out"]
+    command = ["finetune", "--task", "classify", *places]
     status, out, _ = cli(capsys, *command, "--epochs", 2, "--batch-size", 8)
     assert status == 0
     assert "done" in out
@@ -138,68 +104,6 @@ def test_what_the_directory_holds(tmp_path, capsys):
     assert [entry["step"] for entry in read_metrics(run / "metrics.jsonl")] == list(range(10))
     assert refbert.load(tmp_path / "out").config.id2label == {0: "has", 1: "not"}
     assert "holds a fine-tuned model already" in fails(capsys, *command)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    path = tmp_path_factory.mktemp("made")
-    write_model(path / "model", heads=("masked_lm", "next_sentence"))
-    files = {"classify": write_classes(path / "x.csv"), "tag": write_tags(path / "x.conll"),
-             "answer": write_questions(path / "x.json")}  # fmt: skip
-    for task, file in files.items():
-        finetune(path / task, settings(path, task, train=str(file), epochs=(4,), learning_rates=(5e-3,)))
-    finetune(path / "regress", settings(path, "regress", train=str(write_classes(path / "y.csv", numbers=True))))
-    return path
-
-
-class TestRun:
-    """`refbert run` on fine-tuned models."""
-
-    def test_classify(self, made, capsys):
-        _, out, _ = cli(capsys, "run", "--model", made / "classify", "--json", "--top-k", 1, "the cat", "a dog")
-        first, second = (json.loads(line) for line in out.splitlines())
-        assert first["text"] == "the cat"
-        assert first["scores"] == [{"label": first["label"], "score": first["scores"][0]["score"]}]
-        assert second["label"] in ("has", "not")
-        _, out, _ = cli(capsys, "run", "--model", made / "classify", "the cat")
-        assert first["label"] in out
-
-    def test_regress(self, made, capsys):
-        _, out, _ = cli(capsys, "run", "--model", made / "regress", "--task", "classify", "--json", "the cat")
-        assert set(json.loads(out)) == {"text", "value"}
-
-    def test_tag(self, made, capsys):
-        _, out, _ = cli(capsys, "run", "--model", made / "tag", "--json", "the cat sat.")
-        found = json.loads(out)
-        assert [word["word"] for word in found["words"]] == ["the", "cat", "sat", "."]
-        assert {word["tag"] for word in found["words"]} <= {"O", "B-CAT", "I-CAT", "B-DOG"}
-        assert all("the cat sat."[e["start"] : e["stop"]] == e["text"] for e in found["entities"])
-        assert "answer" in cli(capsys, "run", "--model", made / "tag", "the cat sat.")[1]
-        assert "single texts" in fails(capsys, "run", "--model", made / "tag", "--pair", "a", "cat")
-
-    def test_answer(self, made, capsys):
-        command = ["run", "--model", made / "answer", "--pair", "the cat", "a mat . the Cat sat", "--json"]
-        found = json.loads(cli(capsys, *command, "--top-k", 2)[1])
-        assert len(found["answers"]) == 2
-        best = found["answers"][0]
-        assert found["answer"] == best["text"] == "a mat . the Cat sat"[best["start"] : best["stop"]]
-        assert json.loads(cli(capsys, *command, "--null-threshold", -1e9)[1])["answer"] == ""
-        assert "(no answer)" in cli(capsys, *command[:-1], "--null-threshold", -1e9)[1]
-        assert "--pair" in fails(capsys, "run", "--model", made / "answer", "the cat")
-
-    def test_next_sentence(self, made, capsys):
-        command = ["run", "--model", made / "model", "--task", "next-sentence"]
-        found = json.loads(cli(capsys, *command, "--pair", "--json", "the cat", "a dog")[1])
-        scores = {row["label"]: row["score"] for row in found["scores"]}
-        model = refbert.load(made / "model", backend="reference")
-        z = model(model.batch([("the cat", "a dog")])).seq_relationship_logits[0]
-        assert scores["IsNext"] == pytest.approx(1 / (1 + np.exp(z[1] - z[0])), abs=1e-6)
-        assert scores["NotNext"] == pytest.approx(1 - scores["IsNext"])
-        assert "--pair" in fails(capsys, *command, "the cat")
-
-    def test_a_model_without_the_head(self, made, capsys):
-        for task in ("classify", "tag", "answer"):
-            assert "head" in fails(capsys, "run", "--model", made / "model", "--task", task, "--pair", "the", "cat")
 
 
 class TestChoice:
@@ -448,122 +352,3 @@ class TestHeads:
         rows = [json.loads(line) for line in out.read_text().splitlines()]
         assert len(rows) == 30
         assert all(len(row["words"]) == len(row["prediction"]) for row in rows)
-
-
-class TestMistakes:
-    """One line, status 2, and no directory left behind."""
-
-    @pytest.fixture
-    def command(self, tmp_path):
-        write_model(tmp_path / "model")
-        (tmp_path / "good.csv").write_text("text,label\nthe cat,has\na dog,not\n")
-        base = {"--task": "classify", "--model": tmp_path / "model", "--train": tmp_path / "good.csv",
-                "--output": tmp_path / "out"}  # fmt: skip
-        return lambda **changes: ["finetune", *(x for pair in (base | changes).items() for x in pair)]
-
-    @pytest.mark.parametrize(
-        ("name", "content", "says"),
-        [
-            ("missing.csv", None, "missing.csv: no such file"),
-            ("x.csv", "", "x.csv: empty"),
-            ("x.csv", "text,label\nthe cat,has\na\n", "x.csv, line 3: 1 fields"),
-            ("x.csv", "text,label\nthe cat,has\na,has\n", "one label only"),
-            ("x.csv", "sentence,label\na,b\n", "--text-column"),
-        ],
-    )
-    def test_in_the_training_file(self, tmp_path, capsys, command, name, content, says):
-        if content is not None:
-            (tmp_path / name).write_text(content)
-        assert says in fails(capsys, *command(**{"--train": tmp_path / name}))
-        assert not (tmp_path / "out").exists()
-
-    def test_in_the_development_file(self, tmp_path, capsys, command):
-        (tmp_path / "dev.csv").write_text("text,label\nthe cat,has\na dog,maybe\n")
-        line = fails(capsys, *command(**{"--dev": tmp_path / "dev.csv"}))
-        assert 'dev.csv, line 3: the label "maybe" is not in the set (has, not)' in line
-        assert not (tmp_path / "out").exists()
-
-    @pytest.mark.parametrize(
-        ("option", "value", "says"),
-        [
-            ("--learning-rate", "0", "above 0"),
-            ("--learning-rate", "x", "not a number"),
-            ("--batch-size", "0", "1 or more"),
-            ("--epochs", "1,2", "--dev"),
-            ("--restarts", "9" * 30, "at most 10,000"),
-            ("--warmup-share", "2", "from 0 to 1"),
-            ("--max-length", "33", "32 positions"),
-            ("--metric", "speed", "no score"),
-            ("--model", "/nowhere/at/all", "/nowhere/at/all"),
-            ("--backend", "nope", "nope"),
-        ],
-    )
-    def test_in_the_settings(self, tmp_path, capsys, command, option, value, says):
-        assert says in fails(capsys, *command(**{option: value}))
-        assert not (tmp_path / "out").exists()
-
-    @pytest.mark.parametrize(
-        ("task", "metric", "there_are"),
-        [
-            ("classify", "f1_micro", "accuracy, macro_f1, matthews, f1"),
-            ("regress", "accuracy", "spearman, pearson, mean_squared_error"),
-            ("tag", "f1_LOC", "f1, precision, recall, f1_CAT, f1_DOG, accuracy"),
-            ("answer", "best_f1", "f1, exact_match"),
-            ("answer", "has_answer_f1", "f1, exact_match"),
-            ("choose", "f1", "accuracy"),
-        ],
-    )
-    def test_a_score_that_is_not_made(self, tmp_path, task, metric, there_are):
-        write, name, _, _, n = LEARN[task]
-        dev = write(tmp_path / name, n, seed=0)
-        chosen = settings(tmp_path, task, train=str(dev), dev=str(dev), metric=metric, max_length=24, doc_stride=8)
-        with pytest.raises(InputError) as caught:
-            finetune(tmp_path / "out", chosen)
-        assert str(caught.value).endswith(f'no score "{metric}" is made of {dev} (there are: {there_are})')
-        assert not (tmp_path / "out").exists()
-
-    def test_the_scores_of_questions_without_answers(self, tmp_path):
-        dev = write_questions(tmp_path / "x.json", 8, unanswerable=True)
-        data = read("answer", dev, Columns(), to_learn=False)
-        write_model(tmp_path / "model", heads=("question_answering",))
-        made = evaluate(refbert.load(tmp_path / "model"), "answer", data, Limits(max_length=24, doc_stride=8)).scores
-        assert set(score_names("answer", (), data)) == {name for name in made if not name.endswith("threshold")}
-
-    def test_long_texts_are_cut_and_counted(self, tmp_path, capsys, command):
-        (tmp_path / "x.csv").write_text(f"text,label\n{'the cat ' * 40},has\na dog,not\n")
-        arguments = command(**{"--train": tmp_path / "x.csv", "--epochs": 1})
-        status, _, err = cli(capsys, *arguments)
-        assert status == 0
-        assert err.count("1 text cut to 32 tokens: 50 tokens lost") == 1
-
-    def test_lengths_and_columns_are_those_of_training(self, tmp_path, capsys, command):
-        (tmp_path / "x.csv").write_text("s,y\nthe cat sat on the mat,has\na dog,not\n")
-        options = {"--text-column": "s", "--label-column": "y", "--max-length": 5, "--epochs": 1}
-        assert cli(capsys, *command(**{"--train": tmp_path / "x.csv"}, **options))[0] == 0
-        status, out, err = cli(capsys, "evaluate", "--model", tmp_path / "out", "--json", tmp_path / "x.csv")
-        assert status == 0
-        assert json.loads(out)["examples"] == 2
-        assert "1 text cut to 5 tokens: 3 tokens lost" in err
-        assert '"other"' in fails(
-            capsys, "evaluate", "--model", tmp_path / "out", tmp_path / "x.csv", "--text-column", "other"
-        )
-
-    def test_nothing_is_left_where_it_cannot_begin(self, tmp_path, monkeypatch):
-        def full(*_):
-            raise InputError("run.json: cannot be written (No space left on device)")
-
-        monkeypatch.setattr("refbert.training.run.RunDirectory.begin", full)
-        with pytest.raises(InputError, match="No space"):
-            finetune(tmp_path / "out", settings(tmp_path, train=str(write_classes(tmp_path / "x.csv"))))
-        assert not (tmp_path / "out").exists()
-
-    def test_in_several_processes(self, capsys, command, monkeypatch):
-        monkeypatch.setenv("WORLD_SIZE", "2")
-        assert "one process" in fails(capsys, *command())
-
-    def test_evaluating(self, tmp_path, capsys, command):
-        assert "no fine-tuned head" in fails(capsys, "evaluate", "--model", tmp_path / "model", tmp_path / "good.csv")
-        cli(capsys, *command())
-        (tmp_path / "x.csv").write_text("text,label\nthe cat,bird\n")
-        line = fails(capsys, "evaluate", "--model", tmp_path / "out", tmp_path / "x.csv")
-        assert 'line 2: the label "bird" is not in the set' in line
