@@ -7,6 +7,7 @@ import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 # Docstrings are wrapped at 120 columns, of which a heading's indentation takes up to 12, and a long word what it needs:
 # a line that the next line's first word would have brought to less than this was ended on purpose.
@@ -129,7 +130,5 @@ def beside(left: str, right: str, width: int) -> list[str] | None:
 
 
 def _columns(left: Sequence[str], right: Sequence[str], width: int) -> list[str]:
-    height = max(len(left), len(right))
-    pad = [*left, *[""] * (height - len(left))]
-    other = [*right, *[""] * (height - len(right))]
-    return [f"{a}{' ' * (width - columns(a))}{_SEPARATOR}{b}".rstrip() for a, b in zip(pad, other, strict=True)]
+    pairs = zip_longest(left, right, fillvalue="")
+    return [f"{a}{' ' * (width - columns(a))}{_SEPARATOR}{b}".rstrip() for a, b in pairs]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 from refbert.files.json import jsonable
@@ -67,36 +68,20 @@ def _path(path: tuple[str, ...]) -> str:
 
 
 def _section(section: Section) -> Iterator[str]:
+    mathematics = section.kind in ("equation", "gradient")
+
+    def is_typeset(line: Line) -> bool:
+        return mathematics and not line.prose and not is_sentence(line.text) and is_formula(line.text)
+
     for paragraph in logical(section.text):
-        formulas: list[str] = []
-        words: list[str] = []
-        for line in paragraph:
-            if _typeset(line, section):
-                if words:
-                    yield "\\\n".join(map(_escaped, words))
-                    words = []
-                formulas.append(line.text)
-            else:
-                if formulas:
-                    yield aligned(formulas)
-                    formulas = []
-                words.append(line.text)
-        if words:
-            yield "\\\n".join(map(_escaped, words))
-        if formulas:
-            yield aligned(formulas)
-
-
-def _typeset(line: Line, section: Section) -> bool:
-    mathematics = section.kind in ("equation", "gradient") and not line.prose and not is_sentence(line.text)
-    return mathematics and is_formula(line.text)
+        for typeset, lines in groupby(paragraph, is_typeset):
+            texts = [line.text for line in lines]
+            yield aligned(texts) if typeset else "\\\n".join(map(_escaped, texts))
 
 
 def _escaped(text: str) -> str:
     """Text in which nothing is meant as Markdown but what is between backquotes."""
-    parts = re.split(r"(`+[^`]*`+)", text)
-    plain = (part if i % 2 else re.sub(r"([\\*_\[\]<>|$#~])", r"\\\1", part) for i, part in enumerate(parts))
-    return "".join(plain)
+    return re.sub(r"(`+[^`]*`+)|([\\*_\[\]<>|$#~])", lambda m: m[1] or f"\\{m[2]}", text)
 
 
 def as_data(name: str, examples: Sequence[Worked] | None = None) -> dict[str, Any]:
@@ -121,23 +106,12 @@ def as_data(name: str, examples: Sequence[Worked] | None = None) -> dict[str, An
     }
 
 
-def _example(one: Worked) -> dict[str, Any]:
-    return {
-        "note": one.note,
-        "inputs": jsonable(one.inputs, other=str),
-        "on_the_way": jsonable(one.on_the_way, other=str),
-        "outputs": jsonable(one.outputs, other=str),
-        "cotangents": jsonable(one.cotangents, other=str),
-        "on_the_way_back": jsonable(one.on_the_way_back, other=str),
-        "gradients": [
-            {
-                "name": g.name,
-                "value": jsonable(g.value, other=str),
-                "by_differences": jsonable(g.differences, other=str),
-                "apart": g.apart,
-                "allowed": g.allowed,
-                "agrees": g.holds,
-            }
-            for g in one.gradients
-        ],
-    }
+def _example(one: Worked) -> Any:
+    gradients = [
+        {
+            "name": g.name, "value": g.value, "by_differences": g.differences, "apart": g.apart, "allowed": g.allowed,
+            "agrees": g.holds,
+        }
+        for g in one.gradients
+    ]  # fmt: skip
+    return jsonable({**vars(one), "gradients": gradients}, other=str)

@@ -28,8 +28,7 @@ _MANY = 8
 
 def terminal(name: str, *, width: int = 100) -> str:
     """The page of an op or block; raises `InputError`, with near names, for one that there is not."""
-    entry = find(name)
-    return page(entry, list(worked(entry)), width)
+    return page(find(name), list(worked(find(name))), width)
 
 
 def page(entry: Entry, examples: Sequence[Worked], width: int) -> str:
@@ -60,7 +59,9 @@ def _lines(entry: Entry, examples: Sequence[Worked], width: int) -> Iterator[str
     yield from _places(entry, width)
     for i, example in enumerate(examples, 1):
         yield ""
-        yield from _example(example, f"Example {i}" if len(examples) > 1 else "Example", width)
+        yield f"Example {i}" if len(examples) > 1 else "Example"
+        yield from prose(example.note, width)
+        yield from _numbers(example, width)
 
 
 def _between(left: str, right: str, width: int) -> list[str]:
@@ -72,16 +73,15 @@ def _code(entry: Entry, width: int) -> Iterator[str]:
     for part in code(entry):
         pair = beside(part.forward, part.pullback, width - 4) if part.pullback else None
         if pair is not None:
-            yield "Code: forward │ its pullback"
-            yield from ("    " + line for line in pair)
+            pieces = [("Code: forward │ its pullback", pair)]
         else:
-            yield "Code: forward" if part.pullback else "Code"
-            yield from ("    " + line if line else "" for line in fold_code(part.forward, width - 4))
+            pieces = [("Code: forward" if part.pullback else "Code", fold_code(part.forward, width - 4))]
             if part.pullback:
-                yield ""
-                yield "Code: the pullback under it"
-                yield from ("    " + line if line else "" for line in fold_code(part.pullback, width - 4))
-        yield ""
+                pieces.append(("Code: the pullback under it", fold_code(part.pullback, width - 4)))
+        for title, lines in pieces:
+            yield title
+            yield from ("    " + line if line else "" for line in lines)
+            yield ""
 
 
 def _places(entry: Entry, width: int) -> Iterator[str]:
@@ -96,13 +96,6 @@ def _places(entry: Entry, width: int) -> Iterator[str]:
         yield ""
         yield "Made of"
         yield from prose(parts, width)
-
-
-def _example(example: Worked, title: str, width: int) -> Iterator[str]:
-    yield title
-    if example.note:
-        yield from prose(example.note, width)
-    yield from _numbers(example, width)
 
 
 def _numbers(example: Worked, width: int) -> Iterator[str]:

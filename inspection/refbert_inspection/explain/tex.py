@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
 
 _FUNCTIONS = {
     "softmax", "log", "exp", "tanh", "erf", "erfc", "lse", "max", "min", "mean", "dropout", "act", "Var", "Concat",
@@ -165,8 +164,8 @@ def _letters(word: str) -> str:
 
 def _raised(token: str) -> str:
     """The TeX of a raised or lowered character, such as ^2 for ² and _1 for ₁; "" for what is on the line."""
-    if token in ("ᵀ", "ᵗ", "ˣ", "ᴮ"):
-        return {"ᵀ": r"^\top", "ᵗ": "^t", "ˣ": "^x", "ᴮ": "^B"}[token]
+    if token == "ᵀ":
+        return r"^\top"
     kind, _, plain = unicodedata.decomposition(token[0]).partition(" ")
     if len(token) != 1 or kind not in ("<super>", "<sub>"):
         return ""
@@ -183,16 +182,11 @@ def aligned(lines: list[str]) -> str:
 
 
 def _at_sign(line: str) -> str:
-    for sign in _first_outside(line):
-        return line[: sign[0]] + "&" + line[sign[0] :]
-    return "& " + line
-
-
-def _first_outside(line: str) -> Iterator[tuple[int, str]]:
-    """The signs of definition that are in no group."""
+    """The line with a mark in front of its first sign of definition that is in no group."""
     depth = 0
     for found in re.finditer(r"\\[{}]|[{}]|=|\\leftarrow|\\equiv|\\sim", line):
         if found[0] in "{}":
             depth += 1 if found[0] == "{" else -1
         elif depth == 0 and found[0] not in (r"\{", r"\}"):
-            yield found.start(), found[0]
+            return line[: found.start()] + "&" + line[found.start() :]
+    return "& " + line

@@ -7,20 +7,21 @@ by layer on the backend's own hidden states, and the model that training uses (`
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from refbert.backend import Host
-from refbert.spec.encoder import encoder_layer
 from refbert.spec.scope import Scope
+from refbert_conformance.engine.divergence import composed_layer
 from refbert_conformance.engine.measure import Failure, row_described, row_worst
 from refbert_conformance.tolerances.arithmetic import Arithmetic
 from refbert_conformance.tolerances.bounds import Expected
 from refbert_conformance.tolerances.noise import tolerances
 from refbert_inspection.tracing.judging import Judgement
 from refbert_inspection.tracing.names import hidden_state_names
-from refbert_inspection.tracing.passes import Pass
+from refbert_inspection.tracing.passes import GRADIENT, Pass
 from refbert_inspection.tracing.setting import Setting
 
 
@@ -30,21 +31,16 @@ def fused_layers(run: Pass, setting: Setting, arithmetic: Arithmetic) -> list[Ju
     if not callable(getattr(backend, "encoder_layer", None)):
         return []
     made, found = run.tensors(), []
-    c, mask = setting.choices, setting.batch.attention_mask
-    for i, before in enumerate(hidden_state_names(c.layers)[:-1]):
+    options = {"mask": setting.batch.attention_mask, **setting.choices.layer_options()}
+    for i, before in enumerate(hidden_state_names(setting.choices.layers)[:-1]):
         name = f"bert.encoder.layer.{i}"
         x = np.asarray(made[before], np.float64)
-        weights = {n.removeprefix(name + "."): w for n, w in setting.parameters.items() if n.startswith(name + ".")}
+        weights = {n: np.asarray(w, np.float64) for n, w in Scope(setting.parameters, f"{name}.").items()}
         on = {n: backend.asarray(w) for n, w in weights.items()}
-        y = backend.encoder_layer(backend.asarray(x), Scope(on, ""), mask=mask, **c.layer_options())
-
-        def composed(b: Any, x: Host = x, weights: Mapping[str, Host] = weights) -> dict[str, Host]:
-            out, _ = encoder_layer(b, {n: b.asarray(w) for n, w in weights.items()}, b.asarray(x), mask, c)
-            return {"y": b.to_numpy(out)}
-
-        (want,) = tolerances(composed, arithmetic)
-        rho, message = _worst(backend.to_numpy(y), want)
-        found.append(Judgement(name, "encoder_layer", "forward", i, rho, message))
+        y = backend.encoder_layer(backend.asarray(x), Scope(on, ""), **options)
+        composed = partial(composed_layer, x=x, params=weights, options=options)
+        (want,) = tolerances(lambda b, composed=composed: {"y": composed(b)}, arithmetic)  # type: ignore[misc]
+        found.append(_judged(name, "encoder_layer", "forward", i, backend.to_numpy(y), want))
     return found
 
 
@@ -59,29 +55,23 @@ def own_objective(run: Pass, setting: Setting, wanted: Mapping[str, Expected]) -
     on = {name: backend.asarray(x) for name, x in setting.parameters.items()}
     loss, terms, pullback = backend.objective(on, setting.batch, setting.labels, setting.heads, setting.choices)
     gradients = pullback(backend.asarray(np.ones(())))
-    found = []
     names = [call.name for call in run.forward if call.op == "cross_entropy"]
-    for name, term in zip(names, terms.values(), strict=False):
-        rho, message = _worst(backend.to_numpy(term), wanted[name])
-        found.append(Judgement(name, "objective", "forward", 0, rho, message))
-    if "loss" in wanted:
-        rho, message = _worst(backend.to_numpy(loss), wanted["loss"])
-        found.append(Judgement("loss", "objective", "forward", 0, rho, message))
-    for name in run.gradients:
-        want = wanted[f"gradient of {name}"]
-        if name not in gradients:
-            found.append(Judgement(name, "objective", "backward", 1, float("inf"), f"no gradient of {name}"))
-            continue
-        rho, message = _worst(backend.to_numpy(gradients[name]), want)
-        found.append(Judgement(name, "objective", "backward", 1, rho, message))
+    losses = dict(zip(names, terms.values(), strict=False)) | ({"loss": loss} if "loss" in wanted else {})
+    found = [_judged(n, "objective", "forward", 0, backend.to_numpy(x), wanted[n]) for n, x in losses.items()]
+    for n in run.gradients:
+        if n in gradients:
+            got, want = backend.to_numpy(gradients[n]), wanted[GRADIENT + n]
+            found.append(_judged(n, "objective", "backward", 1, got, want))
+        else:
+            found.append(Judgement(n, "objective", "backward", 1, float("inf"), f"no gradient of {n}"))
     return found
 
 
-def _worst(got: Host, want: Expected) -> tuple[float, str]:
+def _judged(name: str, op: str, direction: str, order: int, got: Host, want: Expected) -> Judgement:
     try:
         worst = row_worst(got, want)
     except Failure as failure:  # another shape
-        return float("inf"), str(failure)
+        return Judgement(name, op, direction, order, float("inf"), str(failure))
     if worst is None:
-        return 0.0, ""
-    return worst.rho, row_described(worst) if worst.rho > 1 else ""
+        return Judgement(name, op, direction, order, 0.0)
+    return Judgement(name, op, direction, order, worst.rho, row_described(worst) if worst.rho > 1 else "")

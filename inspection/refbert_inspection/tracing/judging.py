@@ -6,16 +6,15 @@ are the conformance suite's (`refbert_conformance.tolerances`): worst cases of t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from refbert.backend import Host
 from refbert_conformance.engine.measure import Failure, Record
 from refbert_conformance.tolerances.arithmetic import Arithmetic
-from refbert_conformance.tolerances.bounds import Expected, expected
+from refbert_conformance.tolerances.bounds import Expected, expected, expecting
 from refbert_inspection.tracing.passes import probabilities_of
 from refbert_inspection.tracing.recording import Call
 
@@ -43,7 +42,7 @@ def judged(
     ``told`` hears how many have been judged.
     """
     calls = list(calls)
-    makers = {call.name: call for call in calls if not call.sums}
+    makers = {call.name: call.op for call in calls if not call.sums}
     found: list[Judgement] = []
     for k, call in enumerate(calls):
         told(k)
@@ -51,47 +50,26 @@ def judged(
     return sorted(found, key=lambda one: one.order)
 
 
-def _of(call: Call, arithmetic: Arithmetic, makers: dict[str, Call]) -> Iterator[Judgement]:
-    way = "backward" if call.sums else "forward"
-    yield from _reused(call.stale, call.order, way, makers)
-    if call.probabilities is not None:
-        yield _probabilities(call, arithmetic)
-    wrote = f"wrote into its input {call.written[0]}" if call.written else ""
-    rho, message = _against_reference(call, arithmetic, backward=False)
-    yield Judgement(call.name, call.op, way, call.order, float("inf") if wrote else rho, wrote or message)
-    if not call.cotangents or call.gradient is None:
-        return
-    yield from _reused(call.stale_back, call.back_order, "backward", makers)
-    wrote = "its pullback wrote into the cotangent that it was given" if call.written_back else ""
-    rho, message = _against_reference(call, arithmetic, backward=True)
-    yield Judgement(call.name, call.op, "backward", call.back_order, float("inf") if wrote else rho, wrote or message)
-
-
-def _reused(names: tuple[str, ...], order: int, way: str, makers: dict[str, Call]) -> Iterator[Judgement]:
-    """A result that was changed after it was made is its maker's fault: it gave away memory that is used again."""
-    for name in names:
-        if name in makers:
-            message = "its result was changed after it was made: memory that is used again, or shared"
-            yield Judgement(name, makers[name].op, way, order, float("inf"), message)
-
-
-def _probabilities(call: Call, arithmetic: Arithmetic) -> Judgement:
-    """What attention keeps to itself, as the backend's own op for it computes it."""
-    asked = {name: call.options[name] for name in ("mask", "heads", "mask_value")}
-    wanted = expected("attention_probabilities", _wide(call.arrays[:2]), asked, arithmetic)
-    rho, message = _worst([call.probabilities], wanted, arithmetic)
-    return Judgement(probabilities_of(call.name), "attention_probabilities", "forward", call.order, rho, message)
-
-
-def _against_reference(call: Call, arithmetic: Arithmetic, *, backward: bool) -> tuple[float, str]:
-    dy = _wide([call.gradient])[0] if backward else None
-    wanted = expected(call.op, _wide(call.arrays), call.options, arithmetic, dy)
-    return _worst(call.cotangents, wanted[1:], arithmetic) if backward else _worst([call.y], wanted[:1], arithmetic)
-
-
-def _wide(arrays: Sequence[Any]) -> list[Host]:
-    """In float64, in which the reference is computed."""
-    return [np.asarray(x, np.float64) for x in arrays]
+def _of(call: Call, arithmetic: Arithmetic, makers: Mapping[str, str]) -> Iterator[Judgement]:
+    inputs = [np.asarray(x, np.float64) for x in call.arrays]
+    want, want_back = expecting(call.op, inputs, call.options, arithmetic)
+    ways = [("backward" if call.sums else "forward", call.order, call.stale, call.wrote, [call.y], [want])]
+    if call.cotangents:
+        cotangents = want_back(np.asarray(call.gradient, np.float64))
+        ways += [("backward", call.back_order, call.stale_back, call.wrote_back, [*call.cotangents], cotangents)]
+    if call.probabilities is not None:  # as the backend's own op for them computes them
+        asked = {name: call.options[name] for name in ("mask", "heads", "mask_value")}
+        rho, message = _worst(
+            [call.probabilities], expected("attention_probabilities", inputs[:2], asked, arithmetic), arithmetic
+        )
+        yield Judgement(probabilities_of(call.name), "attention_probabilities", "forward", call.order, rho, message)
+    for direction, order, stale, wrote, got, wanted in ways:
+        for name in stale:
+            if name in makers:  # its fault: it gave away memory that is used again
+                message = "its result was changed after it was made: memory that is used again, or shared"
+                yield Judgement(name, makers[name], direction, order, float("inf"), message)
+        rho, message = (float("inf"), wrote) if wrote else _worst(got, wanted, arithmetic)
+        yield Judgement(call.name, call.op, direction, order, rho, message)
 
 
 def _worst(got: Sequence[Any], wanted: Sequence[Expected], arithmetic: Arithmetic) -> tuple[float, str]:

@@ -9,21 +9,18 @@ So what arrives at a pullback is the gradient of the loss with respect to that t
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 
-from refbert import ops
-from refbert.backend import REQUIRED, Backend, Host
+from refbert.backend import Backend, Host
 from refbert.backend.wrapper import OpsAlone
 from refbert.errors import BackendError
+from refbert_conformance.tolerances.bounds import ARRAYS
+from refbert_conformance.tolerances.noise import by_name
 from refbert_inspection.tracing.names import gathered, named
-
-OPS = frozenset(REQUIRED) - {"asarray", "to_numpy"}
 
 
 class Tensor:
@@ -44,13 +41,14 @@ class Tensor:
 class Call:
     """One op: what went in, what came out, and after the backward the cotangents.
 
-    inputs: names of the array arguments.   arrays: the same on the host, only if asked for (`Recording.keep_inputs`).
-    gradient: of the result, as the pullback was given it.   cotangents: what the pullback returned, as for arrays.
-    probabilities: of attention, [B, A, S, S].
+    inputs: names of the array arguments.   options: all other arguments, by name, without defaults.
     sums: this is an addition of gradients in the backward pass, and ``name`` that of what they are gradients of.
-    written: inputs that the op changed, which none may; stale: inputs that something has changed since they were made.
-    stale_back, written_back: the same of the pullback, and of the cotangent that it was given.
     order, back_order: when the op and its pullback ran, on one clock.
+    probabilities: of attention, [B, A, S, S].   gradient: of the result, as the pullback was given it.
+
+    Only if asked for (`Recording.keep_inputs`): arrays: the inputs on the host.   cotangents: what the pullback
+    returned.   stale, stale_back: inputs that something has changed before the op or its pullback ran.
+    wrote, wrote_back: what the op or its pullback itself has written into, which none may; "" if nothing.
     """
 
     op: str
@@ -58,17 +56,17 @@ class Call:
     inputs: tuple[str, ...]
     options: Mapping[str, Any]
     y: Host
-    arrays: tuple[Host, ...] = ()
-    gradient: Host | None = None
-    cotangents: tuple[Host, ...] = ()
+    sums: bool
+    order: int
+    back_order: int = 0
     probabilities: Host | None = None
-    sums: bool = False
-    written: tuple[str, ...] = ()
+    gradient: Host | None = None
+    arrays: tuple[Host, ...] = ()
+    cotangents: tuple[Host, ...] = ()
     stale: tuple[str, ...] = ()
     stale_back: tuple[str, ...] = ()
-    written_back: bool = False
-    order: int = 0
-    back_order: int = 0
+    wrote: str = ""
+    wrote_back: str = ""
 
 
 class Recording(OpsAlone):
@@ -111,60 +109,51 @@ class Recording(OpsAlone):
 
     def call(self, name: str, function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Keep an op's result, and what its pullback is given."""
-        return self._op(name, function, arguments, options) if name in OPS else function(*arguments, **options)
-
-    def _op(
-        self, op: str, function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]
-    ) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
-        tensors = [a for a in arguments if isinstance(a, Tensor)]
-        given = [a.device if isinstance(a, Tensor) else a for a in arguments]
+        if name not in ARRAYS:
+            return function(*arguments, **options)
+        tensors, options = by_name(name, arguments, options)
         self._settle(tensors)
         arrays = tuple(self._given(t) for t in tensors) if self.keep_inputs else ()
-        try:
-            y, back = function(*given, **options)
-        except Exception as error:
-            raise BackendError(f'backend "{self.name}": {op} of {tensors[0].name} raised {_said(error)}') from error
+        stale = tuple(t.name for t, x in zip(tensors, arrays, strict=False) if x is not t.host)
+        devices = [t.device for t in tensors]
+        y, back = self._tried(f"{name} of {tensors[0].name}", lambda: function(*devices, **options))
         self._clock += 1
-        sums = op == "add" and tensors[0].gradient
-        name = tensors[0].name if sums else self._unique(named(op, [t.name for t in tensors], y.shape))
-        call = Call(
-            op, name, tuple(t.name for t in tensors), bound_options(op, arguments, options), self._copy(y), arrays,
-            sums=sums, order=self._clock,
-        )  # fmt: skip
-        if self.keep_inputs:
-            pairs = list(zip(tensors, arrays, strict=True))
-            call.stale = tuple(t.name for t, x in pairs if x is not t.host)
-            call.written = tuple(t.name for t, x in pairs if self._differs(t, x))
-        if op == "attention":
-            call.probabilities = self._probabilities(tensors, options)
+        inputs = tuple(t.name for t in tensors)
+        sums = name == "add" and tensors[0].gradient
+        its_name = inputs[0] if sums else self._unique(named(name, inputs, y.shape))
+        call = Call(name, its_name, inputs, options, self._copy(y), sums, self._clock, arrays=arrays, stale=stale)
+        call.wrote = next((f"wrote into its input {of}" for of in self._changed(tensors, arrays)), "")
+        if name == "attention":
+            # It does not give its probabilities away: the backend computes them once more, without dropout.
+            asked = {option: options[option] for option in ("mask", "heads", "mask_value")}
+            call.probabilities = self._copy(self.backend.attention_probabilities(*devices[:2], **asked)[0])
         self.calls.append(call)
 
         def pullback(dy: Tensor) -> tuple[Tensor, ...]:
             self._clock += 1
             call.back_order, call.gradient = self._clock, self._given(dy)
-            if self.keep_inputs:  # what the pullback closes over, still as it was?
-                call.stale_back = tuple(t.name for t, x in zip(tensors, arrays, strict=True) if self._differs(t, x))
-            try:
-                found = tuple(back(dy.device))
-            except Exception as error:
-                raise BackendError(
-                    f'backend "{self.name}": the pullback of {op} at {call.name} raised {_said(error)}'
-                ) from error
-            if self.keep_inputs and self._differs(dy, call.gradient):
-                call.written_back = True
+            call.stale_back = tuple(self._changed(tensors, arrays))  # what the pullback closes over
+            found = self._tried(f"the pullback of {name} at {call.name}", lambda: tuple(back(dy.device)))
             if self.keep_inputs:
+                if self._differs(dy, call.gradient):
+                    call.wrote_back = "its pullback wrote into the cotangent that it was given"
                 call.cotangents = tuple(self._copy(d) for d in found)
-            return tuple(Tensor(d, t.name, gradient=True) for t, d in zip(tensors, found, strict=True))
+            return tuple(Tensor(d, of, gradient=True) for of, d in zip(inputs, found, strict=True))
 
-        return Tensor(y, name, gradient=sums, host=call.y, made_by=call), pullback
+        return Tensor(y, its_name, gradient=sums, host=call.y, made_by=call), pullback
 
-    def _probabilities(self, tensors: list[Tensor], options: Mapping[str, Any]) -> Host:
-        """The op does not give its probabilities away: the backend computes them once more, without dropout."""
-        asked = {name: options[name] for name in ("mask", "heads", "mask_value")}
-        q, k = tensors[0].device, tensors[1].device
-        return self._copy(self.backend.attention_probabilities(q, k, **asked)[0])
+    def _tried(self, what: str, work: Callable[[], Any]) -> Any:
+        try:
+            return work()
+        except Exception as error:
+            said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise BackendError(f'backend "{self.name}": {what} raised {said}') from error
 
-    def _settle(self, tensors: list[Tensor]) -> None:
+    def _changed(self, tensors: Iterable[Tensor], arrays: Iterable[Host]) -> Iterable[str]:
+        """The names of those that are no longer as ``arrays`` has them; none where these were not kept."""
+        return (t.name for t, x in zip(tensors, arrays, strict=False) if self._differs(t, x))
+
+    def _settle(self, tensors: Iterable[Tensor]) -> None:
         """Name the gathered rows that are among an op's inputs."""
         for tensor in tensors:
             if tensor.name or tensor.gradient or tensor.made_by is None:
@@ -194,18 +183,3 @@ class Recording(OpsAlone):
 
     def _differs(self, tensor: Tensor, host: Host) -> bool:
         return not np.array_equal(self.backend.to_numpy(tensor.device), host, equal_nan=True)
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
-
-
-def bound_options(op: str, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a call that are not arrays of the backend, by name, with the defaults left out."""
-    bound = _signature(op).bind(*arguments, **options).arguments
-    return {name: value for name, value in bound.items() if not isinstance(value, Tensor)}
-
-
-@cache
-def _signature(op: str) -> inspect.Signature:
-    return inspect.signature(getattr(ops, op))
