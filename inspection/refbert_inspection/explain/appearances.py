@@ -7,7 +7,6 @@ other activation that has an op of its own. Every call of an entry is seen with 
 from __future__ import annotations
 
 import functools
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from refbert_inspection.explain.catalogue import Entry, entries
+from refbert_inspection.explain.sources import profiled
 
 LAYERS = 2
 # In these packages an entry may be called by what is no entry itself: updates and training data.
@@ -67,21 +67,14 @@ def _one(activation: str) -> dict[str, tuple[Appearance, ...]]:
         if not backward:
             runs[*path, name] += 1
 
-    before = sys.getprofile()
     for run in _runs(activation):
-        sys.setprofile(watch)
-        try:
+        with profiled(watch):
             run()
-        finally:
-            sys.setprofile(before)
-    out: dict[str, dict[tuple[str, ...], list[float]]] = {}
-    for (path, name, backward), number in calls.items():
-        counts = out.setdefault(name, {}).setdefault(path, [0.0, 0.0])
-        counts[backward] += number / (runs[path] or 1)
-    return {
-        name: tuple(Appearance(path, forward, backward) for path, (forward, backward) in sorted(paths.items()) if path)
-        for name, paths in out.items()
-    }
+    found: dict[str, tuple[Appearance, ...]] = {}
+    for path, name in sorted({(path, name) for path, name, _ in calls if path}):
+        forward, backward = (calls[path, name, way] / (runs[path] or 1) for way in (False, True))
+        found[name] = (*found.get(name, ()), Appearance(path, forward, backward))
+    return found
 
 
 def _callers(frame: FrameType, names: dict[CodeType, str]) -> tuple[tuple[str, ...], bool]:
@@ -137,7 +130,7 @@ def _runs(activation: str) -> Iterator[Callable[[], object]]:
     ]
     for one, heads, labels in cases if activation == BertConfig().hidden_act else cases[:1]:
         model = from_config(one, heads=heads, seed=0, backend="reference")
-        yield lambda model=model, labels=labels: model.loss_and_gradients(batch, labels, dropout=Dropout(0))  # type: ignore[misc]
+        yield functools.partial(model.loss_and_gradients, batch, labels, dropout=Dropout(0))
     yield _updates
     yield _masking
 
@@ -155,6 +148,5 @@ def _masking() -> None:
     from refbert.data.settings import Pretraining
 
     ids = np.array([[1, 4, 5, 2]])
-    mask_batch(
-        ids, ids < 3, np.array([4]), np.full((1, 3, 4), 0.5), Pretraining(), mask_id=3, continues=np.zeros(9, bool)
-    )
+    draws, continues = np.full((1, 3, 4), 0.5), np.zeros(9, bool)
+    mask_batch(ids, ids < 3, np.array([4]), draws, Pretraining(), mask_id=3, continues=continues)

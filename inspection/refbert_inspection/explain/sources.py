@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import inspect
+import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from types import CodeType, FunctionType
+from types import CodeType, FrameType, FunctionType
 from typing import Any
 
 from refbert_inspection.explain.catalogue import Entry, entries
@@ -52,14 +54,21 @@ def names_in(code: CodeType) -> Iterator[str]:
             yield from names_in(constant)
 
 
+@contextmanager
+def profiled(watch: Callable[[FrameType, str, Any], None]) -> Iterator[None]:
+    """Tell ``watch`` of every call and return of Python code; afterwards an observer of one's own is back."""
+    before = sys.getprofile()
+    sys.setprofile(watch)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
+
+
 def assigned(function: FunctionType, inside: str = "") -> list[str]:
     """The names that a function (or the function ``inside`` it) binds, in the order in which they are written."""
-    node = _tree(function)
-    if inside:
-        nested = [n for n in ast.walk(node) if isinstance(n, ast.FunctionDef) and n.name == inside]
-        if not nested:
-            return []
-        node = nested[0]
+    named = inside or function.__name__
+    node = next((n for n in ast.walk(_tree(function)) if isinstance(n, ast.FunctionDef) and n.name == named), None)
     found: list[tuple[int, int, str]] = []
 
     def visit(at: ast.AST) -> None:
@@ -70,7 +79,8 @@ def assigned(function: FunctionType, inside: str = "") -> list[str]:
                 found.append((child.lineno, child.col_offset, child.id))
             visit(child)
 
-    visit(node)
+    if node is not None:
+        visit(node)
     return list(dict.fromkeys(name for _, _, name in sorted(found)))
 
 

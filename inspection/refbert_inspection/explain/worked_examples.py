@@ -13,7 +13,6 @@ with the central difference D(h) = (L(x + h) − L(x − h))/2h.
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import FrameType, FunctionType
@@ -23,7 +22,7 @@ import numpy as np
 
 from refbert.backend import Host
 from refbert_inspection.explain.catalogue import Entry
-from refbert_inspection.explain.sources import assigned, functions, returned
+from refbert_inspection.explain.sources import assigned, functions, profiled, returned
 
 H = 2.0**-17  # near u^{1/3}, where truncation and rounding are of a size
 U = 2.0**-53
@@ -80,18 +79,16 @@ class Worked:
 
 def work(entry: Entry, example: Example) -> Worked:
     """Run the example and check its gradients."""
-    local: dict[str, dict[str, Any]] = {}
     # A block's helpers are blocks in all but name; an op's are where its formula stands.
-    with_locals = _Locals(functions(entry) if entry.kind == "op" else functions(entry)[:1], local)
-    result = with_locals(entry.function, example.arguments)
+    watched = functions(entry) if entry.kind == "op" else functions(entry)[:1]
+    result, local = _with_locals(watched, lambda: entry.function(**example.arguments))
     outputs = _outputs(entry, example, result)
     given = {id(x) for x in _leaves(example.arguments).values()}
     forward = {k: v for k, v in _shown(local, given).items() if k not in outputs}
     back: dict[str, Any] = {}
     gradients: tuple[Gradient, ...] = ()
     if example.cotangents:
-        local.clear()
-        cotangents = with_locals(result[-1], dict(enumerate(example.cotangents)))
+        cotangents, local = _with_locals(watched, lambda: result[-1](*example.cotangents))
         named = _named(example, cotangents)
         gradients = tuple(_checked(entry, example, name, g) for name, g in named.items())
         returned_ids = {id(g) for g in named.values()} | {id(c) for c in example.cotangents}
@@ -103,35 +100,24 @@ def work(entry: Entry, example: Example) -> Worked:
     )  # fmt: skip
 
 
-class _Locals:
-    """Calls a function and keeps the local variables that the functions of its file had when they returned."""
+def _with_locals(watched: tuple[FunctionType, ...], work: Callable[[], Any]) -> tuple[Any, dict[str, dict[str, Any]]]:
+    """What ``work`` returns, and the local variables that functions and their pullbacks had when they returned."""
+    names: dict[Any, tuple[FunctionType, str]] = {function.__code__: (function, "") for function in watched}
+    for function in watched:
+        for inner in function.__code__.co_consts:
+            if getattr(inner, "co_name", "") == "pullback":
+                names[inner] = function, "pullback"
+    local: dict[str, dict[str, Any]] = {}
 
-    def __init__(self, watched: tuple[FunctionType, ...], into: dict[str, dict[str, Any]]) -> None:
-        self._names: dict[Any, tuple[FunctionType, str]] = {}
-        for function in watched:
-            self._names[function.__code__] = function, ""
-            for inner in function.__code__.co_consts:
-                if getattr(inner, "co_name", "") == "pullback":
-                    self._names[inner] = function, "pullback"
-        self._into = into
-
-    def __call__(self, function: Callable[..., Any], arguments: Mapping[Any, Any]) -> Any:
-        before = sys.getprofile()
-        sys.setprofile(self._watch)
-        try:
-            if all(isinstance(name, int) for name in arguments):
-                return function(*arguments.values())
-            return function(**arguments)
-        finally:
-            sys.setprofile(before)
-
-    def _watch(self, frame: FrameType, event: str, _: object) -> None:
-        if event == "return" and frame.f_code in self._names:
-            function, inside = self._names[frame.f_code]
+    def watch(frame: FrameType, event: str, _: object) -> None:
+        if event == "return" and frame.f_code in names:
+            function, inside = names[frame.f_code]
             values = frame.f_locals
-            for name in assigned(function, inside):
-                if name in values:
-                    self._into.setdefault(function.__name__ + inside, {})[name] = values[name]
+            found = {name: values[name] for name in assigned(function, inside) if name in values}
+            local.setdefault(function.__name__ + inside, {}).update(found)
+
+    with profiled(watch):
+        return work(), local
 
 
 def _shown(local: dict[str, dict[str, Any]], known: set[int]) -> dict[str, Any]:
@@ -191,10 +177,10 @@ def _checked(entry: Entry, example: Example, name: str, gradient: Host) -> Gradi
     near, far = np.empty(at.shape), np.empty(at.shape)
     size = 0.0
     for index in np.ndindex(at.shape):
-        L = [_loss(entry, example, name, index, step * H) for step in (-2, -1, 1, 2)]
-        near[index] = (L[2][0] - L[1][0]) / (2 * H)
-        far[index] = (L[3][0] - L[0][0]) / (4 * H)
-        size = max([size, *(one[1] for one in L)])
+        L, sizes = zip(*(_loss(entry, example, name, index, step * H) for step in (-2, -1, 1, 2)), strict=True)
+        near[index] = (L[2] - L[1]) / (2 * H)
+        far[index] = (L[3] - L[0]) / (4 * H)
+        size = max(size, *sizes)
     apart = np.abs(gradient - near)
     allowed = np.abs(far - near) + _ROUNDINGS * U * size / H
     worst = np.unravel_index(np.argmax(apart - allowed), apart.shape) if apart.size else ()
@@ -211,11 +197,8 @@ def _loss(entry: Entry, example: Example, name: str, index: tuple[int, ...], ste
 
 
 def _moved(arguments: Mapping[str, Any], name: str, index: tuple[int, ...], step: float) -> dict[str, Any]:
-    out = dict(arguments)
     if name.startswith("p: "):
-        out["p"] = _moved(out["p"], name[3:], index, step)
-        return out
-    moved = np.array(out[name])
+        return {**arguments, "p": _moved(arguments["p"], name[3:], index, step)}
+    moved = np.array(arguments[name])
     moved[index] += step
-    out[name] = moved
-    return out
+    return {**arguments, name: moved}
