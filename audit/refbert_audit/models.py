@@ -70,6 +70,13 @@ def batch(B: int = 3, S: int = 11, *, vocabulary: int = SIZES.vocab_size, ragged
     return Batch(ids, types, (np.arange(S) < lengths[:, None]).astype(np.int64))
 
 
+def with_another_end(rows: Batch) -> Batch:
+    """The same rows with another last word."""
+    ids = rows.input_ids.copy()
+    ids[:, -1] = (ids[:, -1] + 1) % SIZES.vocab_size
+    return Batch(ids, rows.token_type_ids, rows.attention_mask)
+
+
 def masked_labels(rows: Batch) -> Host:
     """Masked-LM labels on every fourth position, IGNORE (−100) elsewhere."""
     return np.where(np.arange(rows.input_ids.size).reshape(rows.shape) % 4 == 1, rows.input_ids, -100)

@@ -14,7 +14,7 @@ from refbert.loading import from_config
 from refbert.text.tokenization import Tokenizer
 from refbert_audit import Missing, Value, Values, claim
 from refbert_audit.corpora import tokenizer
-from refbert_audit.measures import largest
+from refbert_audit.measures import largest, shift_residual
 from refbert_audit.models import BERT, SIZES, batch, gradients, model, rows_that_learn
 from refbert_audit.quoted import article_positions, sinusoids
 from refbert_audit.watching import Watching
@@ -44,8 +44,7 @@ def example_ids(directory: str | None) -> Values:
 @claim("article.ffn.concat")
 def ffn_concat() -> Values:
     """Such a map would be 2H·H + H parameters a layer that the 109,482,240 have no room for; and a layer adds."""
-    config = preset(BERT)
-    H = config.hidden_size
+    config, H = preset(BERT), preset(BERT).hidden_size
     extra = config.num_hidden_layers * (2 * H * H + H)
     tail = Watching.forward(config=SIZES.replace(num_hidden_layers=1), pooler=False).ops[-2:]
     yield Value("base's parameters", count(config), 109_482_240, claimed=109_482_240 + extra)
@@ -63,11 +62,8 @@ def encoder_one_norm() -> Values:
 @claim("article.attention.multi-head")
 def attention_multi_head() -> Values:
     """Twelve heads and one on the same queries, keys and values: the formula is that of one."""
-    rng = np.random.default_rng(0)
-    q, k, v = rng.standard_normal((3, 1, 6, 24))
-    free = {"mask": np.ones((1, 6)), "mask_value": -math.inf}
-    many, _ = ops.attention(q, k, v, heads=12, **free)  # type: ignore[arg-type]
-    single, _ = ops.attention(q, k, v, heads=1, **free)  # type: ignore[arg-type]
+    q, k, v = np.random.default_rng(0).standard_normal((3, 1, 6, 24))
+    many, single = (ops.attention(q, k, v, mask=np.ones((1, 6)), heads=A, mask_value=-math.inf)[0] for A in (12, 1))
     w = np.exp(q @ k.swapaxes(1, 2) / math.sqrt(24))
     formula = w / w.sum(-1, keepdims=True) @ v
     yield Value("the formula is one head", np.abs(single - formula).max(), 0.0, within=1e-13)
@@ -106,13 +102,6 @@ def positions_sinusoidal() -> Values:
     yield Value("they learn", largest(gradients()[table]) > 0, True, claimed=False)
 
 
-def residual(table: np.ndarray) -> float:
-    """How far PE(p + 5) is from the best linear map of PE(p), p = 0 … 99; 0 for the formula of Vaswani et al."""
-    a, b = table[:100], table[5:]
-    fit, *_ = np.linalg.lstsq(a, b, rcond=None)
-    return float(np.abs(a @ fit - b).max())
-
-
 @claim("article.positions.formula")
 def positions_formula() -> Values:
     """With d = 8: the slowest feature has exponent 1.75 instead of 0.75, and shifts are no longer linear maps."""
@@ -121,8 +110,8 @@ def positions_formula() -> Values:
     # The last feature is cos(p/10000^x); at p = 1 its angle gives x.
     exponents = [-math.log10(math.acos(table[1, -1])) / 4 for table in (written, meant)]
     yield Value("largest exponent", exponents[0], 1.75, within=1e-3, claimed=exponents[1])
-    yield Value("residual as written is over 0.01", residual(written) > 0.01, True, claimed=False)
-    yield Value("residual of the formula of Vaswani et al.", residual(meant), 0.0, within=1e-12)
+    yield Value("residual as written is over 0.01", shift_residual(written) > 0.01, True, claimed=False)
+    yield Value("residual of the formula of Vaswani et al.", shift_residual(meant), 0.0, within=1e-12)
 
 
 @claim("article.positions.first")

@@ -14,11 +14,20 @@ from refbert.config.parameters import count, shapes
 from refbert.config.presets import preset
 from refbert.errors import ConfigError
 from refbert.ops.cross_entropy import IGNORE
-from refbert.text.batching import Batch
 from refbert_audit import Value, Values, claim
 from refbert_audit.corpora import tokenizer
 from refbert_audit.measures import largest, log_losses, refused
-from refbert_audit.models import BERT, LARGE, SIZES, batch, gradients, labels_for, masked_labels, model
+from refbert_audit.models import (
+    BERT,
+    LARGE,
+    SIZES,
+    batch,
+    gradients,
+    labels_for,
+    masked_labels,
+    model,
+    with_another_end,
+)
 from refbert_audit.runs import RUN, finetuning
 
 
@@ -118,10 +127,8 @@ def tasks_generation() -> Values:
     Wang and Cho 2019 (1902.04094) sample from BERT all the same, position by position, in any order.
     """
     one, rows = model(("masked_lm",)), batch(1)
-    ids = rows.input_ids.copy()
-    ids[0, -1] = (ids[0, -1] + 1) % SIZES.vocab_size
-    other = Batch(ids, rows.token_type_ids, rows.attention_mask)
-    moved = largest((one(rows).logits["masked_lm"] - one(other).logits["masked_lm"])[0, 1])
+    a, b = (one(x).logits["masked_lm"][0, 1] for x in (rows, with_another_end(rows)))
+    moved = largest(a - b)
     yield Value("a later word moves an earlier prediction", moved > 1e-6, True, claimed=False)
 
 
@@ -166,8 +173,8 @@ def validation() -> Values:
 def length() -> Values:
     """A sequence beyond the model's positions is refused; shorter ones need no padding."""
     one, longest = model(), SIZES.max_position_embeddings
-    lengths = (1, longest, longest + 1)
-    taken = [0 if refused(partial(one, batch(1, S))) else one(batch(1, S)).last_hidden_state.shape[1] for S in lengths]
+    rows = [batch(1, S) for S in (1, longest, longest + 1)]
+    taken = [0 if refused(partial(one, x)) else one(x).last_hidden_state.shape[1] for x in rows]
     yield Value("tokens of 1, 48 and 49 that a model with 48 positions takes", taken, [1, 48, 0], claimed=[1, 48, 49])
 
 

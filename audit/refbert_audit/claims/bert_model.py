@@ -16,7 +16,7 @@ from refbert.errors import ConfigError
 from refbert.text.batching import Batch
 from refbert_audit import Value, Values, claim
 from refbert_audit.measures import largest, refused
-from refbert_audit.models import BERT, LARGE, SIZES, attentions, batch, model
+from refbert_audit.models import BERT, LARGE, SIZES, attentions, batch, model, with_another_end
 from refbert_audit.watching import Watching
 
 
@@ -138,10 +138,8 @@ def params_same_as_gpt() -> Values:
 def encoder_bidirectional() -> Values:
     """No attention probability of any layer, head, query and key is 0; and the last word moves the first's vector."""
     one, rows = model(), batch()
-    ids = rows.input_ids.copy()
-    ids[:, -1] = (ids[:, -1] + 1) % SIZES.vocab_size
-    other = Batch(ids, rows.token_type_ids, rows.attention_mask)
-    moved = np.abs(one(other).last_hidden_state[:, 0] - one(rows).last_hidden_state[:, 0]).max(-1)
+    first, other = (one(x).last_hidden_state[:, 0] for x in (rows, with_another_end(rows)))
+    moved = np.abs(other - first).max(-1)
     yield Value("share of probabilities above 0", np.mean([p > 0 for p in attentions(one, rows)]), 1.0)
     yield Value("the last word moves the first vector", bool((moved > 1e-6).all()), True)
 

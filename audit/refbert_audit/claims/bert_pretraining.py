@@ -133,10 +133,10 @@ def nsp_half() -> Values:
     found, coins = pairs()
     random = sum(e.label == RANDOM_NEXT for e in found)
     alone = len(found) - coins  # chunks of one sentence, which toss none
-    lonely = store(texts(60, sentences=(1, 1), tokens=(5, 45)), "lonely")
-    forced = [e.label for d in range(60) for e in examples(lonely, d, 128, examples_of_a_run(), Draws(d))]
     yield Value("random, where a coin decides", (random - alone) / coins, 0.5, within=spread(0.5, coins))
     yield Value("random, in all", random / len(found), 0.566, within=0.02, claimed=0.5)
+    lonely = store(texts(60, sentences=(1, 1), tokens=(5, 45)), "lonely")
+    forced = [e.label for d in range(60) for e in examples(lonely, d, 128, examples_of_a_run(), Draws(d))]
     yield Value("random, in documents of one sentence", np.mean(forced), 1.0, claimed=0.5)
 
 
@@ -205,10 +205,9 @@ def loss_initial() -> Values:
 @claim("bert.loss.gradients")
 def loss_gradients() -> Values:
     """Encoder tensors that get no gradient from an objective alone: only the key biases, which cancel."""
-    rows = batch()
     silent = []
     for head in PRETRAINING:
-        _, found = model(PRETRAINING).loss_and_gradients(rows, labels_for((head,), rows))
+        _, found = model(PRETRAINING).loss_and_gradients(batch(), labels_for((head,), batch()))
         body = {n: g for n, g in found.items() if n.startswith(("bert.encoder", "bert.embeddings"))}
         silent.append(without_gradient(body))
     others = [sum("key.bias" not in n for n in names) for names in silent]

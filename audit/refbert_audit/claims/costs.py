@@ -91,9 +91,8 @@ def flops_masked_positions() -> Values:
 @claim("costs.memory.training")
 def memory_training() -> Values:
     """Bytes of all arrays after a training step of a small float32 model, over its parameters; then base and large."""
-    backend = ReferenceBackend(dtype="float32")
+    backend, optimizer = ReferenceBackend(dtype="float32"), Optimizer()
     one, rows = model(PRETRAINING, backend=backend), batch()
-    optimizer = Optimizer()
     _, gradients = one.device_loss_and_gradients(rows, labels_for(PRETRAINING, rows))
     held = [*gradients.values()]
     new, _ = optimizer.step(backend, one.parameters, gradients, lr=1e-4)

@@ -65,33 +65,31 @@ def masking_vocabulary() -> Values:
 @claim("google.masking.whole-word")
 def masking_whole_word() -> Values:
     """Words of two pieces in 200 sequences: how many are chosen by half, with the option and without."""
-    split = []
-    for whole in (True, False):
-        ids, labels = masked([128] * 200, whole_word=whole)
-        goes_on = continues(tokenizer())[ids]
-        chosen = labels != IGNORE
-        second = np.flatnonzero(goes_on[:, :127].all(axis=0))
-        split.append(int((chosen[:, second] != chosen[:, second - 1]).sum()))
-    yield Value("words split, with it", split[0], 0)
-    yield Value("without it there are some", split[1] > 100, True)
+
+    def split(whole_word: bool) -> int:
+        ids, labels = masked([128] * 200, whole_word=whole_word)
+        chosen, second = labels != IGNORE, np.flatnonzero(continues(tokenizer())[ids][:, :127].all(axis=0))
+        return int((chosen[:, second] != chosen[:, second - 1]).sum())
+
+    yield Value("words split, with it", split(whole_word=True), 0)
+    yield Value("without it there are some", split(whole_word=False) > 100, True)
 
 
 @claim("google.instances.short")
 def instances_short() -> Values:
     """Documents for which a shorter length is drawn, of 30,000; and whether those of the corpus give more examples."""
     alone = store(texts(50, sentences=(1, 1), tokens=(5, 45)), "alone")
-    drawn = []
-    for number in range(30_000):
-        draws = Coins("shorter", number)
+    drawn = [Coins("shorter", number) for number in range(30_000)]
+    for number, draws in enumerate(drawn):
         examples(alone, number % 50, 128, examples_of_a_run(), draws)
-        drawn.append(draws.shorter)
-    short = []
+    share = sum(bool(draws.shorter) for draws in drawn) / len(drawn)
+    yield Value("share", share, 0.1, within=spread(0.1, len(drawn)))
+    found: dict[bool, list[int]] = {True: [], False: []}
     for document in range(corpus().documents):
         draws = Coins("short", document)
-        found = examples(corpus(), document, 512, examples_of_a_run(), draws)
-        short.append((draws.shorter, len(found)))
-    more = np.mean([n for is_short, n in short if is_short]) > 2 * np.mean([n for s, n in short if not s])
-    yield Value("share", sum(map(bool, drawn)) / len(drawn), 0.1, within=spread(0.1, len(drawn)))
+        made = examples(corpus(), document, 512, examples_of_a_run(), draws)
+        found[bool(draws.shorter)].append(len(made))
+    more = np.mean(found[True]) > 2 * np.mean(found[False])
     yield Value("they give more than twice the examples", bool(more), True)
 
 
