@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -76,8 +76,8 @@ def diff(
 
     with working() as told:
         one, other = _sides(
-            model, texts, backward, truncate, (backend, dtype, device, profile),
-            (against, against_dtype, against_device, against_profile or profile), told,
+            model, texts, backward, truncate, Named(backend, dtype, device, profile),
+            Named(against, against_dtype, against_device, against_profile or profile), told,
         )  # fmt: skip
         found = compared(one, other, told)
     if html_file is not None:
@@ -91,7 +91,13 @@ def diff(
     return 0 if found.within else 1
 
 
-Named = tuple[str, str | None, str | None, str | None]
+class Named(NamedTuple):
+    """What the options say of a side."""
+
+    backend: str
+    dtype: str | None
+    device: str | None
+    profile: str | None
 
 
 def _sides(
@@ -104,41 +110,37 @@ def _sides(
 
     def labelled(backend: Any, setting: Setting, given: str) -> Side:
         label = f"{given} ({backend.dtype})"
-        told(f"{label}: {_described(setting)}", "")
+        told(f"{label}: {described}", "")
         return side_of(backend, setting, label=label)
 
     def made(named: Named) -> Any:
-        backend = registry.create(named[0], dtype=named[1], device=named[2])
+        backend = registry.create(named.backend, dtype=named.dtype, device=named.device)
         require_whole(backend)
         return backend
 
     backend = made(mine)
-    other = None if theirs[0] == _TRANSFORMERS else made(theirs)
+    other = None if theirs.backend == _TRANSFORMERS else made(theirs)
     setting = synthetic(backward=backward) if model is None else _of_checkpoint(model, texts, backward, truncate)
+    B, S = setting.batch.shape
+    way = "forward and backward" if backward else "forward"
+    described = f"{way}, {setting.choices.layers} layers, {B} × {S} tokens"
     if other is not None:
         setting = setting.in_dtype(backend.dtype, other.dtype)
-        one = setting.under(mine[3])
-        two = one if mine[3] == theirs[3] else setting.under(theirs[3])
-        return labelled(backend, one, mine[0]), labelled(other, two, theirs[0])
+        one = setting.under(mine.profile)
+        two = one if mine.profile == theirs.profile else setting.under(theirs.profile)
+        return labelled(backend, one, mine.backend), labelled(other, two, theirs.backend)
     from refbert_inspection import hugging_face
     from refbert_inspection.tracing.transformers_side import side_of_transformers
 
     assert model is not None
-    hf_dtype = theirs[1] or "float32"
-    model_there = hugging_face.load(checkpoint.resolve(model), setting.heads, pooler=setting.has_pooler, dtype=hf_dtype)
+    dtype = theirs.dtype or "float32"
+    model_there = hugging_face.load(checkpoint.resolve(model), setting.heads, pooler=setting.has_pooler, dtype=dtype)
     # transformers has its own weights, unrounded: a backend of half precision is compared with them as they are.
-    one = setting.under(mine[3])
-    two = one if mine[3] is None else setting.under("hf")
-    ours = labelled(backend, one, mine[0])
-    told(f"transformers ({hf_dtype}): {_described(two)}", "")
-    return ours, side_of_transformers(model_there, two, dtype=hf_dtype)
-
-
-def _described(setting: Setting) -> str:
-    """What a pass is of."""
-    B, S = setting.batch.shape
-    way = "forward and backward" if setting.backward else "forward"
-    return f"{way}, {setting.choices.layers} layers, {B} × {S} tokens"
+    one = setting.under(mine.profile)
+    two = one if mine.profile is None else setting.under("hf")
+    ours = labelled(backend, one, mine.backend)
+    told(f"transformers ({dtype}): {described}", "")
+    return ours, side_of_transformers(model_there, two, dtype=dtype)
 
 
 def _of_checkpoint(model: str, texts: tuple[str, ...], backward: bool, truncate: bool) -> Setting:
@@ -173,19 +175,15 @@ def _show(found: Difference, html_file: Path | None, everything: bool) -> None:
     for line in found.different:
         say(f"asked for differently: {line}")
     table = Table(f"{found.sides[0].label} against {found.sides[1].label}")
-    table.add_column("tensor", "name")
-    for column in ("distance", "allowed", "ρ"):
-        table.add_column(column, "figure")
     judged = [k for k in (0, 1) if any(row.own[k] is not None for row in found.rows)]
-    for k in judged:
-        table.add_column(f"{found.sides[k].name}: op by itself", "figure")
-    table.add_column("distance, 1e-17 to 10", "aside")
+    figures = ["distance", "allowed", "ρ", *(f"{found.sides[k].name}: op by itself" for k in judged)]
+    table.add_columns(("tensor", "name"), *((x, "figure") for x in figures), ("distance, 1e-17 to 10", "aside"))
     for row in found.rows:
         beyond = row.rho > 1 or any(own is not None and own > 1 for own in row.own)
         if everything or beyond or _tells(row):
-            own = ["" if row.own[k] is None else number(row.own[k] or 0.0) for k in judged]
-            figures = (number(row.distance), number(row.allowed), number(row.rho))
-            table.add_row(row.name, *figures, *own, _bar(row.distance), style="bold red" if beyond else "")
+            numbers = (row.distance, row.allowed, row.rho, *(row.own[k] for k in judged))
+            cells = ("" if x is None else number(x) for x in numbers)
+            table.add_row(row.name, *cells, _bar(row.distance), style="bold red" if beyond else "")
     print()
     print_table(table)
     if len(table.rows) < len(found.rows):

@@ -144,9 +144,8 @@ def _show(found: Trace, html_file: Path, save: Path | None) -> None:
         print()
     gradients = found.run.gradients_of_tensors()
     table = Table(" ".join(found.tokens[:24]) + (" …" if len(found.tokens) > 24 else ""))
-    table.add_column("tensor", "name")
-    for column in ("shape", "rms", "min", "max", *(["rms of gradient"] if gradients else [])):
-        table.add_column(column, "figure")
+    figures = ("shape", "rms", "min", "max", *(["rms of gradient"] if gradients else []))
+    table.add_columns(("tensor", "name"), *((name, "figure") for name in figures))
     for name, x in found.run.tensors().items():
         s = Summary.of(x)
         row = ["×".join(map(str, s.shape)) or "number", *(f"{short(v):.4g}" for v in (s.rms, s.min, s.max))]

@@ -29,9 +29,8 @@ class Summary:
     @classmethod
     def of(cls, x: Host) -> Summary:
         """Of an array; an empty one has zeros."""
-        flat = np.asarray(x, np.float64).reshape(-1)
-        good = flat[np.isfinite(flat)]
-        bad = flat.size - good.size
+        good = _finite(x)
+        bad = x.size - good.size
         if not good.size:
             return cls(tuple(x.shape), 0.0, 0.0, 0.0, 0.0, 0.0, bad)
         squares = float(good @ good)
@@ -41,10 +40,14 @@ class Summary:
         )  # fmt: skip
 
 
+def _finite(x: Host) -> Host:
+    flat = np.asarray(x, np.float64).reshape(-1)
+    return flat[np.isfinite(flat)]
+
+
 def distribution(x: Host) -> dict[str, Any]:
     """``quantiles`` at `QUANTILES`, and ``histogram``: the counts in `BINS` equal steps, least to largest."""
-    flat = np.asarray(x, np.float64).reshape(-1)
-    good = flat[np.isfinite(flat)]
+    good = _finite(x)
     if not good.size:
         return {"quantiles": [], "histogram": []}
     low, high = float(good.min()), float(good.max())
