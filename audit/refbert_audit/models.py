@@ -70,7 +70,7 @@ def batch(B: int = 3, S: int = 11, *, vocabulary: int = SIZES.vocab_size, ragged
     return Batch(ids, types, (np.arange(S) < lengths[:, None]).astype(np.int64))
 
 
-def with_another_end(rows: Batch) -> Batch:
+def other_end(rows: Batch) -> Batch:
     """The same rows with another last word."""
     ids = rows.input_ids.copy()
     ids[:, -1] = (ids[:, -1] + 1) % SIZES.vocab_size

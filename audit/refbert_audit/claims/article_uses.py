@@ -17,17 +17,7 @@ from refbert.ops.cross_entropy import IGNORE
 from refbert_audit import Value, Values, claim
 from refbert_audit.corpora import tokenizer
 from refbert_audit.measures import largest, log_losses, refused
-from refbert_audit.models import (
-    BERT,
-    LARGE,
-    SIZES,
-    batch,
-    gradients,
-    labels_for,
-    masked_labels,
-    model,
-    with_another_end,
-)
+from refbert_audit.models import BERT, LARGE, SIZES, batch, gradients, labels_for, masked_labels, model, other_end
 from refbert_audit.runs import RUN, finetuning
 
 
@@ -127,7 +117,7 @@ def tasks_generation() -> Values:
     Wang and Cho 2019 (1902.04094) sample from BERT all the same, position by position, in any order.
     """
     one, rows = model(("masked_lm",)), batch(1)
-    a, b = (one(x).logits["masked_lm"][0, 1] for x in (rows, with_another_end(rows)))
+    a, b = (one(x).logits["masked_lm"][0, 1] for x in (rows, other_end(rows)))
     moved = largest(a - b)
     yield Value("a later word moves an earlier prediction", moved > 1e-6, True, claimed=False)
 

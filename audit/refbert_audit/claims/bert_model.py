@@ -16,7 +16,7 @@ from refbert.errors import ConfigError
 from refbert.text.batching import Batch
 from refbert_audit import Value, Values, claim
 from refbert_audit.measures import largest, refused
-from refbert_audit.models import BERT, LARGE, SIZES, attentions, batch, model, with_another_end
+from refbert_audit.models import BERT, LARGE, SIZES, attentions, batch, model, other_end
 from refbert_audit.watching import Watching
 
 
@@ -138,7 +138,7 @@ def params_same_as_gpt() -> Values:
 def encoder_bidirectional() -> Values:
     """No attention probability of any layer, head, query and key is 0; and the last word moves the first's vector."""
     one, rows = model(), batch()
-    first, other = (one(x).last_hidden_state[:, 0] for x in (rows, with_another_end(rows)))
+    first, other = (one(x).last_hidden_state[:, 0] for x in (rows, other_end(rows)))
     moved = np.abs(other - first).max(-1)
     yield Value("share of probabilities above 0", np.mean([p > 0 for p in attentions(one, rows)]), 1.0)
     yield Value("the last word moves the first vector", bool((moved > 1e-6).all()), True)
