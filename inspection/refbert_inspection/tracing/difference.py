@@ -28,7 +28,7 @@ from refbert_conformance.tolerances.bounds import Expected
 from refbert_conformance.tolerances.noise import tolerances
 from refbert_inspection.tracing.blocks import fused_layers, own_objective
 from refbert_inspection.tracing.judging import Judgement, judged
-from refbert_inspection.tracing.passes import GRADIENT, Pass, probabilities_of
+from refbert_inspection.tracing.passes import GRADIENT, Pass
 from refbert_inspection.tracing.setting import Setting
 
 # Told what is being done, and how much of it has been.
@@ -178,14 +178,11 @@ def _order(one: Side, other: Side) -> list[tuple[str, str, str]]:
     assert run is not None, "one side must be a backend's"
     found: list[tuple[float, str, str, str]] = []
     last_use: dict[str, tuple[int, str]] = {}
-    for call in run.forward:
-        if call.probabilities is not None:
-            found.append((call.order - 0.5, probabilities_of(call.name), "forward", "attention_probabilities"))
-        found.append((call.order, call.name, "forward", call.op))
-        if call.gradient is not None:
-            found.append((call.back_order, GRADIENT + call.name, "backward", call.op))
-            for name in call.inputs:
-                last_use[name] = max(last_use.get(name, (0, "")), (call.back_order, call.op))
+    for name, op, _, call in run.made():
+        found.append((call.order if name == call.name else call.order - 0.5, name, "forward", op))
+    for call in run.backward:
+        found.append((call.back_order, GRADIENT + call.name, "backward", call.op))
+        last_use |= dict.fromkeys(call.inputs, (call.back_order, call.op))
     for name in run.gradients:
         order, op = last_use[name]
         found.append((order + 0.5, GRADIENT + name, "backward", op))

@@ -11,7 +11,6 @@ from refbert.files.json import jsonable
 from refbert.pages import fill
 from refbert_inspection.tracing.maps import encode, habits
 from refbert_inspection.tracing.names import NUMBERING, layer_of
-from refbert_inspection.tracing.passes import probabilities_of
 from refbert_inspection.tracing.summaries import QUANTILES, Summary, by_token, distribution, short
 from refbert_inspection.tracing.trace import Trace
 
@@ -42,7 +41,10 @@ def page(traced: Trace) -> str:
 def data(traced: Trace) -> dict[str, Any]:
     """What the script reads; the fields are those that ``templates/*.js`` use."""
     run, layers = traced.run, traced.run.choices.layers
-    tensors = [_described(name, op, x, gradient, len(traced.tokens)) for name, op, x, gradient in _rows(traced)]
+    tensors = [
+        _described(name, op, x, call.gradient if name == call.name else None, len(traced.tokens))
+        for name, op, x, call in run.made()
+    ]
     maps = encode(traced.attentions) if layers else None
     return {
         "tokens": traced.tokens,
@@ -63,16 +65,6 @@ def data(traced: Trace) -> dict[str, Any]:
         "lens": _lens(traced),
         "parameters": _parameters(traced),
     }  # fmt: skip
-
-
-def _rows(traced: Trace) -> list[tuple[str, str, Any, Any]]:
-    """(name, op, tensor, gradient or None) in the order in which they were made."""
-    found: list[tuple[str, str, Any, Any]] = []
-    for call in traced.run.forward:
-        if call.probabilities is not None:
-            found.append((probabilities_of(call.name), "attention_probabilities", call.probabilities, None))
-        found.append((call.name, call.op, call.y, call.gradient))
-    return found
 
 
 def _described(name: str, op: str, x: Any, gradient: Any, S: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,14 +53,16 @@ class Pass:
         """The gradient of every tensor that has one, by the tensor's name, in the order of the backward."""
         return {call.name: call.gradient for call in self.backward if call.gradient is not None}
 
-    def tensors(self) -> dict[str, Host]:
-        """Every tensor of the forward by its name, attention's probabilities [B, A, S, S] before its context."""
-        found: dict[str, Host] = {}
+    def made(self) -> Iterator[tuple[str, str, Host, Call]]:
+        """(name, op, tensor, its call) of the forward, attention's probabilities [B, A, S, S] before its context."""
         for call in self.forward:
             if call.probabilities is not None:
-                found[probabilities_of(call.name)] = call.probabilities
-            found[call.name] = call.y
-        return found
+                yield probabilities_of(call.name), "attention_probabilities", call.probabilities, call
+            yield call.name, call.op, call.y, call
+
+    def tensors(self) -> dict[str, Host]:
+        """Every tensor of the forward by its name."""
+        return {name: x for name, _, x, _ in self.made()}
 
     def arrays(self) -> dict[str, Host]:
         """All there is to save: tensors, "gradient of " each that has one, and those of the parameters."""
