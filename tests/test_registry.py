@@ -21,7 +21,7 @@ def module(tmp_path, monkeypatch, name, source):
 
 
 def test_our_own_come_first():
-    assert registry.names()[:4] == ("reference", "numpy", "torch", "cupy")
+    assert registry.names()[:5] == ("reference", "numpy", "torch", "cupy", "array-api")
 
 
 def test_our_own_are_what_the_package_declares():
@@ -92,7 +92,7 @@ def test_a_plugin_that_is_found_twice_is_one(tmp_path, monkeypatch):
     ("name", "says"),
     [
         ("nunpy", 'did you mean "numpy"'),
-        ("tpu", 'unknown backend "tpu". Installed: reference, numpy, torch, cupy'),
+        ("tpu", 'unknown backend "tpu". Installed: reference, numpy, torch, cupy, array-api'),
         ("no_such_module_here:Backend", 'no module "no_such_module_here"'),
         ("refbert.backend.reference:NoSuchClass", 'no "NoSuchClass"'),
         (":Backend", 'unknown backend ":Backend".* package.module:Class'),
@@ -103,6 +103,26 @@ def test_a_plugin_that_is_found_twice_is_one(tmp_path, monkeypatch):
 def test_unknown(name, says):
     with pytest.raises(UnknownBackend, match=says):
         registry.create(name)
+
+
+class Simulator(ReferenceBackend):
+    argument = "the name of a simulator"
+
+    def __init__(self, dtype=None, device=None, *, argument=None):
+        super().__init__(dtype, device)
+        self.given = argument
+
+
+def test_a_backend_with_an_argument(tmp_path, monkeypatch):
+    """What follows an installed backend's name is its own; the others have classes of their module there."""
+    installed(tmp_path, monkeypatch, "refbert-simulator", "simulator", f"{__name__}:Simulator")
+    for name, given in (("simulator:a b:c", "a b:c"), ("simulator:", ""), ("simulator", None)):
+        assert registry.create(name).given == given
+    assert registry.create(f"{__name__}:Simulator").given is None
+    with pytest.raises(Unsupported, match='"simulator:a" does not offer dtype "float16"'):
+        registry.create("simulator:a", dtype="float16")
+    installed(tmp_path, monkeypatch, "refbert-plain", "test_registry", "refbert.backend.reference:ReferenceBackend")
+    assert isinstance(registry.create(f"{__name__}:Simulator"), Simulator)
 
 
 def test_a_dtype_or_device_that_is_not_offered():

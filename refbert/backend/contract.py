@@ -133,12 +133,16 @@ class Declarations(Protocol):
         refbert_conformance.tolerances.arithmetic explains them; other keys are an error. Absent: by its dtype.
     compiles: True where every new shape costs a compilation: the conformance suite tries fewer shapes, refbert does
         not care. Absent: False.
+    argument: what may follow the backend's installed name and a colon, in words, as "the name of a library" for
+        "array-api:torch". Its constructor takes that text as ``argument=…``, and None where nothing follows; its
+        ``name`` is then all of it. On the class; absent: it takes none.
     """
 
     contract: int
     gradients: bool
     arithmetic: Mapping[str, object]
     compiles: bool
+    argument: str
 
 
 class Softmax(Protocol[A]):

@@ -1,5 +1,5 @@
-"""Finding backends: by name through the entry-point group ``refbert.backends``, as ``package.module:Class``, or as
-``exec:COMMAND`` (docs/wire-protocol.md)."""
+"""Finding backends: by name through the entry-point group ``refbert.backends``, as ``name:argument`` where the backend
+takes one, as ``package.module:Class``, or as ``exec:COMMAND`` (docs/wire-protocol.md)."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ OWN = {
     "numpy": "refbert_numpy:NumpyBackend",
     "torch": "refbert_torch:TorchBackend",
     "cupy": "refbert_cupy:CupyBackend",
+    "array-api": "refbert_array_api:ArrayApiBackend",
 }
 
 
@@ -73,6 +74,16 @@ def backend_class(name: str) -> Any:
             raise UnknownBackend(f'backend "{name}": {path} has no "{attribute}" ({place})') from error
 
 
+def _class_and_argument(name: str) -> tuple[Any, dict[str, str]]:
+    """The class behind a name; and of "NAME:ARGUMENT", where an installed backend's class takes one, the argument."""
+    plugin, colon, argument = name.partition(":")
+    if colon and plugin in names():
+        cls = backend_class(plugin)
+        if hasattr(cls, "argument"):
+            return cls, {"argument": argument}
+    return backend_class(name), {}
+
+
 def _installed() -> dict[str, str]:
     """What other packages than refbert have installed: name -> ``package.module:Class``."""
     from importlib.metadata import entry_points
@@ -98,7 +109,7 @@ def create(name: str, *, dtype: str | None = None, device: str | None = None) ->
     `Unsupported` (a dtype or device that it does not offer) or `BackendError` (what is named makes no backend, or
     one of a contract that is not known here).
     """
-    cls = backend_class(name)
+    cls, argument = _class_and_argument(name)
     if device is not None and not device.strip():
         raise Unsupported(f'backend "{name}": a device has a name, as "cpu" has, not "{device}"')
     with _blaming(name, f"{name if ':' in name else cls}(dtype=…, device=…) makes no backend"):
@@ -106,7 +117,7 @@ def create(name: str, *, dtype: str | None = None, device: str | None = None) ->
         offered = tuple(getattr(cls, "dtypes", ()))
         if dtype is not None and offered and dtype not in offered:
             raise Unsupported(f'backend "{name}" does not offer dtype "{dtype}" (it offers {", ".join(offered)})')
-        backend: Backend[Any] = cls(dtype=dtype, device=device)
+        backend: Backend[Any] = cls(dtype=dtype, device=device, **argument)
         is_one = isinstance(getattr(backend, "dtype", None), str)
         if not is_one or not all(callable(getattr(backend, method, None)) for method in ("asarray", "to_numpy")):
             raise BackendError(

@@ -11,6 +11,7 @@ import pytest
 HEAVY = (
     "torch",
     "cupy",
+    "array_api_compat",
     "scipy.special",
     "huggingface_hub",
     "tokenizers",

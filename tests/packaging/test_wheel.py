@@ -31,8 +31,8 @@ def test_top_level_names_collide_with_nobody(wheel):
     top = {name for name in top if not name.endswith(".dist-info")}
     # `backends` and `conformance` would collide with other projects' wheels; `tests` belongs in no wheel.
     assert top == {
-        "refbert", "refbert_numpy", "refbert_torch", "refbert_cupy", "refbert_conformance", "refbert_audit",
-        "refbert_inspection",
+        "refbert", "refbert_numpy", "refbert_torch", "refbert_cupy", "refbert_array_api", "refbert_conformance",
+        "refbert_audit", "refbert_inspection",
     }  # fmt: skip
 
 
