@@ -7,7 +7,7 @@ import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -117,14 +117,19 @@ def create(name: str, *, dtype: str | None = None, device: str | None = None) ->
         offered = tuple(getattr(cls, "dtypes", ()))
         if dtype is not None and offered and dtype not in offered:
             raise Unsupported(f'backend "{name}" does not offer dtype "{dtype}" (it offers {", ".join(offered)})')
-        backend: Backend[Any] = cls(dtype=dtype, device=device, **argument)
-        is_one = isinstance(getattr(backend, "dtype", None), str)
-        if not is_one or not all(callable(getattr(backend, method, None)) for method in ("asarray", "to_numpy")):
-            raise BackendError(
-                f'backend "{name}" makes {type(backend).__name__}, no backend: without a dtype, asarray or to_numpy'
-            )
-        contract_of(backend, name)
-        return backend
+        return checked(name, lambda: cls(dtype=dtype, device=device, **argument))
+
+
+def checked(name: str, make: Callable[[], Any]) -> Backend[Any]:
+    """What ``make`` gives, if it is a backend of a contract that is known here; else raises `BackendError`."""
+    backend: Backend[Any] = make()
+    is_one = isinstance(getattr(backend, "dtype", None), str)
+    if not is_one or not all(callable(getattr(backend, method, None)) for method in ("asarray", "to_numpy")):
+        raise BackendError(
+            f'backend "{name}" makes {type(backend).__name__}, no backend: without a dtype, asarray or to_numpy'
+        )
+    contract_of(backend, name)
+    return backend
 
 
 @contextlib.contextmanager

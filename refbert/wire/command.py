@@ -6,6 +6,7 @@ import contextlib
 import os
 import shlex
 import subprocess
+import sys
 import weakref
 from typing import Any, NoReturn
 
@@ -40,6 +41,14 @@ def create(name: str, *, dtype: str | None = None, device: str | None = None) ->
     if connection is None:
         connection = _running[key] = _started(name)
     return RemoteBackend(connection, dtype=dtype, device=device)
+
+
+def hosted(name: str) -> str:
+    """The name of the same backend in a process of its own, which finds what this one finds."""
+    if name.startswith(PREFIX):
+        return name
+    start = f"import sys; sys.path[:] = {[p for p in sys.path if p]!r}; from refbert.wire.host import main; main()"
+    return PREFIX + shlex.join([sys.executable, "-P", "-c", start, name])
 
 
 def _started(name: str) -> Connection:

@@ -160,7 +160,7 @@ class Pythons:
         def known(word: str, value: dict[str, Any]) -> Any:
             if word == "tensor":
                 return tensors[value["tensor"]]
-            if word == "draws":
+            if word == "callback":
                 return _Draws(self._asked)
             return self._things[value["array"]]
 

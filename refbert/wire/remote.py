@@ -347,7 +347,7 @@ def _known(value: Any) -> Any:
     if isinstance(value, RemoteArray):
         return {"array": value.number}
     if callable(getattr(value, "keep", None)):
-        return {"draws": True}
+        return {"callback": "keep"}
     return _unknown(value)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -15,7 +15,7 @@ from refbert.backend import TRAINING, Updates, methods, without_updates
 from refbert_conformance.cases.pools import few_shapes
 from refbert_conformance.engine.conditions import Condition, facts
 from refbert_conformance.engine.guards import INFERENCE
-from refbert_conformance.engine.measure import Failure, Record, Unsupported, Worst, words
+from refbert_conformance.engine.measure import Failure, Record, Stopped, Unsupported, Worst, words
 from refbert_conformance.engine.property import Property
 from refbert_conformance.engine.subject import Subject
 
@@ -134,21 +134,11 @@ def _settle(result: Result, excuse: Excuse) -> None:
 
 def attempt(property: Property, subject: Subject, example: Any, record: Record) -> tuple[str, Worst | None]:
     """("", None) if the example passes, else what is wrong. An exception of the backend's is a failure too."""
-    before = replace(record, ulps=record.ulps.copy())
-    found = _attempt(property, subject, example, record)
-    if subject.isolate():  # the reference was computed in the backend's arithmetic; from now on it is not
-        vars(record).update(vars(before))
-        found = _attempt(property, subject, example, record)
-        subject.isolate()
-    return found
-
-
-def _attempt(property: Property, subject: Subject, example: Any, record: Record) -> tuple[str, Worst | None]:
     try:
         property.check(subject, example, record)
     except Failure as failure:
         return " ".join(str(failure).split()) or "failed", failure.worst
-    except (Unsupported, KeyboardInterrupt):
+    except (Unsupported, Stopped, KeyboardInterrupt):
         raise
     except BaseException as error:  # noqa: BLE001  (whatever a plugin raises is its own)
         return f"raised {words(error)}", None

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from refbert.backend import TRAINING, Host, has_gradients, registry
-from refbert.errors import BackendError
-from refbert_conformance.engine import processor
+from refbert.wire import command
 from refbert_conformance.engine.guards import INFERENCE, ForInference
 from refbert_conformance.engine.measure import Failure, Unsupported
 from refbert_conformance.tolerances.arithmetic import Arithmetic
@@ -20,7 +19,6 @@ from refbert_conformance.tolerances.arithmetic import Arithmetic
 class Subject:
     """given: what the user named. make: constructs a fresh backend. backend: the one that properties use. compiles:
     every new shape costs it a compilation (see `pools`). gradients: it is not for inference only.
-    mode: what its library has changed in the process's floating-point arithmetic (see `processor`), or "".
     """
 
     given: str
@@ -29,12 +27,9 @@ class Subject:
     arithmetic: Arithmetic = field(init=False)
     compiles: bool = field(init=False)
     gradients: bool = field(init=False)
-    mode: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self.mode = ""
         self.backend = self.make()
-        self.isolate()
         self.gradients = has_gradients(self.backend)
         if not self.gradients:
             make, self.make = self.make, lambda: ForInference(make())
@@ -44,25 +39,13 @@ class Subject:
 
     @classmethod
     def named(cls, given: str, dtype: str | None = None, device: str | None = None) -> Subject:
-        """By name or ``package.module:Class``; raises what `refbert.backend.registry.create` raises."""
-        return cls(given, lambda: registry.create(given, dtype=dtype, device=device))
+        """By name, in a process of its own; raises what `refbert.backend.registry.create` raises."""
+        return cls(given, lambda: registry.create(command.hosted(given), dtype=dtype, device=device))
 
-    def isolate(self) -> bool:
-        """Whether the process's arithmetic has been changed; from now on only the backend's calls run in it."""
-        changed = processor.changed()
-        if not changed:
-            return False
-        found, made, make = processor.mode(), self.backend, self.make
-        processor.set_mode(processor.CLEAN)
-        if processor.changed():
-            raise BackendError(
-                f'backend "{self.given}" sets {changed} for the whole process, which cannot be undone here, and would '
-                "make refbert's own numbers others; build its library without -ffast-math"
-            )
-        self.mode = changed
-        self.backend = processor.OwnMode(lambda: made, found)
-        self.make = lambda: processor.OwnMode(make, found)
-        return True
+    @property
+    def mode(self) -> str:
+        """What the backend has changed in its process's floating-point arithmetic, or "" (see `refbert.wire.host`)."""
+        return str(getattr(getattr(self.backend, "connection", None), "mode", ""))
 
     def fresh(self) -> Subject:
         """Another like it, whose backend has not been called."""

@@ -1,36 +1,37 @@
-"""A worker as the operating system sees it: started, listened to, measured, and ended with all that it has started.
+"""A backend's process as the operating system sees it: started, listened to, measured, and ended with all it started.
 
-What a backend may do to its process is done here to one that is meant for it. The worker has a keeper as its parent
-(`worker.main`), in a session of their own; whatever descends from either is found again by its ancestors, by the
-session or by a mark in its environment, and is gone when the worker is.
+What a backend may do to its process is done here to one that is meant for it. The process has a keeper as its parent
+(`keeper.main`), in a session of their own; whatever descends from either is found again by its ancestors, by the
+session or by a mark in its environment, and is gone when the backend is.
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import json
 import os
 import secrets
-import selectors
+import select
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
-from refbert_conformance.process.channel import LONGEST
+from refbert.wire.frames import Stream
 
-# Seconds. GRACE: for a process to go that is about to. _KILLING: until what does not die is left alone.
+# Seconds. GRACE: for a process to go that is about to. _KILLING: until what does not die is left alone. _POLL: between
+# two looks at a process that gives no answer.
 GRACE = 2.0
 _KILLING = 10.0
+_POLL = 0.2
 _MARK = "REFBERT_CONFORMANCE_WORKER"
 _PROC = Path("/proc")
 # Not `python -m`, which looks into the current directory before everywhere else: a file named json.py may lie there.
-_START = "import sys; sys.path[:] = {path!r}; from refbert_conformance.process.worker import main; main()"
+_START = "import sys; sys.path[:] = {path!r}; from refbert_conformance.process.keeper import main; main()"
 
 
 @dataclass(frozen=True)
@@ -45,96 +46,97 @@ class Process:
     dead: bool
 
 
-class Worker:
-    """A started worker. printed, said: how many bytes it has printed, and the last few. ended: its exit status as
-    `os.waitstatus_to_exitcode` has it, None while it runs. keeper_gone: somebody killed the keeper."""
+class Child:
+    """A backend's process, started.
 
-    def __init__(self, job: Mapping[str, Any]) -> None:
+    stream: the wire protocol with it. printed, said: how many bytes it has printed, and the last few. ended: its exit
+    status as `os.waitstatus_to_exitcode` has it, None while it runs. keeper_gone: somebody killed the keeper.
+
+    ``host``: the Python backend to be hosted; ``command``: the command to be run instead. ``look`` is called while
+    somebody waits for the process, to raise if that has to end; ``gone`` where it cannot answer any more.
+    """
+
+    def __init__(
+        self, host: str, command: Sequence[str] | None, look: Callable[[], None], gone: Callable[[], None]
+    ) -> None:
+        self._look, self._gone = look, gone
         self._mark = secrets.token_hex(16)
-        status, status_end = os.pipe()
+        self._status, status = os.pipe()
+        self._screen, screen = os.pipe()
+        self._incoming, answers = os.pipe()
+        requests, self._outgoing = os.pipe()
+        job = {"host": host, "command": command, "ends": [requests, answers], "status": status}
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _START.format(path=[p for p in sys.path if p]),
-             json.dumps({**job, "status": status_end})],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=(status_end,),
+            [sys.executable, "-P", "-c", _START.format(path=[p for p in sys.path if p]), json.dumps(job)],
+            stdin=subprocess.DEVNULL, stdout=screen, stderr=screen, pass_fds=(requests, answers, status),
             start_new_session=True, env={**os.environ, _MARK: self._mark, "PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
-        os.close(status_end)
-        assert self._process.stdin
-        assert self._process.stdout
-        assert self._process.stderr
-        self._requests: IO[bytes] = self._process.stdin
-        self._channel, self._stderr = self._process.stdout.fileno(), self._process.stderr.fileno()
-        self._status = status
-        self._selector = selectors.DefaultSelector()
-        for fd in (self._channel, self._stderr, status):
+        for fd in (status, screen, answers, requests):
+            os.close(fd)
+        self._own = (self._status, self._screen, self._incoming, self._outgoing)
+        for fd in self._own:
             os.set_blocking(fd, False)
-            self._selector.register(fd, selectors.EVENT_READ)
-        self._lines: collections.deque[bytes] = collections.deque()
-        self._unread = b""
+        self.stream = Stream(self._incoming, self._outgoing, self._wait)
+        self._watched, self._reading = {self._screen, self._status}, threading.Lock()
         self._known: dict[int, Process] = {}
         self.printed, self.said = 0, b""
         self.ended: int | None = None
-        self.keeper_gone = self.channel_closed = False
+        self.keeper_gone = False
 
-    def ask(self, request: Mapping[str, Any]) -> None:
-        """Send one request; that the worker has gone shows when it is listened to."""
-        with contextlib.suppress(OSError):
-            self._requests.write(json.dumps(request).encode() + b"\n")
-            self._requests.flush()
+    def _wait(self, fd: int, writing: bool) -> None:
+        """Until the descriptor is ready, or nothing can come of it."""
+        event = select.POLLOUT if writing else select.POLLIN
+        while not self._listen(fd, event, _POLL):
+            if (self.ended is not None or self.keeper_gone) and not self._listen(fd, event, 0.0):
+                self._gone()
+            self._look()
 
-    def line(self, seconds: float) -> bytes | None:
-        """The next line, or None if none has come whole after waiting up to ``seconds`` for something. A line that has
-        grown beyond `LONGEST` comes without its end."""
-        if not self._lines:
-            self._listen(seconds)
-        return self._lines.popleft() if self._lines else None
+    def _listen(self, fd: int | None, event: int, seconds: float) -> bool:
+        """Take what has been printed, and how the process ended; whether the descriptor is ready."""
+        poll, watched = select.poll(), set(self._watched)
+        for one in watched:
+            poll.register(one, select.POLLIN)
+        if fd is not None:
+            poll.register(fd, event)
+        ready = {one for one, _ in poll.poll(seconds * 1000)}
+        with self._reading:
+            for one in ready & watched:
+                self._read(one)
+        return fd in ready
 
-    def _listen(self, seconds: float) -> None:
-        for key, _ in self._selector.select(seconds):
-            self._read(key.fd)
-        if self.ended is not None or self.keeper_gone:  # what was sent before may lie in the pipe
-            while self._channel in self._selector.get_map() and self._read(self._channel):
-                pass
-        *lines, self._unread = self._unread.split(b"\n")
-        self._lines += lines
-        if len(self._unread) > LONGEST:
-            self._lines.append(self._unread)
-            self._unread = b""
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing more can come."""
-        return not self._lines and (self.ended is not None or self.keeper_gone or self.channel_closed)
-
-    def _read(self, fd: int) -> bool:
+    def _read(self, fd: int) -> None:
         try:
             chunk = os.read(fd, 1 << 16)
-        except BlockingIOError:
-            return False
+        except BlockingIOError:  # another thread has read it
+            return
         if not chunk:
-            self._selector.unregister(fd)
-            self.channel_closed |= fd == self._channel
+            self._watched.discard(fd)
             self.keeper_gone |= fd == self._status and self.ended is None
-        elif fd == self._channel:
-            self._unread += chunk
-        elif fd == self._stderr:
+        elif fd == self._screen:
             self.printed += len(chunk)
             self.said = (self.said + chunk)[-4096:]
         else:
             self.ended = int(chunk)
-        return bool(chunk)
 
     def settle(self) -> None:
-        """Wait a little for a worker that is about to end, so that its status is known. No requests come any more."""
-        with contextlib.suppress(OSError):
-            self._requests.close()
+        """Wait a little for a process that is about to end, so that its status is known. It is asked nothing more."""
+        self._close(self._outgoing)
         self._wake()
         until = time.monotonic() + GRACE
         while self.ended is None and not self.keeper_gone and (left := until - time.monotonic()) > 0:
-            self._listen(left)
+            self._listen(None, 0, left)
+        before = -1
+        while before != self.printed:  # what it said last may lie in the pipe
+            before = self.printed
+            self._listen(None, 0, 0.0)
+
+    def _close(self, *fds: int) -> None:
+        for fd in set(fds).intersection(self._own):
+            os.close(fd)
+        self._own = tuple(set(self._own).difference(fds))
 
     def computing(self) -> dict[str, float]:
-        """CPU seconds so far of every thread of the worker and of what it has started, and of all together ("all",
+        """CPU seconds so far of every thread of the process and of what it has started, and of all together ("all",
         what has ended included), where the system says so."""
         found: dict[str, float] = {}
         ticks = os.sysconf("SC_CLK_TCK")
@@ -147,7 +149,7 @@ class Worker:
         return found
 
     def memory(self, limit: int) -> int:
-        """Bytes that the worker and what it has started hold, shared ones once; 0 where the system does not say.
+        """Bytes that the process and what it has started hold, shared ones once; 0 where the system does not say.
 
         ``limit``: only beyond it are shared pages told apart, which takes the system a while.
         """
@@ -175,19 +177,14 @@ class Worker:
         return False
 
     def end(self) -> list[str]:
-        """End the worker, its keeper and all that they have started; the names of what the worker had left behind."""
-        with contextlib.suppress(OSError):
-            self._requests.close()
+        """End the process, its keeper and all that they have started; the names of what it had left behind."""
+        self._close(self._outgoing)
         left: list[str] = []
         if self.ended == 0:  # it went of its own will: what is still there in a moment was left behind
             self._until(lambda: not self._family(marked=True), GRACE / 4)
             left = [one.name for one in self._family(marked=True)]
         self._kill()
-        for stream in (self._process.stdout, self._process.stderr):
-            assert stream
-            stream.close()
-        os.close(self._status)
-        self._selector.close()
+        self._close(*self._own)
         return left
 
     def _until(self, met: Callable[[], bool], seconds: float) -> None:

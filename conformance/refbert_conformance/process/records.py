@@ -14,6 +14,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from refbert_conformance.engine.divergence import Divergence, Place
 from refbert_conformance.engine.measure import Worst
+from refbert_conformance.engine.runner import Result
 
 OUTCOMES = ("passed", "failed", "inconclusive", "unsupported", "unavailable")
 Outcome = Annotated[str, "an outcome"]
@@ -69,6 +70,20 @@ BACKEND = dict.fromkeys(("given", "name", "library", "dtype", "device"), "a text
     "contract_said": "yes or no",
     "note": "a text or null",
 }
+
+
+def row_of(result: Result) -> Row:
+    """The row of a result."""
+    property, record, failure = result.property, result.record, None
+    judged = record.judged + record.unchecked
+    if result.outcome == "failed" and not result.stale:
+        failure = Diagnosis(None if result.example is None else repr(result.example)[:2000], worst=result.worst)
+    return Row(
+        id=property.id, level=property.level, op=property.op, says=property.says, outcome=result.outcome,
+        examples=result.examples, seconds=round(result.seconds, 4), rho=record.rho, ulps=dict(record.ulps) or None,
+        unchecked=record.unchecked / judged if judged else 0.0, message=result.message, waived=result.waived,
+        failure=failure,
+    )  # fmt: skip
 
 
 class Wrong(Exception):

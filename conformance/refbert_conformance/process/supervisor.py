@@ -1,4 +1,8 @@
-"""Asking a worker about one property after the other, watching it, and going on when it dies: each gets a verdict.
+"""Trying one property after the other on a backend in a process of its own, which is watched, and made again when it
+dies: each property gets a verdict.
+
+Everything that judges (Hypothesis, the reference, bounds, expected values, seeds) is here; the backend's process gets
+inputs and handles over the wire protocol, and gives arrays.
 
 Limits, all stated in the message of the property that meets them: what an example may compute; how long it may be
 silent; how much memory it may use; how much may be printed during one property.
@@ -11,38 +15,48 @@ computing that long (it waits for something, or for a turn) is tried once more a
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
-from refbert.errors import BackendUnavailable, InputError, RefbertWarning, one_line
-from refbert_conformance.process import channel
-from refbert_conformance.process.child import Worker
-from refbert_conformance.process.records import Diagnosis, Row, Wrong
-from refbert_conformance.process.worker import LOST
+from refbert.backend import OPTIONAL, REQUIRED, registry
+from refbert.errors import BackendUnavailable, InputError, RefbertError, RefbertWarning, one_line, printable
+from refbert.wire import command
+from refbert.wire.remote import Connection, RemoteBackend
+from refbert_conformance.engine import runner
+from refbert_conformance.engine.conditions import Condition
+from refbert_conformance.engine.measure import Stopped, words
+from refbert_conformance.engine.subject import Subject
+from refbert_conformance.failures.diagnosis import explain
+from refbert_conformance.process.child import Child
+from refbert_conformance.process.facts import described, versions
+from refbert_conformance.process.keeper import LOST
+from refbert_conformance.process.records import Diagnosis, Row, row_of
+from refbert_conformance.properties.table import all_properties
 from refbert_conformance.waivers import Waiver, concerning
 
 # A backend that dies this often is not asked any more.
 CRASHES = 20
 DEATHS = 2  # of one op
-# How often a process is looked at, in seconds.
-_POLL = 0.2
+# How often memory and processors are looked at, in seconds.
+_LOOK = 0.2
 # A process that gets less than this share of a processor waits; more, and it has this many times as long.
 _WAITS, _PATIENCE = 0.05, 8.0
-# Lines that a worker may send before its answer: a thorough property with all that explains it has some thousands.
-_TELLS = 50_000
 # Making a backend may mean importing and compiling a library: so many times as long as an example.
 _MAKING = 4.0
+_KEPT_APART = "refbert's own numbers are computed in another process"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """seconds: for one example. memory: bytes of the worker and what it starts. output: bytes printed during one
-    property."""
+    """seconds: for one example. memory: bytes of the backend's process and what it starts. output: bytes printed during
+    one property."""
 
     seconds: float = 30.0
     memory: int = field(default_factory=lambda: int(0.75 * _machine_memory()))
@@ -55,8 +69,8 @@ class Limits:
 
 @dataclass
 class Run:
-    """What is known so far. results: id -> row, in the order of the properties. backend, versions, offers (the
-    contract's methods that are there): from the worker."""
+    """What is known so far. results: id -> row, in the order of the properties. offers: the contract's methods that are
+    there."""
 
     backend: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -64,33 +78,28 @@ class Run:
     results: dict[str, Row] = field(default_factory=dict)
 
 
-class Stopped(Exception):
-    """A worker had to end. reason: what is said of it, after "the backend". kind: "slow" if it gave no answer without
-    computing for long, "hung" if it computed too long, "killed" by a signal that the system sends too, else "died".
-    example: what was tried."""
-
-    def __init__(self, kind: str, reason: str, example: str = "") -> None:
-        super().__init__(reason)
-        self.kind, self.reason, self.example = kind, reason, example
-
-
 Watch = Callable[[str, str], None]
 
 
 class Supervisor:
-    """A backend under trial. Leave it by ``with``, or `close` it: a worker runs until then."""
+    """A backend under trial. Leave it by ``with``, or `close` it: its process runs until then."""
 
     def __init__(
         self, job: Mapping[str, Any], limits: Limits, watch: Watch = lambda kind, id: None,
         needs: Mapping[str, Sequence[str]] | None = None,
     ) -> None:  # fmt: skip
         """``watch("start" | "try" | "result", id)`` is told as it goes. ``needs``: id -> ops; what needs an op that has
-        killed its worker twice is not tried any more.
+        killed its process twice is not tried any more.
         """
         self.run = Run()
         self._excuses: Mapping[str, Sequence[Waiver]] = {}
         self._job, self._limits, self._watch, self._needs = job, limits, watch, needs or {}
-        self._worker: Worker | None = None
+        self._properties = {p.id: p for p in all_properties(job.get("model"))}
+        self._printed = 0
+        self._child: Child | None = None
+        self._subject: Subject | None = None
+        self._clock: _Clock | None = None
+        self._example = ""
         self._deaths: dict[str, list[tuple[str, str, str]]] = {}  # op -> (property, outcome, reason)
 
     def __enter__(self) -> Supervisor:
@@ -103,14 +112,14 @@ class Supervisor:
             self._end()
 
     def close(self) -> None:
-        """Let the worker end, and say so where it has left something running."""
-        if self._worker is not None:
-            self._worker.settle()
+        """Let the process end, and say so where it has left something running."""
+        if self._child is not None:
+            self._child.settle()
             self._end()
 
     def _end(self) -> None:
-        worker, self._worker = self._worker, None
-        if worker is not None and (left := worker.end()):
+        child, self._child, self._subject = self._child, None, None
+        if child is not None and (left := child.end()):
             names = ", ".join(sorted({one_line(name) for name in left}))
             warnings.warn(
                 f"the backend left {len(left)} process{'es' * (len(left) > 1)} running ({names}); "
@@ -182,97 +191,111 @@ class Supervisor:
         self._deaths.setdefault(id.split("/")[1], []).append((id, row.outcome, stopped.reason))
         return row
 
-    def _made(self) -> None:
-        """A worker whose backend is made."""
-        if self._worker is not None:
-            return
-        self._worker = Worker(self._job)
-        event = self._answer(("ready", "unavailable"), self._limits.seconds * _MAKING)
-        if event["event"] == "unavailable":
+    def _made(self) -> Subject:
+        """The backend, in a process that runs; raises `BackendUnavailable` if it cannot be made, and `Stopped`."""
+        if self._subject is not None:
+            return self._subject
+        given = self._job["given"]
+        argv = command.words(given) if given.startswith(command.PREFIX) else None
+        if argv is not None and shutil.which(argv[0]) is None:
+            raise BackendUnavailable(f'backend "{given}" cannot be started: there is no program {argv[0]}')
+        try:
+            child = self._child = Child(given, argv, self._look, lambda: self._broken("closed", ""))
+            self._clock, self._example = _Clock(child, _MAKING * self._limits.seconds), ""
+            connection = Connection(child.stream, self._broken)
+            new = partial(RemoteBackend, connection, dtype=self._job["dtype"], device=self._job["device"])
+            subject = Subject(given, partial(registry.checked, given, new))
+        except Exception as error:  # noqa: BLE001  (whatever a plugin makes is its own)
             self._end()
-            raise BackendUnavailable(event["message"])
-        self.run.backend, self.run.versions, self.run.offers = event["backend"], event["versions"], event["offers"]
-
-    def _asked(self, id: str) -> Row:
-        self._made()
-        assert self._worker is not None
-        passed = [one for one, row in self.run.results.items() if row.outcome == "passed"]
-        self._worker.ask({
-            "id": id, "passed": [one for one in passed if one.split("/")[1] == id.split("/")[1]],
-            "excuses": [{"when": one.when, "reason": one.reason} for one in self._excuses.get(id, ())],
-        })  # fmt: skip
-        row: Row = self._answer(("result",), self._limits.seconds, id)["row"]
-        try:
-            while (event := self._answer(("detail", "over"), self._limits.seconds, id))["event"] == "detail":
-                row = replace(row, message=event["message"], failure=event["failure"])
-                worst = event["failure"].worst
-                if worst is not None:  # the smallest case may be the worst
-                    row = replace(row, rho=max(row.rho or 0.0, worst.rho))
-        except Stopped:
-            pass  # the verdict stands, without what could not be found out about it
-        return row
-
-    def _answer(self, kinds: Sequence[str], seconds: float, id: str = "") -> dict[str, Any]:
-        """The next event of those kinds, about the property of that id; raises `Stopped` if it does not come, when the
-        worker has been ended."""
-        assert self._worker is not None
-        try:
-            return self._listen(self._worker, kinds, seconds, id)
+            said = str(error) if isinstance(error, RefbertError) else f'backend "{given}": {words(error)}'
+            raise BackendUnavailable(said) from None
         except BaseException:
             self._end()
             raise
+        self.run.backend, self.run.versions = described(subject), versions()
+        self.run.offers = [name for name in (*REQUIRED, *OPTIONAL) if subject.has(name)]
+        self._subject = subject
+        return subject
 
-    def _listen(self, worker: Worker, kinds: Sequence[str], seconds: float, id: str) -> dict[str, Any]:
-        clock, trying, printed, told = _Clock(worker, seconds), "", worker.printed, 0
-        looked = time.monotonic()
-        while True:
-            line = worker.line(_POLL)
-            if line is not None:
-                try:
-                    event = channel.read(line)
-                except Wrong as wrong:
-                    said = f"{wrong}: {channel.excerpt(line)}"
-                    raise Stopped("died", f"wrote where its results are sent, {said}", trying) from None
-                if event["event"] in kinds and event.get("id", id) == id:
-                    return event
-                if event["event"] == "forked":
-                    raise Stopped("died", "forked, and its child came back into the caller", trying)
-                told += 1
-                if event["event"] not in ("note", "try") or told > _TELLS:
-                    turn = f"out of turn, as line {told:,} of one property"
-                    raise Stopped("died", f"wrote where its results are sent, {turn}: {channel.excerpt(line)}", trying)
-                if event["event"] == "note":
-                    self.run.backend["note"] = event["message"]
-                else:
-                    clock, trying = _Clock(worker, seconds), event["example"]
-                    self._watch("try", id)
-            elif worker.over:
-                worker.settle()
-                raise Stopped(*_death(worker), trying)
-            if worker.printed - printed > self._limits.output:
-                raise Stopped("died", f"printed more than the limit of {self._limits.output >> 20} MiB", trying)
-            clock.check(trying)
-            if time.monotonic() - looked > _POLL:
-                looked = time.monotonic()
-                if worker.memory(self._limits.memory) > self._limits.memory:
-                    limit = f"the limit of {self._limits.memory / 2**30:.1f} GiB"
-                    raise Stopped("died", f"used more memory than {limit}", trying)
+    def _asked(self, id: str) -> Row:
+        subject = self._made()
+        assert self._child is not None
+        self._printed = self._child.printed
+        excuses = [runner.Excuse(Condition(one.when), one.reason) for one in self._excuses.get(id, ()) if one.when]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                result = runner.run(
+                    self._properties[id], subject, effort=self._job["effort"], seed_number=self._job["seed"],
+                    trying=self._trying, excuses=excuses,
+                )  # fmt: skip
+                row = row_of(result)
+                if result.outcome == "failed" and self._job["explain"] and not (result.waived or result.stale):
+                    row = self._explained(result, subject, row)
+        except BaseException:
+            self._end()
+            raise
+        if mode := subject.mode:
+            self.run.backend["note"] = f"the backend sets {mode} for its whole process; {_KEPT_APART}"
+        return row
+
+    def _explained(self, result: runner.Result, subject: Subject, row: Row) -> Row:
+        op = row.op
+        passed = [id for id, one in self.run.results.items() if one.outcome == "passed" and id.split("/")[1] == op]
+        job = {**self._job, "passed": passed, "alive": lambda: self._trying(None)}
+        assert row.failure is not None
+        try:
+            message, failure = explain(result, subject, job, row.failure)
+        except Stopped:
+            self._end()
+            return row  # the verdict stands, without what could not be found out about it
+        rho = row.rho
+        if failure.worst is not None:  # the smallest case may be the worst
+            rho = max(rho or 0.0, failure.worst.rho)
+        return replace(row, message=message, failure=failure, rho=rho)
+
+    def _trying(self, example: Any) -> None:
+        assert self._child is not None
+        self._clock = _Clock(self._child, self._limits.seconds)
+        self._example = "" if example is None else printable(repr(example)[:2000])
+        self._watch("try", "")
+
+    def _look(self) -> None:
+        """Raise `Stopped` where the process is beyond a limit."""
+        child = self._child
+        if child is None or self._clock is None:
+            return
+        if child.printed - self._printed > self._limits.output:
+            raise Stopped("died", f"printed more than the limit of {self._limits.output >> 20} MiB", self._example)
+        self._clock.check(self._example)
+        if child.memory(self._limits.memory) > self._limits.memory:
+            limit = f"the limit of {self._limits.memory / 2**30:.1f} GiB"
+            raise Stopped("died", f"used more memory than {limit}", self._example)
+
+    def _broken(self, kind: str, why: str) -> NoReturn:
+        """What it means that the backend's process does not speak the protocol any more."""
+        child = self._child
+        if kind == "closed" and child is not None:
+            child.settle()
+            raise Stopped(*_death(child, self._job["given"].startswith(command.PREFIX)), self._example)
+        reason = why if kind == "forked" else f"wrote where its results are sent: it {why}"
+        raise Stopped("died", reason, self._example)
 
 
 class _Clock:
-    """How long a worker has been silent, and what it has computed meanwhile."""
+    """How long an example has taken, and what the backend has computed meanwhile."""
 
-    def __init__(self, worker: Worker, seconds: float) -> None:
-        self._worker, self._seconds, self._since = worker, seconds, time.monotonic()
+    def __init__(self, child: Child, seconds: float) -> None:
+        self._child, self._seconds, self._since = child, seconds, time.monotonic()
         self._before: dict[str, float] | None = None
-        self._next = _POLL
+        self._next = _LOOK
 
     def check(self, example: str) -> None:
         """Raise `Stopped` if the limit is reached."""
         wall = time.monotonic() - self._since
         if wall < self._next:
             return
-        now = self._worker.computing()
+        now = self._child.computing()
         if self._before is None:  # not at every example: most are over before anybody could look
             self._before = now
         self._next = wall + min(1.0, self._seconds / 4)
@@ -303,17 +326,17 @@ def supervise(
     return supervisor.run
 
 
-def _death(worker: Worker) -> tuple[str, str]:
-    lines = worker.said.decode("utf-8", "replace").strip().splitlines()
-    words = f" (it said: {one_line(lines[-1])[:200]})" if lines else ""
-    status = worker.ended
-    if worker.keeper_gone:
-        return "died", f"killed its parent process{words}"
-    if status in (None, LOST):
-        return "died", f"closed a file that is not its own, over which results are sent{words}"
-    if status is not None and status < 0:
-        return "killed" if -status == signal.SIGKILL else "died", f"crashed the interpreter ({_named(-status)}){words}"
-    return "died", f"ended the interpreter with status {status}{words}"
+def _death(child: Child, is_command: bool) -> tuple[str, str]:
+    lines = child.said.decode("utf-8", "replace").strip().splitlines()
+    said = f" (it said: {one_line(lines[-1])[:200]})" if lines else ""
+    status, it = child.ended, "" if is_command else "the interpreter "
+    if child.keeper_gone:
+        return "died", f"killed its parent process{said}"
+    if status is None or (status == LOST and not is_command):
+        return "died", f"closed a file that is not its own, over which results are sent{said}"
+    if status < 0:
+        return "killed" if -status == signal.SIGKILL else "died", f"crashed {it}({_named(-status)}){said}"
+    return "died", f"ended {it}with status {status}{said}"
 
 
 def _named(number: int) -> str:
