@@ -34,20 +34,28 @@ class Dropout:
     step: int = 0
     rows: tuple[int, int, int] | None = None
 
-    def keep(self, site: str, shape: tuple[int, ...], rate: float) -> npt.NDArray[np.bool_]:
+    def keep(
+        self, site: str, shape: tuple[int, ...], rate: float, *, among: tuple[int, int] | None = None
+    ) -> npt.NDArray[np.bool_]:
         """True with probability 1 − rate, independently per entry.
 
         ``site`` is the name of the place in the model ("encoder.layer.3.output", …): no two places share a mask.
-        Raises ValueError if ``rows`` are set and ``shape`` is not theirs.
+        ``among`` = (start, stop): only these rows of the mask of that shape. Raises ValueError if ``rows`` are set and
+        ``shape`` is not theirs, or if there are no such rows.
         """
         bits = philox(self.seed, self.step, site)
-        skipped = 0
+        first, skipped = 0, 0
         if self.rows is not None:
-            start, stop, total = self.rows
-            if not shape or not 0 <= start <= stop <= total or shape[0] != stop - start:
-                raise ValueError(f"a mask of shape {shape} is not of rows {start} to {stop} of {total}")
+            first, stop, total = self.rows
+            if not shape or not 0 <= first <= stop <= total or shape[0] != stop - first:
+                raise ValueError(f"a mask of shape {shape} is not of rows {first} to {stop} of {total}")
+        if among is not None:
+            if not shape or not 0 <= among[0] <= among[1] <= shape[0]:
+                raise ValueError(f"a mask of shape {shape} has no rows {among[0]} to {among[1]}")
+            first, shape = first + among[0], (among[1] - among[0], *shape[1:])
+        if first:
             # Philox is counter-based: a step of the counter is eight numbers of 32 bits, and steps can be leapt over.
-            leaps, skipped = divmod(start * math.prod(shape[1:]), _PER_STEP)
+            leaps, skipped = divmod(first * math.prod(shape[1:]), _PER_STEP)
             bits.advance(leaps)
         draws = np.random.Generator(bits).random(skipped + math.prod(shape), dtype=np.float32)
         return (draws[skipped:] >= rate).reshape(shape)

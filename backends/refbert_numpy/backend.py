@@ -22,7 +22,7 @@ from refbert_numpy.threads import alone, product
 from refbert_numpy.updates import global_norm, update
 
 if TYPE_CHECKING:
-    from refbert.randomness import Dropout
+    from refbert.backend.arguments import KeepMasks
     from refbert.spec.choices import Choices
     from refbert.text.batching import Batch
 
@@ -108,7 +108,7 @@ class NumpyBackend(ReferenceBackend):
         heads: Collection[str],
         choices: Choices,
         *,
-        draws: Dropout | None = None,
+        draws: KeepMasks | None = None,
         denominators: Mapping[str, float] | None = None,
     ) -> tuple[Array, dict[str, Array], Callable[[Array], dict[str, Array]]]:
         """A whole model's loss and gradients; see refbert_numpy.objective."""

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from refbert.backend import Backend
+from refbert.backend.arguments import KeepMasks
 from refbert.config.heads import POOLED_HEADS
 from refbert.ops.cross_entropy import IGNORE
-from refbert.randomness import Dropout
 from refbert.spec import bert, head_table
 from refbert.spec.choices import Choices
 from refbert.spec.heads import TIED
@@ -44,7 +44,7 @@ def objective(
     heads: Collection[str],
     c: Choices,
     *,
-    draws: Dropout | None = None,
+    draws: KeepMasks | None = None,
     denominators: Mapping[str, float] | None = None,
 ) -> tuple[Array, dict[str, Array], Callable[[Array], dict[str, Array]]]:
     """As refbert.spec.bert.objective. The first pullback uses up what the forward kept; one more computes it again."""
@@ -85,7 +85,7 @@ class _Step:
         labels: Mapping[str, Array],
         wanted: list[str],
         c: Choices,
-        draws: Dropout | None,
+        draws: KeepMasks | None,
         denominators: Mapping[str, float],
     ) -> None:
         self._ops, self._p, self._batch, self._memory = ops, p, batch, memory

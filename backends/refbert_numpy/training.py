@@ -14,15 +14,15 @@ The equations are refbert.spec's (embeddings, attention, feed_forward) and refbe
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from refbert.randomness import Dropout
+from refbert.backend.arguments import KeepMasks
 from refbert.spec.choices import Choices
 from refbert.spec.scope import Scope
 from refbert.text.batching import Batch
@@ -38,7 +38,7 @@ Array = npt.NDArray[Any]
 Params = Mapping[str, Array]
 
 
-@dataclasses.dataclass
+@dataclass
 class Kept:
     """What the forward pass keeps of one layer, M queries and N tokens; the backward pass uses it up."""
 
@@ -57,7 +57,7 @@ class Kept:
     keep2: Array | None
 
 
-@dataclasses.dataclass
+@dataclass
 class Layer:
     """One layer on its way: ``kept`` may be another's memory, and is None once it is used up."""
 
@@ -72,7 +72,7 @@ class Layer:
         return part.tokens if self.subset is None else part.queries
 
 
-@dataclasses.dataclass
+@dataclass
 class Cotangents:
     """What the backward pass writes to besides what was kept. Two of what another thread may still be reading."""
 
@@ -92,7 +92,7 @@ class Encoder:
         params: Params,
         batch: Batch,
         c: Choices,
-        draws: Dropout | None,
+        draws: KeepMasks | None,
         tokens: Rows,
         queries: Rows,
         partitions: list[Partition],
@@ -262,12 +262,10 @@ class Encoder:
         out[own] = drawn.reshape(-1, H)[rows.index[own] - part.sequences.start * S]
 
     def _drawn(self, part: Partition, site: str, shape: tuple[int, ...], rate: float) -> Array:
-        """The partition's masks out of the batch's, which is a part of a larger one where draws say so."""
-        draws = self._draws
-        assert draws is not None
-        begin, _, total = draws.rows or (0, 0, len(self._batch.input_ids))
-        a, b = part.sequences.start, part.sequences.stop
-        return dataclasses.replace(draws, rows=(begin + a, begin + b, total)).keep(site, (b - a, *shape), rate)
+        """The partition's masks out of the batch's."""
+        assert self._draws is not None
+        of = part.sequences.start, part.sequences.stop
+        return self._draws.keep(site, (len(self._batch.input_ids), *shape), rate, among=of)
 
     # Backward
 

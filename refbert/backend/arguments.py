@@ -55,8 +55,11 @@ class ModelChoices(Protocol):
 class KeepMasks(Protocol):
     """Dropout's random numbers, drawn on the host: the same on every backend."""
 
-    def keep(self, site: str, shape: tuple[int, ...], rate: float) -> npt.NDArray[np.bool_]:
-        """Which entries stay, of the given shape. Sites, with layers i from 0:
+    def keep(
+        self, site: str, shape: tuple[int, ...], rate: float, *, among: tuple[int, int] | None = None
+    ) -> npt.NDArray[np.bool_]:
+        """Which entries stay, of the given shape; among: (start, stop), only these rows of them. Sites, with layers i
+        from 0:
 
         "embeddings", "encoder.layer.i.attention.self" [B, A, S, S], "encoder.layer.i.attention.output",
         "encoder.layer.i.output" [B, S, H], "classifier".

@@ -14,6 +14,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,12 +54,12 @@ class Pythons:
     def serve(self, thread: int = 0) -> None:
         """Answer until nobody asks any more."""
         self._here.thread = thread
-        while (message := self._next()) is not None:
+        while (message := self._next(thread)) is not None:
             self._answer(*message)
             del message  # or its arrays would outlive what is given up before the next one comes
 
-    def _next(self) -> tuple[dict[str, Any], list[Host]] | None:
-        waiting = self._queues.get(self._here.thread)
+    def _next(self, thread: int) -> tuple[dict[str, Any], list[Host]] | None:
+        waiting = self._queues.get(thread)
         return self._received() if waiting is None else waiting.get()
 
     def _received(self) -> tuple[dict[str, Any], list[Host]] | None:
@@ -161,15 +162,16 @@ class Pythons:
             if word == "tensor":
                 return tensors[value["tensor"]]
             if word == "callback":
-                return _Draws(self._asked)
+                return _Draws(partial(self._asked, self._here.id, self._here.thread, threading.Lock()))
             return self._things[value["array"]]
 
         return valued(said, known)
 
-    def _asked(self, keep: dict[str, Any]) -> Host:
-        """The caller's answer to a question in the middle of its own."""
-        self._send({"id": self._here.id, "keep": keep})
-        message = self._next()
+    def _asked(self, id: int, thread: int, turn: threading.Lock, keep: dict[str, Any]) -> Host:
+        """The caller's answer to a question in the middle of its own, which any thread of the backend's may ask."""
+        with turn:
+            self._send({"id": id, "keep": keep})
+            message = self._next(thread)
         if message is None:
             os._exit(LOST)
         return message[1][0]
@@ -234,9 +236,10 @@ class _Draws:
     def __init__(self, ask: Callable[[dict[str, Any]], Host]) -> None:
         self._ask = ask
 
-    def keep(self, site: str, shape: tuple[int, ...], rate: float) -> Host:
+    def keep(self, site: str, shape: Sequence[int], rate: float, *, among: tuple[int, int] | None = None) -> Host:
         """Which entries stay."""
-        return self._ask({"site": str(site), "shape": [int(n) for n in shape], "rate": float(rate)})
+        rows = None if among is None else [int(n) for n in among]
+        return self._ask({"site": str(site), "shape": [int(n) for n in shape], "rate": float(rate), "among": rows})
 
 
 def _objects(arguments: Sequence[Any]) -> list[Any]:

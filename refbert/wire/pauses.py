@@ -17,17 +17,53 @@ _PATIENCE, _ENOUGH = 0.002, 4
 HURRY = 1e-6  # seconds until Python's threads hand over, instead of 5 ms
 
 
+class Pauses:
+    """Pauses of a call in this process."""
+
+    def __init__(self) -> None:
+        self._lines: Lines | None = None
+
+    def begin(self, pauses: int, rounds: int, number: int) -> None:
+        """This thread begins a round; from 0 on it pauses, in the one before it is only watched."""
+        if self._lines is None:
+            self._lines = Lines(pauses, rounds)
+            sys.settrace(self._lines)
+        else:
+            self._lines.begin(number)
+
+    def got_on(self) -> None:
+        """Another thread has finished something."""
+        if self._lines is not None:
+            self._lines.gone_on.set()
+
+
+@contextmanager
+def threaded(backend: Any) -> Iterator[Any]:
+    """Inside, a backend's calls run in the threads that make them, of another process where it lives in one, and those
+    hand over quickly. Gives `Pauses`, or what does the same there."""
+    connection = getattr(backend, "connection", None)
+    if connection is not None:
+        with connection.threaded() as there:
+            yield there
+        return
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(HURRY)
+    try:
+        yield Pauses()
+    finally:
+        sys.setswitchinterval(before)
+
+
 class Lines:
     """Counts the lines of Python that a thread goes through in a round, and in later rounds waits at some of them: in
     all ``rounds`` together at every line, or at ``pauses`` evenly spread over them.
 
-    gone_on: to be set by the other thread when it has finished something. ended: whether it will not go on.
+    gone_on: to be set by another thread when it has finished something.
     """
 
     def __init__(self, pauses: int, rounds: int) -> None:
         self._pauses, self._rounds = pauses, rounds
         self.gone_on = threading.Event()
-        self.ended = False
         self._at, self._every = 0, 0.0
         self._round = self._in_vain = 0
 
@@ -52,7 +88,7 @@ class Lines:
             pause = int(self._at / self._every) if self._every else 0
             self._at += 1
             due = self._every and pause != int(self._at / self._every) and pause % self._rounds == self._round
-            if due and not self.ended and self._in_vain < _ENOUGH:
+            if due and self._in_vain < _ENOUGH:
                 self._wait()
         return self
 

@@ -151,8 +151,12 @@ class Connection:
 
     def _drawn(self, draws: KeepMasks, keep: Any) -> Host:
         try:
-            return draws.keep(str(keep["site"]), tuple(map(int, keep["shape"])), float(keep["rate"]))
-        except (KeyError, TypeError, ValueError) as error:
+            among = keep.get("among")
+            return draws.keep(
+                str(keep["site"]), tuple(map(int, keep["shape"])), float(keep["rate"]),
+                among=None if among is None else (int(among[0]), int(among[1])),
+            )  # fmt: skip
+        except (LookupError, TypeError, ValueError) as error:
             self._broken("message", f"asks for a mask of dropout that there is not ({one_line(str(error))[:80]})")
 
     def _given_up(self) -> list[int]:
@@ -209,23 +213,35 @@ class Connection:
         return int(self._own.number)
 
     @contextlib.contextmanager
-    def threaded(self) -> Iterator[Any]:
-        """Inside, each thread here has one there, if the other side offers that, and its calls do not wait for others'.
-
-        Gives a function that makes the calling thread's one there wait at some lines of its Python until another one
-        has got on, in as many ``pauses`` of rounds 0, 1, … (see `refbert.wire.pauses`).
-        """
+    def threaded(self) -> Iterator[RemotePauses]:
+        """Inside, each thread here has one there, if the other side offers that, and its calls do not wait for others'
+        (see `refbert.wire.pauses.threaded`)."""
         if "threads" not in self.extensions:
-            yield lambda pauses, rounds, number: None
+            yield RemotePauses(None)
             return
         self.ask("threads", on=True)
         self._own = threading.local()
         self._own.number = 0  # the thread that answers all others'
         try:
-            yield lambda pauses, rounds, number: self.ask("pause", pauses=pauses, rounds=rounds, round=number)
+            yield RemotePauses(self)
         finally:
             self._own = None
             self.ask("threads", on=False)
+
+
+class RemotePauses:
+    """`refbert.wire.pauses.Pauses` of a call in another process, which knows by itself when a thread has got on."""
+
+    def __init__(self, connection: Connection | None) -> None:
+        self._connection = connection
+
+    def begin(self, pauses: int, rounds: int, number: int) -> None:
+        """This thread's one there begins a round."""
+        if self._connection is not None:
+            self._connection.ask("pause", pauses=pauses, rounds=rounds, round=number)
+
+    def got_on(self) -> None:
+        """Nothing."""
 
 
 def _error(error: Any) -> Exception:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from refbert.backend import Host
+from refbert.wire.pauses import threaded
 from refbert_conformance.cases.corpus import corpus
 from refbert_conformance.cases.model_cases import ModelRecipe, layer, on
 from refbert_conformance.cases.operations import OpCase, another
@@ -23,9 +23,7 @@ from refbert_conformance.tolerances.bounds import ARRAYS, OUTPUTS
 
 _ROUNDS = 4  # while another thread is at work
 _PAUSES = {"op": 80, "block": 16}  # in all rounds together
-_PATIENCE, _ENOUGH = 0.002, 4  # seconds that a pause lasts at most; after so many in vain, a round has no more
 _JUDGED = 50  # of the other thread's results
-_HURRY = 1e-6  # seconds until Python's threads hand over, instead of 5 ms
 # Large enough for work to overlap, and for NumPy to let other threads in.
 _SIZES = {"B": 2, "S": 20, "H": 48, "I": 48, "O": 48, "V": 48, "C": 48, "A": 4, "D": 12}
 _LAYER = ModelRecipe(1, "masked_lm", 1, B=3, S=10, A=4, D=8, F=64)
@@ -53,11 +51,12 @@ def _threads(op: str, subject: Subject, example: Any, record: Record) -> None:
     one, other = _calls(op, subject)
     backend = subject.backend
     want, want_other = one(backend)(), other(backend)()
-    _same(op, want, _elsewhere(lambda: one(backend)()), "in another thread than the one that made the backend")
-    _same(op, want, _elsewhere(one(backend)), "begun here, with its pullback called in another thread")
-    _same(op, want, _elsewhere(lambda: one(backend))(), "begun in another thread, with its pullback called here")
     pauses = _PAUSES["block" if op in _BLOCKS else "op"]
-    found_by_both = _beside(pauses, lambda: one(backend)(), lambda: other(backend)())
+    with threaded(backend) as pausing:
+        _same(op, want, _elsewhere(lambda: one(backend)()), "in another thread than the one that made the backend")
+        _same(op, want, _elsewhere(one(backend)), "begun here, with its pullback called in another thread")
+        _same(op, want, _elsewhere(lambda: one(backend))(), "begun in another thread, with its pullback called here")
+        found_by_both = _beside(pausing, pauses, lambda: one(backend)(), lambda: other(backend)())
     for right, found in zip((want, want_other), found_by_both, strict=True):
         for each in found:
             _same(op, right, each, "while another thread calls it too")
@@ -152,78 +151,31 @@ def _elsewhere(work: Callable[[], Any]) -> Any:
     return found
 
 
-def _beside(pauses: int, work: Callable[[], Any], other: Callable[[], Any]) -> tuple[list[Any], list[Any]]:
-    """What the work gives in each round, and what the other gives meanwhile, over and over, in a thread of its own.
-
-    The work stops at some of its lines of Python until the other has gone on, in all rounds together at every line or
-    evenly spread over them. Left to itself, a call is mostly over before another thread has its turn. Compiled code has
-    no lines, but lets other threads in.
-    """
+def _beside(
+    pausing: Any, pauses: int, work: Callable[[], Any], other: Callable[[], Any]
+) -> tuple[list[Any], list[Any]]:  # fmt: skip
+    """What the work gives in each round, and what the other gives meanwhile, over and over, in a thread of its own."""
     over = threading.Event()
-    lines = _Lines(pauses)
 
     def rounds() -> list[Any]:
-        sys.settrace(lines)
         try:
-            found = [work()]
-            for number in range(_ROUNDS):
-                lines.begin(number)
+            found = []
+            for number in range(-1, _ROUNDS):  # in the first its lines are counted
+                pausing.begin(pauses, _ROUNDS, number)
                 found.append(work())
             return found
         finally:
-            sys.settrace(None)
             over.set()
 
     def meanwhile() -> list[Any]:
         found = []
-        try:
-            while not over.is_set():
-                found.append(other())
-                lines.gone_on.set()
-        finally:
-            lines.ended = True
+        while not over.is_set():
+            found.append(other())
+            pausing.got_on()
         return found[:: max(1, len(found) // _JUDGED)]
 
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(_HURRY)
-    try:
-        first, second = _run([rounds, meanwhile])
-        return first, second
-    finally:
-        sys.setswitchinterval(interval)
-
-
-class _Lines:
-    """Counts the lines of Python that a thread goes through in a call, and in later calls waits at some of them."""
-
-    def __init__(self, pauses: int) -> None:
-        self._pauses = pauses
-        self.gone_on = threading.Event()  # the other thread has finished a call
-        self.ended = False  # the other thread will not go on
-        self._at, self._every = 0, 0.0
-        self._round = self._in_vain = 0
-
-    def begin(self, number: int) -> None:
-        """A round: it waits at its share of the pauses, spread over as many as the call before it had."""
-        self._every = self._every or max(1.0, self._at / self._pauses)
-        self._at = self._in_vain = 0
-        self._round = number
-
-    def __call__(self, frame: Any, event: str, _: Any) -> Any:
-        if event == "line":
-            pause = int(self._at / self._every) if self._every else 0
-            self._at += 1
-            due = self._every and pause != int(self._at / self._every) and pause % _ROUNDS == self._round
-            if due and not self.ended and self._in_vain < _ENOUGH:
-                self._wait()
-        return self
-
-    def _wait(self) -> None:
-        for _ in range(2):  # the first may have been nearly done
-            self.gone_on.clear()
-            if not self.gone_on.wait(_PATIENCE):
-                self._in_vain += 1  # the other may be waiting for this one
-                return
+    first, second = _run([rounds, meanwhile])
+    return first, second
 
 
 def _run(works: list[Callable[[], Any]]) -> list[Any]:
