@@ -14,7 +14,6 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -48,6 +47,7 @@ class Pythons:
         self._owner, self._mode = os.getpid(), ""
         self._sending = threading.Lock()
         self._here = threading.local()
+        self._ids: dict[int, Any] = {}
         self._queues: dict[int, queue.SimpleQueue[Any]] = {}
         self._lines: dict[int, Lines] = {}
 
@@ -76,7 +76,7 @@ class Pythons:
     def _answer(self, header: dict[str, Any], tensors: list[Host]) -> None:
         answer: dict[str, Any] = {"id": header.get("id")}
         out: list[Host] = []
-        self._here.id = header.get("id")
+        self._ids[self._here.thread] = header.get("id")
         try:
             do = getattr(self, f"_{header.get('do')}_", None)
             if do is None:
@@ -139,51 +139,52 @@ class Pythons:
         return {"result": {"tensor": 0}}
 
     def _call_(self, header: Mapping[str, Any], tensors: list[Host], out: list[Host]) -> dict[str, Any]:
-        given = _kept(tensors)
+        given, draws = _kept(tensors), Draws(self, self._here.thread)
         function = getattr(self._instances[header["instance"]], header["op"])
-        arguments, options = (self._values(header.get(name), tensors) for name in ("args", "options"))
+        arguments, options = (self._values(header.get(name), tensors, draws) for name in ("args", "options"))
         if header["op"] == "objective":
             arguments = _objects(arguments)
         result = self._run(function, arguments, options)
-        return {"result": self._numbered(result, given), **_wrote(given, out)}
+        return {"result": self._numbered(result, given, draws), **_wrote(given, out)}
 
     def _pull_(self, header: Mapping[str, Any], tensors: list[Host], out: list[Host]) -> dict[str, Any]:
-        function, given = self._things[header["pullback"]]
+        function, given, draws = self._things[header["pullback"]]
+        if draws is not None:
+            draws.thread = self._here.thread
         result = self._run(function, self._values(header["args"], tensors), {})
-        return {"result": self._numbered(result, given), **_wrote(given, out)}
+        return {"result": self._numbered(result, given, draws), **_wrote(given, out)}
 
     def _run(self, function: Callable[..., Any], arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
         lines = self._lines.get(self._here.thread)
         with contextlib.nullcontext() if lines is None else lines.watching():
             return function(*arguments, **options)
 
-    def _values(self, said: Any, tensors: list[Host]) -> Any:
+    def _values(self, said: Any, tensors: list[Host], draws: Draws | None = None) -> Any:
         def known(word: str, value: dict[str, Any]) -> Any:
             if word == "tensor":
                 return tensors[value["tensor"]]
             if word == "callback":
-                return _Draws(partial(self._asked, self._here.id, self._here.thread, threading.Lock()))
+                return draws
             return self._things[value["array"]]
 
         return valued(said, known)
 
-    def _asked(self, id: int, thread: int, turn: threading.Lock, keep: dict[str, Any]) -> Host:
-        """The caller's answer to a question in the middle of its own, which any thread of the backend's may ask."""
-        with turn:
-            self._send({"id": id, "keep": keep})
-            message = self._next(thread)
+    def asked(self, thread: int, keep: dict[str, Any]) -> Host:
+        """The caller's answer to a question in the middle of what it asked in that thread."""
+        self._send({"id": self._ids[thread], "keep": keep})
+        message = self._next(thread)
         if message is None:
             os._exit(LOST)
         return message[1][0]
 
-    def _numbered(self, result: Any, given: Written) -> Any:
+    def _numbered(self, result: Any, given: Written, draws: Draws | None = None) -> Any:
         def known(value: Any) -> Any:
             shape = getattr(value, "shape", None)
             if isinstance(shape, Iterable):
                 with contextlib.suppress(TypeError, ValueError):
                     return {"array": self._number(value), "shape": [int(n) for n in shape]}
             if callable(value):
-                return {"pullback": self._number((value, given))}
+                return {"pullback": self._number((value, given, draws))}
             return {"other": type(value).__name__}
 
         return plain(result, None, known)
@@ -230,16 +231,18 @@ class Pythons:
         return {}
 
 
-class _Draws:
-    """Dropout's masks, asked for on the caller's side."""
+class Draws:
+    """Dropout's masks, asked for on the caller's side. thread: in which the backend is at work; it may ask in others."""
 
-    def __init__(self, ask: Callable[[dict[str, Any]], Host]) -> None:
-        self._ask = ask
+    def __init__(self, pythons: Pythons, thread: int) -> None:
+        self._pythons, self.thread, self._turn = pythons, thread, threading.Lock()
 
     def keep(self, site: str, shape: Sequence[int], rate: float, *, among: tuple[int, int] | None = None) -> Host:
         """Which entries stay."""
         rows = None if among is None else [int(n) for n in among]
-        return self._ask({"site": str(site), "shape": [int(n) for n in shape], "rate": float(rate), "among": rows})
+        asked = {"site": str(site), "shape": [int(n) for n in shape], "rate": float(rate), "among": rows}
+        with self._turn:
+            return self._pythons.asked(self.thread, asked)
 
 
 def _objects(arguments: Sequence[Any]) -> list[Any]:
