@@ -232,7 +232,7 @@ class Pythons:
 
 
 class Draws:
-    """Dropout's masks, asked for on the caller's side. thread: in which the backend is at work; it may ask in others."""
+    """Dropout's masks, asked for on the caller's side. thread: the one that the backend works for."""
 
     def __init__(self, pythons: Pythons, thread: int) -> None:
         self._pythons, self.thread, self._turn = pythons, thread, threading.Lock()

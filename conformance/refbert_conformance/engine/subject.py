@@ -71,6 +71,12 @@ class Subject:
         """A host array as the backend's."""
         return self.backend.asarray(x)
 
+    def again(self, *arrays: Host) -> None:
+        """Let arrays that `host` gave hold what they would hold by now, were the backend in this process."""
+        connection = getattr(self.backend, "connection", None)
+        for x in arrays if connection is not None else ():
+            connection.again(x)
+
     def host(self, x: Any, shape: tuple[int, ...] | None = None, name: str = "result") -> Host:
         """A backend's array on the host; with ``shape``, `Failure` before anything of another size is copied."""
         found = getattr(x, "shape", None)

@@ -148,6 +148,7 @@ def _own_calls(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
     hosts = {name: subject.host(x) for name, x in results.items()}
     kept = {name: np.array(x) for name, x in hosts.items()}
     step(replace(recipe, seed=recipe.seed + 1))
+    subject.again(*hosts.values())
     for name, was in kept.items():
         if not same_bits(np.array(subject.host(results[name])), was) or not same_bits(np.array(hosts[name]), was):
             raise Failure(f"a later step changed the earlier {name}")

@@ -138,6 +138,7 @@ def _independent(subject: Subject, example: Recipe | OpCase, record: Record) -> 
     seconds = cotangents(subject, pullback, cotangent)
     backward_if_any(subject, other_pullback, twice, len(arrays))
     free = case.op in subject.arithmetic.nondeterministic
+    subject.again(y_host, *hosts)
     for name, device, host, was in zip(OUTPUTS[case.op], (y, *first), (y_host, *hosts), (y_kept, *kept), strict=False):
         if not same_bits(np.array(subject.host(device)), was) or not same_bits(host, was):
             raise Failure(f"{name} changed when {case.op} was called again")
