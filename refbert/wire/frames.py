@@ -58,11 +58,13 @@ class Stream:
 
     identify: a number for every array that its caller keeps. With it, an array travels as it lies in memory, for a
     host that lays it out again; without (None), in C order. places: of such a host, the arrays by that number.
+    unfinished: how far a message has come that is being read.
     """
 
     def __init__(self, incoming: int, outgoing: int, wait: Wait = _blocked) -> None:
         self._incoming, self._outgoing, self._wait = incoming, outgoing, wait
         self._spare = b""
+        self.unfinished = ""
         self.identify: Callable[[Host], int] | None = None
         self.places: dict[int, tuple[Any, Host, Host]] | None = None
 
@@ -103,7 +105,9 @@ class Stream:
         due = sum(_padded(one.nbytes) for one in kinds)
         if due != p:
             raise BadFrame(f"its payload has {p:,} bytes, its tensors have {due:,}")
-        return header, [self._tensor(one) for one in kinds]
+        tensors = [self._tensor(one) for one in kinds]
+        self.unfinished = ""
+        return header, tensors
 
     def _tensor(self, one: _Tensor) -> Host:
         said, memory, array = (self.places or {}).get(one.memory, (None, None, None))
@@ -124,6 +128,8 @@ class Stream:
         view, done = memoryview(into), 0
         while done < len(view):
             if not self._spare:
+                begun = done or not first
+                self.unfinished = f"after {done:,} of {len(view):,} bytes of its {what}" if begun else ""
                 try:
                     if len(view) - done >= _CHUNK:
                         got = os.readv(self._incoming, [view[done:]])
@@ -137,7 +143,7 @@ class Stream:
                 if not got and first and not done:
                     raise Closed
                 if not got:
-                    raise BadFrame(f"it ends after {done:,} of {len(view):,} bytes of its {what}")
+                    raise BadFrame(f"it ends {self.unfinished}")
             take = self._spare[: len(view) - done]
             view[done : done + len(take)] = take
             self._spare = self._spare[len(take) :]

@@ -92,7 +92,7 @@ class Writes(Base):
     def act(self):
         for fd in pipes():
             try:
-                os.write(fd, os.fsencode(os.environ["HOSTILE_LINE"]) + b"\n")
+                os.write(fd, os.fsencode(os.environ["HOSTILE_LINE"]).replace(b"\\0", b"\0") + b"\n")
             except OSError:
                 continue
 
@@ -107,17 +107,12 @@ class WritesWithoutEnd(Base):
                 continue
 
 
-class TellsWithoutEnd(Base):
-    """Events as the worker itself sends them, so that each looks like life."""
+class WritesAndSleeps(Writes):
+    """The beginning of a message."""
 
     def act(self):
-        line = os.environ["HOSTILE_LINE"].encode() + b"\n"
-        for fd in pipes():
-            try:
-                while True:
-                    os.write(fd, line * 50)
-            except OSError:
-                continue
+        super().act()
+        time.sleep(float(LONG))
 
 
 class Closes(Base):

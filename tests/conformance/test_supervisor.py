@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import struct
 import subprocess
 import sys
 import time
@@ -12,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from refbert.errors import BackendUnavailable, RefbertWarning
-from refbert_conformance.process import channel, supervisor
-from refbert_conformance.process.records import Wrong
+from refbert.wire.frames import MAGIC
 from refbert_conformance.process.supervisor import Limits, Supervisor
 
 HERE = Path(__file__).parent
@@ -70,7 +71,7 @@ DEATHS = {
     "KeepsPipes": "crashed the interpreter (SIGABRT)",
     "KeepsPipesForked": "crashed the interpreter (SIGABRT)",
     "DaemonizesAndKillsParent": "killed its parent process",
-    "WritesWithoutEnd": "wrote where its results are sent, ",
+    "WritesWithoutEnd": "wrote where its results are sent: it sent what is no message",
     "Closes": "closed a file that is not its own",
     "ClosesAndOpens": "closed a file that is not its own",
     "Forks": "forked, and its child came back into the caller",
@@ -142,28 +143,6 @@ def test_a_childs_memory_counts():
     assert tanh.outcome == "passed"
 
 
-ODD = [
-    "", "null", "3", '"x"', "[]", "{}", "{", '{"event": null}', '{"event": []}', '{"event": "dance"}',
-    '{"event": "result"}', '{"event": "result", "id": 3}', '{"event": "try"}', '{"event": "try", "example": {}}',
-    '{"event": "start", "id": "forward/relu/accuracy"}', '{"event": "over"}', '{"event": "over", "id": "x/y/z"}',
-    '{"event": "detail", "id": "x/y/z", "message": "", "failure": {}}', '{"event": "ready"}',
-    '{"event": "unavailable", "message": "no"}', '{"event": "ready", "backend": 3, "versions": [], "offers": {}}',
-    '{"event": "result", "id": "forward/relu/accuracy", "outcome": "splendid"}', "[" * 100_000, "1" * 5000, "1e400",
-    '{"event": NaN}', "\x1b[31m\x07", "\udcff\udcfe", '{"event": "try", "event": "try", "example": ""}',
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("line", ODD, ids=lambda line: line[:30].encode("unicode_escape").decode() or "empty")
-def test_an_odd_line_is_no_event_or_comes_out_of_turn(line):
-    if '"x/y/z"' in line or '"no"' in line:
-        assert channel.read(os.fsencode(line))["event"] in ("over", "detail", "unavailable")
-        return
-    with pytest.raises(Wrong) as error:
-        channel.read(os.fsencode(line))
-    assert str(error.value).isprintable()
-    assert len(str(error.value)) < 200
-
-
 COMPILES_NOTHING = """
 import sys
 from refbert_conformance.engine.divergence import Divergence, Place
@@ -183,33 +162,64 @@ def test_reading_what_others_wrote_compiles_nothing():
     subprocess.run([sys.executable, "-c", COMPILES_NOTHING], check=True)
 
 
-@pytest.mark.parametrize("line", [ODD[0], ODD[1], ODD[10], ODD[16], ODD[19], "\udcff\udcfe"])
-def test_an_odd_line_where_results_are_sent(line, monkeypatch):
-    monkeypatch.setenv("HOSTILE_LINE", line)
+def frame(header, payload=b"", *, h=None, p=None):
+    """A message as its text for `Writes`, with lengths of one's own."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    prefix = struct.pack("<8sQQ", MAGIC, len(text) if h is None else h, len(payload) if p is None else p)
+    return os.fsdecode(prefix + text + payload)
+
+
+ARRAY = {"ok": {"result": {"array": 1, "shape": [2]}}}
+# What lies in the way of the next answer, and what is said of it.
+ODD = {
+    "nothing": ("", "it begins with b'"),
+    "text": ("null", "it begins with b'"),
+    "no text": ("\udcff\udcfe", "it begins with b'"),
+    "no header": (frame(b""), "its header is not JSON"),
+    "no object": (frame([]), "its header is not a JSON object"),
+    "NaN": (frame(b'{"id": NaN}'), "its header is not JSON (NaN, which JSON does not have)"),
+    "nested": (frame(b"[" * 100_000), "its header is not JSON"),
+    "digits": (frame(b'{"id": ' + b"1" * 5000 + b"}"), "its header is not JSON"),
+    "unasked": (frame({"id": 0, **ARRAY}), "it answers '0', where "),
+    "no answer": (frame({"id": None}), "it answers 'None', where "),
+    "long header": (frame({}, h=1 << 40), "are more than there can be"),
+    "long payload": (frame({}, p=1 << 50), "are more than there can be"),
+    "4 GiB of nothing": (frame({}, p=4 << 30), "its payload has 4,294,967,296 bytes, its tensors have 0"),
+    "tensors": (frame({"tensors": 3}), '"tensors" is not a list'),
+    "tensor": (frame({"tensors": [3]}), "a tensor is not described by an object"),
+    "dtype": (frame({"tensors": [{"dtype": "float128", "shape": []}]}), "a tensor has the dtype 'float128'"),
+    "shape": (frame({"tensors": [{"dtype": "int8", "shape": [-1]}]}), "a tensor has the shape [-1]"),
+    "product": (
+        frame({"tensors": [{"dtype": "int8", "shape": [1 << 39] * 3}]}),
+        "its payload has 0 bytes, its tensors",
+    ),
+    "strides": (
+        frame({"tensors": [{"dtype": "int8", "shape": [9], "strides": [1 << 40], "bytes": 8}]}, bytes(8)),
+        "a tensor lies outside of its memory",
+    ),
+    "bool": (frame({"tensors": [{"dtype": "bool", "shape": [1]}]}, bytes([7] * 8)), "other bytes than 0 and 1"),
+    "escapes": ("\x1b]0;owned\x07" * 9, "\\x1b]0;owned\\x07"),
+}
+
+
+@pytest.mark.parametrize(("line", "says"), ODD.values(), ids=list(ODD))
+def test_an_odd_message_where_results_are_sent(line, says, monkeypatch):
+    monkeypatch.setenv("HOSTILE_LINE", line.replace("\0", "\\0"))
     relu, tanh = tried("Writes")
     assert relu.outcome == "failed"
-    assert relu.message.startswith("the backend wrote where its results are sent, ")
+    assert relu.message.startswith("the backend wrote where its results are sent: ")
+    assert says in relu.message
     assert len(relu.message) < 400
     assert tanh.outcome == "passed"
 
 
-@pytest.mark.parametrize("line", ['{"event": "try", "example": "x"}', '{"event": "note", "message": "x"}'])
-def test_signs_of_life_without_end(line, monkeypatch):
-    monkeypatch.setenv("HOSTILE_LINE", line)
-    monkeypatch.setattr(supervisor, "_TELLS", 2000)
-    relu, tanh = tried("TellsWithoutEnd")
+def test_a_message_that_stops_in_the_middle_is_told_from_waiting(monkeypatch):
+    line = frame({"tensors": [{"dtype": "int8", "shape": [4 << 30]}]}, p=4 << 30)
+    monkeypatch.setenv("HOSTILE_LINE", line.replace("\0", "\\0"))
+    relu, tanh = tried("WritesAndSleeps", Limits(seconds=1))
     assert relu.outcome == "failed"
-    assert "out of turn, as line 2,001 of one property" in relu.message
+    assert re.search(r"stopped in the middle of a message, after [\d,]+ of 4,294,967,296 bytes", relu.message)
     assert tanh.outcome == "passed"
-
-
-def test_text_that_steers_a_terminal_does_not_come_through(monkeypatch):
-    monkeypatch.setenv("HOSTILE_LINE", '{"event": "try", "example": "\\u001b[31mred\\u202e"}')
-    with Supervisor(job("Writes"), Limits(seconds=3)) as supervisor:
-        supervisor.judge(RELU)
-    monkeypatch.setenv("HOSTILE_LINE", "\x1b]0;owned\x07")
-    relu, _ = tried("Writes")
-    assert "\\x1b]0;owned\\x07" in relu.message
 
 
 def test_a_supervisor_that_is_interrupted_leaves_nothing():

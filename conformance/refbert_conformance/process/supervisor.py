@@ -302,6 +302,8 @@ class _Clock:
         spent = {thread: used - self._before.get(thread, 0.0) for thread, used in now.items()}
         together = spent.pop("all", 0.0)
         busiest = max([*spent.values(), together / (os.cpu_count() or 1)], default=0.0)
+        if wall > self._seconds and self._child.stream.unfinished and together < _WAITS * wall:
+            raise Stopped("died", f"stopped in the middle of a message, {self._child.stream.unfinished}", example)
         limit = f"within the limit of {self._seconds:g} seconds"
         if busiest > self._seconds:
             raise Stopped("hung", f"hung: no answer {limit}, all of them spent computing", example)
