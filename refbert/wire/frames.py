@@ -12,6 +12,7 @@ Whoever reads checks the lengths against each other before it takes memory for t
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import math
@@ -63,10 +64,18 @@ class Stream:
 
     def __init__(self, incoming: int, outgoing: int, wait: Wait = _blocked) -> None:
         self._incoming, self._outgoing, self._wait = incoming, outgoing, wait
+        self._files = [os.fstat(fd).st_ino for fd in (incoming, outgoing)]
         self._spare = b""
         self.unfinished = ""
         self.identify: Callable[[Host], int] | None = None
         self.places: dict[int, tuple[Any, Host, Host]] | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether both ends are still what they were: who closes descriptors may have opened others instead."""
+        with contextlib.suppress(OSError):
+            return self._files == [os.fstat(fd).st_ino for fd in (self._incoming, self._outgoing)]
+        return False
 
     def send(self, header: Mapping[str, Any], tensors: Sequence[Host] = ()) -> None:
         """Write one message, in whose header "tensors" is not listed yet. OSError: nobody reads any more."""

@@ -66,7 +66,9 @@ class Pythons:
         try:
             header, tensors = self._stream.receive()
         except Closed:
-            return None
+            if self._stream.whole:
+                return None
+            os._exit(LOST)
         except (BadFrame, OSError):
             os._exit(LOST)
         for number in header.get("free", ()):
@@ -97,9 +99,12 @@ class Pythons:
     def _send(self, answer: Mapping[str, Any], out: Sequence[Host] = ()) -> None:
         try:
             with self._sending:
-                self._stream.send(answer, out)
+                if self._stream.whole:
+                    self._stream.send(answer, out)
+                    return
         except OSError:
-            os._exit(LOST)
+            pass
+        os._exit(LOST)
 
     def _hello_(self, header: Mapping[str, Any], tensors: list[Host], out: list[Host]) -> dict[str, Any]:
         if VERSION not in header["wire"]:

@@ -198,7 +198,7 @@ ODD = {
         "a tensor lies outside of its memory",
     ),
     "bool": (frame({"tensors": [{"dtype": "bool", "shape": [1]}]}, bytes([7] * 8)), "other bytes than 0 and 1"),
-    "escapes": ("\x1b]0;owned\x07" * 9, "\\x1b]0;owned\\x07"),
+    "escapes": ("\x1b]0;owned\x07" * 9, "\\x1b]0;owne"),
 }
 
 
