@@ -57,7 +57,7 @@ def gradients(call, weights, batch, labels, c, draws, dtype, **options):
 def test_it_is_the_specs_composition(monkeypatch, count, dtype):
     """The conformance suite's own corpus (heads, masks, activations, dropout, parts), with threads and small blocks."""
     with_threads(monkeypatch, count)
-    subject = Subject.named("numpy", dtype)
+    subject = Subject("numpy", lambda: registry.create("numpy", dtype=dtype))
     accuracy = next(one for one in properties() if one.name == "accuracy")
     for recipe in accuracy.always(subject, "quick"):
         accuracy.check(subject, recipe, Record(subject.arithmetic))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import struct
 import tempfile
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from checkpoint_files import TINY, entry, message, number, table, weights, write_bundle
@@ -30,6 +31,8 @@ from refbert.data.squad import read_squad
 from refbert.data.tables import Columns, read_choices, read_labelled
 from refbert.errors import RefbertError
 from refbert.text.tokenization import Tokenizer
+from refbert.wire.frames import MAGIC, Stream
+from refbert.wire.remote import Connection, RemoteBackend, RemoteError
 
 Files = Mapping[str, bytes]
 
@@ -328,80 +331,55 @@ def _arrow() -> Target:
                   lambda directory: list(read_sentences([directory / "x.parquet"], "parquet")))  # fmt: skip
 
 
-# The channel of the conformance supervisor
+# The wire protocol: what a backend in another process answers
 
 
-_FAILURE = {"case": "x = 1", "script": "print()", "worst": None, "looks_like": None, "hint": None,
-            "first_divergence": None, "growth": []}  # fmt: skip
-_ROW = {"id": "forward/gelu/accuracy", "level": "forward", "op": "gelu", "says": "it is right", "outcome": "failed",
-        "examples": 3, "seconds": 0.1, "rho": 1.5, "ulps": {"1": 5, ">4": 1}, "unchecked": 0.0, "message": "off",
-        "waived": None, "failure": None}  # fmt: skip
-_RESULT: dict[str, Any] = {"event": "result", "row": _ROW}
-_EVENTS: list[Any] = [
-    {"event": "ready", "backend": {"given": "x", "name": "x", "library": "l", "dtype": "float32", "device": "cpu",
-                                   "arithmetic": {}}, "versions": {"numpy": "2"}, "offers": ["gelu"]},
-    {"event": "unavailable", "message": "no"}, {"event": "try", "example": "x"}, _RESULT,
-    _RESULT | {"row": _ROW | {"failure": _FAILURE}},
-    {"event": "detail", "id": _ROW["id"], "message": "more", "failure": _FAILURE},
-    {"event": "over", "id": _ROW["id"]}, {"event": "forked"},
+_OPEN = {"wire": 1, "contract": 1, "name": "x", "library": "l", "device": "cpu", "dtypes": ["float32"],
+         "dtype": "float32", "offers": ["asarray", "to_numpy", "add"], "extensions": ["mirror"]}  # fmt: skip
+_TENSOR = {"dtype": "float32", "shape": [2]}
+# What answers the requests of `_asked`, one after the other.
+_ANSWERS: list[Any] = [
+    {"id": 1, "ok": _OPEN}, {"id": 2, "ok": {"instance": 1}},
+    {"id": 3, "ok": {"result": {"array": 1, "shape": [2]}}},
+    {"id": 4, "ok": {"result": [{"array": 2, "shape": [2]}, {"pullback": 3}]}},
+    {"id": 5, "ok": {"result": {"tensor": 0}, "kept": 4}, "tensors": [_TENSOR]},
+    {"id": 6, "error": {"kind": "out of range", "message": "no"}},
 ]  # fmt: skip
 
 
-def _channel() -> Target:
-    lines = st.lists(
-        st.sampled_from(_EVENTS).flatmap(mutated_json) | st.sampled_from(_EVENTS).map(lambda e: json.dumps(e).encode())
-        | st.binary(max_size=40),
-        max_size=6,
-    ).map(b"\n".join)  # fmt: skip
-    ready = json.dumps(_EVENTS[0]).encode() + b"\n"
-    content = lines | lines.map(lambda rest: ready + rest)
-    good = ready + json.dumps(_RESULT).encode() + b"\n" + json.dumps(_EVENTS[-2]).encode()
-    return Target({"channel": good}, content.map(lambda new: {"channel": new}), _supervised)
+def _wire() -> Target:
+    def framed(header: bytes, payload: bytes) -> bytes:
+        return struct.pack("<8sQQ", MAGIC, len(header), len(payload)) + header + payload
+
+    def payload(answer: Any) -> bytes:
+        return np.float32([1, 2]).tobytes() if "tensors" in answer else b""
+
+    good = [framed(json.dumps(one).encode(), payload(one)) for one in _ANSWERS]
+    odd = st.tuples(st.integers(0, len(good) - 1), st.sampled_from(_ANSWERS)).flatmap(
+        lambda at: mutated_json(at[1]).map(
+            lambda header: [*good[: at[0]], framed(header, payload(at[1])), *good[at[0] + 1 :]]
+        )
+    )
+    content = odd.map(b"".join) | mutated(b"".join(good))
+    return Target({"wire": b"".join(good)}, content.map(lambda new: {"wire": new}), _asked)
 
 
-def _supervised(directory: Path) -> None:
-    from refbert_conformance.process import supervisor
-    from refbert_conformance.process.records import OUTCOMES, Row, as_data, read
+def _asked(directory: Path) -> None:
+    def broken(kind: str, why: str) -> NoReturn:
+        assert why.isprintable(), why
+        raise RefbertError(why)
 
-    waiting = (directory / "channel").read_bytes().split(b"\n")
-
-    class Worker:
-        """As the supervisor's: each one started sends what the last has left."""
-
-        printed, said, ended, keeper_gone = 0, b"\xff\x1b[31mlast words", 1, False
-
-        def __init__(self, _: object) -> None: ...
-
-        def line(self, _: float) -> bytes | None:
-            return waiting.pop(0) if waiting else None
-
-        @property
-        def over(self) -> bool:
-            return not waiting
-
-        def ask(self, _: object) -> None: ...
-
-        def settle(self) -> None: ...
-
-        def end(self) -> list[str]:
-            return []
-
-        def computing(self) -> dict[str, float]:
-            return {}
-
-        def memory(self, _: int) -> int:
-            return 0
-
-    before, supervisor.Worker = supervisor.Worker, Worker  # type: ignore[assignment, misc]
-    try:
-        with supervisor.Supervisor({"given": "x"}, supervisor.Limits()) as one:
-            row = one.judge("forward/gelu/accuracy")
-    finally:
-        supervisor.Worker = before  # type: ignore[misc]
-    assert read(Row, "row", as_data(row)) == row
-    for text in (row.message, *(vars(row.failure).values() if row.failure else ())):
-        assert not isinstance(text, str) or text.replace("\n", "").isprintable(), text
-    assert row.outcome in OUTCOMES
+    with open(directory / "wire", "rb") as answers, open(os.devnull, "wb") as requests:
+        backend = RemoteBackend(Connection(Stream(answers.fileno(), requests.fileno()), broken))
+        x = backend.asarray(np.zeros(2, np.float32))
+        if not hasattr(backend, "add"):
+            return
+        y, _ = backend.add(x, x)
+        backend.to_numpy(y)
+        try:
+            backend.add(x, y)
+        except (IndexError, ValueError, NotImplementedError, RemoteError):
+            return
 
 
 MAKERS: Mapping[str, Callable[[], Target]] = {
@@ -414,5 +392,5 @@ MAKERS: Mapping[str, Callable[[], Target]] = {
     "sentence-transformers": _sentence_transformers,
     "data": _data,
     "arrow": _arrow,
-    "channel": _channel,
+    "wire": _wire,
 }

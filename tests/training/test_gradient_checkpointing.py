@@ -15,6 +15,8 @@ import small
 from calling import cli
 
 import refbert
+from refbert.backend import registry
+from refbert.cli import main
 from refbert.config import BertConfig
 from refbert.text.tokenization import Tokenizer
 from refbert.training import session
@@ -114,7 +116,7 @@ def test_numpys_own_keeps_the_conformance_suites_bounds(monkeypatch, count):
         return own(self, params, batch, labels, heads, dataclasses.replace(c, gradient_checkpointing=True), **options)
 
     monkeypatch.setattr(NumpyBackend, "objective", asked)
-    subject = Subject.named("numpy", "float64")
+    subject = Subject("numpy", lambda: registry.create("numpy", dtype="float64"))
     accuracy = next(one for one in properties() if one.name == "accuracy")
     for recipe in accuracy.always(subject, "quick"):
         accuracy.check(subject, recipe, Record(subject.arithmetic))
