@@ -16,7 +16,6 @@ from calling import cli
 
 import refbert
 from refbert.backend import registry
-from refbert.cli import main
 from refbert.config import BertConfig
 from refbert.text.tokenization import Tokenizer
 from refbert.training import session
