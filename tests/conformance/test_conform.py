@@ -106,7 +106,7 @@ def test_a_failure_says_what_is_needed_to_act_on_it(tmp_path):
         ("Huge", "has shape (137438953472, 1), expected"),
         ("Lacks", "the backend has no relu"),
         ("Signature", "raised TypeError"),
-        ("NotAPair", "relu must return (y, pullback), it returned ndarray"),
+        ("NotAPair", "relu must return (y, pullback), it returned an array"),
         ("Scribbles", "relu wrote into x"),
     ],
 )

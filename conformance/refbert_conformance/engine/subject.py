@@ -116,4 +116,4 @@ def backward_if_any(subject: Subject, pullback: Callable[..., Any], dy: Any, cou
 def _kind(x: Any) -> str:
     if isinstance(x, tuple | list):
         return f"a {type(x).__name__} of {len(x)}"
-    return f"{type(x).__name__}"
+    return "an array" if hasattr(x, "shape") else type(x).__name__

@@ -95,7 +95,7 @@ class Supervisor:
         self._excuses: Mapping[str, Sequence[Waiver]] = {}
         self._job, self._limits, self._watch, self._needs = job, limits, watch, needs or {}
         self._properties = {p.id: p for p in all_properties(job.get("model"))}
-        self._printed = 0
+        self._printed, self._looked = 0, 0.0
         self._child: Child | None = None
         self._subject: Subject | None = None
         self._clock: _Clock | None = None
@@ -267,6 +267,9 @@ class Supervisor:
             return
         if child.printed - self._printed > self._limits.output:
             raise Stopped("died", f"printed more than the limit of {self._limits.output >> 20} MiB", self._example)
+        if time.monotonic() - self._looked < _LOOK:
+            return
+        self._looked = time.monotonic()
         self._clock.check(self._example)
         if child.memory(self._limits.memory) > self._limits.memory:
             limit = f"the limit of {self._limits.memory / 2**30:.1f} GiB"
