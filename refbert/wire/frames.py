@@ -68,7 +68,7 @@ class Stream:
         self._spare = b""
         self.unfinished = ""
         self.identify: Callable[[Host], int] | None = None
-        self.places: dict[int, tuple[Any, Host, Host]] | None = None
+        self.places: dict[Any, tuple[Any, Host, Host]] | None = None
 
     @property
     def whole(self) -> bool:
@@ -119,8 +119,10 @@ class Stream:
         return header, tensors
 
     def _tensor(self, one: _Tensor) -> Host:
-        said, memory, array = (self.places or {}).get(one.memory, (None, None, None))
-        if said != one.said or memory is None or array is None:
+        known = None if self.places is None else self.places.get(one.memory)
+        if known is not None and known[0] == one.said:
+            _, memory, array = known
+        else:
             try:
                 memory = np.empty(_padded(one.nbytes), np.uint8)
             except (MemoryError, ValueError):

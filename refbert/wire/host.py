@@ -14,6 +14,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ class Pythons:
         self._make, self._stream = make, stream
         self._instances: dict[int, Any] = {}
         self._things: dict[int, Any] = {}
+        self._places = stream.places = {}
         self._count = 0
         self._owner, self._mode = os.getpid(), ""
         self._sending = threading.Lock()
@@ -72,7 +74,7 @@ class Pythons:
         except (BadFrame, OSError):
             os._exit(LOST)
         for number in header.get("free", ()):
-            (self._stream.places if number < 0 else self._things).pop(abs(number), None)
+            (self._places if number < 0 else self._things).pop(abs(number), None)
         return header, tensors
 
     def _answer(self, header: dict[str, Any], tensors: list[Host]) -> None:
@@ -314,9 +316,8 @@ def run(name: str, incoming: int, outgoing: int) -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(2, 1)
-    stream = Stream(incoming, outgoing)
-    stream.places = {}
-    Pythons(lambda dtype, device: registry.create(name, dtype=dtype, device=device), stream).serve()
+    make = partial(registry.create, name)
+    Pythons(make, Stream(incoming, outgoing)).serve()
 
 
 def main() -> None:

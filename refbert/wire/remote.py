@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -59,6 +60,29 @@ class RemoteArray:
         return f"array {self.number} of shape {self.shape}"
 
 
+class _Numbers:
+    """Numbers of arrays, as long as these live."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[weakref.ref[Host], int]] = {}
+
+    def get(self, x: Host) -> int | None:
+        """The array's number, if it has one."""
+        array, number = self._known.get(id(x), (None, 0))
+        return number if array is not None and array() is x else None
+
+    def put(self, x: Host, number: int, died: Callable[[], None]) -> None:
+        """Give it one; ``died`` is called when nobody has the array any more."""
+        key = id(x)
+
+        def gone(_: object) -> None:
+            if self._known.get(key, (None, 0))[1] == number:  # else another array has the address by now
+                del self._known[key]
+            died()
+
+        self._known[key] = weakref.ref(x, gone), number
+
+
 class RemoteError(Exception):
     """What the other side raised that the contract does not speak of."""
 
@@ -86,8 +110,7 @@ class Connection:
         self._answers: dict[int, tuple[dict[str, Any], list[Host]]] = {}
         self._reading = False
         self._own: threading.local | None = None
-        self._marks: dict[int, tuple[weakref.ref[Host], int]] = {}
-        self._kept: dict[int, tuple[weakref.ref[Host], int]] = {}
+        self._marks, self._kept = _Numbers(), _Numbers()
         self.gone: deque[int] = deque()
         self.mode = ""
         self.said, _ = self.ask("hello", wire=[VERSION], contract=list(REQUIRED_BY_VERSION))
@@ -100,28 +123,22 @@ class Connection:
             stream.identify = self._mark
 
     def _mark(self, x: Host) -> int:
-        """The same number for the same array, as long as the caller has it."""
-        known = self._marks.get(id(x))
-        if known is None or known[0]() is not x:
-            key, number = id(x), next(self._numbers)
-            self._marks[key] = known = weakref.ref(x, lambda _: self._forget(key, number)), number
-        return known[1]
-
-    def _forget(self, key: int, number: int) -> None:
-        if self._marks.get(key, (None, 0))[1] == number:
-            del self._marks[key]
-        self.gone.append(-number)
+        """A number of the same array's as long as the caller has it."""
+        number = self._marks.get(x)
+        if number is None:
+            number = next(self._numbers)
+            self._marks.put(x, number, partial(self.gone.append, -number))
+        return number
 
     def keep(self, x: Host, number: int) -> None:
         """Remember a host array that came from the other side's, for `again`."""
-        key = id(x)
-        self._kept[key] = weakref.ref(x, lambda _: (self._kept.pop(key, None), self.gone.append(number))), number
+        self._kept.put(x, number, partial(self.gone.append, number))
 
     def again(self, x: Host) -> None:
         """Let a host array of the other side's hold what it holds there by now: a backend may have gone on using it."""
-        known = self._kept.get(id(x))
-        if known is not None and known[0]() is x:
-            x[...] = self.ask("again", kept=known[1])[1][0]
+        number = self._kept.get(x)
+        if number is not None:
+            x[...] = self.ask("again", kept=number)[1][0]
 
     def ask(
         self, do: str, tensors: list[Host] | None = None, draws: KeepMasks | None = None, **more: Any
@@ -252,7 +269,9 @@ def _error(error: Any) -> Exception:
         return known(one_line(message))
     name = error.get("type") if isinstance(error, dict) else None
     named = type(name, (RemoteError,), {}) if isinstance(name, str) and name.isidentifier() else RemoteError
-    return named(one_line(message))
+    error = named(one_line(message))
+    assert isinstance(error, Exception)
+    return error
 
 
 class RemoteBackend:

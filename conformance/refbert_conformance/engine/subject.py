@@ -73,8 +73,8 @@ class Subject:
 
     def again(self, *arrays: Host) -> None:
         """Let arrays that `host` gave hold what they would hold by now, were the backend in this process."""
-        connection = getattr(self.backend, "connection", None)
-        for x in arrays if connection is not None else ():
+        connection: Any = getattr(self.backend, "connection", None)
+        for x in () if connection is None else arrays:
             connection.again(x)
 
     def host(self, x: Any, shape: tuple[int, ...] | None = None, name: str = "result") -> Host:

@@ -73,7 +73,7 @@ class Child:
         )  # fmt: skip
         for fd in (status, screen, answers, requests):
             os.close(fd)
-        self._own = (self._status, self._screen, self._incoming, self._outgoing)
+        self._own: tuple[int, ...] = (self._status, self._screen, self._incoming, self._outgoing)
         for fd in self._own:
             os.set_blocking(fd, False)
         self.stream = Stream(self._incoming, self._outgoing, self._wait)
