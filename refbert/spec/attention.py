@@ -24,25 +24,15 @@ Shapes   x [B, S, H], mask [B, S]  ->  y [B, S, H]
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
 
-from refbert.backend import Backend, BlockPullback, Host
+from refbert.backend import A, Backend, BlockPullback, Host
 from refbert.randomness import Dropout
 from refbert.spec.choices import Choices
 from refbert.spec.layers import add_and_norm, dense
 
-A = TypeVar("A")
-
 
 def self_attention(
-    ops: Backend[A],
-    p: Mapping[str, A],
-    x: A,
-    mask: Host,
-    c: Choices,
-    *,
-    site: str = "",
-    draws: Dropout | None = None,
+    ops: Backend[A], p: Mapping[str, A], x: A, mask: Host, c: Choices, *, site: str = "", draws: Dropout | None = None
 ) -> tuple[A, BlockPullback[A]]:
     """y [B, S, H], and a pullback to (dx, gradients by name below ``attention.``)."""
     q, q_back = dense(ops, p, "self.query", x)

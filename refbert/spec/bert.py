@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic
 
-from refbert.backend import Backend, BlockPullback, Host
+from refbert.backend import A, Backend, BlockPullback, Host
 from refbert.config.heads import POOLED_HEADS
 from refbert.randomness import Dropout
 from refbert.spec import head_table
@@ -21,8 +21,6 @@ from refbert.spec.head_table import head_loss
 from refbert.spec.pooler import pooler
 from refbert.spec.scope import Scope, accumulate, prefixed
 from refbert.text.batching import Batch
-
-A = TypeVar("A")
 
 
 @dataclass(frozen=True)
@@ -70,14 +68,7 @@ def bert(
     """
     x, embeddings_back = embeddings(ops, Scope(p, "bert.embeddings."), batch.input_ids, batch.token_type_ids, c, draws)
     hidden, encoder_back = encoder(
-        ops,
-        Scope(p, "bert.encoder."),
-        x,
-        batch.attention_mask,
-        c,
-        draws=draws,
-        gradients=gradients,
-        watch=watch,
+        ops, Scope(p, "bert.encoder."), x, batch.attention_mask, c, draws=draws, gradients=gradients, watch=watch
     )
     first, pooler_back = pooler(ops, Scope(p, "bert.pooler."), hidden) if pooled else (None, None)
 

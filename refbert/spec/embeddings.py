@@ -18,16 +18,13 @@ Shapes   input_ids, token_type_ids [B, S]  ->  x [B, S, H]
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
 
 import numpy as np
 
-from refbert.backend import Backend, Host
+from refbert.backend import A, Backend, Host
 from refbert.randomness import Dropout
 from refbert.spec.choices import Choices
 from refbert.spec.layers import dropout, layer_norm
-
-A = TypeVar("A")
 
 
 def embeddings(

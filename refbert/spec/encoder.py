@@ -18,16 +18,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic
 
-from refbert.backend import Backend, BlockPullback, Host
+from refbert.backend import A, Backend, BlockPullback, Host
 from refbert.randomness import Dropout
 from refbert.spec.attention import attention_map, self_attention
 from refbert.spec.choices import Choices
 from refbert.spec.feed_forward import feed_forward
 from refbert.spec.scope import Scope, prefixed
-
-A = TypeVar("A")
 
 
 @dataclass
@@ -44,14 +42,7 @@ class Watch(Generic[A]):
 
 
 def encoder_layer(
-    ops: Backend[A],
-    p: Mapping[str, A],
-    x: A,
-    mask: Host,
-    c: Choices,
-    *,
-    site: str = "",
-    draws: Dropout | None = None,
+    ops: Backend[A], p: Mapping[str, A], x: A, mask: Host, c: Choices, *, site: str = "", draws: Dropout | None = None
 ) -> tuple[A, BlockPullback[A]]:
     """One layer composed of ops: y [B, S, H], and a pullback to (dx, gradients by name below the layer)."""
     attended, attention_back = self_attention(ops, Scope(p, "attention."), x, mask, c, site=site, draws=draws)
@@ -66,33 +57,20 @@ def encoder_layer(
 
 
 def _recomputed(
-    ops: Backend[A],
-    p: Mapping[str, A],
-    x: A,
-    mask: Host,
-    c: Choices,
-    *,
-    site: str = "",
-    draws: Dropout | None = None,
+    ops: Backend[A], p: Mapping[str, A], x: A, mask: Host, c: Choices, *, site: str, draws: Dropout | None
 ) -> tuple[A, BlockPullback[A]]:
     """`encoder_layer`, of which only x [B, S, H] is kept: the pullback makes the rest again.
 
     Ops that record one graph for a whole model do this themselves (`refbert.backend.Recomputed`).
     """
     p = dict(p)  # as they are now: an update may come before the pullback
+    layer = partial(encoder_layer, ops, p, mask=mask, c=c, site=site, draws=draws)
     in_graph = getattr(ops, "recomputed", None)
     if in_graph is not None:
-        made: tuple[A, BlockPullback[A]] = in_graph(
-            partial(encoder_layer, ops, p, mask=mask, c=c, site=site, draws=draws), x
-        )
+        made: tuple[A, BlockPullback[A]] = in_graph(layer, x)
         return made
-    y, _ = encoder_layer(ops, p, x, mask, c, site=site, draws=draws)
-
-    def pullback(dy: A) -> tuple[A, dict[str, A]]:
-        _, back = encoder_layer(ops, p, x, mask, c, site=site, draws=draws)
-        return back(dy)
-
-    return y, pullback
+    y, _ = layer(x)
+    return y, lambda dy: layer(x)[1](dy)
 
 
 def encoder(

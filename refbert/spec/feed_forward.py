@@ -19,14 +19,11 @@ Shapes   x [B, S, H]  ->  y [B, S, H], through [B, S, F]
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
 
-from refbert.backend import Backend, BlockPullback
+from refbert.backend import A, Backend, BlockPullback
 from refbert.randomness import Dropout
 from refbert.spec.choices import Choices
 from refbert.spec.layers import activate, add_and_norm, dense
-
-A = TypeVar("A")
 
 
 def feed_forward(

@@ -5,20 +5,18 @@ The rows are those of refbert.config.heads. Everything that runs or trains a hea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from refbert.backend import Backend, BlockPullback, Host
+from refbert.backend import A, Backend, BlockPullback, Host
 from refbert.config.heads import HEADS
 from refbert.ops.cross_entropy import IGNORE
 from refbert.randomness import Dropout
 from refbert.spec import heads, losses
 from refbert.spec.choices import Choices
-
-A = TypeVar("A")
 
 
 @dataclass(frozen=True)
@@ -48,25 +46,23 @@ def _sequence_loss(ops: Any, logits: Any, labels: Host, denominator: float) -> A
     return losses.mean_loss(ops, logits, labels, denominator)
 
 
+def _mean(ops: Any, logits: Any, y: Sequence[Host], d: Sequence[float], c: Choices) -> Any:
+    return losses.mean_loss(ops, logits, y[0], d[0])
+
+
 _FUNCTIONS: Mapping[str, _Functions] = {
     "masked_lm": _Functions(
         lambda ops, p, x, c, positions, draws: heads.masked_lm(ops, p, x, positions, c),
         lambda ops, logits, y, d, c: losses.masked_lm_loss(ops, logits, y[0], d[0]),
         losses.masked_lm_denominator,
     ),
-    "next_sentence": _Functions(
-        lambda ops, p, x, c, positions, draws: heads.next_sentence(ops, p, x),
-        lambda ops, logits, y, d, c: losses.mean_loss(ops, logits, y[0], d[0]),
-    ),
+    "next_sentence": _Functions(lambda ops, p, x, c, positions, draws: heads.next_sentence(ops, p, x), _mean),
     "sequence_classification": _Functions(
         _classifier,
         lambda ops, logits, y, d, c: _sequence_loss(ops, logits, y[0], d[0]),
         losses.sequence_denominator,
     ),
-    "token_classification": _Functions(
-        _classifier,
-        lambda ops, logits, y, d, c: losses.mean_loss(ops, logits, y[0], d[0]),
-    ),
+    "token_classification": _Functions(_classifier, _mean),
     "question_answering": _Functions(
         lambda ops, p, x, c, positions, draws: heads.question_answering(ops, p, x),
         lambda ops, logits, y, d, c: losses.span_loss(ops, logits, y[0], y[1], c, d[0], d[1]),
@@ -90,11 +86,11 @@ def denominators(names: Collection[str], labels: Mapping[str, Host], S: int, c: 
     By head; question_answering has two sums and so two entries, "question_answering.start" and
     "question_answering.end".
     """
-    out: dict[str, float] = {}
-    for name in names:
-        for entry, key in zip(_entries(name), HEADS[name].labels, strict=True):
-            out[entry] = _FUNCTIONS[name].denominator(labels[key], S, c)
-    return out
+    return {
+        entry: _FUNCTIONS[name].denominator(labels[key], S, c)
+        for name in names
+        for entry, key in zip(_entries(name), HEADS[name].labels, strict=True)
+    }
 
 
 def _entries(name: str) -> tuple[str, ...]:

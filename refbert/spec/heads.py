@@ -14,14 +14,11 @@ Source   masked LM: Devlin et al. 2019 §3.1 and Google's run_pretraining.py get
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
 
-from refbert.backend import Backend, BlockPullback, Host
+from refbert.backend import A, Backend, BlockPullback, Host
 from refbert.randomness import Dropout
 from refbert.spec.choices import Choices
 from refbert.spec.layers import activate, dense, dropout, layer_norm
-
-A = TypeVar("A")
 
 TIED = "bert.embeddings.word_embeddings.weight"
 

@@ -6,13 +6,11 @@ Those with parameters find them by the layer's name, and hand their gradients ba
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
-from refbert.backend import Backend, BlockPullback, Out
+from refbert.backend import A, Backend, BlockPullback, Out
 from refbert.randomness import Dropout
 from refbert.spec.choices import Choices
-
-A = TypeVar("A")
 
 
 def dense(ops: Backend[A], p: Mapping[str, A], name: str, x: A) -> tuple[A, BlockPullback[A]]:

@@ -12,17 +12,13 @@ Source   Devlin et al. 2019 A.2 (masked LM, next sentence), §4.1 (classificatio
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from refbert.backend import Backend, Host
+from refbert.backend import A, Backend, Host, Out
 from refbert.ops.cross_entropy import IGNORE
 from refbert.spec.choices import Choices
-
-A = TypeVar("A")
-Loss = tuple[A, Callable[[A], tuple[A, ...]]]
 
 
 def labelled(labels: Host) -> int:
@@ -35,7 +31,7 @@ def masked_lm_denominator(labels: Host, S: int, c: Choices) -> float:
     return labelled(labels) + c.masked_lm_epsilon
 
 
-def masked_lm_loss(ops: Backend[A], logits: A, labels: Host, denominator: float) -> Loss[A]:
+def masked_lm_loss(ops: Backend[A], logits: A, labels: Host, denominator: float) -> Out[A]:
     """Mean over the labelled positions; logits [P, V], labels [P].
 
     Shapes   logits [P, V], labels [P]  ->  loss, a scalar (shape [])
@@ -47,7 +43,7 @@ def masked_lm_loss(ops: Backend[A], logits: A, labels: Host, denominator: float)
     return ops.cross_entropy(logits, labels, denominator=denominator)
 
 
-def mean_loss(ops: Backend[A], logits: A, labels: Host, denominator: float) -> Loss[A]:
+def mean_loss(ops: Backend[A], logits: A, labels: Host, denominator: float) -> Out[A]:
     """Mean over the labelled rows: next sentence [B, 2], classes [B, K], tags [B, S, K], choices [B, C].
 
     Shapes   logits [..., C], labels [...]  ->  loss, a scalar (shape [])
@@ -59,7 +55,7 @@ def mean_loss(ops: Backend[A], logits: A, labels: Host, denominator: float) -> L
     return ops.cross_entropy(logits, labels, denominator=denominator)
 
 
-def regression_loss(ops: Backend[A], logits: A, targets: Host, denominator: float) -> Loss[A]:
+def regression_loss(ops: Backend[A], logits: A, targets: Host, denominator: float) -> Out[A]:
     """Mean squared error over all entries; logits [B, K], targets [B, K].
 
     Shapes   logits [B, K], targets [B, K]  ->  loss, a scalar (shape [])
@@ -76,7 +72,7 @@ def sequence_denominator(labels: Host, S: int, c: Choices) -> float:
     return labels.size if np.issubdtype(labels.dtype, np.floating) else labelled(labels)
 
 
-def multi_label_loss(ops: Backend[A], logits: A, labels: Host, denominator: float) -> Loss[A]:
+def multi_label_loss(ops: Backend[A], logits: A, labels: Host, denominator: float) -> Out[A]:
     """Mean over all entries, each a yes or no of its own with probability σ(x) = 1/(1 + e⁻ˣ); logits, labels [B, K].
 
     Shapes   logits [B, K], labels [B, K] of 0, 1 and IGNORE  ->  loss, a scalar (shape [])
@@ -100,7 +96,7 @@ def multi_label_loss(ops: Backend[A], logits: A, labels: Host, denominator: floa
     return loss, pullback
 
 
-def choice_loss(ops: Backend[A], scores: A, labels: Host, choices: int, denominator: float) -> Loss[A]:
+def choice_loss(ops: Backend[A], scores: A, labels: Host, choices: int, denominator: float) -> Out[A]:
     """Softmax over the choices of each question; scores [B·C, 1], labels [B].
 
     Shapes   scores [B·C, 1], labels [B]  ->  loss, a scalar (shape [])
@@ -120,7 +116,7 @@ def choice_loss(ops: Backend[A], scores: A, labels: Host, choices: int, denomina
 
 def span_loss(
     ops: Backend[A], logits: Any, starts: Host, ends: Host, c: Choices, start_denominator: float, end_denominator: float
-) -> Loss[A]:
+) -> Out[A]:
     """Half the sum of the start's and the end's cross-entropy over the S positions; logits [B, S, 2].
 
     An answer outside the window does not count. Hugging Face clamps positions into [0, S], ignores S, and averages

@@ -13,17 +13,15 @@ Shapes   input_ids, token_type_ids [N], lengths [B]  ->  hidden [N, H]
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from refbert.backend import Backend, Host
+from refbert.backend import A, Backend, Host
 from refbert.spec.choices import Choices
 from refbert.spec.embeddings import embeddings
 from refbert.spec.encoder import encoder_layer
 from refbert.spec.scope import Scope
-
-A = TypeVar("A")
 
 
 def packed_bert(ops: Any, p: Mapping[str, A], input_ids: Host, token_type_ids: Host, lengths: Host, c: Choices) -> A:

@@ -15,14 +15,12 @@ Shapes   hidden [B, S, H]  ->  pooled [B, H]
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from refbert.backend import Backend, BlockPullback
+from refbert.backend import A, Backend, BlockPullback
 from refbert.spec.layers import dense
-
-A = TypeVar("A")
 
 
 def pooler(ops: Backend[A], p: Mapping[str, A], hidden: Any) -> tuple[A, BlockPullback[A]]:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TypeVar
 
-from refbert.backend import Backend
-
-A = TypeVar("A")
+from refbert.backend import A, Backend
 
 
 class Scope(Mapping[str, A]):
