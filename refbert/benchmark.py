@@ -16,13 +16,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from refbert.backend import Backend, host_dtype
+from refbert.backend import Backend, Host, host_dtype
 from refbert.config import BertConfig, flops
 from refbert.config.heads import PRETRAINING
 from refbert.errors import InputError
@@ -30,8 +30,6 @@ from refbert.model import Model
 from refbert.ops.cross_entropy import IGNORE
 from refbert.spec.bert import bert
 from refbert.text.batching import Batch
-
-Host = npt.NDArray[Any]
 
 MASKED = 0.15  # of the tokens are labelled in a step, as in Devlin et al. 2019 §3.1
 
@@ -120,20 +118,12 @@ def step_flops(config: BertConfig, B: int, S: int, masked: int) -> int:
     return body + head - flops.training_flops(config, S, ())
 
 
-def forward(model: Model, batch: Batch) -> Any:
-    """The last hidden states [B, S, H] in the backend's own arrays; `Model.__call__` without the copy to the host."""
-    batch.check(model.config)
-    encoded, _ = bert(
-        model.backend, model.parameters, batch, model.choices, pooled=model.has_pooler, gradients=False
-    )  # fmt: skip
-    return encoded.hidden
-
-
 def forward_and_wait(model: Model, batch: Batch) -> Any:
-    """`forward`, over when the device is done."""
-    hidden = forward(model, batch)
-    wait(model.backend, hidden)
-    return hidden
+    """The last hidden states [B, S, H] as `Model.__call__` computes them, left where they are; over when they are."""
+    batch.check(model.config)
+    encoded, _ = bert(model.backend, model.parameters, batch, model.choices, pooled=model.has_pooler, gradients=False)
+    wait(model.backend, encoded.hidden)
+    return encoded.hidden
 
 
 def step_and_wait(model: Model, batch: Batch, labels: dict[str, Host]) -> tuple[float, dict[str, Any]]:
@@ -155,12 +145,11 @@ def product_limit(backend: Backend[Any], *, seconds: float = 1.0) -> float:
     The matrices are as large as a run of about a tenth of a second (or 8192) makes them, so that neither the call nor
     the bias counts. The best run, not a typical one: a limit is what the machine can do undisturbed.
     """
-    rng = np.random.default_rng(0)
+    rng, dtype = np.random.default_rng(0), host_dtype(backend.dtype)
     n = 256
     while True:
-        x, w = (backend.asarray(rng.standard_normal((n, n)).astype(host_dtype(backend.dtype))) for _ in range(2))
-        bias = backend.asarray(np.zeros(n, host_dtype(backend.dtype)))
-        run = _linear(backend, x, w, bias)
+        x, w = (backend.asarray(rng.standard_normal((n, n)).astype(dtype)) for _ in range(2))
+        run = partial(_multiply, backend, x, w, backend.asarray(np.zeros(n, dtype)))
         run()  # the first run pays for libraries, kernels and memory
         best = min(_seconds(run) for _ in range(3))
         if best > 0.1 or n >= 8192:
@@ -172,8 +161,8 @@ def product_limit(backend: Backend[Any], *, seconds: float = 1.0) -> float:
     return 2 * n**3 / best
 
 
-def _linear(backend: Backend[Any], x: Any, w: Any, bias: Any) -> Callable[[], None]:
-    return lambda: wait(backend, backend.linear(x, w, bias)[0])
+def _multiply(backend: Backend[Any], x: Any, w: Any, bias: Any) -> None:
+    wait(backend, backend.linear(x, w, bias)[0])
 
 
 def timed(run: Callable[[], object], rounds: int, *, warm_up: int = 2) -> tuple[float, ...]:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from refbert.backend import Host
 from refbert.config import BertConfig
 from refbert.config.heads import HEADS
 from refbert.errors import InputError
 from refbert.ops.cross_entropy import IGNORE
 from refbert.text.batching import Batch
-
-Host = npt.NDArray[Any]
 
 
 def is_regression(config: BertConfig) -> bool:

@@ -58,14 +58,13 @@ def load(
         shown = ", ".join(body[:5]) + (f" and {len(body) - 5} more" if len(body) > 5 else "")
         raise CheckpointError(f"{stored.files[0]}: the encoder's {shown} missing; this is not a whole BERT checkpoint")
     drawn = {name: expected[name] for name in matched.missing}
-    asked = "classifier." if num_labels is not None else None  # its size is the caller's wish, not the file's
-    checkpoint.check_drawn({n: shape for n, shape in drawn.items() if asked is None or not n.startswith(asked)},
-                           stored.tensors)  # fmt: skip
+    # With num_labels the classifier's size is the caller's wish, not the file's.
+    unasked = {n: shape for n, shape in drawn.items() if num_labels is None or not n.startswith("classifier.")}
+    checkpoint.check_drawn(unasked, stored.tensors)
     parameters = matched.parameters | initialize(drawn, config, seed=seed, profile=chosen)
     for what, names in (("drawn afresh, not in the checkpoint", matched.missing), ("not used", matched.unused)):
         if names:
-            said = checkpoint.summary(names)
-            warn(f"{stored.files[0].name}: {what}: {said}", stacklevel=2)
+            warn(f"{stored.files[0].name}: {what}: {checkpoint.summary(names)}", stacklevel=2)
     model = Model(
         config,
         {name: parameters[name] for name in expected},
@@ -77,11 +76,7 @@ def load(
         ),
         embedder=lambda: checkpoint.read_embedder(root),
         report=LoadReport(
-            files=stored.files,
-            format=stored.format,
-            initialized=matched.missing,
-            unused=matched.unused,
-            ignored=stored.ignored,
+            stored.files, stored.format, initialized=matched.missing, unused=matched.unused, ignored=stored.ignored
         ),
     )
     model.mapped_files = checkpoint.watch(stored.files, matched.parameters, model.parameters, made.to_numpy)

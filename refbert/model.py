@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from refbert.backend import Backend, has_gradients, host_dtype, require_whole
+from refbert.backend import Backend, Host, has_gradients, host_dtype, require_whole
 from refbert.config import BertConfig
 from refbert.config.heads import HEADS, POOLED_HEADS
 from refbert.config.parameters import count
@@ -30,16 +29,13 @@ from refbert.spec.bert import Encoded, bert, objective
 from refbert.spec.choices import Choices
 from refbert.spec.encoder import Watch
 from refbert.spec.head_table import head_logits
-from refbert.text.batching import Batch, by_length
+from refbert.text.batching import Batch, Text, by_length
 from refbert.updating import snapshot
 
 if TYPE_CHECKING:
     from refbert.checkpoint.mapped import MappedFiles
     from refbert.text.tokenization import Encoding, Tokenizer
     from refbert.training.optimizer import Optimizer
-
-Host = npt.NDArray[Any]
-Text = str | tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -56,6 +52,10 @@ class LoadReport:
     initialized: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+
+
+def _no_tokenizer() -> Tokenizer:
+    raise TokenizerError("this model has no tokenizer: pass a Batch of input_ids instead of text")
 
 
 class Model:
@@ -78,7 +78,7 @@ class Model:
         backend: Backend[Any],
         profile: Profile = HF,
         heads: Sequence[str] = (),
-        tokenizer: Callable[[], Tokenizer] | None = None,
+        tokenizer: Callable[[], Tokenizer] = _no_tokenizer,
         embedder: Callable[[], Embedder] = lambda: DEFAULT,
         report: LoadReport | None = None,
     ) -> None:
@@ -93,9 +93,7 @@ class Model:
         self.gradient_checkpointing = False
         self.mapped_files: MappedFiles | None = None
         self.parameters: dict[str, Any] = {name: backend.asarray(x) for name, x in parameters.items()}
-        self._make_tokenizer = tokenizer
-        self._tokenizer: Tokenizer | None = None
-        self._make_embedder = embedder
+        self._make_tokenizer, self._make_embedder = tokenizer, embedder
 
     def __repr__(self) -> str:
         c = self.config
@@ -112,19 +110,10 @@ class Model:
 
     # Text
 
-    @property
+    @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The checkpoint's tokenizer, read on first use; raises `TokenizerError` if it has none."""
-        if self._tokenizer is None:
-            if self._make_tokenizer is None:
-                raise TokenizerError("this model has no tokenizer: pass a Batch of input_ids instead of text")
-            made = self._make_tokenizer()
-            self._tokenizer = self._tokenizer or made  # another thread may have set one
-        return self._tokenizer
-
-    @tokenizer.setter
-    def tokenizer(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+        """The checkpoint's tokenizer, read on first use; raises `TokenizerError` if it has none. Another may be set."""
+        return self._make_tokenizer()
 
     def batch(self, texts: Text | Sequence[Text], *, truncate: bool = False, max_length: int | None = None) -> Batch:
         """Texts, or pairs of texts, as a Batch padded to the longest.
@@ -257,10 +246,9 @@ class Model:
         limit = self.limit(min(how.max_length or P, P) if max_length is None else max_length)
         if not texts:
             return [], 0
-        left_out = bool(prompt) and not how.include_prompt
-        skip = (
-            min(len(self.tokenizer.library.encode(prompt).ids), limit) - 1 if left_out else 0
-        )  # its [SEP] is not there
+        skip = 0
+        if prompt and not how.include_prompt:
+            skip = min(len(self.tokenizer.library.encode(prompt).ids), limit) - 1  # its [SEP] is not there
         cut = how.truncate if truncate is None else truncate
         return self.tokenizer.encode(with_prompt(texts, prompt), max_length=limit, truncate=cut), skip
 
@@ -305,14 +293,12 @@ class Model:
         labelled; −100 marks what does not count. Parameters that the loss does not reach get zeros. ``dropout=None``
         is the deterministic model; `refbert.Dropout` draws the masks of one training step.
         """
-        loss, gradients = self.device_loss_and_gradients(batch, labels, dropout=dropout)
-        out = {}
-        for name, parameter in self.parameters.items():
-            if name in gradients:
-                out[name] = self.backend.to_numpy(gradients[name])
-            else:
-                out[name] = np.zeros(tuple(parameter.shape), host_dtype(self.backend.dtype))
-        return loss, out
+        loss, reached = self.device_loss_and_gradients(batch, labels, dropout=dropout)
+        host, dtype = self.backend.to_numpy, host_dtype(self.backend.dtype)
+        return loss, {
+            name: host(reached[name]) if name in reached else np.zeros(tuple(parameter.shape), dtype)
+            for name, parameter in self.parameters.items()
+        }
 
     def device_loss_and_gradients(
         self, batch: Batch, labels: object, *, dropout: Dropout | None = None
@@ -380,9 +366,8 @@ class Model:
             pooler=self.has_pooler,
             overwrite=overwrite,
         )
-        if self._tokenizer is not None or self._make_tokenizer is not None:
-            with suppress(TokenizerError):  # the checkpoint came without a vocabulary: the copy has none either
-                self.tokenizer.save(Path(directory))
+        with suppress(TokenizerError):  # the checkpoint came without a vocabulary: the copy has none either
+            self.tokenizer.save(Path(directory))
         try:
             if self.embedder is not DEFAULT:
                 checkpoint.write_embedder(Path(directory), self.embedder, self.config.hidden_size)
@@ -401,8 +386,5 @@ class Model:
 
 
 def _as_list(texts: Text | Sequence[Text]) -> list[Text]:
-    if isinstance(texts, str) or (
-        isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(t, str) for t in texts)
-    ):
-        return [texts]  # type: ignore[list-item]
-    return list(texts)
+    pair = isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(side, str) for side in texts)
+    return [texts] if pair or isinstance(texts, str) else list(texts)  # type: ignore[list-item]

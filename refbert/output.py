@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy.typing as npt
-
+from refbert.backend import Host
 from refbert.errors import InputError
-
-Host = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,6 @@ class Output:
         return self._of("question_answering")[..., 1]
 
     def _of(self, name: str) -> Host:
-        try:
-            return self.logits[name]
-        except KeyError:
-            raise InputError(f"this model has no {name} head (it has: {', '.join(self.logits) or 'none'})") from None
+        if name not in self.logits:
+            raise InputError(f"this model has no {name} head (it has: {', '.join(self.logits) or 'none'})")
+        return self.logits[name]

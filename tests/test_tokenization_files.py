@@ -267,7 +267,7 @@ class TestSides:
         write_vocabulary(tmp_path, [*SPECIAL, "cat", "sat", "mat"], tokenizer_config=settings)
         (tmp_path / "config.json").write_text('{"model_type": "bert"}')
         if fast:
-            Tokenizer.from_directory(tmp_path)._inner.save(str(tmp_path / "tokenizer.json"))
+            Tokenizer.from_directory(tmp_path).library.save(str(tmp_path / "tokenizer.json"))
             source = json.loads((tmp_path / "tokenizer.json").read_text())
             (tmp_path / "tokenizer.json").write_text(json.dumps(source | {"truncation": LEFT}))
         theirs = transformers("AutoTokenizer").from_pretrained(tmp_path)

@@ -153,7 +153,7 @@ def test_a_panic_of_the_library_is_an_error(tmp_path, monkeypatch):
         def __getattr__(self, _):
             raise PanicException("retry-limit-in-match over\n  at lib.rs")
 
-    monkeypatch.setattr(tokenizer, "_inner", Panicking())
+    monkeypatch.setattr(tokenizer, "library", Panicking())
     refused(TokenizerError, "gave up", lambda: tokenizer.encode(["the"], max_length=9))
     refused(TokenizerError, "gave up", lambda: tokenizer.decode([5]))
 

@@ -23,7 +23,7 @@ from typing import Any
 from refbert.errors import InputError
 from refbert.files import reading as files
 from refbert.files.json import TWICE, parse_json
-from refbert.text.tokenization import Text
+from refbert.text.batching import Text
 
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 

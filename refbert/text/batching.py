@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from refbert.text.tokenization import Encoding, Tokenizer
 
 Ids = npt.NDArray[np.int64]
+Text = str | tuple[str, str]
 
 
 @dataclass(frozen=True, eq=False)

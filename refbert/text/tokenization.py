@@ -35,7 +35,7 @@ from refbert.files.json import write_json
 from refbert.files.reading import is_file
 from refbert.files.writing import write_text
 from refbert.text.added_tokens import add_stated, read_all_settings, stated
-from refbert.text.batching import Batch
+from refbert.text.batching import Batch, Text
 from refbert.text.tokenizer_file import check_ids, library_call, read_tokenizer
 from refbert.text.vocabulary import (
     FILE_ONLY,
@@ -56,8 +56,6 @@ from refbert.text.vocabulary import (
 if TYPE_CHECKING:
     import tokenizers
 
-Text = str | tuple[str, str]
-
 
 @dataclass(frozen=True)
 class Encoding:
@@ -75,6 +73,10 @@ class Encoding:
 class Tokenizer:
     """A BERT tokenizer; ``settings`` are those of the checkpoint's ``tokenizer_config.json``.
 
+    unk_id, sep_id, pad_id, cls_id: the special tokens' ids. mask_token: how [MASK] is spelled.
+    library: the `tokenizers` object underneath, for character offsets and for words that are split already. Its
+    settings are every thread's: leave them as they are.
+
     Raises `TokenizerError` if the vocabulary lacks [UNK], [SEP], [PAD] or [CLS]. Nothing changes once it is made, so
     several threads may use one.
     """
@@ -84,12 +86,14 @@ class Tokenizer:
         self.cut_side, self._segments = cut_side(inner, self.settings), has_segments(self.settings)
         inner.no_truncation()
         inner.no_padding()
-        self._inner = inner
+        self.library = inner
         self._specials = special_tokens(self.settings)
-        self._ids = {role: inner.token_to_id(word) for role, word in self._specials.items()}
+        self._ids: dict[str, Any] = {role: inner.token_to_id(word) for role, word in self._specials.items()}
         for role in ("unk", "sep", "pad", "cls"):
             if self._ids[role] is None:
                 raise TokenizerError(f"the vocabulary has no {self._specials[role]}, which BERT needs")
+        self.unk_id, self.sep_id, self.pad_id, self.cls_id, _ = self._ids.values()
+        self.mask_token = self._specials["mask"]
 
     @classmethod
     def from_directory(
@@ -112,16 +116,14 @@ class Tokenizer:
         settings = read_all_settings(directory)
         if named := require_wordpiece(directory, settings):
             settings["tokenizer_class"] = named
-        if is_file(directory / "tokenizer.json", TokenizerError):
-            inner = read_tokenizer(directory / "tokenizer.json")
+        if is_file(source := directory / "tokenizer.json", TokenizerError):
+            inner = read_tokenizer(source)
             apply_stated(inner, settings)
-            source = directory / "tokenizer.json"
-        elif is_file(directory / "vocab.txt", TokenizerError):
-            vocabulary = read_vocabulary(directory / "vocab.txt")
+        elif is_file(source := directory / "vocab.txt", TokenizerError):
+            vocabulary = read_vocabulary(source)
             if not is_file(directory / "tokenizer_config.json", TokenizerError):
                 settings.setdefault("do_lower_case", not looks_cased(vocabulary))
             inner = build(vocabulary, settings, profile)
-            source = directory / "vocab.txt"
         else:
             raise TokenizerError(
                 f"{directory}: no tokenizer.json and no vocab.txt, so text cannot be read; pass a Batch of input_ids"
@@ -164,63 +166,25 @@ class Tokenizer:
         Raises `TokenizerError` for an id that is out of all proportion to the number of entries.
         """
         # Ids may have gaps (a vocab.txt that repeats a line), so the highest counts, not how many there are.
-        return check_ids(self._inner.get_vocab(with_added_tokens=True))
+        return check_ids(self.library.get_vocab(with_added_tokens=True))
 
     def _exceeds(self, embeddings: int) -> bool:
         """Whether there are ids from ``embeddings`` on: `vocab_size` takes 20 ms, a tenth of a first embedding.
 
         Not seen: an id that is further beyond than there are gaps below it. `Batch.check` names it when it occurs.
         """
-        return self._inner.get_vocab_size() > embeddings or self._inner.id_to_token(embeddings) is not None
-
-    @property
-    def mask_token(self) -> str:
-        """The spelling of [MASK]."""
-        return self._specials["mask"]
+        return self.library.get_vocab_size() > embeddings or self.library.id_to_token(embeddings) is not None
 
     @property
     def mask_id(self) -> int:
         """The id of [MASK]; raises `TokenizerError` if the vocabulary has none."""
         if self._ids["mask"] is None:
             raise TokenizerError(f"the vocabulary has no {self.mask_token}")
-        return self._ids["mask"]
-
-    @property
-    def pad_id(self) -> int:
-        """The id of [PAD]."""
-        return self._known("pad")
-
-    @property
-    def cls_id(self) -> int:
-        """The id of [CLS]."""
-        return self._known("cls")
-
-    @property
-    def sep_id(self) -> int:
-        """The id of [SEP]."""
-        return self._known("sep")
-
-    @property
-    def unk_id(self) -> int:
-        """The id of [UNK]."""
-        return self._known("unk")
-
-    def _known(self, role: str) -> int:
-        found = self._ids[role]
-        assert found is not None  # checked on construction
-        return found
-
-    @property
-    def library(self) -> tokenizers.Tokenizer:
-        """The `tokenizers` object underneath: for character offsets and for words that are split already.
-
-        Its settings are every thread's: leave them as they are.
-        """
-        return self._inner
+        return int(self._ids["mask"])
 
     def token(self, token_id: int) -> str:
         """The token of an id; ids that only the model has (padding of the vocabulary) come back as ``[id]``."""
-        return self._inner.id_to_token(token_id) or f"[{token_id}]"
+        return self.library.id_to_token(token_id) or f"[{token_id}]"
 
     def tokens(self, token_ids: Sequence[int]) -> list[str]:
         """The tokens of some ids."""
@@ -229,7 +193,7 @@ class Tokenizer:
     def decode(self, token_ids: Sequence[int]) -> str:
         """Ids back to text, without special tokens; casing and spacing are lost where the vocabulary lost them."""
         with library_call("the tokens cannot be read back"):
-            return str(self._inner.decode([int(i) for i in token_ids]))
+            return str(self.library.decode([int(i) for i in token_ids]))
 
     # Text
 
@@ -246,7 +210,7 @@ class Tokenizer:
             raise InputError(f"a list of texts is expected, not {type(texts).__name__}")
         items = [_check(number, text) for number, text in enumerate(texts)]
         with library_call("the texts cannot be tokenized"):
-            encoded = self._inner.encode_batch(items)
+            encoded = self.library.encode_batch(items)
         for number, (item, e) in enumerate(zip(items, encoded, strict=True)):
             sides = {0} if isinstance(item, str) else {0, 1}
             if not sides <= set(e.sequence_ids):
@@ -254,14 +218,11 @@ class Tokenizer:
         long = [i for i, e in enumerate(encoded) if len(e.ids) > max_length]
         if long:
             if not truncate:
-                i = long[0]
-                raise TextError(
-                    i,
-                    f"has {len(encoded[i].ids):,} tokens, the limit is {max_length}: shorten it, or have it cut "
-                    "(truncate=True, --truncate)",
-                )
+                tokens, advice = len(encoded[long[0]].ids), "shorten it, or have it cut (truncate=True, --truncate)"
+                raise TextError(long[0], f"has {tokens:,} tokens, the limit is {max_length}: {advice}")
             encoded = self._cut(items, encoded, long, max_length)
-        unknown = [i for i, e in enumerate(encoded) if self._nothing_known(e)]
+        specials = {self._ids[role] for role in SPECIALS if role != "unk"}
+        unknown = [i for i, e in enumerate(encoded) if set(e.ids) - specials == {self.unk_id}]
         if unknown:
             warn(
                 f"nothing in {_count(len(unknown), 'text')} is in the vocabulary (first: text {unknown[0] + 1}): "
@@ -277,16 +238,14 @@ class Tokenizer:
         # The library's own truncation is a setting of the tokenizer: meanwhile other threads' texts would be cut, too.
         sides = {i: [text] if isinstance(text := items[i], str) else [*text] for i in long}
         for i, each in sides.items():
-            needed = self._inner.num_special_tokens_to_add(len(each) == 2) + len(each)  # a token of each side must stay
+            needed = self.library.num_special_tokens_to_add(len(each) == 2) + len(each)  # one of each side stays
             if max_length < needed:
                 raise InputError(f"text {i + 1} cannot be cut to {max_length} tokens: at least {needed} are needed")
-        parts = iter(
-            self._inner.encode_batch([side for each in sides.values() for side in each], add_special_tokens=False)
-        )
+        parts = iter(self.library.encode_batch([s for each in sides.values() for s in each], add_special_tokens=False))
         shorter = []
         for each in sides.values():
             first, second = next(parts), next(parts) if len(each) == 2 else None
-            room = max_length - self._inner.num_special_tokens_to_add(second is not None)
+            room = max_length - self.library.num_special_tokens_to_add(second is not None)
             if second is None:
                 first.truncate(room, direction=self.cut_side)
             else:
@@ -294,24 +253,18 @@ class Tokenizer:
                 first_is_longer = len(first.ids) > len(second.ids)
                 first.truncate(room - least if first_is_longer else least, direction=self.cut_side)
                 second.truncate(least if first_is_longer else room - least, direction=self.cut_side)
-            shorter.append(self._inner.post_process(first, second))
+            shorter.append(self.library.post_process(first, second))
         lost = sum(len(encoded[i].ids) for i in long) - sum(len(e.ids) for e in shorter)
         warn(
             f"{_count(len(long), 'text')} cut to {max_length} tokens: {lost:,} tokens lost (first: text {long[0] + 1})",
             stacklevel=4,
         )
-        out = list(encoded)
-        for i, e in zip(long, shorter, strict=True):
-            out[i] = e
-        return out
+        cut = dict(zip(long, shorter, strict=True))
+        return [cut.get(i, e) for i, e in enumerate(encoded)]
 
     def segments(self, type_ids: Sequence[int]) -> tuple[int, ...]:
         """The segments as the model is given them: all 0 where its settings say that it is given none."""
         return tuple(type_ids) if self._segments else (0,) * len(type_ids)
-
-    def _nothing_known(self, encoding: Any) -> bool:
-        words = set(encoding.ids) - {self._ids[role] for role in SPECIALS if role != "unk"}
-        return words == {self._ids["unk"]}
 
     def pad(self, encodings: Sequence[Encoding], *, length: int | None = None) -> Batch:
         """A Batch of the longest's length (or ``length``): padding has the id of [PAD], segment 0 and mask 0.
@@ -345,9 +298,9 @@ class Tokenizer:
         file is there whole or as it was before. Raises `CheckpointError` if it cannot be written.
         """
         directory = Path(directory)
-        vocabulary = self._inner.get_vocab(with_added_tokens=True)
+        vocabulary = self.library.get_vocab(with_added_tokens=True)
         pieces = dict.fromkeys(range(self.vocab_size), "") | {i: piece for piece, i in vocabulary.items()}
-        file = json.loads(self._inner.to_str())
+        file = json.loads(self.library.to_str())
         normalizer = file["normalizer"] or {}
         plain = (
             normalizer.get("type") == "BertNormalizer"
@@ -361,11 +314,11 @@ class Tokenizer:
             **({"truncation_side": "left"} if self.cut_side == "left" else {}),
             **({name: normalizer[theirs] for name, theirs in NORMALIZER.items()} if plain else {}),
             **{f"{role}_token": word for role, word in self._specials.items()},
-            **stated(self._inner, self._specials),
+            **stated(self.library, self._specials),
         }
         if "model_max_length" in self.settings:
             settings["model_max_length"] = self.settings["model_max_length"]
-        write_text(directory / "tokenizer.json", self._inner.to_str(pretty=True), CheckpointError)
+        write_text(directory / "tokenizer.json", self.library.to_str(pretty=True), CheckpointError)
         write_text(directory / "vocab.txt", "".join(f"{piece}\n" for piece in pieces.values()), CheckpointError)
         write_json(directory / "tokenizer_config.json", settings, CheckpointError)
 

@@ -15,9 +15,10 @@ from refbert.data.labelled import Labelled
 from refbert.errors import InputError, quiet, warn
 from refbert.labels import is_multi_label
 from refbert.loading import load
-from refbert.model import LoadReport, Model, Text
+from refbert.model import LoadReport, Model
 from refbert.tasks.answering import window_length
 from refbert.tasks.classifying import label_names
+from refbert.text.batching import Text
 from refbert.training.finetuning_settings import Settings
 
 HEAD = {task: name for name, head in HEADS.items() for task in head.tasks}

@@ -56,7 +56,7 @@ def tokens(store, start, stop):
 @pytest.mark.parametrize("short", [0.0, 0.1, 1.0])
 def test_every_choice_is_the_originals(typical, tokenizer, length, short):
     texts, store = typical
-    documents = [[[tokenizer._inner.token_to_id(w) for w in s.split()] for s in document] for document in texts]
+    documents = [[[tokenizer.library.token_to_id(w) for w in s.split()] for s in document] for document in texts]
     settings = Pretraining(short_sequence_probability=short)
     compared = 0
     for index in range(0, len(documents), 4 if length > 5 else 16):

@@ -9,9 +9,9 @@ import numpy as np
 
 from refbert.backend import Host
 from refbert.errors import InputError
-from refbert.model import Model, Text
+from refbert.model import Model
 from refbert.ops.cross_entropy import IGNORE
-from refbert.text.batching import Batch
+from refbert.text.batching import Batch, Text
 from refbert.text.tokenization import Encoding
 from refbert_inspection.tracing.lens import Lens, lens
 from refbert_inspection.tracing.names import hidden_state_names
