@@ -12,11 +12,11 @@ from refbert.cli.output import print_json
 from refbert.cli.tables import Table, print_table
 from refbert.cli.texts import Outcome
 from refbert.embedder import Normalize
-from refbert.model import Text
 from refbert.tasks.answering import Answered
 from refbert.tasks.classifying import Classified, Estimated
 from refbert.tasks.fill_mask import Embedded, Filled
 from refbert.tasks.tagging import TaggedText
+from refbert.text.batching import Text
 
 # More texts than this make a similarity table that nobody reads.
 _COMPARABLE = 12

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import click
 
-from refbert.cli.answers import answers_of
 from refbert.cli.arrays import Keeping
 from refbert.cli.options import computing, count_option, file_option, is_given, json_option, model_option
 from refbert.cli.output import progress, require_writable, say_default_model, write_arrays
@@ -17,9 +17,14 @@ from refbert.cli.results import Printer
 from refbert.cli.texts import Outcome, from_arguments, from_stdin, outcomes
 from refbert.embedder import POOLINGS
 from refbert.errors import InputError, quiet
+from refbert.labels import is_regression
 from refbert.loading import load
-from refbert.model import Model, Text
+from refbert.model import Model
+from refbert.tasks.answering import answer
+from refbert.tasks.classifying import classify, next_sentence, regress
 from refbert.tasks.fill_mask import TASKS, default_task, embed, fill_mask, has_mask
+from refbert.tasks.tagging import tag
+from refbert.text.batching import Text
 
 
 @click.command()
@@ -42,23 +47,7 @@ from refbert.tasks.fill_mask import TASKS, default_task, embed, fill_mask, has_m
 @count_option("--batch-size", 32, "Texts per forward pass.")
 @file_option("--save", metavar="FILE.npz", help="Store the raw arrays.")
 @json_option(each="text")
-def run(
-    texts: tuple[str, ...],
-    model: str,
-    task: str | None,
-    pair: bool,
-    top_k: int,
-    null_threshold: float | None,
-    pooling: str | None,
-    normalize: bool | None,
-    prompt: str | None,
-    truncate: bool,
-    max_length: int | None,
-    batch_size: int,
-    save: Path | None,
-    as_json: bool,
-    **computed: Any,
-) -> int:
+def run(texts: tuple[str, ...], pair: bool, task: str | None, save: Path | None, as_json: bool, **options: Any) -> int:
     """Run a BERT on TEXTs, or on the lines of stdin.
 
     A text that cannot be read or is refused leaves the others alone; the exit status is 2 then.
@@ -70,43 +59,57 @@ def run(
     refbert run --model DIR --pair "a question" "a passage"
     refbert run --model DIR --task next-sentence --pair "a sentence" "another"
     """
-    given = from_arguments(texts, pair) if texts else from_stdin(pair)
+    given, batch_size = from_arguments(texts, pair) if texts else from_stdin(pair), options["batch_size"]
     # What the default task is chosen by: all texts, or of stdin, which may have no end, a batch.
     first = list(given if texts or save is not None else islice(given, batch_size))
     if not is_given("model"):
-        say_default_model(model)
+        say_default_model(options["model"])
     require_writable(save)
-    loaded = load(model, **computed)
+    placed = {name: options.pop(name) for name in ("backend", "dtype", "device", "profile")}
+    model = load(options.pop("model"), **placed)
     known = [item.text for item in first if item.text is not None]
-    chosen = task or default_task(loaded, known)
-    if chosen == "fill-mask" and texts and not has_mask(loaded, known):
-        raise InputError(_no_mask(loaded))
-    limits: dict[str, Any] = {"batch_size": batch_size, "truncate": truncate, "max_length": max_length}
-    if chosen == "embed":  # as the directory says, unless told otherwise; --save reads the texts in the same way
-        limits |= {"truncate": truncate or None, "prompt": prompt}
-    asked = loaded if save is None else Keeping(loaded)
-    printer = Printer(as_json, top_k=top_k, null_threshold=null_threshold)
+    chosen = task or default_task(model, known)
+    if chosen == "fill-mask" and texts and not has_mask(model, known):
+        raise InputError(_no_mask(model))
+    printer = Printer(as_json, top_k=options["top_k"], null_threshold=options.pop("null_threshold"))
+    if save is not None:
+        model = Keeping(model)
     with progress(chosen, len(first) if texts else None) as advance:
-
-        def predict(some: list[Text]) -> Sequence[Any]:
-            how = limits | {"progress": advance}
-            if chosen == "fill-mask":
-                return fill_mask(asked, some, top_k=top_k, need_mask=False, **how)
-            if chosen == "embed":
-                return embed(asked, some, pooling=pooling, normalize=normalize, **how)
-            return answers_of(asked, chosen, some, top_k=top_k, **how)
-
+        predict = partial(_predict, model, chosen, progress=advance, **options)
         every = outcomes(chain(first, given), predict, batch_size)
-        if save is not None and isinstance(asked, Keeping):
+        if save is not None and isinstance(model, Keeping):
             # One file of them all: nothing is written or shown unless they all are good.
             every = iter([_all_good(every)])
-            write_arrays(save, _arrays(asked, known, **limits))
+            write_arrays(save, _arrays(model, chosen, known, **options))
         for batch in every:
             printer.add(batch)
     printer.close()
     if chosen == "fill-mask" and printer.shown and not printer.masks:
-        raise InputError(_no_mask(loaded))
+        raise InputError(_no_mask(model))
     return 2 if printer.refused else 0
+
+
+def _predict(
+    model: Model, task: str, texts: list[Text], *, top_k: int, pooling: Any, normalize: Any, prompt: Any, **how: Any
+) -> Sequence[Any]:
+    """The task's results; raises `InputError` for a model without its head, and for unsuitable texts."""
+    if task == "fill-mask":
+        return fill_mask(model, texts, top_k=top_k, need_mask=False, **how)
+    if task == "embed":
+        how["truncate"] = how["truncate"] or None  # as the directory says, unless told otherwise
+        return embed(model, texts, pooling=pooling, normalize=normalize, prompt=prompt, **how)
+    if top_k < 1:
+        raise InputError(f"top-k must be 1 or more, not {top_k}")
+    if task == "answer":
+        how.pop("truncate")  # a long passage is read in windows
+        return answer(model, texts, n_best=max(20, top_k), **how)
+    if task == "tag":
+        return tag(model, texts, **how)
+    if task == "next-sentence":
+        return next_sentence(model, texts, **how)
+    if "sequence_classification" in model.heads and is_regression(model.config):
+        return regress(model, texts, **how)
+    return classify(model, texts, **how)
 
 
 def _no_mask(model: Model) -> str:
@@ -121,12 +124,13 @@ def _all_good(every: Iterable[list[Outcome]]) -> list[Outcome]:
     return kept
 
 
-def _arrays(model: Keeping, texts: list[Text], *, batch_size: int, **how: Any) -> dict[str, Any]:
+def _arrays(
+    model: Keeping, task: str, texts: list[Text], *, batch_size: int, truncate: bool, max_length: int | None, **how: Any
+) -> dict[str, Any]:
     with quiet():  # the task has said what was cut
-        if "prompt" in how:
-            encodings, _ = model.tokens_to_embed(texts, **how)
+        if task == "embed":
+            cut = truncate or None
+            encodings, _ = model.tokens_to_embed(texts, prompt=how["prompt"], truncate=cut, max_length=max_length)
         else:
-            encodings = model.tokenizer.encode(
-                texts, max_length=model.limit(how["max_length"]), truncate=how["truncate"]
-            )
+            encodings = model.tokenizer.encode(texts, max_length=model.limit(max_length), truncate=truncate)
     return model.arrays(encodings, batch_size)

@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any
 
 from refbert.errors import InputError, RefbertWarning, TextError, warn
-from refbert.model import Text
+from refbert.text.batching import Text
 
 # Bytes of a line: a longer one is of a file of another kind, and would have to be held whole.
 _LONGEST = 1 << 22

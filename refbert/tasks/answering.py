@@ -8,17 +8,16 @@ what surrounds it (Google's run_squad.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from refbert.errors import InputError
 from refbert.model import Model
-from refbert.tasks.classifying import require
-from refbert.text.batching import by_length
+from refbert.tasks.reading import Batching, logits_of, require
 
 if TYPE_CHECKING:
     from refbert.data.features import Window
@@ -59,9 +58,8 @@ def answer(
     n_best: int = N_BEST,
     max_answer: int = MAX_ANSWER,
     doc_stride: int = DOC_STRIDE,
-    batch_size: int = 32,
     max_length: int | None = None,
-    progress: Callable[[int], object] | None = None,
+    **how: Unpack[Batching],
 ) -> list[Answered]:
     """The ``n_best`` answers, of ``max_answer`` tokens at most, to (question, passage) pairs.
 
@@ -77,17 +75,14 @@ def answer(
     if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
         raise InputError("answer takes a question and a passage: pass pairs (--pair)")
     found = windows(model.tokenizer, pairs, max_length=window_length(model.limit(), max_length), doc_stride=doc_stride)
-    logits: list[Any] = [None] * len(found)
-    for places, batch in by_length(model.tokenizer, [window.encoding for window in found], batch_size, progress):
-        rows = model.logits(batch, ("question_answering",))["question_answering"]  # [B, S, 2]
-        for i, row in zip(places, rows, strict=True):
-            logits[i] = row[: len(found[i].encoding.input_ids)].astype(np.float64)
-    of: list[list[int]] = [[] for _ in pairs]
-    for i, window in enumerate(found):
-        of[window.question].append(i)
+    of: list[list[tuple[Window, npt.NDArray[np.float64]]]] = [[] for _ in pairs]
+    for window, row in zip(
+        found, logits_of(model, "question_answering", [w.encoding for w in found], **how), strict=True
+    ):
+        of[window.question].append((window, row))
     return [
-        _answered(question, passage, [(found[i], logits[i]) for i in of[n]], n_best, max_answer)
-        for n, (question, passage) in enumerate(pairs)
+        _answered(question, passage, read, n_best, max_answer)
+        for (question, passage), read in zip(pairs, of, strict=True)
     ]
 
 

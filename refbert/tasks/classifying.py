@@ -5,9 +5,9 @@ Devlin et al. 2019 §4.1 (classification), §4.4 (choices), §3.1 (next sentence
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,9 @@ from refbert.config import BertConfig
 from refbert.embedder import sigmoid
 from refbert.errors import InputError
 from refbert.labels import is_multi_label, is_regression
-from refbert.model import Model, Text
-from refbert.text.batching import by_length
+from refbert.model import Model
+from refbert.tasks.reading import Reading, logits_of, require
+from refbert.text.batching import Text
 
 # Index 0 of the head's logits: the second text follows the first (the paper's names).
 NEXT_SENTENCE = ("IsNext", "NotNext")
@@ -75,15 +76,7 @@ def label_names(config: BertConfig) -> tuple[str, ...]:
     return tuple(names.get(i, f"LABEL_{i}") for i in range(K))
 
 
-def classify(
-    model: Model,
-    texts: Sequence[Text],
-    *,
-    batch_size: int = 32,
-    truncate: bool = False,
-    max_length: int | None = None,
-    progress: Callable[[int], object] | None = None,
-) -> list[Classified]:
+def classify(model: Model, texts: Sequence[Text], **how: Unpack[Reading]) -> list[Classified]:
     """The label of every text or pair, in input order; raises `InputError` without a classifier of texts.
 
     Where a text may have several labels (``problem_type``), each has a probability of its own, σ(logit).
@@ -92,7 +85,7 @@ def classify(
     if is_regression(model.config):
         raise InputError("this model gives numbers, not classes (problem_type is regression)")
     names = label_names(model.config)
-    logits = _logits(model, "sequence_classification", texts, batch_size, truncate, max_length, progress)
+    logits = _logits(model, "sequence_classification", texts, **how)
     if is_multi_label(model.config):
         found = _classified(texts, sigmoid(logits), names)
         return [replace(one, labels=tuple(s.label for s in sorted(one.scores, key=lambda s: s.number) if s.score > 0.5))
@@ -100,53 +93,29 @@ def classify(
     return _classified(texts, ops.softmax(logits)[0], names)
 
 
-def regress(
-    model: Model,
-    texts: Sequence[Text],
-    *,
-    batch_size: int = 32,
-    truncate: bool = False,
-    max_length: int | None = None,
-    progress: Callable[[int], object] | None = None,
-) -> list[Estimated]:
+def regress(model: Model, texts: Sequence[Text], **how: Unpack[Reading]) -> list[Estimated]:
     """The numbers of every text or pair; raises `InputError` for a model that was not trained on numbers."""
     require(model, "sequence_classification", "regress")
     if not is_regression(model.config):
         raise InputError("this model gives classes, not a number")
-    logits = _logits(model, "sequence_classification", texts, batch_size, truncate, max_length, progress)
+    logits = _logits(model, "sequence_classification", texts, **how)
     return [Estimated(text, tuple(map(float, row))) for text, row in zip(texts, logits, strict=True)]
 
 
-def next_sentence(
-    model: Model,
-    pairs: Sequence[Text],
-    *,
-    batch_size: int = 32,
-    truncate: bool = False,
-    max_length: int | None = None,
-    progress: Callable[[int], object] | None = None,
-) -> list[Classified]:
+def next_sentence(model: Model, pairs: Sequence[Text], **how: Unpack[Reading]) -> list[Classified]:
     """Whether the second text of each pair follows the first; raises `InputError` without that head, or for no pair."""
     require(model, "next_sentence", "next-sentence")
     if any(isinstance(pair, str) for pair in pairs):
         raise InputError("next-sentence compares two texts: pass pairs (--pair)")
-    logits = _logits(model, "next_sentence", pairs, batch_size, truncate, max_length, progress)
+    logits = _logits(model, "next_sentence", pairs, **how)
     return _classified(pairs, ops.softmax(logits)[0], NEXT_SENTENCE)
 
 
-def choose(
-    model: Model,
-    questions: Sequence[tuple[str, Sequence[str]]],
-    *,
-    batch_size: int = 32,
-    truncate: bool = False,
-    max_length: int | None = None,
-    progress: Callable[[int], object] | None = None,
-) -> list[Chosen]:
+def choose(model: Model, questions: Sequence[tuple[str, Sequence[str]]], **how: Unpack[Reading]) -> list[Chosen]:
     """The best of several continuations or answers of each text; each row of a batch is one choice."""
     require(model, "multiple_choice", "choose")
     pairs: list[Text] = [(text, choice) for text, choices in questions for choice in choices]
-    logits = _logits(model, "multiple_choice", pairs, batch_size, truncate, max_length, progress)[:, 0]
+    logits = _logits(model, "multiple_choice", pairs, **how)[:, 0]
     out, start = [], 0
     for text, choices in questions:
         scores, _ = ops.softmax(logits[start : start + len(choices)])
@@ -155,28 +124,18 @@ def choose(
     return out
 
 
-def require(model: Model, head: str, task: str) -> None:
-    """Raise `InputError` if the model lacks the head that the task reads."""
-    if head not in model.heads:
-        raise InputError(f"{task} needs a {head} head; this model has: {', '.join(model.heads) or 'no head'}")
-
-
 def _logits(
     model: Model,
     head: str,
     texts: Sequence[Text],
-    batch_size: int,
-    truncate: bool,
-    max_length: int | None,
-    progress: Callable[[int], object] | None,
+    *,
+    truncate: bool = False,
+    max_length: int | None = None,
+    **how: Any,
 ) -> npt.NDArray[np.float64]:
     """[N, K] in input order."""
     encodings = model.tokenizer.encode(list(texts), max_length=model.limit(max_length), truncate=truncate)
-    rows: list[Any] = [None] * len(encodings)
-    for places, batch in by_length(model.tokenizer, encodings, batch_size, progress):
-        for i, row in zip(places, model.logits(batch, (head,))[head], strict=True):
-            rows[i] = row
-    return np.array(rows, dtype=np.float64).reshape(len(encodings), -1)
+    return np.array(logits_of(model, head, encodings, **how)).reshape(len(encodings), -1)
 
 
 def _classified(

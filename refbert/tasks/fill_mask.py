@@ -19,8 +19,8 @@ import numpy.typing as npt
 from refbert import ops
 from refbert.config.heads import HEADS, PRETRAINING
 from refbert.errors import InputError
-from refbert.model import Model, Text
-from refbert.text.batching import by_length
+from refbert.model import Model
+from refbert.text.batching import Text, by_length
 
 TASKS = ("fill-mask", "embed", "classify", "tag", "answer", "next-sentence")
 

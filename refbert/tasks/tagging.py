@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -12,8 +12,8 @@ from refbert import ops
 from refbert.errors import InputError
 from refbert.evaluation.entities import spans
 from refbert.model import Model
-from refbert.tasks.classifying import label_names, require
-from refbert.text.batching import by_length
+from refbert.tasks.classifying import label_names
+from refbert.tasks.reading import Batching, logits_of, require
 
 if TYPE_CHECKING:
     from refbert.data.features import Words
@@ -48,29 +48,23 @@ class TaggedText:
 
 
 def tag_words(
-    model: Model,
-    sentences: Sequence[Sequence[str]],
-    *,
-    batch_size: int = 32,
-    max_length: int | None = None,
-    progress: Callable[[int], object] | None = None,
+    model: Model, sentences: Sequence[Sequence[str]], *, max_length: int | None = None, **how: Unpack[Batching]
 ) -> list[Tagged]:
     """The tags of sentences that are split into words; a long one is cut, with a `RefbertWarning`."""
     from refbert.data.features import encode_words  # here: other tasks need nothing of refbert.data
 
     require(model, "token_classification", "tag")
     encoded = encode_words(model.tokenizer, sentences, max_length=model.limit(max_length))
-    return _tag(model, sentences, encoded, batch_size, progress)
+    return _tag(model, sentences, encoded, **how)
 
 
 def tag(
     model: Model,
     texts: Sequence[Any],
     *,
-    batch_size: int = 32,
     truncate: bool = False,
     max_length: int | None = None,
-    progress: Callable[[int], object] | None = None,
+    **how: Unpack[Batching],
 ) -> list[TaggedText]:
     """The tags of running text, whose words are the tokenizer's: split at white space and punctuation.
 
@@ -98,7 +92,7 @@ def tag(
         encoded.append(Words(encoding, tuple(firsts.values())))
     words = [[text[a:b] for a, b in spots] for text, spots in zip(texts, places, strict=True)]
     out = []
-    for text, spots, tagged in zip(texts, places, _tag(model, words, encoded, batch_size, progress), strict=True):
+    for text, spots, tagged in zip(texts, places, _tag(model, words, encoded, **how), strict=True):
         entities = []
         for span in spans(tagged.tags):
             start, stop = spots[span.start][0], spots[span.stop - 1][1]
@@ -107,26 +101,17 @@ def tag(
     return out
 
 
-def _tag(
-    model: Model,
-    sentences: Sequence[Sequence[str]],
-    encoded: Sequence[Words],
-    batch_size: int,
-    progress: Callable[[int], object] | None,
-) -> list[Tagged]:
+def _tag(model: Model, sentences: Sequence[Sequence[str]], encoded: Sequence[Words], **how: Any) -> list[Tagged]:
     names = label_names(model.config)
     other = names.index("O") if "O" in names else 0
-    out: list[Any] = [None] * len(encoded)
-    for places, batch in by_length(model.tokenizer, [words.encoding for words in encoded], batch_size, progress):
-        logits = model.logits(batch, ("token_classification",))["token_classification"]  # [B, S, K]
-        for i, row in zip(places, ops.softmax(logits.astype(np.float64))[0], strict=True):
-            best = [None if s is None else int(np.argmax(row[s])) for s in encoded[i].firsts]
-            out[i] = Tagged(
-                words=tuple(sentences[i]),
-                tags=tuple(names[other if k is None else k] for k in best),
-                scores=tuple(
-                    0.0 if k is None or s is None else float(row[s, k])
-                    for s, k in zip(encoded[i].firsts, best, strict=True)
-                ),
-            )
+    out = []
+    rows = logits_of(model, "token_classification", [words.encoding for words in encoded], **how)
+    for sentence, words, logits in zip(sentences, encoded, rows, strict=True):
+        probabilities, _ = ops.softmax(logits)  # [S, K]
+        tags, scores = [], []
+        for first in words.firsts:
+            k = other if first is None else int(np.argmax(probabilities[first]))
+            tags.append(names[k])
+            scores.append(0.0 if first is None else float(probabilities[first, k]))
+        out.append(Tagged(tuple(sentence), tuple(tags), tuple(scores)))
     return out
