@@ -42,8 +42,8 @@ def load(
     if not isinstance(backend, str) and (dtype is not None or device is not None):
         raise InputError("dtype= and device= belong to a backend named by a string")
     made: Backend[Any] = registry.create(backend, dtype=dtype, device=device) if isinstance(backend, str) else backend
-    root = checkpoint.locate(name, revision=revision)
-    directory = checkpoint.transformer_directory(root)  # of a sentence-transformers model a part
+    modules = checkpoint.read_modules(checkpoint.locate(name, revision=revision))
+    directory = modules.transformer  # of a sentence-transformers model a part
     config = BertConfig.from_directory(directory)
     stored = checkpoint.read(directory)
     found, has_pooler = checkpoint.heads_in(stored.tensors, config)
@@ -72,9 +72,9 @@ def load(
         profile=chosen,
         heads=wanted,
         tokenizer=lambda: Tokenizer.from_directory(
-            directory, profile=chosen, config=config, lower_case_first=checkpoint.lower_cases(root)
+            directory, profile=chosen, config=config, lower_case_first=modules.lower_cases()
         ),
-        embedder=lambda: checkpoint.read_embedder(root),
+        embedder=modules.embedder,
         report=LoadReport(
             stored.files, stored.format, initialized=matched.missing, unused=matched.unused, ignored=stored.ignored
         ),

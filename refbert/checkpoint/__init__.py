@@ -19,7 +19,7 @@ from refbert.checkpoint.mapped import watch
 from refbert.checkpoint.matching import Matched, heads_in, match
 from refbert.checkpoint.names import summary
 from refbert.checkpoint.reading import Checkpoint, read
-from refbert.checkpoint.sentence_modules import lower_cases, read_embedder, transformer_directory, write_embedder
+from refbert.checkpoint.sentence_modules import read_modules, write_embedder
 
 __all__ = [
     "Checkpoint",
@@ -27,13 +27,11 @@ __all__ = [
     "check_drawn",
     "heads_in",
     "locate",
-    "lower_cases",
     "match",
     "read",
-    "read_embedder",
+    "read_modules",
     "resolve",
     "summary",
-    "transformer_directory",
     "watch",
     "write",
     "write_embedder",

@@ -11,16 +11,14 @@ import re
 import threading
 from pathlib import Path
 
-from refbert.checkpoint.reading import WEIGHTS
+from refbert.checkpoint.reading import WEIGHTS, weight_map
 from refbert.checkpoint.sentence_modules import (
     MODEL_SETTINGS,
     MODULE_WEIGHTS,
     MODULES,
     TRANSFORMER_SETTINGS,
     read_modules,
-    transformer_directory,
 )
-from refbert.checkpoint.sharded import weight_map
 from refbert.checkpoint.tensorflow_file import data_files
 from refbert.config import CONFIG_FILES
 from refbert.errors import CheckpointError, warn
@@ -31,12 +29,8 @@ PROBE_SECONDS = 3.0
 
 # A model can do without these; whoever needs one says so.
 _OPTIONAL = (
-    "tokenizer.json",
-    "vocab.txt",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-)
+    "tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+)  # fmt: skip
 _WEIGHTS = (*WEIGHTS, "bert_model.ckpt.index")
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
@@ -48,7 +42,7 @@ class _Absent(Exception):
 
 def resolve(name: str | Path, *, revision: str | None = None) -> Path:
     """`locate`, and in it the checkpoint: a sentence-transformers model's Transformer may be further down."""
-    return transformer_directory(locate(name, revision=revision))
+    return read_modules(locate(name, revision=revision)).transformer
 
 
 def locate(name: str | Path, *, revision: str | None = None) -> Path:
@@ -67,11 +61,8 @@ def locate(name: str | Path, *, revision: str | None = None) -> Path:
     if own is not None:
         # Whoever names it means the one in the package, wherever the command is given.
         if os.path.isdir(name):
-            warn(
-                f"{name} is the model that comes with refbert, not the directory of that name here; say ./{name} for "
-                "the directory",
-                stacklevel=3,
-            )
+            instead = f"not the directory of that name here; say ./{name} for the directory"
+            warn(f"{name} is the model that comes with refbert, {instead}", stacklevel=3)
         return own
     path = expanded(name, CheckpointError)
     if is_directory(path, CheckpointError):
@@ -148,39 +139,37 @@ class _Snapshot:
         """
         top = self._first((*CONFIG_FILES, MODULES))
         if top is None:
-            if not self.online:
-                raise _Absent
-            raise CheckpointError(f"{self.repository}: has no config.json and no bert_config.json, so it is not a BERT")
+            raise self._lacks("has no config.json and no bert_config.json, so it is not a BERT")
         # From here on the commit is fixed, so that no file can come from a later one.
         root = top.parent
-        self.revision = root.name
-        self.pinned = True
+        self.revision, self.pinned = root.name, True
         below = self._modules(root)
         if self._first(tuple(below + name for name in CONFIG_FILES)) is None:
             raise CheckpointError(f"{self.repository}: {below} has no config.json, so it is not a BERT")
         weights = self._first(tuple(below + name for name in _WEIGHTS))
         if weights is None:
-            if not self.online:
-                raise _Absent
-            raise CheckpointError(f"{self.repository}: has no weights (looked for {', '.join(_WEIGHTS)})")
+            raise self._lacks(f"has no weights (looked for {', '.join(_WEIGHTS)})")
         for file in self._further(weights):
             if self._file(below + file) is None:
-                if not self.online:
-                    raise _Absent
-                raise CheckpointError(f"{self.repository}: {file} is missing, although {weights.name} lists it")
+                raise self._lacks(f"{file} is missing, although {weights.name} lists it")
         for file in _OPTIONAL:
             self._file(below + file)
         return root
+
+    def _lacks(self, what: str) -> Exception:
+        """Without a network it may be the cache alone that lacks it."""
+        return CheckpointError(f"{self.repository}: {what}") if self.online else _Absent()
 
     def _modules(self, root: Path) -> str:
         """Bring the files of sentence-transformers' modules; what the paths of the Transformer's own begin with."""
         if self._file(MODULES) is None:
             return ""
-        places = [module.directory.relative_to(root).as_posix() + "/" for module in read_modules(root)]
+        modules = read_modules(root)
+        places = [module.directory.relative_to(root).as_posix() + "/" for module in modules.listed]
         for place in places[1:]:
             self._file(f"{place}config.json")
             self._first(tuple(f"{place}{name}" for name in MODULE_WEIGHTS))
-        below = "" if transformer_directory(root) == root else places[0]
+        below = "" if modules.transformer == root else places[0]
         self._file(MODEL_SETTINGS)
         self._first(tuple(f"{below}{name}" for name in TRANSFORMER_SETTINGS))
         return below
@@ -210,11 +199,9 @@ class _Snapshot:
             if not self.online or (self.pinned and cached is _CACHED_NO_EXIST):
                 return None
             return Path(hf_hub_download(self.repository, file, revision=self.revision))
-        except LocalEntryNotFoundError as error:
-            raise CheckpointError(f"{self.repository}: {file} could not be downloaded ({_line(error)})") from error
-        except EntryNotFoundError:
-            return None
         except Exception as error:
+            if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+                return None
             raise self._refusal(error, file) from error
 
     def _refusal(self, error: Exception, file: str) -> Exception:
@@ -222,16 +209,12 @@ class _Snapshot:
         from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
         if isinstance(error, GatedRepoError):
-            return CheckpointError(
-                f"{self.repository}: gated; accept its terms at {constants.ENDPOINT}/{self.repository} and set HF_TOKEN"
-            )
-        if isinstance(error, RepositoryNotFoundError):
+            why = f"gated; accept its terms at {constants.ENDPOINT}/{self.repository} and set HF_TOKEN"
+        elif isinstance(error, RepositoryNotFoundError):
             return _Absent()
-        if isinstance(error, RevisionNotFoundError):
-            return CheckpointError(f'{self.repository}: has no revision "{self.revision}"')
-        return CheckpointError(f"{self.repository}: {file} could not be downloaded ({_line(error)})")
-
-
-def _line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+        elif isinstance(error, RevisionNotFoundError):
+            why = f'has no revision "{self.revision}"'
+        else:
+            said = [*str(error).strip().splitlines(), type(error).__name__][0]
+            why = f"{file} could not be downloaded ({said})"
+        return CheckpointError(f"{self.repository}: {why}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +12,9 @@ import numpy as np
 from refbert.backend import Host
 from refbert.checkpoint import names
 from refbert.checkpoint.safetensors_file import read_safetensors
-from refbert.checkpoint.sharded import read_sharded
 from refbert.checkpoint.tensorflow_file import data_files, read_tensorflow, state_file_choice
 from refbert.errors import CheckpointError
+from refbert.files.json import read_object
 from refbert.files.reading import is_directory, is_file, reading
 
 # In the order in which they are looked for; a TensorFlow index, of any name, comes last.
@@ -54,7 +54,7 @@ def read(directory: Path) -> Checkpoint:
     its decoder is not tied to the word embeddings.
     """
     file = _find(Path(directory))
-    raw, kind, files = _read(file)
+    raw, kind, files = read_file(file)
     fronts = names.fronts(raw)
     if len(fronts) > 1 and "" not in fronts:
         some = ", ".join(fronts[:4])
@@ -104,14 +104,17 @@ def _same(a: Host, b: Host) -> bool:
     return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=True)
 
 
-def _read(file: Path) -> tuple[dict[str, Host], str, tuple[Path, ...]]:
-    """A weights file's tensors under its own names, its format, and the files that were read."""
+def read_file(file: Path) -> tuple[dict[str, Host], str, tuple[Path, ...]]:
+    """Read a weights file: its tensors under its own names, its format, and the files that were read.
+
+    Raises `CheckpointError` as `read`.
+    """
     with reading(file, CheckpointError), file.open("rb") as opened:
         if opened.read(43) == b"version https://git-lfs.github.com/spec/v1\n":
             raise CheckpointError(f"{file}: only a Git LFS pointer, not the weights; run `git lfs pull` there")
     if file.name.endswith(".index.json"):
         kind = "safetensors" if ".safetensors." in file.name else "pytorch"
-        tensors, shards = read_sharded(file, read_safetensors if kind == "safetensors" else _read_pytorch)
+        tensors, shards = _read_sharded(file, read_safetensors if kind == "safetensors" else _read_pytorch)
         return tensors, kind, (file, *shards)
     if file.suffix == ".safetensors":
         return read_safetensors(file), "safetensors", (file,)
@@ -124,6 +127,42 @@ def _read_pytorch(file: Path) -> dict[str, Host]:
     from refbert.checkpoint.pytorch_file import read_pytorch  # here: other formats need no zip files
 
     return read_pytorch(file)
+
+
+def weight_map(index: Path) -> dict[str, str]:
+    """Tensor name -> name of the file next to the index; raises `CheckpointError` if the index is no such thing."""
+    content = read_object(index, CheckpointError)
+    if "weight_map" not in content:
+        raise CheckpointError(f'{index}: not an index of a sharded checkpoint (no "weight_map")')
+    found = content["weight_map"]
+    if not isinstance(found, dict) or not found or not all(isinstance(file, str) for file in found.values()):
+        raise CheckpointError(f"{index}: its weight_map does not map names to files")
+    for file in found.values():
+        # The index names its neighbours; a path that leads elsewhere has no business in it.
+        if Path(file).name != file:
+            raise CheckpointError(f'{index}: names the file "{file}", which is not next to it')
+    return found
+
+
+def _read_sharded(index: Path, read: Callable[[Path], dict[str, Host]]) -> tuple[dict[str, Host], list[Path]]:
+    """Every tensor that the index lists, and the files; raises `CheckpointError` for a missing file or tensor."""
+    where = weight_map(index)
+    shards = {}
+    seen: dict[tuple[int, int], str] = {}
+    for file in sorted(set(where.values())):
+        path = index.parent / file
+        if not is_file(path, CheckpointError):
+            raise CheckpointError(f"{path}: missing; {index.name} lists it")
+        with reading(path, CheckpointError):
+            status = os.stat(path)
+        # One file under many names would be read many times.
+        if seen.setdefault((status.st_dev, status.st_ino), file) != file:
+            raise CheckpointError(f"{path}: the same file as {seen[status.st_dev, status.st_ino]}")
+        shards[file] = read(path)
+    for name, file in where.items():
+        if name not in shards[file]:
+            raise CheckpointError(f"{index.parent / file}: has no {name}, which {index.name} places there")
+    return {name: shards[file][name] for name, file in where.items()}, [index.parent / file for file in shards]
 
 
 def _find(path: Path) -> Path:

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from refbert.checkpoint.safetensors_file import read_safetensors, write_safetensors
+from refbert.checkpoint.reading import read_file
+from refbert.checkpoint.safetensors_file import write_safetensors
 from refbert.embedder import DEFAULT, Dense, Embedder, Normalize
 from refbert.errors import CheckpointError
 from refbert.files.json import read_json, read_object, write_json
@@ -70,11 +71,75 @@ class Module:
         return self.type.rsplit(".", 1)[-1] if self.type.startswith("sentence_transformers.") else self.type
 
 
-def read_modules(root: Path) -> list[Module]:
-    """The modules in order, none where there is no modules.json; raises `CheckpointError` for what is no such list."""
+@dataclass(frozen=True)
+class Modules:
+    """The modules of the model in ``root``, in order.
+
+    There are none where there is no modules.json: then ``root`` is the checkpoint, and vectors are refbert's own.
+    """
+
+    root: Path
+    listed: tuple[Module, ...]
+
+    @property
+    def transformer(self) -> Path:
+        """Where configuration, weights and vocabulary are: ``root``, or the directory of the first module.
+
+        Raises `CheckpointError` for a model that is not built on a Transformer.
+        """
+        if not self.listed:
+            return self.root
+        first = self.listed[0]
+        if first.name not in ("Transformer", "BERT"):
+            raise CheckpointError(
+                f'{self.root / MODULES}: begins with "{first.name}"; refbert reads a Transformer only'
+            )
+        return first.directory
+
+    def lower_cases(self) -> bool:
+        """Whether texts are lower-cased before anything else; raises `CheckpointError` for what is no such setting."""
+        if not self.listed:
+            return False
+        stated = _transformer_settings(self.transformer).get("do_lower_case")
+        if not isinstance(stated, bool | None):
+            raise CheckpointError(f"{self.transformer}: do_lower_case must be true or false, not {shown(stated)}")
+        return bool(stated)
+
+    def embedder(self) -> Embedder:
+        """What the files say of a text's vector.
+
+        Raises `CheckpointError`, by name, for a module or a setting that refbert does not compute.
+        """
+        if not self.listed:
+            return DEFAULT
+        file, directory = self.root / MODULES, self.transformer
+        if [module.name for module in self.listed[1:2]] != ["Pooling"]:
+            alone = len(self.listed) == 1
+            what = "there is a Transformer alone" if alone else f'"{self.listed[1].name}" follows the Transformer'
+            raise CheckpointError(f"{file}: {what}; refbert makes vectors of texts where a Pooling does")
+        pooling, include_prompt = _read_pooling(self.listed[1].directory)
+        later: list[Dense | Normalize] = []
+        for module in self.listed[2:]:
+            if module.name == "Dense":
+                later.append(_read_dense(module.directory))
+            elif module.name == "Normalize":
+                _on_vectors(module.directory / "config.json", _optional(module.directory / "config.json"))
+                later.append(Normalize())
+            elif module.name != "Dropout":  # which does nothing outside of training
+                known = "it computes Transformer, Pooling, Dense, Normalize"
+                raise CheckpointError(f'{file}: "{module.name}" is a module that refbert does not compute ({known})')
+        prompts, prompt, dimensions = _read_model_settings(self.root)
+        return Embedder(
+            pooling=pooling, modules=tuple(later), dimensions=dimensions, prompt=prompt, prompts=prompts,
+            include_prompt=include_prompt, max_length=_longest(directory), truncate=True,
+        )  # fmt: skip
+
+
+def read_modules(root: Path) -> Modules:
+    """Read modules.json; raises `CheckpointError` for what is no list of modules."""
     file = root / MODULES
     if not is_file(file, CheckpointError):
-        return []
+        return Modules(root, ())
     found = []
     listed = read_json(file, CheckpointError)
     if not isinstance(listed, list) or not listed:
@@ -86,62 +151,7 @@ def read_modules(root: Path) -> list[Module]:
         if Path(path).is_absolute() or ".." in Path(path).parts:
             raise CheckpointError(f"{file}: the path {shown(path)} leaves the directory")
         found.append(Module(kind, root / path))
-    return found
-
-
-def transformer_directory(root: Path) -> Path:
-    """Where configuration, weights and vocabulary are: ``root``, or the directory of the first module.
-
-    Raises `CheckpointError` for a model that is not built on a Transformer.
-    """
-    modules = read_modules(root)
-    if not modules:
-        return root
-    if modules[0].name not in ("Transformer", "BERT"):
-        raise CheckpointError(f'{root / MODULES}: begins with "{modules[0].name}"; refbert reads a Transformer only')
-    return modules[0].directory
-
-
-def lower_cases(root: Path) -> bool:
-    """Whether texts are lower-cased before anything else; raises `CheckpointError` for what is no such setting."""
-    if not read_modules(root):
-        return False
-    directory = transformer_directory(root)
-    stated = _transformer_settings(directory).get("do_lower_case")
-    if not isinstance(stated, bool | None):
-        raise CheckpointError(f"{directory}: do_lower_case must be true or false, not {shown(stated)}")
-    return bool(stated)
-
-
-def read_embedder(root: Path) -> Embedder:
-    """What the files say of a text's vector; refbert's own choice where there is no modules.json.
-
-    Raises `CheckpointError`, by name, for a module or a setting that refbert does not compute.
-    """
-    modules = read_modules(root)
-    if not modules:
-        return DEFAULT
-    file = root / MODULES
-    directory = transformer_directory(root)
-    if len(modules) < 2 or modules[1].name != "Pooling":
-        what = f'"{modules[1].name}" follows the Transformer' if len(modules) > 1 else "there is a Transformer alone"
-        raise CheckpointError(f"{file}: {what}; refbert makes vectors of texts where a Pooling does")
-    pooling, include_prompt = _read_pooling(modules[1].directory)
-    later: list[Dense | Normalize] = []
-    for module in modules[2:]:
-        if module.name == "Dense":
-            later.append(_read_dense(module.directory))
-        elif module.name == "Normalize":
-            _on_vectors(module.directory / "config.json", _optional(module.directory / "config.json"))
-            later.append(Normalize())
-        elif module.name != "Dropout":  # which does nothing outside of training
-            raise CheckpointError(f'{file}: "{module.name}" is a module that refbert does not compute (it computes '
-                                  "Transformer, Pooling, Dense, Normalize)")  # fmt: skip
-    prompts, prompt, dimensions = _read_model_settings(root)
-    return Embedder(
-        pooling=pooling, modules=tuple(later), dimensions=dimensions, prompt=prompt, prompts=prompts,
-        include_prompt=include_prompt, max_length=_longest(directory), truncate=True,
-    )  # fmt: skip
+    return Modules(root, tuple(found))
 
 
 def _optional(file: Path) -> dict[str, Any]:
@@ -208,29 +218,24 @@ def _read_dense(directory: Path) -> Dense:
     if activation is None:
         known = ", ".join(name.rsplit(".", 1)[-1] for name in _ACTIVATIONS)
         raise CheckpointError(f"{file}: activation_function {shown(named)} is not computed (known: {known})")
-    weights = next((directory / name for name in MODULE_WEIGHTS if is_file(directory / name, CheckpointError)), None)
+    weights = next((p for name in MODULE_WEIGHTS if is_file(p := directory / name, CheckpointError)), None)
     if weights is None:
         raise CheckpointError(f"{directory}: a Dense without weights (looked for {', '.join(MODULE_WEIGHTS)})")
-    if weights.suffix == ".bin":
-        from refbert.checkpoint.pytorch_file import read_pytorch  # here: other formats need no zip files
-
-        tensors = read_pytorch(weights)
-    else:
-        tensors = read_safetensors(weights)
+    tensors, _, _ = read_file(weights)
     sizes = (settings.get("out_features"), settings.get("in_features"))
+    has_residual, square = settings.get("use_residual"), sizes[0] == sizes[1]
     expected: dict[str, tuple[object, ...]] = {"linear.weight": sizes}
     if settings.get("bias", True):
         expected["linear.bias"] = sizes[:1]
-    if settings.get("use_residual"):
-        expected |= {"residual.weight": sizes} if sizes[0] != sizes[1] else {}
+    if has_residual and not square:
+        expected["residual.weight"] = sizes
     found = {name: tensor.shape for name, tensor in tensors.items()}
     if found != expected:
         raise CheckpointError(f"{weights}: holds {shown(found)}, its config.json asks for {shown(expected)}")
     if not all(np.issubdtype(x.dtype, np.floating) and np.isfinite(x).all() for x in tensors.values()):
         raise CheckpointError(f"{weights}: its weights are not all finite numbers; they are of no use")
     residual = None
-    if settings.get("use_residual"):
-        square = sizes[0] == sizes[1]
+    if has_residual:
         residual = np.eye(len(tensors["linear.weight"]), dtype=np.float32) if square else tensors["residual.weight"]
     return Dense(tensors["linear.weight"], tensors.get("linear.bias"), activation, residual)
 
@@ -263,7 +268,7 @@ def _read_model_settings(root: Path) -> tuple[dict[str, str], str, int | None]:
 
 
 def write_embedder(root: Path, embedder: Embedder, hidden_size: int) -> None:
-    """Write the files from which sentence-transformers, and `read_embedder`, make the same vectors.
+    """Write the files from which sentence-transformers, and `Modules.embedder`, make the same vectors.
 
     The checkpoint itself is in the same directory. That texts are lower-cased is in its tokenizer.
     """

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +12,9 @@ from refbert.cli.tables import Table, print_table
 from refbert.config import BertConfig, flops
 from refbert.config.presets import preset_of
 from refbert.errors import CheckpointError, InputError
+
+if TYPE_CHECKING:
+    from refbert.checkpoint.sentence_modules import Modules
 
 LENGTHS = (128, 512)
 
@@ -39,20 +41,18 @@ def describe(model: str) -> dict[str, Any]:
         return _facts(model, known, (), True, "preset")
     from refbert import checkpoint
 
-    root = checkpoint.locate(model)
-    directory = checkpoint.transformer_directory(root)
+    modules = checkpoint.read_modules(checkpoint.locate(model))
+    directory = modules.transformer
     config = BertConfig.from_directory(directory)
     stored = checkpoint.read(directory)
     heads, pooler = checkpoint.heads_in(stored.tensors, config)
-    return _facts(model, config, heads, pooler, stored.format) | {"vectors": _vectors(root, config)}
+    return _facts(model, config, heads, pooler, stored.format) | {"vectors": _vectors(modules, config)}
 
 
-def _vectors(root: Path, config: BertConfig) -> dict[str, Any]:
+def _vectors(modules: Modules, config: BertConfig) -> dict[str, Any]:
     """How vectors of texts are made, or why not."""
-    from refbert import checkpoint
-
     try:
-        how = checkpoint.read_embedder(root)
+        how = modules.embedder()
         size = how.size(config.hidden_size)
     except (CheckpointError, InputError) as error:
         return {"refused": str(error)}
