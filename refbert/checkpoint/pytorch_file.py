@@ -50,20 +50,17 @@ class _Kind:
     """Stands for a class such as torch.FloatStorage."""
 
     name: str
+    dtype: np.dtype[Any]
 
 
 @dataclass
 class _Storage:
     """One storage: several tensors may be views of it. The device it was on does not matter here."""
 
-    kind: str
+    kind: _Kind
     key: str
     size: int  # elements
     data: Host = field(default_factory=lambda: np.empty(0))
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return np.dtype(_STORAGES[self.kind])
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,7 @@ _KNOWN: Mapping[tuple[str, str], object] = {
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
     ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
-    **{("torch", name): _Kind(name) for name in _STORAGES},
+    **{("torch", name): _Kind(name, np.dtype(dtype)) for name, dtype in _STORAGES.items()},
 }
 
 
@@ -108,8 +105,8 @@ class _Storages(dict[str, _Storage]):
         kind, key, size = identity[1], _key(identity[2]), _whole(identity[4])
         if not isinstance(kind, _Kind):
             raise Damaged("a reference that is not to a storage")
-        storage = self.setdefault(key, _Storage(kind.name, key, size))
-        if (storage.kind, storage.size) != (kind.name, size):
+        storage = self.setdefault(key, _Storage(kind, key, size))
+        if (storage.kind, storage.size) != (kind, size):
             raise Damaged(f"storage {key} is described in two ways")
         return storage
 
@@ -161,10 +158,10 @@ def _load_zip(path: Path, content: Host) -> object:
         info = entries.get(f"{root}data/{storage.key}")
         if info is None:
             raise Damaged(f"storage {storage.key} is missing")
-        length = storage.size * storage.dtype.itemsize
+        length = storage.size * storage.kind.dtype.itemsize
         if info.file_size < length:
             raise Damaged(f"storage {storage.key} has {info.file_size} bytes for {storage.size} elements")
-        storage.data = _aligned(_entry(info, content, parts)[:length], storage.dtype)
+        storage.data = _aligned(_entry(info, content, parts)[:length], storage.kind.dtype)
     return loaded
 
 
@@ -177,9 +174,7 @@ def _entry(info: zipfile.ZipInfo, content: Host, parts: Budget) -> Host:
     if len(header) < _LOCAL_HEADER or not header.startswith(b"PK\x03\x04"):
         raise Damaged(f"{info.filename} is not where the archive says")
     start = info.header_offset + _LOCAL_HEADER + sum(struct.unpack("<HH", header[-4:]))
-    data = content[start : start + info.file_size]
-    if data.size < info.file_size:
-        raise Damaged("it ends too early")
+    data = _part(content, start, info.file_size)
     crc = 0
     for block in blocks(data, let_go=True):
         crc = zlib.crc32(block.data, crc)
@@ -210,13 +205,16 @@ def _load_legacy(content: Host) -> object:
         size = int.from_bytes(content[at : at + 8].tobytes(), "little")
         if size != storage.size:
             raise Damaged(f"storage {key} has {size} elements, not {storage.size}")
-        at += 8
-        data = content[at : at + size * storage.dtype.itemsize]
-        if data.size < size * storage.dtype.itemsize:
-            raise Damaged("it ends too early")
-        storage.data = _aligned(data, storage.dtype)
-        at += data.size
+        data = _part(content, at + 8, size * storage.kind.dtype.itemsize)
+        storage.data = _aligned(data, storage.kind.dtype)
+        at += 8 + data.size
     return loaded
+
+
+def _part(content: Host, start: int, length: int) -> Host:
+    if start + length > content.size:
+        raise Damaged("it ends too early")
+    return content[start : start + length]
 
 
 def _aligned(data: Host, dtype: np.dtype[Any]) -> Host:
@@ -241,10 +239,8 @@ def _state_dict(loaded: object, budget: Budget) -> dict[str, Host]:
     out = {}
     for name, tensor in loaded.items():
         if not isinstance(name, str) or not isinstance(tensor, _Tensor):
-            raise CheckpointError(
-                f"is not a dictionary of tensors: {name!r} is a {type(tensor).__name__} (the weights "
-                f"may be in one called {', '.join(_WEIGHTS[:4])})"
-            )
+            where = f"the weights may be in one called {', '.join(_WEIGHTS[:4])}"
+            raise CheckpointError(f"is not a dictionary of tensors: {name!r} is a {type(tensor).__name__} ({where})")
         out[name] = _materialise(name, tensor, budget)
     return out
 
@@ -254,24 +250,19 @@ def _is_state_dict(value: object) -> bool:
 
 
 def _materialise(name: str, tensor: _Tensor, budget: Budget) -> Host:
-    dtype = tensor.storage.dtype
-    budget.tensor(name, tensor.shape, dtype.itemsize)
-    if len(tensor.shape) != len(tensor.strides):
-        raise Damaged(f"{name} has {len(tensor.shape)} sizes and {len(tensor.strides)} strides")
-    if math.prod(tensor.shape):
-        last = tensor.offset + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
-        if last >= tensor.storage.size:
-            raise Damaged(f"{name} reaches past its storage of {tensor.storage.size} elements")
-        array: Host = np.ndarray(
-            tensor.shape,
-            dtype,
-            tensor.storage.data,
-            tensor.offset * dtype.itemsize,
-            tuple(stride * dtype.itemsize for stride in tensor.strides),
-        )
+    storage, shape, dtype = tensor.storage, tensor.shape, tensor.storage.kind.dtype
+    budget.tensor(name, shape, dtype.itemsize)
+    if len(shape) != len(tensor.strides):
+        raise Damaged(f"{name} has {len(shape)} sizes and {len(tensor.strides)} strides")
+    if math.prod(shape):
+        last = tensor.offset + sum((n - 1) * stride for n, stride in zip(shape, tensor.strides, strict=True))
+        if last >= storage.size:
+            raise Damaged(f"{name} reaches past its storage of {storage.size} elements")
+        strides = tuple(stride * dtype.itemsize for stride in tensor.strides)
+        array: Host = np.ndarray(shape, dtype, storage.data, tensor.offset * dtype.itemsize, strides)
     else:
-        array = np.empty(tensor.shape, dtype)
-    return widen_bfloat16(array) if tensor.storage.kind == "BFloat16Storage" else array
+        array = np.empty(shape, dtype)
+    return widen_bfloat16(array) if storage.kind.name == "BFloat16Storage" else array
 
 
 def _key(value: object) -> str:

@@ -113,7 +113,7 @@ class Modules:
         if not self.listed:
             return DEFAULT
         file, directory = self.root / MODULES, self.transformer
-        if [module.name for module in self.listed[1:2]] != ["Pooling"]:
+        if len(self.listed) < 2 or self.listed[1].name != "Pooling":
             alone = len(self.listed) == 1
             what = "there is a Transformer alone" if alone else f'"{self.listed[1].name}" follows the Transformer'
             raise CheckpointError(f"{file}: {what}; refbert makes vectors of texts where a Pooling does")

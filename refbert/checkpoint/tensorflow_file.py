@@ -58,7 +58,10 @@ def read_tensorflow(index: Path) -> dict[str, Host]:
     """
     shards, entries = _entries(index)
     files = _data_files(index, shards)
-    mapped = [_map(file) for file in files]
+    for file in files:
+        if not is_file(file, CheckpointError):
+            raise CheckpointError(f"{file}: missing; the index names it, so it belongs next to it")
+    mapped = [map_file(file) for file in files]
     budget = Budget(sum(data.size for data in mapped), times=PARTS)
     try:
         return {name: _tensor(name, entry, index, files, mapped, budget) for name, entry in entries.items()}
@@ -68,12 +71,6 @@ def read_tensorflow(index: Path) -> dict[str, Host]:
 
 def _data_files(index: Path, shards: int) -> tuple[Path, ...]:
     return tuple(index.with_suffix(f".data-{i:05d}-of-{shards:05d}") for i in range(shards))
-
-
-def _map(file: Path) -> Host:
-    if not is_file(file, CheckpointError):
-        raise CheckpointError(f"{file}: missing; the index names it, so it belongs next to it")
-    return map_file(file)
 
 
 def _entries(index: Path) -> tuple[int, dict[str, Message]]:

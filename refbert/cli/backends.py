@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from typing import Any
 
 import click
 
@@ -13,40 +13,24 @@ from refbert.cli.tables import Table, print_table
 from refbert.errors import BackendError
 
 
-@dataclass(frozen=True)
-class Status:
-    """One backend: what it is where it is available, ``reason`` where it is not.
+def status(name: str, device: str | None = None) -> dict[str, Any]:
+    """Try to make the backend, and say what came of it, as plain data: ``reason`` is why it is not available.
 
     contract: the version of the plugin contract that it speaks; contract_said: whether it says so itself.
     """
-
-    name: str
-    available: bool
-    contract: int | None = None
-    contract_said: bool = False
-    library: str = ""
-    device: str = ""
-    dtypes: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
-    reason: str = ""
-
-
-def status(name: str, device: str | None = None) -> Status:
-    """Try to make the backend, and say what came of it."""
+    out: dict[str, Any] = {
+        "name": name, "available": False, "contract": None, "contract_said": False, "library": "", "device": "",
+        "dtypes": (), "missing": (), "reason": "",
+    }  # fmt: skip
     try:
         backend = registry.create(name, device=device)
     except BackendError as error:
-        return Status(name, available=False, reason=str(error).removeprefix(f'backend "{name}" is unavailable: '))
-    return Status(
-        name,
-        available=True,
-        contract=contract_of(backend),
-        contract_said=says_contract(backend),
-        library=str(getattr(backend, "library", "")),
-        device=str(getattr(backend, "device", "")),
-        dtypes=tuple(getattr(backend, "dtypes", ())),
-        missing=missing_ops(backend),
-    )
+        return out | {"reason": str(error).removeprefix(f'backend "{name}" is unavailable: ')}
+    declared = {what: str(getattr(backend, what, "")) for what in ("library", "device")}
+    return out | declared | {
+        "available": True, "contract": contract_of(backend), "contract_said": says_contract(backend),
+        "dtypes": tuple(getattr(backend, "dtypes", ())), "missing": missing_ops(backend),
+    }  # fmt: skip
 
 
 @click.command()
@@ -57,26 +41,17 @@ def backends(device: str | None, as_json: bool) -> None:
     found = [status(name, device) for name in registry.names()]
     if as_json:
         for one in found:
-            print_json(asdict(one))
+            print_json(one)
         return
     table = Table()
-    for column in ("backend", "available"):
-        table.add_column(column, "id")
-    for column in ("contract", "library", "device", "dtypes", "note"):
-        table.add_column(column)
+    table.add_columns(("backend", "id"), ("available", "id"), "contract", "library", "device", "dtypes", "note")
     for one in found:
-        notes = [one.reason] if one.reason else []
-        if one.contract is not None and not one.contract_said:
-            notes.append(contract_note(one.contract, said=False))
-        if one.missing:
-            notes.append(f"lacks {', '.join(one.missing)}")
-        table.add_row(
-            one.name,
-            "yes" if one.available else "no",
-            str(one.contract or ""),
-            one.library,
-            one.device,
-            " ".join(one.dtypes),
-            "; ".join(notes),
-        )
+        notes = [one["reason"]] if one["reason"] else []
+        if one["available"] and not one["contract_said"]:
+            notes.append(contract_note(one["contract"], said=False))
+        if one["missing"]:
+            notes.append(f"lacks {', '.join(one['missing'])}")
+        available, contract = "yes" if one["available"] else "no", str(one["contract"] or "")
+        dtypes, note = " ".join(one["dtypes"]), "; ".join(notes)
+        table.add_row(one["name"], available, contract, one["library"], one["device"], dtypes, note)
     print_table(table)

@@ -38,30 +38,17 @@ def bench(as_json: bool, **chosen: Any) -> None:
         _print(facts)
 
 
-def speed(
-    *,
-    backend: str,
-    model: str,
-    dtype: str | None,
-    device: str | None,
-    batch_size: int,
-    length: int,
-    step: bool,
-    rounds: int,
-) -> dict[str, Any]:
-    """Everything that the command shows, as plain data."""
+def speed(*, model: str, batch_size: int, length: int, step: bool, rounds: int, **placed: str | None) -> dict[str, Any]:
+    """Everything that the command shows, as plain data; ``placed``: backend, dtype and device."""
     from refbert.benchmark import measure, quartiles
     from refbert.config.heads import PRETRAINING
     from refbert.config.presets import preset_of
     from refbert.loading import from_config, load
 
-    heads = PRETRAINING if step else ()
+    how: dict[str, Any] = placed | {"heads": PRETRAINING if step else ()}
     known = preset_of(model)
     with quiet():  # a head that the checkpoint lacks is drawn afresh, weights of others are left out: as fast
-        if known is not None:
-            made = from_config(known, heads=heads, backend=backend, dtype=dtype, device=device)
-        else:
-            made = load(model, heads=heads, backend=backend, dtype=dtype, device=device)
+        made = load(model, **how) if known is None else from_config(known, **how)
     found = measure(made, batch_size=batch_size, length=length, step=step, rounds=rounds)
     low, median, high = quartiles(found.seconds)
     return {

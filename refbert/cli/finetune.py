@@ -80,9 +80,7 @@ def finetune(output: Path, resume: bool, paper_grid: bool, **options: Any) -> in
 
 def _print_runs(result: Any) -> None:
     table = Table(f"runs, by {result.metric}")
-    table.add_column("run")
-    for name in ("epoch", result.metric):
-        table.add_column(name, "figure")
+    table.add_columns("run", ("epoch", "figure"), (result.metric, "figure"))
     for outcome in result.outcomes:
         value = outcome.scores.get(result.metric)
         last = outcome.failed or ("none" if value is None else f"{value:.4f}")

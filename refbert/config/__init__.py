@@ -1,13 +1,5 @@
 """What follows from a configuration alone: sizes, names and shapes, presets, profiles, operations to count."""
 
-from __future__ import annotations
+from refbert.config.bert_config import CONFIG_FILES, BertConfig
 
-from refbert.config.bert_config import (
-    CONFIG_FILES,
-    BertConfig,
-)
-
-__all__ = [
-    "CONFIG_FILES",
-    "BertConfig",
-]
+__all__ = ["CONFIG_FILES", "BertConfig"]

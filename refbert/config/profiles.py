@@ -54,6 +54,8 @@ class Profile:
             ) from None
 
 
+_SAME = {name: name for name in ("relu", "tanh", "linear")}  # in both
+
 GOOGLE = Profile(
     name="google",
     # modeling.py: get_activation. "gelu" has been the tanh form since commit bee6030 (2019-02-07). "gelu_new" is
@@ -61,10 +63,8 @@ GOOGLE = Profile(
     activations={
         "gelu": "gelu_tanh",
         "gelu_new": "gelu_tanh",
-        "relu": "relu",
-        "tanh": "tanh",
-        "linear": "linear",
         "": "linear",
+        **_SAME,
     },
     mask_value=-10000.0,
     masked_lm_epsilon=1e-5,
@@ -81,13 +81,8 @@ HF = Profile(
     activations={
         "gelu": "gelu_erf",
         "gelu_python": "gelu_erf",
-        "gelu_new": "gelu_tanh",
-        "gelu_fast": "gelu_tanh",
-        "gelu_pytorch_tanh": "gelu_tanh",
-        "gelu_python_tanh": "gelu_tanh",
-        "relu": "relu",
-        "tanh": "tanh",
-        "linear": "linear",
+        **dict.fromkeys(("gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python_tanh"), "gelu_tanh"),
+        **_SAME,
     },
     mask_value=-math.inf,
     masked_lm_epsilon=0.0,

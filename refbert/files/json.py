@@ -115,25 +115,25 @@ def _constant(name: str) -> float:
     raise _Refused(f"{name}, which JSON does not have")
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    out = dict(pairs)
-    if len(out) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise _Refused(f"{shown(twice)} is there twice")
-    return out
-
-
 def _any_whole(digits: str) -> int | float:
     return int(digits) if len(digits) <= _DIGITS else float(digits)
 
 
-def _any_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _twice(pairs: list[tuple[str, Any]]) -> list[str]:
+    seen: set[str] = set()
+    return [key for key, _ in pairs if key in seen or seen.add(key)]  # type: ignore[func-returns-value]
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     out = dict(pairs)
     if len(out) < len(pairs):
-        seen: set[str] = set()
-        out |= {key: TWICE for key, _ in pairs if key in seen or seen.add(key)}  # type: ignore[func-returns-value]
+        raise _Refused(f"{shown(_twice(pairs)[0])} is there twice")
     return out
+
+
+def _any_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out = dict(pairs)
+    return out if len(out) == len(pairs) else out | dict.fromkeys(_twice(pairs), TWICE)
 
 
 _STRICT = json.JSONDecoder(parse_int=_whole, parse_float=_real, parse_constant=_constant, object_pairs_hook=_object)
