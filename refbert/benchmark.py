@@ -165,10 +165,10 @@ def _multiply(backend: Backend[Any], x: Any, w: Any, bias: Any) -> None:
     wait(backend, backend.linear(x, w, bias)[0])
 
 
-def timed(run: Callable[[], object], rounds: int, *, warm_up: int = 2) -> tuple[float, ...]:
-    """Seconds of each of ``rounds`` runs after ``warm_up`` that do not count, without garbage collection in between."""
-    for _ in range(warm_up):
-        run()
+def timed(run: Callable[[], object], rounds: int) -> tuple[float, ...]:
+    """Seconds of each of ``rounds`` runs after two that do not count, without garbage collection in between."""
+    run()
+    run()
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -186,8 +186,8 @@ def _seconds(run: Callable[[], object]) -> float:
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     """(first quartile, median, third quartile)."""
-    low, middle, high = np.percentile(np.asarray(values, dtype=float), (25, 50, 75))
-    return float(low), float(middle), float(high)
+    low, middle, high = np.percentile(np.asarray(values, dtype=float), (25, 50, 75)).tolist()
+    return low, middle, high
 
 
 def peak_process_bytes() -> int | None:

@@ -11,7 +11,7 @@ from refbert.config import BertConfig
 from refbert.config.heads import HEADS
 from refbert.errors import InputError
 from refbert.ops.cross_entropy import IGNORE
-from refbert.text.batching import Batch
+from refbert.text.batching import Batch, refuse
 
 
 def is_regression(config: BertConfig) -> bool:
@@ -81,10 +81,7 @@ def _read(name: str, value: object, head: str, batch: Batch, config: BertConfig)
         limit = one.outputs(config)
     if limit is not None:
         wrong = (array != IGNORE) & ((array < 0) | (array >= limit))
-        if wrong.any():
-            where = tuple(int(i) for i in np.argwhere(wrong)[0])
-            raise InputError(f"{name}[{', '.join(map(str, where))}] is {array[where]}: "
-                             f"must be {IGNORE} (ignored) or in [0, {limit})")  # fmt: skip
+        refuse(name, array, wrong, f"must be {IGNORE} (ignored) or in [0, {limit})")
     return array.astype(np.int64)
 
 
@@ -96,10 +93,7 @@ def _several(name: str, array: Host, shape: tuple[int, int]) -> Host:
     if not (np.issubdtype(array.dtype, np.number) or array.dtype == np.bool_):
         raise InputError(f"{name} must be numbers, not {array.dtype}")
     wrong = ~np.isin(array, (0, 1, IGNORE))
-    if wrong.any():
-        where = tuple(int(i) for i in np.argwhere(wrong)[0])
-        raise InputError(f"{name}[{where[0]}, {where[1]}] is {array[where]}: of several labels each is 0 or 1 "
-                         f"({IGNORE}: ignored)")  # fmt: skip
+    refuse(name, array, wrong, f"of several labels each is 0 or 1 ({IGNORE}: ignored)")
     return array.astype(np.int64)
 
 

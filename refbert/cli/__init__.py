@@ -93,9 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             with terminal():
                 try:
                     status = _status(arguments)
-                except ReaderGone:  # of what was asked for, or of what is wrong with it
+                except ReaderGone:
                     drop(sys.stdout, sys.stderr)
-                    status = 141  # as a process that SIGPIPE ends: what it had to say is not known to be good
+                    status = 141  # as if SIGPIPE had ended the process
         except Signalled as signal:  # between the lines above
             status = signal.status
     sys.exit(status)
@@ -107,7 +107,7 @@ def _status(arguments: Sequence[str] | None) -> int:
         warnings.simplefilter("always", RefbertWarning)
         try:
             try:
-                sys.stdout.flush()  # nothing is begun that nobody could see
+                sys.stdout.flush()  # no work whose result could not be written
                 status = cli.main(args=arguments, prog_name="refbert", standalone_mode=False, color=True)
             finally:
                 sys.stdout.flush()
@@ -119,7 +119,7 @@ def _status(arguments: Sequence[str] | None) -> int:
             return signal.status
         except click.exceptions.Abort:
             return 130
-        except Exception as error:  # noqa: BLE001 (the border: by kind, and what is no kind of input's is a traceback)
+        except Exception as error:  # noqa: BLE001 (what is not the input's or the environment's fault gets a traceback)
             problem = _problem(error)
             if problem is None:
                 traceback.print_exc()

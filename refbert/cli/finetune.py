@@ -10,9 +10,8 @@ from typing import Any
 import click
 
 from refbert.cli.options import given_settings, is_given, of_settings, placing
-from refbert.cli.progress import say
+from refbert.cli.progress import Watch, say
 from refbert.cli.tables import Table, print_table
-from refbert.cli.training import Watch
 from refbert.errors import InputError
 from refbert.model import Model
 from refbert.training.finetuning_settings import PAPER_GRID, Plan, Settings

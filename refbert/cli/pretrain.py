@@ -9,8 +9,7 @@ from typing import Any
 import click
 
 from refbert.cli.options import given_settings, of_settings, placing
-from refbert.cli.progress import say
-from refbert.cli.training import Watch
+from refbert.cli.progress import Watch, say
 from refbert.errors import InputError
 from refbert.model import Model
 from refbert.training.pretraining_settings import Settings

@@ -54,14 +54,14 @@ def terminal() -> Iterator[None]:
 
 
 def drop(*streams: Any) -> None:
-    """Let what is still to be written there go nowhere, so that the interpreter does not try again when it ends."""
+    """Discard what is still to be written there, so that the interpreter does not try again when it ends."""
     for stream in streams:
         with contextlib.suppress(OSError, ValueError, AttributeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def console(*, stderr: bool = False, **options: Any) -> Console:
-    """A console of rich's on standard output or error; what it shows steers nothing but what rich steers itself."""
+    """Return a console of rich's on standard output or error; control characters in what it shows are escaped."""
     from rich.console import Console
     from rich.segment import Segment
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,7 @@ _MOST_OTHERS = (1 << 31) - 1
 # More classes than this are counted, not called LABEL_0, LABEL_1, ….
 _MOST_UNNAMED = 1 << 16
 
+_HALF_A_PAIR = re.compile("[\ud800-\udfff]")  # a surrogate by itself, which is no character
 
 # What Hugging Face knows; where nothing is said, one label is a number and several are classes.
 _PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
@@ -90,7 +92,7 @@ class BertConfig:
             raise ConfigError(f"problem_type {shown(self.problem_type)} is none of {', '.join(_PROBLEM_TYPES)}")
         for number, label in self.id2label.items():
             _whole("id2label's numbers", number, least=0)
-            if not isinstance(label, str) or not _is_unicode(label):
+            if not isinstance(label, str) or _HALF_A_PAIR.search(label):
                 raise ConfigError(f"id2label's {number} must be a text, not {shown(label)}")
         _whole("pad_token_id", self.pad_token_id, least=0)
         if self.pad_token_id >= self.vocab_size:
@@ -120,7 +122,8 @@ class BertConfig:
         """
         kind = source.get("model_type", "bert")
         if kind != "bert":
-            raise ConfigError(f'{where}: model_type is {_quoted(kind)}, refbert implements "bert" only')
+            named = f'"{kind}"' if isinstance(kind, str) else shown(kind)
+            raise ConfigError(f'{where}: model_type is {named}, refbert implements "bert" only')
         for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"):
             if source.get(name) is None:
                 raise ConfigError(f'{where}: not a BERT configuration, it has no "{name}"')
@@ -191,21 +194,9 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half a surrogate pair
-        return False
-    return True
-
-
 def _label(value: object) -> object:
     """A class's name; numbers are names too, what is nothing or has parts is none."""
     return str(value) if isinstance(value, str | int | float) else value
-
-
-def _quoted(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str) else shown(value)
 
 
 def _whole(name: str, value: object, *, least: int) -> None:

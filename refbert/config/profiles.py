@@ -101,7 +101,6 @@ def get_profile(profile: str | Profile) -> Profile:
     """The profile of that name; raises `InputError` for an unknown one."""
     if isinstance(profile, Profile):
         return profile
-    try:
-        return PROFILES[profile]
-    except KeyError:
-        raise InputError(f'unknown profile "{profile}" (known: {", ".join(PROFILES)})') from None
+    if profile not in PROFILES:
+        raise InputError(f'unknown profile "{profile}" (known: {", ".join(PROFILES)})')
+    return PROFILES[profile]

@@ -38,9 +38,8 @@ def parse_json(text: str | bytes, where: object, error: Kind = InputError, *, st
     """Parse JSON as in RFC 8259, from ``where`` (a file, or a file and its line); raises ``error`` for anything else.
 
     Also refused, since no two readers agree on them: a key that an object has twice, numbers beyond a float's range,
-    and nesting beyond what Python follows. ``strict=False`` leaves NaN, such numbers (infinite then), halves of
-    surrogate pairs and keys that are there twice (with the value `TWICE`) to whoever uses the value: for rows of data,
-    of which most columns are nobody's business.
+    and nesting beyond what Python follows. ``strict=False``, for rows of data of which few columns are read, takes
+    NaN, such numbers (as infinity), halves of surrogate pairs, and keys that are there twice (with the value `TWICE`).
     """
     if isinstance(text, bytes):
         text = decode(text, where, error)
@@ -76,8 +75,8 @@ def _no_form(x: object) -> object:
 def jsonable(x: Any, *, other: Callable[[Any], Any] = _no_form) -> Any:
     """Return ``x``, of dictionaries, lists, tuples, arrays, numbers and texts, as what JSON can hold.
 
-    NumPy's numbers become Python's; NaN and infinity, which JSON does not know, texts. ``other`` makes something of
-    what is none of these; unless given, such a thing raises TypeError.
+    NumPy's numbers become Python's; NaN and infinity, which JSON does not know, texts. ``other`` converts anything
+    else, which raises TypeError without it.
     """
     if isinstance(x, dict):
         return {name: jsonable(one, other=other) for name, one in x.items()}

@@ -11,7 +11,7 @@ __all__ = ["date", "duration", "number", "percent", "plural"]
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """A number, shortly: 0.43, 170, 12,500, 1.2e-5, ∞; a text that says one counts, and None is "–"."""
+    """Write a number briefly: 0.43, 170, 12,500, 1.2e-5, ∞. A text is read as a number; None is "–"."""
     if value is None:
         return "–"
     x = float(value)

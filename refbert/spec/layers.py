@@ -16,23 +16,21 @@ from refbert.spec.choices import Choices
 def dense(ops: Backend[A], p: Mapping[str, A], name: str, x: A) -> tuple[A, BlockPullback[A]]:
     """x W + b, [..., I] -> [..., O], and a pullback to (dx, gradients of ``name``.weight and ``name``.bias)."""
     y, back = ops.linear(x, p[f"{name}.weight"], p[f"{name}.bias"])
-
-    def pullback(dy: A) -> tuple[A, dict[str, A]]:
-        dx, dw, db = back(dy)
-        return dx, {f"{name}.weight": dw, f"{name}.bias": db}
-
-    return y, pullback
+    return y, _named(name, back)
 
 
 def layer_norm(ops: Backend[A], p: Mapping[str, A], name: str, x: A, c: Choices) -> tuple[A, BlockPullback[A]]:
     """LN(x), [..., H] -> [..., H], and a pullback to (dx, gradients of ``name``.weight and ``name``.bias)."""
     y, back = ops.layer_norm(x, p[f"{name}.weight"], p[f"{name}.bias"], eps=c.layer_norm_eps)
+    return y, _named(name, back)
 
+
+def _named(name: str, back: Callable[[A], tuple[A, ...]]) -> BlockPullback[A]:
     def pullback(dy: A) -> tuple[A, dict[str, A]]:
-        dx, dgamma, dbeta = back(dy)
-        return dx, {f"{name}.weight": dgamma, f"{name}.bias": dbeta}
+        dx, dweight, dbias = back(dy)
+        return dx, {f"{name}.weight": dweight, f"{name}.bias": dbias}
 
-    return y, pullback
+    return pullback
 
 
 def add_and_norm(

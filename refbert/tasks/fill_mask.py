@@ -107,16 +107,11 @@ def fill_mask(
         scores, _ = ops.softmax(logits.astype(np.float64))  # [P, V]
         best = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]  # [P, k]
         for row, place in enumerate(places):
-            masks = tuple(
-                Mask(
-                    position=int(columns[n]),
-                    predictions=tuple(
-                        Prediction(tokenizer.token(int(t)), int(t), float(scores[n, t])) for t in best[n]
-                    ),
-                )
-                for n in np.flatnonzero(rows == row)
-            )
-            out[place] = Filled(text=texts[place], tokens=tuple(encodings[place].tokens), masks=masks)
+            masks = []
+            for n in np.flatnonzero(rows == row):
+                found = (Prediction(tokenizer.token(int(t)), int(t), float(scores[n, t])) for t in best[n])
+                masks.append(Mask(int(columns[n]), tuple(found)))
+            out[place] = Filled(texts[place], encodings[place].tokens, tuple(masks))
     if need_mask and out and not any(filled.masks for filled in out):
         raise InputError(f"no text has a {tokenizer.mask_token} to fill")
     return out
@@ -126,20 +121,12 @@ def embed(
     model: Model,
     texts: Sequence[Text],
     *,
-    pooling: str | Sequence[str] | None = None,
-    normalize: bool | None = None,
     prompt: str | None = None,
-    batch_size: int = 32,
     truncate: bool | None = None,
     max_length: int | None = None,
-    progress: Callable[[int], object] | None = None,
+    **how: Any,
 ) -> list[Embedded]:
-    """One vector per text, in input order; see `Model.encode`."""
+    """One vector per text, in input order; the keywords are those of `Model.encode`."""
     encodings, skip = model.tokens_to_embed(list(texts), prompt=prompt, truncate=truncate, max_length=max_length)
-    vectors = model.encode_tokens(
-        encodings, pooling=pooling, normalize=normalize, batch_size=batch_size, skip=skip, progress=progress
-    )
-    return [
-        Embedded(text=text, tokens=tuple(encoding.tokens), embedding=vector)
-        for text, encoding, vector in zip(texts, encodings, vectors, strict=True)
-    ]
+    vectors = model.encode_tokens(encodings, skip=skip, **how)
+    return [Embedded(text, read.tokens, x) for text, read, x in zip(texts, encodings, vectors, strict=True)]

@@ -73,9 +73,7 @@ class Batch:
             ("input_ids", self.input_ids, config.vocab_size),
             ("token_type_ids", self.token_type_ids, config.type_vocab_size),
         ):
-            if array.size and int(array.max()) >= limit:
-                row, column = (int(i) for i in np.argwhere(array >= limit)[0])
-                raise InputError(f"{name}[{row}, {column}] is {array[row, column]}: the model has ids 0 to {limit - 1}")
+            refuse(name, array, array >= limit, f"the model has ids 0 to {limit - 1}")
 
 
 def by_length(
@@ -98,6 +96,13 @@ def by_length(
             progress(len(places))
 
 
+def refuse(name: str, array: npt.NDArray[Any], wrong: npt.NDArray[np.bool_], why: str) -> None:
+    """Raise `InputError` that names the first entry that is ``wrong``, if there is one."""
+    if wrong.any():
+        where = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise InputError(f"{name}[{', '.join(map(str, where))}] is {array[where]}: {why}")
+
+
 def _whole(name: str, value: object) -> Ids:
     try:
         array = np.asarray(value)
@@ -111,7 +116,5 @@ def _whole(name: str, value: object) -> Ids:
         raise InputError(f"{name} must be whole numbers, not {array.dtype}")
     if array.ndim != 2 or array.shape[1] == 0:
         raise InputError(f"{name} must be two-dimensional, [B, S] with S at least 1; it has shape {array.shape}")
-    if array.size and (int(array.min()) < 0 or int(array.max()) > np.iinfo(np.int64).max):
-        row, column = (int(i) for i in np.argwhere((array < 0) | (array > np.iinfo(np.int64).max))[0])
-        raise InputError(f"{name}[{row}, {column}] is {array[row, column]}: ids and masks are 0 or more, of 63 bits")
+    refuse(name, array, (array < 0) | (array > np.iinfo(np.int64).max), "ids and masks are 0 or more, of 63 bits")
     return np.array(array, dtype=np.int64, order="C")

@@ -171,7 +171,7 @@ class Tokenizer:
     def _exceeds(self, embeddings: int) -> bool:
         """Whether there are ids from ``embeddings`` on: `vocab_size` takes 20 ms, a tenth of a first embedding.
 
-        Not seen: an id that is further beyond than there are gaps below it. `Batch.check` names it when it occurs.
+        Where ids below have gaps, some beyond may be missed; `Batch.check` names such an id when it occurs.
         """
         return self.library.get_vocab_size() > embeddings or self.library.id_to_token(embeddings) is not None
 
