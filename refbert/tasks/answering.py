@@ -61,7 +61,7 @@ def answer(
     max_length: int | None = None,
     **how: Unpack[Batching],
 ) -> list[Answered]:
-    """The ``n_best`` answers, of ``max_answer`` tokens at most, to (question, passage) pairs.
+    """Find the ``n_best`` answers, of ``max_answer`` tokens at most, to (question, passage) pairs.
 
     ``max_length`` (default: 384, or the model's positions if those are fewer) and ``doc_stride`` are the windows'.
     Candidates are the pairs of the ``n_best`` best starts and ends of each window. Raises `InputError` without a
@@ -87,7 +87,7 @@ def answer(
 
 
 def window_length(positions: int, asked: int | None) -> int:
-    """Tokens of a window: what was asked, or the usual 384; raises `InputError` beyond the model's positions."""
+    """Limit a window, in tokens: what was asked, or the usual 384; raises `InputError` beyond the model's positions."""
     if asked is None:
         return min(WINDOW, positions)
     if not 0 < asked <= positions:

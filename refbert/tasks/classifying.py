@@ -65,7 +65,7 @@ class Chosen:
 
 
 def label_names(config: BertConfig) -> tuple[str, ...]:
-    """The labels in order of their numbers; LABEL_0, … where the checkpoint names none.
+    """List the labels in order of their numbers; LABEL_0, … where the checkpoint names none.
 
     Raises `InputError` where its numbers are not those of the classifier's outputs, which count from 0.
     """
@@ -77,7 +77,7 @@ def label_names(config: BertConfig) -> tuple[str, ...]:
 
 
 def classify(model: Model, texts: Sequence[Text], **how: Unpack[Reading]) -> list[Classified]:
-    """The label of every text or pair, in input order; raises `InputError` without a classifier of texts.
+    """Find the label of every text or pair, in input order; raises `InputError` without a classifier of texts.
 
     Where a text may have several labels (``problem_type``), each has a probability of its own, σ(logit).
     """
@@ -94,7 +94,7 @@ def classify(model: Model, texts: Sequence[Text], **how: Unpack[Reading]) -> lis
 
 
 def regress(model: Model, texts: Sequence[Text], **how: Unpack[Reading]) -> list[Estimated]:
-    """The numbers of every text or pair; raises `InputError` for a model that was not trained on numbers."""
+    """Estimate the numbers of every text or pair; raises `InputError` for a model that was not trained on numbers."""
     require(model, "sequence_classification", "regress")
     if not is_regression(model.config):
         raise InputError("this model gives classes, not a number")
@@ -103,7 +103,10 @@ def regress(model: Model, texts: Sequence[Text], **how: Unpack[Reading]) -> list
 
 
 def next_sentence(model: Model, pairs: Sequence[Text], **how: Unpack[Reading]) -> list[Classified]:
-    """Whether the second text of each pair follows the first; raises `InputError` without that head, or for no pair."""
+    """Judge whether the second text of each pair follows the first.
+
+    Raises `InputError` without that head, or for what is no pair.
+    """
     require(model, "next_sentence", "next-sentence")
     if any(isinstance(pair, str) for pair in pairs):
         raise InputError("next-sentence compares two texts: pass pairs (--pair)")
@@ -112,7 +115,7 @@ def next_sentence(model: Model, pairs: Sequence[Text], **how: Unpack[Reading]) -
 
 
 def choose(model: Model, questions: Sequence[tuple[str, Sequence[str]]], **how: Unpack[Reading]) -> list[Chosen]:
-    """The best of several continuations or answers of each text; each row of a batch is one choice."""
+    """Choose the best of several continuations or answers of each text; each row of a batch is one choice."""
     require(model, "multiple_choice", "choose")
     pairs: list[Text] = [(text, choice) for text, choices in questions for choice in choices]
     logits = _logits(model, "multiple_choice", pairs, **how)[:, 0]

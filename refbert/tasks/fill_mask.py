@@ -61,7 +61,7 @@ class Embedded:
 
 
 def default_task(model: Model, texts: Sequence[Text]) -> str:
-    """The task that fits: a fine-tuned head's; fill-mask if some text has a [MASK] to fill; otherwise embed."""
+    """Choose the task that fits: a fine-tuned head's; fill-mask if some text has a [MASK] to fill; otherwise embed."""
     for name in model.heads:
         task = HEADS[name].tasks[0]
         if name not in PRETRAINING and task in TASKS:
@@ -88,7 +88,7 @@ def fill_mask(
     need_mask: bool = True,
     progress: Callable[[int], object] | None = None,
 ) -> list[Filled]:
-    """The ``top_k`` likeliest tokens for every [MASK] of every text, in input order.
+    """Find the ``top_k`` likeliest tokens for every [MASK] of every text, in input order.
 
     Scores are probabilities over the whole vocabulary. A text without a [MASK] gets no masks; raises `InputError` if
     none of the texts has one (unless ``need_mask`` is false), or if the model has no masked-LM head.
@@ -126,7 +126,7 @@ def embed(
     max_length: int | None = None,
     **how: Any,
 ) -> list[Embedded]:
-    """One vector per text, in input order; the keywords are those of `Model.encode`."""
+    """Make one vector per text, in input order; the keywords are those of `Model.encode`."""
     encodings, skip = model.tokens_to_embed(list(texts), prompt=prompt, truncate=truncate, max_length=max_length)
     vectors = model.encode_tokens(encodings, skip=skip, **how)
     return [Embedded(text, read.tokens, x) for text, read, x in zip(texts, encodings, vectors, strict=True)]

@@ -44,7 +44,7 @@ def logits_of(
     batch_size: int = 32,
     progress: Callable[[int], object] | None = None,
 ) -> list[npt.NDArray[np.float64]]:
-    """Each text's logits, in input order: [K], or [S, K] of its own S tokens from a head that reads tokens."""
+    """Return each text's logits, in input order: [K], or [S, K] of its own S tokens from a head that reads tokens."""
     found = {}
     for places, batch in by_length(model.tokenizer, encodings, batch_size, progress):
         for i, row in zip(places, model.logits(batch, (head,))[head], strict=True):

@@ -50,7 +50,7 @@ class TaggedText:
 def tag_words(
     model: Model, sentences: Sequence[Sequence[str]], *, max_length: int | None = None, **how: Unpack[Batching]
 ) -> list[Tagged]:
-    """The tags of sentences that are split into words; a long one is cut, with a `RefbertWarning`."""
+    """Tag sentences that are split into words; a long one is cut, with a `RefbertWarning`."""
     from refbert.data.features import encode_words  # here: other tasks need nothing of refbert.data
 
     require(model, "token_classification", "tag")
@@ -66,7 +66,7 @@ def tag(
     max_length: int | None = None,
     **how: Unpack[Batching],
 ) -> list[TaggedText]:
-    """The tags of running text, whose words are the tokenizer's: split at white space and punctuation.
+    """Tag running text, whose words are the tokenizer's: split at white space and punctuation.
 
     Raises `InputError` for pairs.
     """
