@@ -17,7 +17,7 @@ _TABLE: tuple[tuple[str, str, str, str, str, str], ...] = (
     ("objective", "wiring", "embeddings without LayerNorm's bias gradient", "embeddings", "**norm,", '**norm, "LayerNorm.bias": norm["LayerNorm.bias"] * 0,'),
     ("objective", "wiring", "pooler reads the last token", "pooler", "np.arange(B) * S)", "np.arange(B) * S + S - 1)"),
     ("objective", "wiring", "pooler without tanh", "pooler", "pooled, tanh_back = ops.tanh(z)", "pooled, tanh_back = z, lambda d: (d,)"),
-    ("objective", "wiring", "next-sentence labels swapped", "head_table", "heads.next_sentence(ops, p, x),\n        lambda ops, logits, y, d, c: losses.mean_loss(ops, logits, y[0]", "heads.next_sentence(ops, p, x),\n        lambda ops, logits, y, d, c: losses.mean_loss(ops, logits, 1 - y[0]"),
+    ("objective", "wiring", "next-sentence labels swapped", "head_table", "heads.next_sentence(ops, p, x), _mean", "heads.next_sentence(ops, p, x), lambda ops, z, y, d, c: _mean(ops, z, [1 - y[0]], d, c)"),
     ("objective", "losses", "masked-LM mean over all tokens", "losses", "labelled(labels) + c.masked_lm_epsilon", "4 * labelled(labels) + c.masked_lm_epsilon"),
     ("objective", "losses", "Google's 1e-5 left out", "losses", "labelled(labels) + c.masked_lm_epsilon", "labelled(labels) + 0 * c.masked_lm_epsilon"),
     ("objective", "losses", "losses averaged instead of added", "bert", "        loss, _ = ops.add(loss, term)", "        loss = ops.add(loss, term)[0] / 2"),
