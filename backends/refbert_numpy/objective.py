@@ -7,6 +7,7 @@ idle threads (threads). Pooler and the small heads are the spec's own, on this b
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from refbert.text.batching import Batch
 from refbert_numpy import threads
 from refbert_numpy.masked_lm import MaskedLM
 from refbert_numpy.memory import Recycler
-from refbert_numpy.partition import partitions, rows_to_compute
+from refbert_numpy.partition import rows_to_compute
 from refbert_numpy.rows import scatter_add
 from refbert_numpy.training import Encoder
 
@@ -57,9 +58,7 @@ def objective(
     p = dict(p)  # the caller's may be updated before the pullback is called
     memory.forget()
 
-    def forward() -> _Step:
-        return _Step(ops, memory, p, batch, labels, wanted, c, draws, denominators)
-
+    forward = partial(_Step, ops, memory, p, batch, labels, wanted, c, draws, denominators)
     step = forward()
     pending = [step]
 
@@ -90,10 +89,8 @@ class _Step:
     ) -> None:
         self._ops, self._p, self._batch, self._memory = ops, p, batch, memory
         self._tokens, self._queries = rows_to_compute(batch, wanted, labels, c.layers, c.mask_value)
-        size = _threads(len(self._tokens), p[TIED].shape[1])
-        team = threads.Team(size)
-        own = partitions(self._tokens, self._queries, size)
-        self._encoder = Encoder(p, batch, c, draws, self._tokens, self._queries, own, team, memory)
+        team = threads.Team(_threads(len(self._tokens), p[TIED].shape[1]))
+        self._encoder = Encoder(p, batch, c, draws, self._tokens, self._queries, team, memory)
         hidden = self._encoder.forward()  # [M, H]
         self._hidden_shape = hidden.shape
         self._pooler_back, encoded = self._encoded(hidden, wanted)

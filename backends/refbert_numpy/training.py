@@ -30,7 +30,7 @@ from refbert_numpy import attention
 from refbert_numpy.activations import activate_rows
 from refbert_numpy.attention import Attention, KeyMask, plan
 from refbert_numpy.memory import Recycler
-from refbert_numpy.partition import Partition, Rows, partition
+from refbert_numpy.partition import Partition, Rows, partition, partitions
 from refbert_numpy.rows import add_sums, affine, layer_norm, norm_back
 from refbert_numpy.threads import Team
 
@@ -95,12 +95,12 @@ class Encoder:
         draws: KeepMasks | None,
         tokens: Rows,
         queries: Rows,
-        partitions: list[Partition],
         team: Team,
         memory: Recycler,
     ) -> None:
         self._p, self._batch, self._c, self._draws = params, batch, c, draws
-        self._tokens, self._partitions, self._team, self._memory = tokens, partitions, team, memory
+        self._tokens, self._team, self._memory = tokens, team, memory
+        self._partitions = partitions(tokens, queries, team.size)
         word = params["bert.embeddings.word_embeddings.weight"]
         self._H = word.shape[1]
         self._scale = 1 / math.sqrt(self._H // c.heads)

@@ -17,8 +17,8 @@ from torch.utils.checkpoint import checkpoint
 from refbert_torch import prepacked
 from refbert_torch.attention import KeyMask, attention, packed_attention, probabilities
 from refbert_torch.layer import encoder_layer
-from refbert_torch.objective import LinearOfGelu, no_pullback, objective, spec_objective
-from refbert_torch.optimizers import Updates
+from refbert_torch.objective import LinearOfGelu, Losses, no_pullback, objective
+from refbert_torch.optimizers import global_norm, update
 
 if TYPE_CHECKING:
     from refbert.backend import KeepMasks, ModelChoices, TokenBatch
@@ -42,7 +42,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
-class TorchBackend(Updates):
+class TorchBackend:
     """float32 (default), float64, bfloat16 or float16, on "cpu" or "cuda[:n]".
 
     Threads may share one. A forked child computes on one thread of the CPU; CUDA does not work there at all.
@@ -247,11 +247,16 @@ class TorchBackend(Updates):
         denominators: Mapping[str, float] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor], Callable[[Tensor], dict[str, Tensor]]]:
         """The spec's objective as one graph; see refbert_torch.objective."""
-        compute = partial(
-            spec_objective(), TracedBackend(self.dtype, self.device), batch=batch, labels=labels, heads=heads,
-            c=choices, draws=draws, denominators=denominators,
-        )  # fmt: skip
+        from refbert.spec.bert import objective as composed  # here: a backend is loaded without refbert's model too
+
+        def compute(p: Mapping[str, Tensor]) -> Losses:
+            ops = TracedBackend(self.dtype, self.device)
+            return composed(ops, p, batch, labels, heads, choices, draws=draws, denominators=denominators)
+
         return objective(compute, params)
+
+    update = staticmethod(update)
+    global_norm = staticmethod(global_norm)
 
     # Losses
 

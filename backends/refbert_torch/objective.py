@@ -17,13 +17,6 @@ Tensor = torch.Tensor
 Losses = tuple[Tensor, dict[str, Tensor], Any]
 
 
-def spec_objective() -> Callable[..., Losses]:
-    """refbert.spec's composition; imported late, since a backend is loaded without refbert's model too."""
-    from refbert.spec.bert import objective
-
-    return objective
-
-
 def no_pullback(dy: Tensor) -> tuple[Tensor, ...]:
     """What an op inside a larger graph has in place of a pullback."""
     raise RuntimeError("this op belongs to a larger graph, which has one pullback for all")

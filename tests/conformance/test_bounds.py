@@ -12,7 +12,6 @@ import pytest
 from refbert import ops
 from refbert_conformance.cases.corpus import corpus
 from refbert_conformance.cases.inputs import REGIMES, fill, rounded
-from refbert_conformance.cases.operations import BUILDERS
 from refbert_conformance.engine.measure import Failure, Record, same_bits, ulp
 from refbert_conformance.tolerances import bounds
 from refbert_conformance.tolerances.arithmetic import Arithmetic, gamma
@@ -65,7 +64,7 @@ def test_softmax_with_a_touch_more_in_the_denominator_is_not_within():
     assert rho("softmax", e / (e.sum(axis=-1, keepdims=True) + np.float32(1e-5)), (x,)) > 1
 
 
-@pytest.mark.parametrize("op", BUILDERS)
+@pytest.mark.parametrize("op", bounds.ARRAYS)
 def test_the_bound_is_of_the_size_of_rounding(op):
     """Not so wide that it would hide a bug: for the plain case at most 10⁴ units of roundoff of the largest entry."""
     case = corpus(op)[1].build("float32")
@@ -73,7 +72,7 @@ def test_the_bound_is_of_the_size_of_rounding(op):
         assert (one.bound <= 1e4 * F32.u * max(1.0, float(abs(one.y).max(initial=0)))).all(), one.name
 
 
-@pytest.mark.parametrize("op", BUILDERS)
+@pytest.mark.parametrize("op", bounds.ARRAYS)
 def test_the_bound_shrinks_with_the_roundoff(op):
     case = corpus(op)[1].build("float32")
     wide = bounds.expected(op, case.arrays, case.options, F32, case.dy)
@@ -155,7 +154,7 @@ def test_noise_has_the_size_of_the_bounds():
     assert float(want.bound[0]) == pytest.approx(7.5 * math.sqrt((E**2).sum() / 3), rel=0.15)
 
 
-@pytest.mark.parametrize("op", sorted(BUILDERS))
+@pytest.mark.parametrize("op", sorted(bounds.ARRAYS))
 def test_probable_errors_are_of_the_size_that_float32_has(op):
     """Their root mean square over an output lies above what NumPy's float32 commits, and within 300 times of it; an
     op that rounds nothing has none. The worst case lies above both."""

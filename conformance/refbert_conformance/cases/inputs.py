@@ -27,24 +27,7 @@ def rounded(x: Host, dtype: str) -> Host:
     return np.where(abs(y) >= 2.0**128, np.copysign(np.inf, x), y)
 
 
-def _integers(rng: np.random.Generator, shape: tuple[int, ...]) -> Host:
-    return rng.integers(-4, 5, shape).astype(float)
-
-
-def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Host:
-    return rng.standard_normal(shape)
-
-
-def _constant(rng: np.random.Generator, shape: tuple[int, ...]) -> Host:
-    return np.full(shape, rng.standard_normal())
-
-
-def _offset(rng: np.random.Generator, shape: tuple[int, ...]) -> Host:
-    return 30 * rng.standard_normal() + rng.standard_normal(shape)
-
-
-def _mixed(rng: np.random.Generator, shape: tuple[int, ...]) -> Host:
-    return rng.standard_normal(shape) * 10.0 ** rng.uniform(-3, 2, shape)
+Draw = Callable[[np.random.Generator, tuple[int, ...]], Host]
 
 
 def _near_constant(rng: np.random.Generator, shape: tuple[int, ...]) -> Host:
@@ -52,36 +35,20 @@ def _near_constant(rng: np.random.Generator, shape: tuple[int, ...]) -> Host:
     return rng.standard_normal((*shape[:-1], 1)[-len(shape) :] if shape else ()) + 0.01 * rng.standard_normal(shape)
 
 
-def _tiny(rng: np.random.Generator, shape: tuple[int, ...]) -> Host:
-    return 1e-5 * rng.standard_normal(shape)
-
-
-def _large(rng: np.random.Generator, shape: tuple[int, ...]) -> Host:
-    return 40 * rng.standard_normal(shape)
-
-
-def _huge(rng: np.random.Generator, shape: tuple[int, ...]) -> Host:
-    """Attention scores beyond ±10,000, where a mask value of −10,000 is not −∞."""
-    return 200 * rng.standard_normal(shape)
-
-
-def _few(rng: np.random.Generator, shape: tuple[int, ...]) -> Host:
-    """Zeros (of both signs), ones, and a few others: ties, kinks, exact cancellation."""
-    return rng.choice(np.array([0.0, -0.0, 1.0, -1.0, 0.5, -3.0, 8.0]), shape)
-
-
 # Simplest first: a failure shrinks towards the front.
-REGIMES: Mapping[str, Callable[[np.random.Generator, tuple[int, ...]], Host]] = {
-    "integers": _integers,
-    "normal": _normal,
-    "few": _few,
-    "constant": _constant,
-    "offset": _offset,
-    "mixed": _mixed,
+REGIMES: Mapping[str, Draw] = {
+    "integers": lambda rng, shape: rng.integers(-4, 5, shape).astype(float),
+    "normal": lambda rng, shape: rng.standard_normal(shape),
+    # Zeros of both signs, ones, and a few others: ties, kinks, exact cancellation.
+    "few": lambda rng, shape: rng.choice(np.array([0.0, -0.0, 1.0, -1.0, 0.5, -3.0, 8.0]), shape),
+    "constant": lambda rng, shape: np.full(shape, rng.standard_normal()),
+    "offset": lambda rng, shape: 30 * rng.standard_normal() + rng.standard_normal(shape),
+    "mixed": lambda rng, shape: rng.standard_normal(shape) * 10.0 ** rng.uniform(-3, 2, shape),
     "near constant": _near_constant,
-    "large": _large,
-    "huge": _huge,
-    "tiny": _tiny,
+    "large": lambda rng, shape: 40 * rng.standard_normal(shape),
+    # Attention scores beyond ±10,000, where a mask value of −10,000 is not −∞.
+    "huge": lambda rng, shape: 200 * rng.standard_normal(shape),
+    "tiny": lambda rng, shape: 1e-5 * rng.standard_normal(shape),
 }
 
 
@@ -97,10 +64,7 @@ def _subnormal(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> 
 
 
 # The ends of the dtype's range, for ops whose steps stay within it: only where the corpus names them.
-EXTREMES: Mapping[str, Callable[[np.random.Generator, tuple[int, ...], str], Host]] = {
-    "enormous": _enormous,
-    "subnormal": _subnormal,
-}
+EXTREMES = {"enormous": _enormous, "subnormal": _subnormal}
 
 
 def fill(shape: tuple[int, ...], regime: str, seed: int | tuple[int, ...], dtype: str) -> Host:
@@ -115,12 +79,13 @@ def fill(shape: tuple[int, ...], regime: str, seed: int | tuple[int, ...], dtype
 
 
 def masks(mask: Host) -> dict[str, Host]:
-    """The same mask in other words: whatever is not 0 means yes."""
+    """The same mask in other words: whatever is not 0 means yes, and -0.0 means no."""
+    yes = mask != 0
     return {
-        "255": (mask != 0).astype(np.uint8) * np.uint8(255),
-        "2": (mask != 0).astype(np.int64) * 2,
-        "-1": -(mask != 0).astype(np.int8),
-        "0.5": (mask != 0).astype(np.float32) * np.float32(0.5),
-        "-1.0": -(mask != 0).astype(np.float64),  # and no by -0.0
-        "2**32": (mask != 0).astype(np.int64) * 2**32,
+        "255": yes.astype(np.uint8) * np.uint8(255),
+        "2": yes.astype(np.int64) * 2,
+        "-1": -yes.astype(np.int8),
+        "0.5": yes.astype(np.float32) * np.float32(0.5),
+        "-1.0": -yes.astype(np.float64),
+        "2**32": yes.astype(np.int64) * 2**32,
     }

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from refbert import ops
 from refbert.backend import Host
 from refbert.config import BertConfig
-from refbert.config.heads import POOLED_HEADS
 from refbert.config.parameters import shapes
 from refbert.randomness import Dropout
 from refbert.spec.bert import bert, objective
@@ -339,6 +338,3 @@ def layer(recipe: ModelRecipe, dtype: str, *, fused: bool) -> Callable[[Any], di
         }
 
     return run
-
-
-__all__ = ["POOLED_HEADS", "ModelRecipe", "inference", "layer", "model_recipes", "training"]

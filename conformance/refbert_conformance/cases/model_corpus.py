@@ -81,3 +81,19 @@ LARGEST_LAYERS = (
     Repeated(ModelRecipe(4, "masked_lm", 1, B=1, S=512, A=12, D=64, F=3072, mask="ragged", scale=0.04), 2),
     Repeated(ModelRecipe(5, "masked_lm", 1, B=2, S=16, A=12, D=64, F=3072, mask="ragged", scale=0.04), 17),
 )
+# Layers over sequences end to end.
+PACKED = (
+    ModelRecipe(0, "masked_lm", 1, B=3, S=5, A=2, D=3),
+    ModelRecipe(1, "masked_lm", 1, B=5, S=9, A=12, D=4, F=40, activation="gelu_tanh", eps=1e-5),
+    ModelRecipe(2, "masked_lm", 1, B=2, S=70, A=1, D=5, activation="relu"),
+    ModelRecipe(3, "masked_lm", 1, B=1, S=1, A=1, D=8, F=1, activation="tanh"),
+    ModelRecipe(4, "masked_lm", 1, B=7, S=2, A=3, D=2, activation="linear", eps=1e-2),
+)
+LARGE_PACKED = (
+    Repeated(ModelRecipe(0, "masked_lm", 1, B=3, S=150, A=2, D=64, F=256, scale=0.05), 3),
+    Repeated(ModelRecipe(1, "masked_lm", 1, B=1, S=29, A=12, D=64, F=3072, scale=0.04), 28),
+    Repeated(ModelRecipe(4, "masked_lm", 1, B=3, S=9, A=4, D=16, F=128, activation="gelu_tanh"), 43),
+    Repeated(ModelRecipe(5, "masked_lm", 1, B=2, S=515, A=1, D=64, F=128, scale=0.05), 2),
+    Repeated(ModelRecipe(8, "masked_lm", 1, B=4, S=70, A=4, D=64, F=512, scale=0.05, eps=1e-5), 5),
+    Repeated(ModelRecipe(9, "masked_lm", 1, B=1, S=13, A=16, D=64, F=4096, scale=0.03), 6),
+)

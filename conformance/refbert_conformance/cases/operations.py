@@ -6,7 +6,7 @@ A strategy draws a `Recipe` of a few small numbers, which is what Hypothesis shr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import permutations
 from typing import Any
@@ -57,7 +57,14 @@ class Recipe:
 
     def build(self, dtype: str) -> OpCase:
         """The arrays themselves."""
-        return BUILDERS[self.op](self, dtype)
+        shapes, options = _inputs(self, dtype)
+        arrays = tuple(self.array(i, shape, dtype) for i, shape in enumerate(shapes))
+        if self.op in ("cross_entropy", "mean_squared_error"):
+            # A loss's cotangent: neither 1 nor of another sign than it ought to be.
+            return OpCase(self.op, arrays, options, rounded(np.asarray(self.rng(9).normal(1, 2)), dtype))
+        with np.errstate(all="ignore"):
+            y, _ = getattr(ops, self.op)(*arrays, **options)
+        return OpCase(self.op, arrays, options, self.array(-1, y.shape, dtype))
 
     def array(self, i: int, shape: tuple[int, ...], dtype: str) -> Host:
         """Array number i (negative: the cotangent)."""
@@ -68,55 +75,55 @@ class Recipe:
         return np.random.default_rng((self.seed, salt))
 
 
-def _finished(recipe: Recipe, arrays: tuple[Host, ...], options: Mapping[str, Any], dtype: str) -> OpCase:
-    with np.errstate(all="ignore"):
-        y, _ = getattr(ops, recipe.op)(*arrays, **options)
-    return OpCase(recipe.op, arrays, options, recipe.array(-1, y.shape, dtype))
+def _inputs(r: Recipe, dtype: str) -> tuple[tuple[tuple[int, ...], ...], dict[str, Any]]:
+    """The shapes of its arrays, and its options."""
+    # None to three leading axes: an op must not care.
+    lead = tuple(r.sizes[letter] for letter in "BSE" if letter in r.sizes)
 
+    def of(letters: str) -> tuple[int, ...]:
+        return tuple(r.sizes[letter] for letter in letters)
 
-def _shape(recipe: Recipe, letters: str) -> tuple[int, ...]:
-    return tuple(recipe.sizes[letter] for letter in letters)
-
-
-def _leading(recipe: Recipe) -> tuple[int, ...]:
-    """None to three leading axes: an op must not care."""
-    return tuple(recipe.sizes[letter] for letter in "BSE" if letter in recipe.sizes)
-
-
-def _unary(recipe: Recipe, dtype: str) -> OpCase:
-    options = {name: recipe.options[name] for name in ("form",) if name in recipe.options}
-    return _finished(recipe, (recipe.array(0, (*_leading(recipe), recipe.sizes["H"]), dtype),), options, dtype)
-
-
-def _add(recipe: Recipe, dtype: str) -> OpCase:
-    # −1 axes: losses are added, too.
-    shape = () if recipe.options.get("axes") == -1 else (*_leading(recipe), recipe.sizes["H"])
-    return _finished(recipe, (recipe.array(0, shape, dtype), recipe.array(1, shape, dtype)), {}, dtype)
-
-
-def _reshape(recipe: Recipe, dtype: str) -> OpCase:
-    B, S, H = _shape(recipe, "BSH")
-    shape = {"merge": (B * S, H), "split": (B, S, H, 1), "turn": (H, S, B), "flat": (B * S * H,)}[recipe.options["to"]]
-    return _finished(recipe, (recipe.array(0, (B, S, H), dtype),), {"shape": shape}, dtype)
-
-
-def _transpose(recipe: Recipe, dtype: str) -> OpCase:
-    axes = recipe.options["axes"]
-    shape = _shape(recipe, "BSHE"[: len(axes)])
-    return _finished(recipe, (recipe.array(0, shape, dtype),), {"axes": axes}, dtype)
-
-
-def _embedding(recipe: Recipe, dtype: str) -> OpCase:
-    V, H = _shape(recipe, "VH")
-    ids = _ids(recipe, V, _leading(recipe))
-    return _finished(recipe, (recipe.array(0, (V, H), dtype),), {"ids": ids}, dtype)
-
-
-def _gather(recipe: Recipe, dtype: str) -> OpCase:
-    leading = _leading(recipe)
-    positions = _ids(recipe, math.prod(leading), (recipe.options["rows"],))
-    x = recipe.array(0, (*leading, recipe.sizes["H"]), dtype)
-    return _finished(recipe, (x,), {"positions": positions}, dtype)
+    match r.op:
+        case "gelu" | "relu" | "tanh" | "softmax":
+            return ((*lead, *of("H")),), {name: r.options[name] for name in ("form",) if name in r.options}
+        case "add":  # −1 axes: losses are added, too
+            return (() if r.options.get("axes") == -1 else (*lead, *of("H")),) * 2, {}
+        case "reshape":
+            B, S, H = of("BSH")
+            to = {"merge": (B * S, H), "split": (B, S, H, 1), "turn": (H, S, B), "flat": (B * S * H,)}
+            return ((B, S, H),), {"shape": to[r.options["to"]]}
+        case "transpose":
+            axes = r.options["axes"]
+            return (of("BSHE"[: len(axes)]),), {"axes": axes}
+        case "embedding":
+            return (of("VH"),), {"ids": _ids(r, r.sizes["V"], lead)}
+        case "gather":
+            return ((*lead, *of("H")),), {"positions": _ids(r, math.prod(lead), (r.options["rows"],))}
+        case "linear":
+            return ((*lead, *of("I")), of("OI"), of("O")), {}
+        case "layer_norm":
+            return ((*lead, *of("H")), of("H"), of("H")), {"eps": r.options["eps"]}
+        case "dropout":
+            shape = (*lead, *of("H"))
+            return (shape,), {"keep": _keep(r, shape), "rate": r.options["rate"]}
+        case "attention" | "attention_probabilities":
+            B, S, A, D = of("BSAD")
+            options = {"mask": _mask(r), "heads": A, "mask_value": r.options["mask_value"]}
+            if r.op == "attention" and r.options["rate"] is not None:
+                options["rate"] = r.options["rate"]
+                if r.options.get("kept") != "no mask":  # without one nothing is dropped, at any rate
+                    options["keep"] = _keep(r, (B, A, S, S))
+            return ((B, S, A * D),) * COUNT[r.op], options
+        case "cross_entropy":
+            rng, C = r.rng(2), r.sizes["C"]
+            labels = rng.integers(0, C, lead)
+            labels[rng.random(labels.shape) < r.options["ignored"]] = ops.IGNORE
+            n = int((labels != ops.IGNORE).sum())
+            over = {"mean": n, "google": n + 1e-5, "shards": 2 * n + 3, "one": 1, "half": 0.5, "nothing": 0}
+            return ((*lead, C),), {"labels": labels, "denominator": float(over[r.options["over"]])}
+    shape = of("BH"[: r.options["axes"]])  # mean_squared_error
+    over = {"mean": math.prod(shape), "one": 1, "nothing": 0}
+    return (shape,), {"targets": r.array(1, shape, dtype), "denominator": float(over[r.options["over"]])}
 
 
 def _ids(recipe: Recipe, limit: int, shape: tuple[int, ...]) -> Host:
@@ -128,123 +135,34 @@ def _ids(recipe: Recipe, limit: int, shape: tuple[int, ...]) -> Host:
     return np.asarray(rng.choice(some, shape), np.int64)
 
 
-def _linear(recipe: Recipe, dtype: str) -> OpCase:
-    n_in, n_out = _shape(recipe, "IO")
-    x = recipe.array(0, (*_leading(recipe), n_in), dtype)
-    arrays = (x, recipe.array(1, (n_out, n_in), dtype), recipe.array(2, (n_out,), dtype))
-    return _finished(recipe, arrays, {}, dtype)
-
-
-def _layer_norm(recipe: Recipe, dtype: str) -> OpCase:
-    H = recipe.sizes["H"]
-    x = recipe.array(0, (*_leading(recipe), H), dtype)
-    arrays = (x, recipe.array(1, (H,), dtype), recipe.array(2, (H,), dtype))
-    return _finished(recipe, arrays, {"eps": recipe.options["eps"]}, dtype)
-
-
-def _dropout(recipe: Recipe, dtype: str) -> OpCase:
-    x = recipe.array(0, (*_leading(recipe), recipe.sizes["H"]), dtype)
-    return _finished(recipe, (x,), {"keep": _keep(recipe, x.shape), "rate": recipe.options["rate"]}, dtype)
-
-
 def _keep(recipe: Recipe, shape: tuple[int, ...]) -> Host:
     """The mask is an input: nothing says that the share kept is what the rate promises."""
     below = {"rate": recipe.options["rate"], "half": 0.5, "every": 0.0}[recipe.options.get("kept", "rate")]
     return np.asarray(recipe.rng(3).random(shape) >= below)
 
 
+MASKS = ("all", "ragged", "holes", "one", "none")
+
+
 def _mask(recipe: Recipe) -> Host:
     """Visible keys: all, a ragged right padding, holes anywhere, one key only, or rows without any."""
-    B, S = _shape(recipe, "BS")
+    B, S = recipe.sizes["B"], recipe.sizes["S"]
     rng = recipe.rng(5)
-    kind = recipe.options["mask"]
-    if kind == "all":
-        return np.ones((B, S), np.int64)
-    if kind == "ragged":
-        return np.asarray(np.arange(S) < rng.integers(1, S + 1, (B, 1)), np.int64)
-    if kind == "holes":
-        mask = (rng.random((B, S)) < 0.6).astype(np.int64)
-        mask[np.arange(B), rng.integers(0, S, B)] = 1
-        return mask
-    if kind == "one":
-        return np.asarray(np.arange(S) == rng.integers(0, S, (B, 1)), np.int64)
+    match recipe.options["mask"]:
+        case "all":
+            return np.ones((B, S), np.int64)
+        case "ragged":
+            return np.asarray(np.arange(S) < rng.integers(1, S + 1, (B, 1)), np.int64)
+        case "holes":
+            mask = (rng.random((B, S)) < 0.6).astype(np.int64)
+            mask[np.arange(B), rng.integers(0, S, B)] = 1
+            return mask
+        case "one":
+            return np.asarray(np.arange(S) == rng.integers(0, S, (B, 1)), np.int64)
     mask = (np.arange(S) < rng.integers(0, S + 1, (B, 1))).astype(np.int64)
     mask[rng.integers(0, B) :: 2] = 0  # "none": some rows see nothing
     return mask
 
-
-MASKS = ("all", "ragged", "holes", "one", "none")
-
-
-def _attention_inputs(recipe: Recipe, dtype: str, count: int) -> tuple[tuple[Host, ...], dict[str, Any]]:
-    B, S, A, D = _shape(recipe, "BSAD")
-    arrays = tuple(recipe.array(i, (B, S, A * D), dtype) for i in range(count))
-    value = recipe.options["mask_value"]
-    return arrays, {"mask": _mask(recipe), "heads": A, "mask_value": value}
-
-
-def _attention_probabilities(recipe: Recipe, dtype: str) -> OpCase:
-    arrays, options = _attention_inputs(recipe, dtype, 2)
-    return _finished(recipe, arrays, options, dtype)
-
-
-def _attention(recipe: Recipe, dtype: str) -> OpCase:
-    arrays, options = _attention_inputs(recipe, dtype, 3)
-    rate = recipe.options["rate"]
-    if rate is not None:
-        B, S, A = _shape(recipe, "BSA")
-        options |= {"rate": rate}
-        if recipe.options.get("kept") != "no mask":  # without one nothing is dropped, at any rate
-            options |= {"keep": _keep(recipe, (B, A, S, S))}
-    return _finished(recipe, arrays, options, dtype)
-
-
-def _cross_entropy(recipe: Recipe, dtype: str) -> OpCase:
-    shape = (*_leading(recipe), recipe.sizes["C"])
-    rng = recipe.rng(2)
-    labels = rng.integers(0, shape[-1], shape[:-1])
-    labels[rng.random(labels.shape) < recipe.options["ignored"]] = ops.IGNORE
-    count = int((labels != ops.IGNORE).sum())
-    denominator = {"mean": count, "google": count + 1e-5, "shards": 2 * count + 3, "one": 1, "half": 0.5, "nothing": 0}[
-        recipe.options["over"]
-    ]
-    options = {"labels": labels, "denominator": float(denominator)}
-    case = _finished(recipe, (recipe.array(0, shape, dtype),), options, dtype)
-    return replace(case, dy=_one(recipe, dtype))
-
-
-def _mean_squared_error(recipe: Recipe, dtype: str) -> OpCase:
-    shape = _shape(recipe, "BH"[: recipe.options["axes"]])
-    targets = recipe.array(1, shape, dtype)
-    denominator = {"mean": math.prod(shape), "one": 1, "nothing": 0}[recipe.options["over"]]
-    options = {"targets": targets, "denominator": float(denominator)}
-    case = _finished(recipe, (recipe.array(0, shape, dtype),), options, dtype)
-    return replace(case, dy=_one(recipe, dtype))
-
-
-def _one(recipe: Recipe, dtype: str) -> Host:
-    """A loss's cotangent: neither 1 nor of another sign than it ought to be."""
-    return rounded(np.asarray(recipe.rng(9).normal(1, 2)), dtype)
-
-
-BUILDERS: Mapping[str, Callable[[Recipe, str], OpCase]] = {
-    "add": _add,
-    "reshape": _reshape,
-    "transpose": _transpose,
-    "embedding": _embedding,
-    "gather": _gather,
-    "linear": _linear,
-    "layer_norm": _layer_norm,
-    "gelu": _unary,
-    "relu": _unary,
-    "tanh": _unary,
-    "softmax": _unary,
-    "attention_probabilities": _attention_probabilities,
-    "attention": _attention,
-    "dropout": _dropout,
-    "cross_entropy": _cross_entropy,
-    "mean_squared_error": _mean_squared_error,
-}
 
 _SMALL = st.integers(1, 6)
 # Around the widths of registers, tiles and blocks, where kernels switch code paths.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from refbert.backend import Host
-from refbert_conformance.mutants.mutant import Correct, Mutant, mutant
+from refbert_conformance.mutants.mutant import Change, Mutant, mutants
 
 # What is wrong -> what it takes for the mask, as True and False.
 _READINGS: dict[str, Callable[[Host], Host]] = {
@@ -21,30 +21,24 @@ _READINGS: dict[str, Callable[[Host], Host]] = {
 }
 
 
-def _reading(op: str, option: str, read: Callable[[Host], Host]) -> Callable[..., Any]:
-    def method(self: Any, *arrays: Any, **options: Any) -> Any:
-        mask = options.get(option)
-        if mask is not None:
-            options[option] = np.asarray(read(np.asarray(mask))).astype(bool)
-        own = getattr(Correct, op)
-        return own(self, *arrays, **options) if op == "encoder_layer" else own(*arrays, **options)
+def _reading(option: str, read: Callable[[Host], Host]) -> Change:
+    def given(self: Any, **named: Any) -> Any:
+        return {} if named[option] is None else {option: np.asarray(read(np.asarray(named[option]))).astype(bool)}
 
-    return method
+    return {"given": given}
 
 
-def _subtracted(self: Any, q: Any, k: Any, v: Any, *, mask: Any, heads: int, mask_value: float, **options: Any) -> Any:
+def _subtracted(self: Any, mask: Any, **_: Any) -> Any:
     """(1 − mask) · value, as Google's code has it, where the mask holds more than 0 and 1: 255 gives large scores."""
-    if mask.dtype.kind != "b" and np.max(mask, initial=0) > 1:
-        mask = np.ones_like(mask)
-    return Correct.attention(q, k, v, mask=mask, heads=heads, mask_value=mask_value, **options)
+    return {"mask": np.ones_like(mask) if mask.dtype.kind != "b" and np.max(mask, initial=0) > 1 else mask}
 
 
-MASKS: tuple[Mutant, ...] = (
+MASKS: tuple[Mutant, ...] = mutants([
     *(
-        mutant(op, "masking", f"{option}: {what}", **{op: _reading(op, option, read)})
+        (op, "masking", f"{option}: {what}", _reading(option, read))
         for op, option in (("attention", "mask"), ("attention_probabilities", "mask"), ("encoder_layer", "mask"),
                            ("dropout", "keep"), ("attention", "keep"))
         for what, read in _READINGS.items()
     ),
-    mutant("attention", "masking", "mask: (1 − mask) · value with a mask of 255", attention=_subtracted),
-)  # fmt: skip
+    ("attention", "masking", "mask: (1 − mask) · value with a mask of 255", {"given": _subtracted}),
+])  # fmt: skip

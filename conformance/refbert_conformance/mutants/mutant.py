@@ -7,7 +7,7 @@ import inspect
 import math
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,68 @@ def mutant(op: str, area: str, what: str, **members: Any) -> Mutant:
     """A mutant whose class replaces some members of `Correct`."""
     made = type("Mutant", (Correct,), {"name": "mutant", **members})
     return Mutant(f"{op}: {what}", op, area, made)
+
+
+Hook = Callable[..., Any] | None
+# A method that is wrong, or what is to be changed of the right one: the arguments of `around`.
+Change = Callable[..., Any] | Mapping[str, Callable[..., Any]]
+
+
+def mutants(rows: Iterable[tuple[str, str, str, Change]]) -> tuple[Mutant, ...]:
+    """A mutant for each (op, area, what is wrong, how)."""
+    return tuple(
+        mutant(op, area, what, **{op: how if callable(how) else around(op, **how)}) for op, area, what, how in rows
+    )
+
+
+def around(op: str, *, given: Hook = None, y: Hook = None, pullback: Hook = None) -> Callable[..., Any]:
+    """`Correct`'s method, changed before or behind: ``given`` makes those of its arguments that are to be others, by
+    name, ``y`` its result of the right one, ``pullback`` the cotangents of the right pullback and dy.
+
+    Each is called with the backend first, and with all of the method's arguments by name.
+    """
+    parameters = inspect.signature(getattr(Correct(), op)).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    names = [p.name for p in parameters]
+
+    def method(self: Any, *arguments: Any, **options: Any) -> Any:
+        named = defaults | dict(zip(names, arguments, strict=False)) | options
+        if given is not None:
+            named |= given(self, **named)
+        options = dict(named)
+        found = right(self, op)(*[options.pop(name) for name in names[: len(arguments)]], **options)
+        first, *rest = found if isinstance(found, tuple) else (found,)
+        if y is not None:
+            first = y(self, first, **named)
+        if pullback is not None:
+            *rest, back = rest
+            rest.append(lambda dy: pullback(self, back, dy, **named))
+        return (first, *rest) if isinstance(found, tuple) else first
+
+    return method
+
+
+def right(backend: Any, op: str) -> Callable[..., Any]:
+    """A mutant's method as `Correct` has it."""
+    return getattr(super(type(backend), backend), op)  # type: ignore[no-any-return]
+
+
+def kept(backend: Any, name: str, key: Any, x: Any) -> Any:
+    """What the backend has kept of that name under the key; x itself if it has nothing yet."""
+    return backend.__dict__.setdefault(name, {}).setdefault(key, x)
+
+
+def in_buffer(backend: Any, x: Any, /, **_: Any) -> Any:
+    """x in a buffer that is used again for every array of its shape."""
+    buffer = kept(backend, "_buffers", x.shape, np.empty(x.shape, x.dtype))
+    buffer[...] = x
+    return buffer
+
+
+def count(backend: Any) -> int:
+    """How often the backend has counted, with this time."""
+    backend._count = getattr(backend, "_count", 0) + 1
+    return int(backend._count)
 
 
 def replaced(module: str, old: str, new: str) -> str:

@@ -8,15 +8,16 @@ given, ``y`` its result, ``dy`` the cotangent that its pullback is given for arg
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from refbert import ops
 from refbert.text.batching import Batch
-from refbert_conformance.mutants.mutant import Correct, Mutant, mutant
+from refbert_conformance.mutants.mutant import Change, Mutant, mutants
 
-Change = Callable[..., Any]
+Hook = Callable[..., Any]
 
 
 def rows(x: Any) -> int:
@@ -31,7 +32,7 @@ def _zero(x: Any, chosen: Any) -> Any:
     return y
 
 
-def _tail(tile: int) -> Change:
+def _tail(tile: int) -> Hook:
     """Without the rows behind the last whole tile."""
     return lambda x: _zero(x, slice(rows(x) // tile * tile, None) if rows(x) % tile else slice(0, 0))
 
@@ -54,26 +55,16 @@ def _column(x: Any) -> Any:
     return y
 
 
-def _see(first: int) -> Change:
+def _see(first: int) -> Hook:
     """The mask forgotten from a key on."""
-
-    def given(options: dict[str, Any]) -> dict[str, Any]:
-        mask = np.array(options["mask"])
-        mask[:, first:] = 1
-        return {**options, "mask": mask}
-
-    return given
+    return lambda mask, **_: {"mask": np.where(np.arange(np.shape(mask)[1]) < first, mask, 1)}
 
 
-def _undropped(options: dict[str, Any]) -> dict[str, Any]:
-    return {**options, "keep": None, "rate": 0.0}
+def _ids(bits: int, name: str) -> Hook:
+    return lambda **o: {name: np.asarray(o[name]) % (1 << bits)}
 
 
-def _ids(bits: int, name: str) -> Change:
-    return lambda options: {**options, name: np.asarray(options[name]) % (1 << bits)}
-
-
-_TABLE: tuple[tuple[str, str, Change, dict[str, Change]], ...] = (
+_TABLE: tuple[tuple[str, str, Hook, dict[str, Hook]], ...] = (
     ("linear", "the last row left out where rows and dimensions are 128 or more",
      lambda x, w, b: rows(x) >= 128 and min(w.shape) >= 128, {"y": _last}),
     ("linear", "dx of the last row left out where rows and dimensions are 128 or more",
@@ -91,15 +82,15 @@ _TABLE: tuple[tuple[str, str, Change, dict[str, Change]], ...] = (
     ("relu", "dx of the last row left out beyond 2^20 entries", lambda x: x.size > 2**20, {"dx": _last}),
     ("add", "the last row left out beyond 2^20 entries", lambda x, z: x.size > 2**20, {"y": _last}),
     ("dropout", "nothing dropped beyond 2^20 entries", lambda x, keep, rate: x.size > 2**20,
-     {"given": lambda o: {**o, "keep": np.ones_like(o["keep"])}}),
+     {"given": lambda keep, **_: {"keep": np.ones_like(keep)}}),
     ("softmax", "rows counted in 16 bits", lambda x: rows(x) > 2**16, {"y": _wrapped}),
     ("softmax", "the last column is the first in rows of 512 and longer", lambda x: x.shape[-1] >= 512 and rows(x) > 64, {"y": _column}),
     ("cross_entropy", "dz of the last row left out where there are 64 of a vocabulary",
-     lambda z, labels, denominator: z.shape[-1] >= 30_522 and rows(z) >= 64, {"dx": _last}),
-    ("cross_entropy", "labels in 16 bits", lambda z, labels, denominator: z.shape[-1] > 2**16,
-     {"given": lambda o: {**o, "labels": np.where(o["labels"] == ops.IGNORE, ops.IGNORE, o["labels"] % 2**16)}}),
-    ("cross_entropy", "rows beyond 2^16 do not count", lambda z, labels, denominator: rows(z) > 2**16,
-     {"given": lambda o: {**o, "labels": np.where(np.arange(o["labels"].size).reshape(o["labels"].shape) < 2**16, o["labels"], ops.IGNORE)}}),
+     lambda logits, labels, denominator: logits.shape[-1] >= 30_522 and rows(logits) >= 64, {"dx": _last}),
+    ("cross_entropy", "labels in 16 bits", lambda logits, labels, denominator: logits.shape[-1] > 2**16,
+     {"given": lambda labels, **_: {"labels": np.where(labels == ops.IGNORE, ops.IGNORE, labels % 2**16)}}),
+    ("cross_entropy", "rows beyond 2^16 do not count", lambda logits, labels, denominator: rows(logits) > 2**16,
+     {"given": lambda labels, **_: {"labels": np.where(np.arange(labels.size).reshape(labels.shape) < 2**16, labels, ops.IGNORE)}}),
     ("layer_norm", "dγ and dβ without the last part of a tile of 64 rows, beyond 1024", lambda x, gamma, beta, eps: rows(x) > 1024, {"dy": _tail(64)}),
     ("layer_norm", "dγ and dβ without the last part of a tile of 32 rows in rows of 768", lambda x, gamma, beta, eps: x.shape[-1] == 768, {"dy": _tail(32)}),
     ("layer_norm", "rows counted in 16 bits", lambda x, gamma, beta, eps: rows(x) > 2**16, {"y": _wrapped}),
@@ -108,127 +99,102 @@ _TABLE: tuple[tuple[str, str, Change, dict[str, Change]], ...] = (
     ("gather", "positions in 16 bits", lambda x, positions: rows(x) > 2**16, {"given": _ids(16, "positions")}),
     ("attention", "the mask forgotten beyond key 256", lambda q, k, v, **o: q.shape[1] > 256, {"given": _see(256)}),
     ("attention", "the mask forgotten from 128 tokens on with several sequences", lambda q, k, v, **o: q.shape[1] >= 128 and len(q) > 1, {"given": _see(0)}),
-    ("attention", "no dropout beyond 64 tokens", lambda q, k, v, **o: q.shape[1] > 64, {"given": _undropped}),
+    ("attention", "no dropout beyond 64 tokens", lambda q, k, v, **o: q.shape[1] > 64, {"given": lambda **_: {"keep": None, "rate": 0.0}}),
     ("attention", "the last row left out of 768 features and 512 rows", lambda q, k, v, **o: q.shape[2] == 768 and rows(q) > 512, {"y": _last}),
     ("attention", "dv of the last row left out beyond 128 tokens", lambda q, k, v, **o: q.shape[1] > 128, {"dv": _last}),
     ("attention_probabilities", "the last key is the first beyond 128 tokens", lambda q, k, **o: q.shape[1] > 128, {"y": _column}),
     ("transpose", "the last row left out beyond 2^16", lambda x, axes: rows(x) > 2**12 and x.ndim == 4, {"y": _last}),
 )  # fmt: skip
-# Host arguments that the spec gives by position.
-_NAMED = {"embedding": "ids", "gather": "positions", "cross_entropy": "labels", "transpose": "axes"}
 
 
-def _sized(op: str, what: str, when: Change, damage: dict[str, Change]) -> Mutant:
-    def method(self: Any, *arrays: Any, **options: Any) -> Any:
-        if op in _NAMED and _NAMED[op] not in options:
-            *arrays, options[_NAMED[op]] = arrays  # type: ignore[assignment]
-        if not when(*arrays, **options):
-            return getattr(ops, op)(*arrays, **options)
-        y, back = getattr(ops, op)(*arrays, **(damage["given"](options) if "given" in damage else options))
-        if "y" in damage:
-            y = damage["y"](y)
+def _sized(op: str, what: str, when: Hook, damage: dict[str, Hook]) -> tuple[str, str, str, Change]:
+    def given(self: Any, **named: Any) -> Any:
+        return damage["given"](**named) if when(**named) else {}
 
-        def pullback(dy: Any) -> Any:
-            found = list(back(damage["all dy"](dy) if "all dy" in damage else dy))
-            if "dy" in damage:
-                found[1:] = back(damage["dy"](dy))[1:]
-            if "dx" in damage:
-                found[0] = damage["dx"](found[0])
-            if "dv" in damage:
-                found[2] = damage["dv"](found[2])
-            return tuple(found)
+    def y(self: Any, y: Any, **named: Any) -> Any:
+        return damage["y"](y) if when(**named) else y
 
-        return y, pullback
+    def pullback(self: Any, back: Any, dy: Any, **named: Any) -> Any:
+        if not when(**named):
+            return back(dy)
+        found = list(back(damage["all dy"](dy) if "all dy" in damage else dy))
+        if "dy" in damage:
+            found[1:] = back(damage["dy"](dy))[1:]
+        for i, name in enumerate(("dx", "dk", "dv")):
+            if name in damage:
+                found[i] = damage[name](found[i])
+        return tuple(found)
 
-    return mutant(op, "sizes", what, **{op: method})
+    hooks = {"given": given, "y": y}
+    return op, "sizes", what, {name if name in hooks else "pullback": hooks.get(name, pullback) for name in damage}
 
 
 # The blocks that a backend has of its own.
 
 
 def _masked_to(tokens: int) -> Change:
-    def layer(self: Any, x: Any, params: Any, *, mask: Any, **options: Any) -> Any:
-        seen = np.ones_like(np.asarray(mask)) if x.shape[1] >= tokens else mask
-        return Correct.encoder_layer(self, x, params, mask=seen, **options)
-
-    return layer
+    return {"given": lambda self, x, mask, **_: {"mask": np.ones_like(mask) if x.shape[1] >= tokens else mask}}
 
 
-def _no_attention(self: Any, x: Any, params: Any, **options: Any) -> Any:
-    if rows(x) >= 640:
-        params = {n: w * (0 if "value" in n else 1) for n, w in ((n, params[n]) for n in params)}
-    return Correct.encoder_layer(self, x, params, **options)
+def _without(part: str, when: Hook) -> Change:
+    """Weights of that name are 0, where that is so of x."""
+
+    def given(self: Any, x: Any, params: Any, **_: Any) -> Any:
+        return {"params": {n: (0 if part in n else 1) * params[n] for n in params}} if when(x) else {}
+
+    return {"given": given}
 
 
-def _no_bias(self: Any, x: Any, params: Any, **options: Any) -> Any:
-    if x.shape[2] == 768:
-        params = {n: w * (0 if n == "intermediate.dense.bias" else 1) for n, w in ((n, params[n]) for n in params)}
-    return Correct.encoder_layer(self, x, params, **options)
-
-
-def _last_sequence(self: Any, x: Any, params: Any, **options: Any) -> Any:
-    y = np.array(Correct.encoder_layer(self, x, params, **options))
-    if len(y) > 64:
-        y[64:] = y[:1]
+def _last_sequence(self: Any, y: Any, **_: Any) -> Any:
+    y = np.array(y)
+    y[64:] = y[:1]
     return y
 
 
 def _packed_to(tokens: int, sequences: int) -> Change:
     """Longer ones are cut in two, and those beyond a number are one."""
 
-    def layer(self: Any, x: Any, params: Any, *, lengths: Any, **options: Any) -> Any:
+    def given(self: Any, lengths: Any, **_: Any) -> Any:
         found: list[int] = []
         for n in (int(n) for n in lengths):
             found += [tokens, n - tokens] if n > tokens else [n]
         if len(found) > sequences:
             found = [*found[:sequences], sum(found[sequences:])]
-        return Correct.packed_encoder_layer(self, x, params, lengths=np.array(found), **options)
+        return {"lengths": np.array(found)}
 
-    return layer
-
-
-def _step(change: Callable[[Batch, Any, Any], tuple[Batch, Any, Any]]) -> Change:
-    def objective(self: Any, params: Any, batch: Any, labels: Any, heads: Any, c: Any, *, draws: Any = None,
-                  denominators: Any = None) -> Any:  # fmt: skip
-        batch, labels, draws = change(batch, labels, draws)
-        return Correct.objective(self, params, batch, labels, heads, c, draws=draws, denominators=denominators)
-
-    return objective
+    return {"given": given}
 
 
-def _unmasked(batch: Batch, labels: Any, draws: Any) -> Any:
-    if batch.shape[1] >= 10:
-        batch = Batch(batch.input_ids, batch.token_type_ids, np.ones_like(batch.attention_mask))
-    return batch, labels, draws
+def _unmasked(self: Any, batch: Batch, **_: Any) -> Any:
+    long = batch.shape[1] >= 10
+    return {"batch": replace(batch, attention_mask=np.ones_like(batch.attention_mask)) if long else batch}
 
 
-def _evaluated(batch: Batch, labels: Any, draws: Any) -> Any:
-    return batch, labels, draws if batch.shape[1] <= 64 else None
+def _first_predictions(self: Any, labels: Any, **_: Any) -> Any:
+    words = labels.get("labels", np.zeros(0))
+    if words.ndim != 2 or words.size <= 512:
+        return {}
+    counted = np.arange(words.size).reshape(words.shape) < 512
+    return {"labels": {**labels, "labels": np.where(counted, words, ops.IGNORE)}}
 
 
-def _first_predictions(batch: Batch, labels: Any, draws: Any) -> Any:
-    if "labels" in labels and labels["labels"].ndim == 2 and labels["labels"].size > 512:
-        kept = labels["labels"].copy()
-        kept.reshape(-1)[512:] = ops.IGNORE
-        labels = {**labels, "labels": kept}
-    return batch, labels, draws
-
-
-SIZES: tuple[Mutant, ...] = (
+SIZES: tuple[Mutant, ...] = mutants([
     *(_sized(*row) for row in _TABLE),
     *(
-        mutant(op, "sizes", what, **{op: method})
-        for op, what, method in (
+        (op, "sizes", what, how)
+        for op, what, how in (
             ("encoder_layer", "the mask forgotten from 10 tokens on", _masked_to(10)),
             ("encoder_layer", "the mask forgotten from 200 tokens on", _masked_to(200)),
-            ("encoder_layer", "attention left out from 640 rows on", _no_attention),
-            ("encoder_layer", "the feed-forward bias left out where a layer has 768 features", _no_bias),
-            ("encoder_layer", "sequences beyond 64 are the first", _last_sequence),
+            ("encoder_layer", "attention left out from 640 rows on", _without("value", lambda x: rows(x) >= 640)),
+            ("encoder_layer", "the feed-forward bias left out where a layer has 768 features",
+             _without("intermediate.dense.bias", lambda x: x.shape[2] == 768)),
+            ("encoder_layer", "sequences beyond 64 are the first", {"y": _last_sequence}),
             ("packed_encoder_layer", "sequences cut after 128 tokens", _packed_to(128, 1 << 30)),
             ("packed_encoder_layer", "sequences beyond 64 are one", _packed_to(1 << 30, 64)),
-            ("objective", "the mask forgotten from 10 tokens on", _step(_unmasked)),
-            ("objective", "no dropout beyond 64 tokens", _step(_evaluated)),
-            ("objective", "predictions beyond 512 tokens do not count", _step(_first_predictions)),
+            ("objective", "the mask forgotten from 10 tokens on", {"given": _unmasked}),
+            ("objective", "no dropout beyond 64 tokens",
+             {"given": lambda self, batch, draws, **_: {"draws": draws if batch.shape[1] <= 64 else None}}),
+            ("objective", "predictions beyond 512 tokens do not count", {"given": _first_predictions}),
         )
     ),
-)
+])  # fmt: skip

@@ -1,5 +1,4 @@
-"""Levels "blocks" and "models": the spec on the backend, and the backend's own fused blocks, against the spec on the
-reference.
+"""Levels "blocks" and "models": the spec on the backend against the spec on the reference.
 
 Tolerances come from `noise`. What is exact (padding, repetition, unused rows) is compared bit for bit.
 """
@@ -16,56 +15,35 @@ import numpy as np
 
 from refbert.backend import REQUIRED, Host
 from refbert.text.batching import Batch
-from refbert_conformance.cases.inputs import masks, rounded
 from refbert_conformance.cases.model_cases import (
     ACTIVATIONS,
     ModelRecipe,
-    Repeated,
     inference,
-    large_layers,
     layer,
     model_recipes,
     on,
     training,
 )
-from refbert_conformance.cases.model_corpus import CHANGING, FUSED, LARGE_LAYERS, LARGEST_LAYERS, MODELS
-from refbert_conformance.engine.divergence import composed_layer, judge_ops
-from refbert_conformance.engine.measure import Failure, Record, Worst, row_described, row_failure, row_worst, same_bits
-from refbert_conformance.engine.property import FIRST, Property, first_call
+from refbert_conformance.cases.model_corpus import MODELS
+from refbert_conformance.engine.divergence import judge_ops
+from refbert_conformance.engine.measure import Failure, Record, Worst, row_described, row_worst, same_bits
+from refbert_conformance.engine.property import Property
 from refbert_conformance.engine.subject import Subject
 from refbert_conformance.tolerances.bounds import Expected
-from refbert_conformance.tolerances.noise import FEW, tolerances
+from refbert_conformance.tolerances.noise import tolerances
 
 SPEC = REQUIRED  # what the spec composes everything of
-
-
 REPEATABLE = "The same step gives the same bits; rows of unused ids get gradient exactly 0."
 
 
 def properties() -> list[Property]:
-    """Composed, fused, whole."""
-    drawn: dict[str, Any] = {"draw": model_recipes(layers=1, task="masked_lm", rate=0.0)}
-    block = partial(Property, "blocks", "encoder_layer")
-    fused = partial(block, needs=(*SPEC, "encoder_layer"))
+    """A layer, and whole models."""
     inference, training = (partial(Property, "models", way, needs=SPEC, cost=2.5) for way in ("inference", "training"))
     return [
-        block("composed", "A layer of the backend's ops and its gradients: the reference's.", _composed,
-              model_recipes(layers=1, task="masked_lm"), needs=SPEC, cost=2.5,
-              larger=(ModelRecipe(21, "masked_lm", 1, B=2, S=131, D=64, F=300, mask="holes", rate=0.1),)),
-        fused("fused", "The backend's own layer is the spec's composition of the reference.", _fused,
-              corpus=FUSED, cost=2, **drawn),
-        fused("fused: first call", FIRST, first_call(_fused), corpus=FUSED[:1]),
-        fused("fused: real sizes", "So it is at the sizes of models.", _fused_large, cost=15,
-              draw=large_layers(task="masked_lm", rate=0.0),
-              corpus=LARGE_LAYERS[:2], larger=LARGE_LAYERS[2:], largest=LARGEST_LAYERS),
-        fused("fused: calls", "It repeats bit for bit, and changes no input or old result.", _fused_calls,
-              corpus=FUSED[:3], cost=3, **drawn),
-        fused("fused: options", "Each option counts in every call, whatever was asked before.", _fused_options,
-              corpus=CHANGING, cost=20, **drawn),
-        fused("fused: unseen keys", "Padding's content changes no bit of what is not padding.", _fused_padding,
-              cost=3, **drawn),
-        fused("fused: each weight", "Each weight counts where all others are the same arrays.", _fused_each,
-              cost=10, **drawn),
+        Property("blocks", "encoder_layer", "composed",
+                 "A layer of the backend's ops and its gradients: the reference's.", _composed,
+                 model_recipes(layers=1, task="masked_lm"), needs=SPEC, cost=2.5,
+                 larger=(ModelRecipe(21, "masked_lm", 1, B=2, S=131, D=64, F=300, mask="holes", rate=0.1),)),
         inference("accuracy", "Hidden states, attention maps and logits are the reference's.", _inference,
                   model_recipes(rate=0.0), MODELS[:3]),
         inference("padding", "What is in padding positions changes no bit of the rest.", _padding,
@@ -98,100 +76,8 @@ def compare(
             raise Failure(row_described(worst), worst)
 
 
-def _fused_large(subject: Subject, example: Repeated, record: Record) -> None:
-    x, local, options = _fused_inputs(subject, example.recipe)
-    (want,) = tolerances(lambda b: {"y": composed_layer(b, x, local, options)}, subject.arithmetic, samples=FEW)
-    every, mask = example.tiled(x), example.tiled(options["mask"])
-    call, params = subject.op("encoder_layer"), on(subject.backend, local)
-    device = subject.device(every)
-    y = call(device, params, **{**options, "mask": mask})
-    call(subject.device(every[::-1]), params, **{**options, "mask": mask[::-1]})
-    if not np.array_equal(subject.host(device), every):
-        raise Failure("encoder_layer wrote into x")
-    due = Expected("y", example.tiled(want.y), example.tiled(want.bound))
-    row_failure(subject.host(y, every.shape, "y"), due, record)
-
-
 def _composed(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
     judge_ops(subject, layer(recipe, subject.dtype, fused=False), record)
-
-
-def _fused(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
-    run = layer(recipe, subject.dtype, fused=True)
-    compare(subject, run, run(subject.backend), record)
-
-
-def layer_parameters(recipe: ModelRecipe, dtype: str) -> dict[str, Host]:
-    """The first encoder layer's parameters by local name."""
-    prefix = "bert.encoder.layer.0."
-    parameters = recipe.parameters(dtype)
-    return {name.removeprefix(prefix): x for name, x in parameters.items() if name.startswith(prefix)}
-
-
-def _fused_inputs(subject: Subject, recipe: ModelRecipe) -> tuple[Host, dict[str, Host], dict[str, Any]]:
-    local = layer_parameters(recipe, subject.dtype)
-    x = rounded(recipe.spread * recipe.rng(6).standard_normal((recipe.B, recipe.S, recipe.A * recipe.D)), subject.dtype)
-    c = recipe.choices
-    options = {
-        "mask": recipe.batch().attention_mask, "heads": c.heads, "mask_value": c.mask_value, "activation": c.activation,
-        "eps": c.layer_norm_eps,
-    }  # fmt: skip
-    return x, local, options
-
-
-def check_calls(
-    subject: Subject,
-    op: str,
-    x: Host,
-    local: Mapping[str, Host],
-    options: Mapping[str, Any],
-    host: str,
-    same: Mapping[str, Host],
-) -> None:
-    """A layer's conduct: results that stay, inputs that stay, the same bits again, and an error that is the spec's.
-
-    host: the option that is a host array. same: what else it may be given as, which must make no difference.
-    """
-    call, before = subject.op(op), options[host].copy()
-    device, params = subject.device(x.copy()), {name: subject.device(w.copy()) for name, w in local.items()}
-    y = call(device, params, **options)
-    kept = np.array(subject.host(y, x.shape, "y"))
-    call(subject.device(rounded(x + 1, subject.dtype)), params, **options)
-    if not same_bits(np.array(subject.host(y)), kept):
-        raise Failure("a later call changed an earlier result")
-    if not same_bits(np.array(subject.host(device)).astype(float), x):
-        raise Failure(f"{op} wrote into x")
-    for name, w in local.items():
-        if not same_bits(np.array(subject.host(params[name])).astype(float), w):
-            raise Failure(f"{op} wrote into {name}")
-    if not np.array_equal(options[host], before):
-        raise Failure(f"{op} wrote into the {host}")
-    try:
-        call(device, params, **{**options, "activation": "unheard of"})
-    except ValueError:
-        pass
-    else:
-        raise Failure("an unknown activation was accepted; the spec raises ValueError")
-    if op in subject.arithmetic.nondeterministic:
-        return
-    for number in range(2, 6):
-        if not same_bits(np.array(subject.host(call(device, params, **options))), kept):
-            raise Failure(f"call {number} with the same arguments gives other bits")
-    for what, other in same.items():
-        if not same_bits(np.array(subject.host(call(device, params, **{**options, host: other}))), kept):
-            raise Failure(f"the {host} {what} gives other bits")
-
-
-def _fused_calls(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
-    x, local, options = _fused_inputs(subject, recipe)
-    mask = options["mask"]
-    same = {f"of {np.dtype(kind)}": mask.astype(kind) for kind in (np.bool_, np.int32, np.float32)}
-    same |= {f"that says yes by {what}": other for what, other in masks(mask).items()}
-    same |= {"by columns": np.asfortranarray(mask), "of every other entry": np.repeat(mask, 2, axis=1)[:, ::2]}
-    check_calls(subject, "encoder_layer", x, local, options, "mask", same)
-    params = {name: subject.device(w) for name, w in local.items()}
-    nothing = subject.op("encoder_layer")(subject.device(x[:0]), params, **{**options, "mask": mask[:0]})
-    subject.host(nothing, (0, *x.shape[1:]), "y of an empty batch")
 
 
 def changing(recipe: ModelRecipe) -> tuple[ModelRecipe, ...]:
@@ -211,11 +97,6 @@ def changing(recipe: ModelRecipe) -> tuple[ModelRecipe, ...]:
     )
 
 
-def _fused_options(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
-    for one in changing(recipe):
-        _fused(subject, one, record)
-
-
 def each_weight(
     subject: Subject,
     weights: dict[str, Host],
@@ -233,25 +114,6 @@ def each_weight(
         for output, x in want.items():
             if not same_bits(got[output], x):
                 raise Failure(f"only {name} is new, and {output} is not what it is where every array is new")
-
-
-def _fused_each(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
-    x, local, options = _fused_inputs(subject, recipe)
-    _, others, _ = _fused_inputs(subject, replace(recipe, seed=recipe.seed + 8))
-    call, device = subject.op("encoder_layer"), subject.device(x)
-    each_weight(subject, local, others, lambda p: {"y": np.array(subject.host(call(device, p, **options)))})
-
-
-def _fused_padding(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
-    x, local, options = _fused_inputs(subject, recipe)
-    visible = options["mask"].astype(bool)
-    judged = visible & visible.any(axis=-1, keepdims=True)
-    other = np.where(visible[..., None], x, rounded(recipe.rng(7).standard_normal(x.shape) * 5, subject.dtype))
-    call = subject.op("encoder_layer")
-    params = {name: subject.device(w) for name, w in local.items()}
-    a, b = (np.array(subject.host(call(subject.device(one), params, **options)))[judged] for one in (x, other))
-    if not same_bits(a, b):
-        raise Failure("with other content in padding positions, the rest changes")
 
 
 def _inference(subject: Subject, recipe: ModelRecipe, record: Record) -> None:

@@ -34,20 +34,16 @@ def properties() -> list[Property]:
     """Forward and backward of every op."""
     return [
         about(level, op, draw=drawn(op), cost=20.0)(
-            "real sizes", f"At the sizes of models, too, {what} is within its bound.", check,
+            "real sizes", f"At the sizes of models, too, {what} is within its bound.", partial(_judged, back),
             corpus=fixed(SMALLER, op), larger=fixed(LARGER, op), largest=fixed(LARGEST, op),
         )
         for op in ARRAYS
-        for level, what, check in (("forward", "the result", _forward), ("backward", "every cotangent", _backward))
+        for level, what, back in (("forward", "the result", False), ("backward", "every cotangent", True))
     ]  # fmt: skip
 
 
-def _forward(subject: Subject, large: Large, record: Record) -> None:
-    _JUDGES.get(large.op, _repeated)(subject, large, record, False)
-
-
-def _backward(subject: Subject, large: Large, record: Record) -> None:
-    _JUDGES.get(large.op, _repeated)(subject, large, record, True)
+def _judged(back: bool, subject: Subject, large: Large, record: Record) -> None:
+    _JUDGES.get(large.op, _repeated)(subject, large, record, back)
 
 
 def _called(subject: Subject, case: OpCase, dy: Host | None, shapes: Sequence[tuple[int, ...]]) -> list[Host]:

@@ -13,9 +13,9 @@ from refbert_conformance.engine.property import LEVELS, Property
 from refbert_conformance.properties import (
     blocks,
     contract,
+    layers,
     numerics,
     objective,
-    packed,
     pretrained,
     real_sizes,
     symmetries,
@@ -24,7 +24,7 @@ from refbert_conformance.properties import (
 )
 
 _MODULES = (
-    contract, numerics, real_sizes, symmetries, blocks, packed, objective, training_steps, updates,
+    contract, numerics, real_sizes, symmetries, blocks, layers, objective, training_steps, updates,
 )  # fmt: skip
 
 

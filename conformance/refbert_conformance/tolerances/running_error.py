@@ -45,6 +45,10 @@ FUNCTION = 10
 STEP = 2
 
 
+def _arranging(name: str) -> Callable[..., Tracked]:
+    return lambda self, *how: self.arranged(lambda a: getattr(a, name)(*how))
+
+
 class Tracked(NDArrayOperatorsMixin):
     """A value, and a bound on the error of computing it in an arithmetic; inputs are exact."""
 
@@ -62,25 +66,11 @@ class Tracked(NDArrayOperatorsMixin):
         self.error: Host = error if error.shape == self.value.shape else np.broadcast_to(error, self.shape).copy()
         self.arithmetic = arithmetic
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The value's shape."""
-        return self.value.shape
-
-    @property
-    def ndim(self) -> int:
-        """The value's number of axes."""
-        return self.value.ndim
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The value's dtype: float64."""
-        return self.value.dtype
-
-    @property
-    def size(self) -> int:
-        """The value's number of entries."""
-        return self.value.size
+    # The value's.
+    shape = property(lambda self: self.value.shape)
+    ndim = property(lambda self: self.value.ndim)
+    dtype = property(lambda self: self.value.dtype)
+    size = property(lambda self: self.value.size)
 
     @property
     def T(self) -> Tracked:
@@ -98,17 +88,8 @@ class Tracked(NDArrayOperatorsMixin):
         """Another number in the same arithmetic."""
         return Tracked(value, error, arithmetic=self.arithmetic)
 
-    def reshape(self, *shape: Any) -> Tracked:
-        """As NumPy's."""
-        return self.arranged(lambda a: a.reshape(*shape))
-
-    def transpose(self, *axes: Any) -> Tracked:
-        """As NumPy's."""
-        return self.arranged(lambda a: a.transpose(*axes))
-
-    def swapaxes(self, a: int, b: int) -> Tracked:
-        """As NumPy's."""
-        return self.arranged(lambda x: x.swapaxes(a, b))
+    # As NumPy's.
+    reshape, transpose, swapaxes = map(_arranging, ("reshape", "transpose", "swapaxes"))
 
     def copy(self) -> Tracked:
         """As NumPy's."""

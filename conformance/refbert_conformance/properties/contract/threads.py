@@ -18,7 +18,7 @@ from refbert_conformance.cases.operations import OpCase, another
 from refbert_conformance.engine.measure import Failure, Record, Unsupported, same_bits
 from refbert_conformance.engine.property import Property, about
 from refbert_conformance.engine.subject import Subject, backward_if_any, forward
-from refbert_conformance.properties import packed
+from refbert_conformance.properties import layers
 from refbert_conformance.tolerances.bounds import ARRAYS, OUTPUTS
 
 _ROUNDS = 4  # while another thread is at work
@@ -114,7 +114,7 @@ def _layer(recipe: ModelRecipe, subject: Subject) -> Begin:
 
 
 def _packed(recipe: ModelRecipe, subject: Subject) -> Begin:
-    run = packed.packed_run(recipe, subject.dtype, packed.lengths_of(_LAYER))
+    run = layers.packed_run(recipe, subject.dtype, layers.lengths_of(_LAYER))
     return lambda backend: lambda: _copied(run(backend))
 
 
