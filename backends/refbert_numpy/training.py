@@ -67,10 +67,6 @@ class Layer:
     subset: Array | None  # the queries among the tokens; None where they are all of them
     kept: Kept | None
 
-    def own(self, part: Partition) -> slice:
-        """The partition's queries."""
-        return part.tokens if self.subset is None else part.queries
-
 
 @dataclass
 class Cotangents:
@@ -206,7 +202,7 @@ class Encoder:
     def _layer(self, i: int, part: Partition, x: Array, y1: Array, out: Array) -> None:
         layer, kept, n = self._layers[i], self._layers[i].kept, part.tokens
         assert kept is not None
-        p, m = layer.p, layer.own(part)
+        p, m = layer.p, n if layer.subset is None else part.queries
         if layer.subset is not None or self._again:
             self._sync(part)  # a query's row may be another thread's, as may the masks that the layer below still reads
         residual = x[n] if layer.subset is None else x[layer.subset[m]]
@@ -321,7 +317,8 @@ class Encoder:
         """Cotangents of this partition's rows: to.dx from dy, and over what was kept every product's result's."""
         layer, kept, n = self._layers[i], self._layers[i].kept, part.tokens
         assert kept is not None
-        p, m, subset, prefix = layer.p, layer.own(part), layer.subset, f"bert.{layer.site}."
+        p, subset, prefix = layer.p, layer.subset, f"bert.{layer.site}."
+        m = n if subset is None else part.queries
         d, dx, wide, narrow, middle = dy[m], to.dx, to.wide, to.narrow, to.middles[i % 2]
         slim = narrow if subset is None else to.slim
 
