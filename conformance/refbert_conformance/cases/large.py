@@ -70,10 +70,9 @@ def _fitting(op: str, sizes: Mapping[str, int], options: Mapping[str, Any], seed
 def drawn(op: str) -> st.SearchStrategy[Large]:
     """An op's large examples."""
     sizes: dict[str, Any] = {letter: _AXES[letter] for letter in _letters(op)}
-    strategy = st.builds(
+    return st.builds(
         _fitting, st.just(op), st.fixed_dictionaries(sizes), st.sampled_from(_options(op)), st.integers(0, 2**20)
     )
-    return strategy
 
 
 _AXES: Mapping[str, Any] = {
@@ -115,10 +114,9 @@ def fixed(table: Mapping[str, tuple[tuple[int, ...], ...]], op: str) -> tuple[La
     """The examples of a table of sizes: the options in turn."""
     options = _options(op)
     rows = table.get(op, table["others"] if op in (*ELEMENTWISE, "reshape") else ())
-    found = tuple(
+    return tuple(
         Large(op, dict(zip(_letters(op), row, strict=True)), options[i % len(options)], i) for i, row in enumerate(rows)
     )
-    return found
 
 
 SMALLER: Mapping[str, tuple[tuple[int, ...], ...]] = {

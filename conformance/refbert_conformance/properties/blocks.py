@@ -6,7 +6,7 @@ Tolerances come from `noise`. What is exact (padding, repetition, unused rows) i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -26,7 +26,7 @@ from refbert_conformance.cases.model_cases import (
 )
 from refbert_conformance.cases.model_corpus import MODELS
 from refbert_conformance.engine.divergence import judge_ops
-from refbert_conformance.engine.measure import Failure, Record, Worst, row_described, row_worst, same_bits
+from refbert_conformance.engine.measure import Failure, Record, row_described, row_worst, same_bits
 from refbert_conformance.engine.property import Property
 from refbert_conformance.engine.subject import Subject
 from refbert_conformance.tolerances.bounds import Expected
@@ -60,16 +60,13 @@ def compare(
 ) -> None:
     """Every row of everything; raises `Failure` for the worst. how: `tolerances`' ``samples``, and ``times`` as much as
     these may be off."""
-    worst: Worst | None = None
     times = how.pop("times", 1.0)
     wanted = [Expected(want.name, want.y, times * want.bound) for want in tolerances(run, subject.arithmetic, **how)]
     if set(got) != {one.name for one in wanted}:
         names = {one.name for one in wanted}
         raise Failure(f"missing: {sorted(names - set(got))}, not asked for: {sorted(set(got) - names)}")
-    for want in wanted:
-        one = row_worst(np.asarray(got[want.name]), want, record)
-        if one is not None and (worst is None or one.rho > worst.rho):
-            worst = one
+    found = [row_worst(np.asarray(got[want.name]), want, record) for want in wanted]
+    worst = max((one for one in found if one is not None), key=lambda one: one.rho, default=None)
     if worst is not None:
         record.rho = max(record.rho or 0.0, worst.rho)
         if worst.rho > 1:
@@ -78,6 +75,17 @@ def compare(
 
 def _composed(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
     judge_ops(subject, layer(recipe, subject.dtype, fused=False), record)
+
+
+def must_stay(subject: Subject, arrays: Iterable[tuple[str, Any, Host]], said: str) -> None:
+    """Raise `Failure`, "{}" in it being the name, unless each (name, array of the backend, its bits) is so.
+
+    Bits in float64 are compared with what comes back in another dtype as numbers.
+    """
+    for name, x, bits in arrays:
+        found = np.array(subject.host(x))
+        if not same_bits(found.astype(bits.dtype) if bits.dtype == np.float64 else found, bits):
+            raise Failure(said.format(name))
 
 
 def changing(recipe: ModelRecipe) -> tuple[ModelRecipe, ...]:

@@ -25,19 +25,12 @@ from refbert_conformance.cases.model_cases import (
     model_recipes,
     on,
 )
-from refbert_conformance.cases.model_corpus import (
-    CHANGING,
-    FUSED,
-    LARGE_LAYERS,
-    LARGE_PACKED,
-    LARGEST_LAYERS,
-    PACKED,
-)
+from refbert_conformance.cases.model_corpus import CHANGING, FUSED, LARGE_LAYERS, LARGE_PACKED, LARGEST_LAYERS, PACKED
 from refbert_conformance.engine.divergence import composed_layer
 from refbert_conformance.engine.measure import Failure, Record, row_failure, same_bits
 from refbert_conformance.engine.property import FIRST, Check, Property, first_call
 from refbert_conformance.engine.subject import Subject
-from refbert_conformance.properties.blocks import SPEC, changing, compare, each_weight
+from refbert_conformance.properties.blocks import SPEC, changing, compare, each_weight, must_stay
 from refbert_conformance.tolerances.bounds import Expected
 from refbert_conformance.tolerances.noise import FEW, tolerances
 
@@ -145,11 +138,9 @@ def _check_calls(subject: Subject, call: Call, same: Mapping[str, Host]) -> None
     y = call.on(subject, device, params)
     kept = np.array(subject.host(y, call.x.shape, "y"))
     call.on(subject, subject.device(rounded(call.x + 1, subject.dtype)), params)
-    if not same_bits(np.array(subject.host(y)), kept):
-        raise Failure("a later call changed an earlier result")
-    for name, x, host in (("x", device, call.x), *((name, params[name], w) for name, w in call.weights.items())):
-        if not same_bits(np.array(subject.host(x)).astype(float), host):
-            raise Failure(f"{call.op} wrote into {name}")
+    must_stay(subject, [("y", y, kept)], "a later call changed an earlier result")
+    given = [("x", device, call.x), *((name, params[name], w) for name, w in call.weights.items())]
+    must_stay(subject, given, call.op + " wrote into {}")
     if not np.array_equal(rows, before):
         raise Failure(f"{call.op} wrote into the {call.rows}")
     try:

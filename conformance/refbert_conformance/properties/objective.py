@@ -27,6 +27,7 @@ from refbert_conformance.properties.blocks import (
     changing,
     compare,
     each_weight,
+    must_stay,
     possible,
     repeat,
 )
@@ -135,9 +136,7 @@ def _own_calls(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
         return p, weights, batch, labels, results, pullback
 
     p, weights, batch, labels, results, pullback = step(recipe)
-    for name, w in weights.items():
-        if not same_bits(np.array(subject.host(p[name])).astype(float), w):
-            raise Failure(f"objective wrote into {name}")
+    must_stay(subject, ((name, p[name], w) for name, w in weights.items()), "objective wrote into {}")
     clean = recipe.batch()
     for name in ("input_ids", "token_type_ids", "attention_mask"):
         if not np.array_equal(getattr(batch, name), getattr(clean, name)):
@@ -153,9 +152,9 @@ def _own_calls(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
         if not same_bits(np.array(subject.host(results[name])), was) or not same_bits(np.array(hosts[name]), was):
             raise Failure(f"a later step changed the earlier {name}")
     if not subject.arithmetic.nondeterministic:
-        for name, x in pullback(subject.device(np.ones(()))).items():
-            if not same_bits(np.array(subject.host(x)), kept[name]):
-                raise Failure(f"called again, after another step, the pullback gives another {name}")
+        again = pullback(subject.device(np.ones(()))).items()
+        said = "called again, after another step, the pullback gives another {}"
+        must_stay(subject, ((name, x, kept[name]) for name, x in again), said)
         arguments = (recipe.heads, recipe.choices)
         narrow = {name: x.astype(np.int32) if x.dtype.kind == "i" else x for name, x in labels.items()}
         spread = {name: np.repeat(x, 2, axis=0)[::2] for name, x in labels.items()}

@@ -27,6 +27,7 @@ from refbert_conformance.cases.updates import (
 from refbert_conformance.engine.measure import Failure, Record, Unsupported, check_array, same_bits
 from refbert_conformance.engine.property import Property, about, first_call
 from refbert_conformance.engine.subject import Subject
+from refbert_conformance.properties.blocks import must_stay
 from refbert_conformance.properties.contract.common import must_refuse
 from refbert_conformance.tolerances.bounds import UPDATES, normed, updated
 
@@ -116,13 +117,12 @@ def _calls(subject: Subject, case: UpdateCase, record: Record) -> None:
     ]
     often = case.options == update_corpus(case.rule, subject.dtype)[0].options and shape == (2, 3)
     for number in range(2, (_OFTEN if often else _CALLS) + 1):
-        for name, x, was in zip("pmv", call()[1], kept, strict=True):
-            if not free and not same_bits(np.array(subject.host(x)), was):
-                raise Failure(f"call {number} with the same arguments gives another {name}")
+        again = call()[1]
+        if not free:
+            said = f"call {number} with the same arguments gives another {{}}"
+            must_stay(subject, zip("pmv", again, kept, strict=True), said)
     update(subject, case.rule, [subject.device(a + 1) for a in case.arrays], case.options)
-    for name, x, was in zip("pmv", first, kept, strict=True):
-        if not same_bits(np.array(subject.host(x)), was):
-            raise Failure(f"a later call changed an earlier {name}")
+    must_stay(subject, zip("pmv", first, kept, strict=True), "a later call changed an earlier {}")
     if free:
         return
     for i, name in enumerate("pgmv"):  # one new array where the others are the last call's, or come from it
@@ -176,9 +176,7 @@ def _norm_calls(subject: Subject, case: NormCase, record: Record) -> None:
     norm, free = subject.op("global_norm"), "global_norm" in subject.arithmetic.nondeterministic
     gradients = {name: subject.device(g.copy()) for name, g in case.gradients.items()}
     first = float(norm(gradients))
-    for name, g in gradients.items():
-        if not same_bits(_wide(subject, g), case.gradients[name]):
-            raise Failure(f"{name} was written into")
+    must_stay(subject, ((name, g, case.gradients[name]) for name, g in gradients.items()), "{} was written into")
     for number in range(2, _CALLS * 4):
         now = float(norm(gradients))
         if not free and now != first and not math.isnan(first):

@@ -8,7 +8,7 @@ from typing import Any
 
 from refbert.pages import LogAxis, number
 from refbert_conformance.engine.divergence import Place
-from refbert_conformance.engine.measure import ULPS_LABELS, Worst, telling
+from refbert_conformance.engine.measure import ULPS_LABELS
 from refbert_conformance.scoreboard.runs import STATES
 
 WIDTH = 168  # of a plot of ρ, with a margin of 8 at both ends
@@ -65,8 +65,3 @@ def arithmetic(declared: Mapping[str, Any] | None) -> list[tuple[str, Any, int |
             value = number(value)
         found.append((name.removeprefix("u_").replace("_", " "), "" if value is True else value, power))
     return found
-
-
-def digits(worst: Worst) -> int:
-    """How many digits tell what came out from what is expected."""
-    return telling(worst.got, worst.expected)

@@ -9,7 +9,7 @@ from typing import Any
 from refbert.backend import contract_note
 from refbert.errors import InputError
 from refbert.pages import fill
-from refbert_conformance.engine.measure import ULPS
+from refbert_conformance.engine.measure import ULPS, telling
 from refbert_conformance.process.records import Diagnosis
 from refbert_conformance.scoreboard import drawing, trend
 from refbert_conformance.scoreboard.runs import STATES, Report, counts_of, levels_of, runs_of, state_of
@@ -55,7 +55,8 @@ def page(reports: Sequence[Report], *, earlier: Sequence[Report] = ()) -> str:
         trend=trend.trend(runs, earlier), alone=runs_of(trend.alone(runs, earlier)), kinds_of_change=trend.KINDS,
         doubled=trend.DOUBLED, unlike_in=trend.unlike,
         state_of=state_of, counts_of=counts_of, contract_of=_contract, arithmetic_of=drawing.arithmetic,
-        shares_of=drawing.shares, ulps_of=drawing.ulps, growth_of=drawing.growth, telling_of=drawing.digits,
+        shares_of=drawing.shares, ulps_of=drawing.ulps, growth_of=drawing.growth,
+        telling_of=lambda worst: telling(worst.got, worst.expected),
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -180,20 +181,5 @@ def _beside(
 
 def _run(works: list[Callable[[], Any]]) -> list[Any]:
     """Each in a thread of its own; raises the first error."""
-    found: list[Any] = [None] * len(works)
-    errors: list[BaseException] = []
-
-    def run(number: int) -> None:
-        try:
-            found[number] = works[number]()
-        except BaseException as error:  # noqa: BLE001  raised below, in the caller's thread
-            errors.append(error)
-
-    everyone = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(len(works))]
-    for one in everyone:
-        one.start()
-    for one in everyone:
-        one.join()
-    if errors:
-        raise errors[0]
-    return found
+    with ThreadPoolExecutor(len(works)) as pool:
+        return [future.result() for future in [pool.submit(work) for work in works]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +60,12 @@ def equal(got: Host, want: Host, what: str) -> None:
     """Equality as numbers (0 and −0 are the same)."""
     if got.shape != want.shape:
         raise Failure(f"{what} has shape {got.shape}, expected {want.shape}")
-    wrong = ~((got == want) | (np.isnan(got) & np.isnan(want)))
-    if wrong.any():
-        at = tuple(int(i) for i in np.argwhere(wrong)[0])
-        raise Failure(f"{what}{list(at)} is {got[at]}, must be exactly {want[at]}")
+    right = (got == want) | (np.isnan(got) & np.isnan(want))
+    must(right, got, what, lambda at: f"exactly {want[at]}")
+
+
+def must(right: Host, got: Host, what: str, due: Callable[[tuple[int, ...]], str]) -> None:
+    """Raise `Failure` for the first place that is not right; due(place): what it must be."""
+    if not right.all():
+        at = tuple(int(i) for i in np.argwhere(~right)[0])
+        raise Failure(f"{what}{list(at)} is {got[at]}, must be {due(at)}")

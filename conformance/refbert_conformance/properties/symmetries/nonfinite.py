@@ -12,7 +12,7 @@ from refbert_conformance.cases.operations import OpCase, Recipe, recipes
 from refbert_conformance.engine.measure import Failure, Record, same_bits
 from refbert_conformance.engine.property import Property, about
 from refbert_conformance.engine.subject import Subject
-from refbert_conformance.properties.symmetries.common import back, call
+from refbert_conformance.properties.symmetries.common import back, call, must
 from refbert_conformance.tolerances.arithmetic import FORMATS
 from refbert_conformance.tolerances.bounds import ARRAYS, expected
 
@@ -55,10 +55,7 @@ def _not_a_number(subject: Subject, example: Recipe | OpCase, record: Record) ->
     with np.errstate(all="ignore"):
         want, _ = getattr(ops, case.op)(*arrays, **case.options)
         got = call(subject, OpCase(case.op, tuple(arrays), case.options))
-    lost = np.isnan(want) & ~np.isnan(got)
-    if lost.any():
-        at = [int(i) for i in np.argwhere(lost)[0]]
-        raise Failure(f"with NaN in the input, y{at} is {got[tuple(at)]}, must be NaN")
+    must(~np.isnan(want) | np.isnan(got), got, "with NaN in the input, y", lambda at: "NaN")
 
 
 def _infinite(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
@@ -81,9 +78,7 @@ def _infinite(subject: Subject, example: Recipe | OpCase, record: Record) -> Non
     wrong |= (abs(want) < subject.arithmetic.largest / 2) & ~np.isfinite(got)
     if case.op == "layer_norm" and ARRAYS[case.op][which] == "gamma":
         wrong &= ~(np.isinf(got) & np.isinf(want) & _of_either_sign(subject, arrays[0], case.options["eps"]))
-    if wrong.any():
-        at = tuple(int(i) for i in np.argwhere(wrong)[0])
-        raise Failure(f"with an infinity in the input, y{list(at)} is {got[at]}, must be {want[at]}")
+    must(~wrong, got, "with an infinity in the input, y", lambda at: f"{want[at]}")
 
 
 def _of_either_sign(subject: Subject, x: Host, eps: float) -> Host:
@@ -112,9 +107,7 @@ def _not_a_number_back(subject: Subject, example: Recipe | OpCase, record: Recor
     for name, g, n, a, b in zip(ARRAYS[case.op], got, lost, one, other, strict=True):
         # An influence far below rounding may be none.
         hidden = np.isnan(n) & (abs(a - b) > subject.arithmetic.u) & ~np.isnan(g)
-        if hidden.any():
-            where = tuple(int(i) for i in np.argwhere(hidden)[0])
-            raise Failure(f"with NaN in the cotangent, d{name}{list(where)} is {g[where]}, must be NaN")
+        must(~hidden, g, f"with NaN in the cotangent, d{name}", lambda at: "NaN")
 
 
 def _copied(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
