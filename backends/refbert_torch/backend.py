@@ -247,7 +247,9 @@ class TorchBackend:
         denominators: Mapping[str, float] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor], Callable[[Tensor], dict[str, Tensor]]]:
         """The spec's objective as one graph; see refbert_torch.objective."""
-        from refbert.spec.bert import objective as composed  # here: a backend is loaded without refbert's model too
+        from refbert.spec import bert  # here: a backend is loaded without refbert's model too
+
+        composed: Callable[..., Losses] = bert.objective
 
         def compute(p: Mapping[str, Tensor]) -> Losses:
             ops = TracedBackend(self.dtype, self.device)

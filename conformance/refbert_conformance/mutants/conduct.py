@@ -256,7 +256,7 @@ _TABLE: tuple[tuple[str, str, str, Change], ...] = (
     ("layer_norm", "not finite", "NaN in the cotangent comes out as 0",
      {"pullback": lambda self, back, dy, **_: tuple(map(np.nan_to_num, back(dy)))}),
     ("softmax", "not finite", "gradients clipped to ±100",
-     {"pullback": lambda self, back, dy, **_: (np.clip(*back(dy), -100, 100),)}),
+     {"pullback": lambda self, back, dy, **_: tuple(np.clip(d, -100, 100) for d in back(dy))}),
     ("add", "not finite", "infinity becomes the largest number",
      {"y": lambda self, y, **_: np.clip(y, np.finfo(y.dtype).min, np.finfo(y.dtype).max)}),
     ("reshape", "not finite", "−0 becomes 0", {"y": lambda self, y, **_: y + y.dtype.type(0)}),

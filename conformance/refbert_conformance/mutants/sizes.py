@@ -125,7 +125,7 @@ def _sized(op: str, what: str, when: Hook, damage: dict[str, Hook]) -> tuple[str
                 found[i] = damage[name](found[i])
         return tuple(found)
 
-    hooks = {"given": given, "y": y}
+    hooks: dict[str, Hook] = {"given": given, "y": y}
     return op, "sizes", what, {name if name in hooks else "pullback": hooks.get(name, pullback) for name in damage}
 
 
@@ -178,23 +178,21 @@ def _first_predictions(self: Any, labels: Any, **_: Any) -> Any:
     return {"labels": {**labels, "labels": np.where(counted, words, ops.IGNORE)}}
 
 
-SIZES: tuple[Mutant, ...] = mutants([
-    *(_sized(*row) for row in _TABLE),
-    *(
-        (op, "sizes", what, how)
-        for op, what, how in (
-            ("encoder_layer", "the mask forgotten from 10 tokens on", _masked_to(10)),
-            ("encoder_layer", "the mask forgotten from 200 tokens on", _masked_to(200)),
-            ("encoder_layer", "attention left out from 640 rows on", _without("value", lambda x: rows(x) >= 640)),
-            ("encoder_layer", "the feed-forward bias left out where a layer has 768 features",
-             _without("intermediate.dense.bias", lambda x: x.shape[2] == 768)),
-            ("encoder_layer", "sequences beyond 64 are the first", {"y": _last_sequence}),
-            ("packed_encoder_layer", "sequences cut after 128 tokens", _packed_to(128, 1 << 30)),
-            ("packed_encoder_layer", "sequences beyond 64 are one", _packed_to(1 << 30, 64)),
-            ("objective", "the mask forgotten from 10 tokens on", {"given": _unmasked}),
-            ("objective", "no dropout beyond 64 tokens",
-             {"given": lambda self, batch, draws, **_: {"draws": draws if batch.shape[1] <= 64 else None}}),
-            ("objective", "predictions beyond 512 tokens do not count", {"given": _first_predictions}),
-        )
-    ),
-])  # fmt: skip
+_BLOCKS: tuple[tuple[str, str, Change], ...] = (
+    ("encoder_layer", "the mask forgotten from 10 tokens on", _masked_to(10)),
+    ("encoder_layer", "the mask forgotten from 200 tokens on", _masked_to(200)),
+    ("encoder_layer", "attention left out from 640 rows on", _without("value", lambda x: rows(x) >= 640)),
+    ("encoder_layer", "the feed-forward bias left out where a layer has 768 features",
+     _without("intermediate.dense.bias", lambda x: x.shape[2] == 768)),
+    ("encoder_layer", "sequences beyond 64 are the first", {"y": _last_sequence}),
+    ("packed_encoder_layer", "sequences cut after 128 tokens", _packed_to(128, 1 << 30)),
+    ("packed_encoder_layer", "sequences beyond 64 are one", _packed_to(1 << 30, 64)),
+    ("objective", "the mask forgotten from 10 tokens on", {"given": _unmasked}),
+    ("objective", "no dropout beyond 64 tokens",
+     {"given": lambda self, batch, draws, **_: {"draws": draws if batch.shape[1] <= 64 else None}}),
+    ("objective", "predictions beyond 512 tokens do not count", {"given": _first_predictions}),
+)  # fmt: skip
+
+SIZES: tuple[Mutant, ...] = mutants(
+    [*(_sized(*row) for row in _TABLE), *((op, "sizes", what, how) for op, what, how in _BLOCKS)]
+)
