@@ -76,7 +76,7 @@ class Call:
 
     op: str
     x: Host
-    weights: Mapping[str, Host]
+    weights: dict[str, Host]
     options: Mapping[str, Any]
     rows: str
 
