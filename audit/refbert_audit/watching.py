@@ -93,9 +93,9 @@ def dropout_sites(heads: tuple[str, ...]) -> dict[str, float]:
     seen: dict[str, float] = {}
 
     class Sites(Dropout):
-        def keep(self, site: str, shape: tuple[int, ...], rate: float) -> Any:
+        def keep(self, site: str, shape: tuple[int, ...], rate: float, **rows: Any) -> Any:
             seen[site] = rate
-            return super().keep(site, shape, rate)
+            return super().keep(site, shape, rate, **rows)
 
     rows = batch(4, 16)
     model(heads).loss_and_gradients(rows, labels_for(heads, rows), dropout=Sites(0))

@@ -25,14 +25,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from refbert.backend import A, Backend, BlockPullback, Host
-from refbert.randomness import Dropout
+from refbert.backend import A, Backend, BlockPullback, Host, KeepMasks
 from refbert.spec.choices import Choices
 from refbert.spec.layers import add_and_norm, dense
 
 
 def self_attention(
-    ops: Backend[A], p: Mapping[str, A], x: A, mask: Host, c: Choices, *, site: str = "", draws: Dropout | None = None
+    ops: Backend[A], p: Mapping[str, A], x: A, mask: Host, c: Choices, *, site: str = "", draws: KeepMasks | None = None
 ) -> tuple[A, BlockPullback[A]]:
     """y [B, S, H], and a pullback to (dx, gradients by name below ``attention.``)."""
     q, q_back = dense(ops, p, "self.query", x)

@@ -10,9 +10,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Generic
 
-from refbert.backend import A, Backend, BlockPullback, Host
+from refbert.backend import A, Backend, BlockPullback, Host, KeepMasks
 from refbert.config.heads import POOLED_HEADS
-from refbert.randomness import Dropout
 from refbert.spec import head_table
 from refbert.spec.choices import Choices
 from refbert.spec.embeddings import embeddings
@@ -45,7 +44,7 @@ def bert(
     c: Choices,
     *,
     pooled: bool = True,
-    draws: Dropout | None = None,
+    draws: KeepMasks | None = None,
     gradients: bool = True,
     watch: Watch[A] | None = None,
 ) -> tuple[Encoded[A], Callable[[A | None, A | None], dict[str, A]]]:
@@ -96,7 +95,7 @@ def objective(
     heads: Collection[str],
     c: Choices,
     *,
-    draws: Dropout | None = None,
+    draws: KeepMasks | None = None,
     denominators: Mapping[str, float] | None = None,
 ) -> tuple[A, dict[str, A], Callable[[A], dict[str, A]]]:
     """(loss [], the losses by head, pullback from dloss to the gradients by full name).

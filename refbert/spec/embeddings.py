@@ -21,8 +21,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from refbert.backend import A, Backend, Host
-from refbert.randomness import Dropout
+from refbert.backend import A, Backend, Host, KeepMasks
 from refbert.spec.choices import Choices
 from refbert.spec.layers import dropout, layer_norm
 
@@ -33,7 +32,7 @@ def embeddings(
     input_ids: Host,
     token_type_ids: Host,
     c: Choices,
-    draws: Dropout | None = None,
+    draws: KeepMasks | None = None,
     positions: Host | None = None,
 ) -> tuple[A, Callable[[A], dict[str, A]]]:
     """x [B, S, H], and a pullback from dx to the five parameters' gradients (names below ``bert.embeddings.``).

@@ -20,8 +20,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic
 
-from refbert.backend import A, Backend, BlockPullback, Host
-from refbert.randomness import Dropout
+from refbert.backend import A, Backend, BlockPullback, Host, KeepMasks
 from refbert.spec.attention import attention_map, self_attention
 from refbert.spec.choices import Choices
 from refbert.spec.feed_forward import feed_forward
@@ -42,7 +41,7 @@ class Watch(Generic[A]):
 
 
 def encoder_layer(
-    ops: Backend[A], p: Mapping[str, A], x: A, mask: Host, c: Choices, *, site: str = "", draws: Dropout | None = None
+    ops: Backend[A], p: Mapping[str, A], x: A, mask: Host, c: Choices, *, site: str = "", draws: KeepMasks | None = None
 ) -> tuple[A, BlockPullback[A]]:
     """One layer composed of ops: y [B, S, H], and a pullback to (dx, gradients by name below the layer)."""
     attended, attention_back = self_attention(ops, Scope(p, "attention."), x, mask, c, site=site, draws=draws)
@@ -57,7 +56,7 @@ def encoder_layer(
 
 
 def _recomputed(
-    ops: Backend[A], p: Mapping[str, A], x: A, mask: Host, c: Choices, *, site: str, draws: Dropout | None
+    ops: Backend[A], p: Mapping[str, A], x: A, mask: Host, c: Choices, *, site: str, draws: KeepMasks | None
 ) -> tuple[A, BlockPullback[A]]:
     """`encoder_layer`, of which only x [B, S, H] is kept: the pullback makes the rest again.
 
@@ -80,7 +79,7 @@ def encoder(
     mask: Host,
     c: Choices,
     *,
-    draws: Dropout | None = None,
+    draws: KeepMasks | None = None,
     gradients: bool = True,
     watch: Watch[A] | None = None,
 ) -> tuple[A, BlockPullback[A]]:

@@ -20,14 +20,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from refbert.backend import A, Backend, BlockPullback
-from refbert.randomness import Dropout
+from refbert.backend import A, Backend, BlockPullback, KeepMasks
 from refbert.spec.choices import Choices
 from refbert.spec.layers import activate, add_and_norm, dense
 
 
 def feed_forward(
-    ops: Backend[A], p: Mapping[str, A], x: A, c: Choices, *, site: str = "", draws: Dropout | None = None
+    ops: Backend[A], p: Mapping[str, A], x: A, c: Choices, *, site: str = "", draws: KeepMasks | None = None
 ) -> tuple[A, BlockPullback[A]]:
     """y [B, S, H], and a pullback to (dx, gradients by name below the layer)."""
     z, z_back = dense(ops, p, "intermediate.dense", x)

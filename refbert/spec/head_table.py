@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from refbert.backend import A, Backend, BlockPullback, Host
+from refbert.backend import A, Backend, BlockPullback, Host, KeepMasks
 from refbert.config.heads import HEADS
 from refbert.ops.cross_entropy import IGNORE
-from refbert.randomness import Dropout
 from refbert.spec import heads, losses
 from refbert.spec.choices import Choices
 
@@ -33,7 +32,7 @@ class _Functions:
     denominator: Callable[[Host, int, Choices], float] = lambda y, S, c: losses.labelled(y)
 
 
-def _classifier(ops: Any, p: Any, x: Any, c: Choices, positions: object, draws: Dropout | None) -> Any:
+def _classifier(ops: Any, p: Any, x: Any, c: Choices, positions: object, draws: KeepMasks | None) -> Any:
     return heads.classifier(ops, p, x, c, draws)
 
 
@@ -106,7 +105,7 @@ def head_logits(
     c: Choices,
     *,
     positions: Host | None = None,
-    draws: Dropout | None = None,
+    draws: KeepMasks | None = None,
 ) -> tuple[A, BlockPullback[A]]:
     """A head's logits [..., K] of what it reads, x [B, S, H] or [B, H], and a pullback to (dx, gradients by full name).
 
@@ -123,7 +122,7 @@ def head_loss(
     x: A,
     labels: Mapping[str, Host],
     c: Choices,
-    draws: Dropout | None,
+    draws: KeepMasks | None,
     divide_by: Mapping[str, float],
 ) -> tuple[A, BlockPullback[A]]:
     """A head's loss [] on what it reads, x [B, S, H] or [B, H], and a pullback to (dx, gradients by full name)."""

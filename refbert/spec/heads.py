@@ -15,8 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from refbert.backend import A, Backend, BlockPullback, Host
-from refbert.randomness import Dropout
+from refbert.backend import A, Backend, BlockPullback, Host, KeepMasks
 from refbert.spec.choices import Choices
 from refbert.spec.layers import activate, dense, dropout, layer_norm
 
@@ -71,7 +70,7 @@ def next_sentence(ops: Backend[A], p: Mapping[str, A], pooled: A) -> tuple[A, Bl
 
 
 def classifier(
-    ops: Backend[A], p: Mapping[str, A], x: A, c: Choices, draws: Dropout | None = None
+    ops: Backend[A], p: Mapping[str, A], x: A, c: Choices, draws: KeepMasks | None = None
 ) -> tuple[A, BlockPullback[A]]:
     """Logits [..., K] after dropout: of the pooled vector [B, H] (sequences, choices) or of every token [B, S, H].
 

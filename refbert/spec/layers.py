@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from refbert.backend import A, Backend, BlockPullback, Out
-from refbert.randomness import Dropout
+from refbert.backend import A, Backend, BlockPullback, KeepMasks, Out
 from refbert.spec.choices import Choices
 
 
@@ -34,7 +33,7 @@ def _named(name: str, back: Callable[[A], tuple[A, ...]]) -> BlockPullback[A]:
 
 
 def add_and_norm(
-    ops: Backend[A], p: Mapping[str, A], x: A, o: A, c: Choices, *, site: str, draws: Dropout | None
+    ops: Backend[A], p: Mapping[str, A], x: A, o: A, c: Choices, *, site: str, draws: KeepMasks | None
 ) -> tuple[A, Callable[[A], tuple[A, A, dict[str, A]]]]:
     """LN(x + dropout(o)), [B, S, H] twice -> [B, S, H]: how a sublayer with the output o ends.
 
@@ -69,7 +68,7 @@ def activate(ops: Backend[A], x: A, activation: str) -> Out[A]:
     raise ValueError(f'unknown activation "{activation}"')
 
 
-def dropout(ops: Backend[A], x: Any, *, site: str, rate: float, draws: Dropout | None) -> Out[A]:
+def dropout(ops: Backend[A], x: Any, *, site: str, rate: float, draws: KeepMasks | None) -> Out[A]:
     """Dropout at a named site, [...] -> [...]; the identity in inference (``draws`` is None) and at rate 0."""
     if draws is None or rate == 0:
         return x, _identity

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from refbert.wire.remote import connection_of
+
 # Seconds that a pause lasts at most; after so many in vain, a round has no more.
 _PATIENCE, _ENOUGH = 0.002, 4
 HURRY = 1e-6  # seconds until Python's threads hand over, instead of 5 ms
@@ -41,9 +43,9 @@ class Pauses:
 def threaded(backend: Any) -> Iterator[Any]:
     """Inside, a backend's calls run in the threads that make them, of another process where it lives in one, and those
     hand over quickly. Gives `Pauses`, or what does the same there."""
-    connection = getattr(backend, "connection", None)
-    if connection is not None:
-        with connection.threaded() as there:
+    there_is = connection_of(backend)
+    if there_is is not None:
+        with there_is.threaded() as there:
             yield there
         return
     before = sys.getswitchinterval()

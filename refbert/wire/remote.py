@@ -49,9 +49,10 @@ class RemoteArray:
 
     def __init__(self, number: int, shape: tuple[int, ...], backend: RemoteBackend) -> None:
         self.number, self.shape, self._backend = number, shape, backend
+        self._gone = backend.connection.gone
 
     def __del__(self) -> None:
-        self._backend.connection.gone.append(self.number)
+        self._gone.append(self.number)
 
     def __float__(self) -> float:
         return float(self._backend.to_numpy(self))
@@ -143,7 +144,11 @@ class Connection:
     def ask(
         self, do: str, tensors: list[Host] | None = None, draws: KeepMasks | None = None, **more: Any
     ) -> tuple[dict[str, Any], list[Host]]:
-        """Send one request; its answer, or what it was refused with. ``draws`` answers what is asked meanwhile."""
+        """Send one request; its answer. ``draws`` answers what is asked meanwhile.
+
+        Raises what the answer says, by its kind: IndexError, ValueError, NotImplementedError, `BackendUnavailable`, or
+        `RemoteError` for anything else.
+        """
         number = next(self._ids)
         header: dict[str, Any] = {"id": number, "do": do, **more}
         with self._sending if self._own is None else contextlib.nullcontext():
@@ -376,6 +381,12 @@ class RemoteBackend:
             return self._ask("pull", tensors, given, draws, pullback=function.number, args=args)
 
         return pullback
+
+
+def connection_of(backend: Any) -> Connection | None:
+    """The connection to a backend in another process; None for any other."""
+    found = getattr(backend, "connection", None)
+    return found if isinstance(found, Connection) else None
 
 
 def _known(value: Any) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 
 from refbert.backend import TRAINING, Host, has_gradients, registry
 from refbert.wire import command
+from refbert.wire.remote import connection_of
 from refbert_conformance.engine.guards import INFERENCE, ForInference
 from refbert_conformance.engine.measure import Failure, Unsupported
 from refbert_conformance.tolerances.arithmetic import Arithmetic
@@ -45,7 +46,7 @@ class Subject:
     @property
     def mode(self) -> str:
         """What the backend has changed in its process's floating-point arithmetic, or "" (see `refbert.wire.host`)."""
-        return str(getattr(getattr(self.backend, "connection", None), "mode", ""))
+        return getattr(connection_of(self.backend), "mode", "")
 
     def fresh(self) -> Subject:
         """Another like it, whose backend has not been called."""
@@ -73,7 +74,7 @@ class Subject:
 
     def again(self, *arrays: Host) -> None:
         """Let arrays that `host` gave hold what they would hold by now, were the backend in this process."""
-        connection: Any = getattr(self.backend, "connection", None)
+        connection = connection_of(self.backend)
         for x in () if connection is None else arrays:
             connection.again(x)
 

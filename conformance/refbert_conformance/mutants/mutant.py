@@ -116,22 +116,22 @@ def right(backend: Any, op: str) -> Callable[..., Any]:
     return getattr(super(type(backend), backend), op)  # type: ignore[no-any-return]
 
 
-def kept(backend: Any, name: str, key: Any, x: Any) -> Any:
+def kept(mutant: Any, name: str, key: Any, x: Any) -> Any:
     """What the backend has kept of that name under the key; x itself if it has nothing yet."""
-    return backend.__dict__.setdefault(name, {}).setdefault(key, x)
+    return vars(mutant).setdefault(name, {}).setdefault(key, x)
 
 
-def in_buffer(backend: Any, x: Any, /, **_: Any) -> Any:
+def in_buffer(mutant: Any, x: Any, /, **_: Any) -> Any:
     """x in a buffer that is used again for every array of its shape."""
-    buffer = kept(backend, "_buffers", x.shape, np.empty(x.shape, x.dtype))
+    buffer = kept(mutant, "_buffers", x.shape, np.empty(x.shape, x.dtype))
     buffer[...] = x
     return buffer
 
 
-def count(backend: Any) -> int:
+def count(mutant: Any) -> int:
     """How often the backend has counted, with this time."""
-    backend._count = getattr(backend, "_count", 0) + 1
-    return int(backend._count)
+    mutant._count = getattr(mutant, "_count", 0) + 1
+    return int(mutant._count)
 
 
 def replaced(module: str, old: str, new: str) -> str:
