@@ -166,7 +166,7 @@ class Connection:
                 header, tensors = {"id": number, "do": "keep"}, [self._drawn(draws, answer["keep"])]
         self.mode = str(answer.get("mode", self.mode))[:80]
         if "error" in answer:
-            raise _error(answer["error"])
+            _raise(answer["error"])
         if not isinstance(answer.get("ok"), dict):
             self._broken("message", 'sent an answer with neither "ok" nor "error"')
         return answer["ok"], arrays
@@ -266,17 +266,15 @@ class RemotePauses:
         """Nothing."""
 
 
-def _error(error: Any) -> Exception:
-    """The exception that an answer speaks of."""
+def _raise(error: Any) -> NoReturn:
+    """Raise what an answer speaks of."""
     kind, message = (str(error.get(name, "")) for name in ("kind", "message")) if isinstance(error, dict) else ("", "")
-    known = _ERRORS.get(kind)
-    if known is not None:
-        return known(one_line(message))
+    if kind in _ERRORS:
+        raise _ERRORS[kind](one_line(message))
     name = error.get("type") if isinstance(error, dict) else None
-    named = type(name, (RemoteError,), {}) if isinstance(name, str) and name.isidentifier() else RemoteError
-    error = named(one_line(message))
-    assert isinstance(error, Exception)
-    return error
+    known = isinstance(name, str) and name.isidentifier()
+    named: type[RemoteError] = type(name, (RemoteError,), {}) if known else RemoteError
+    raise named(one_line(message))
 
 
 class RemoteBackend:

@@ -75,8 +75,9 @@ class Subject:
     def again(self, *arrays: Host) -> None:
         """Let arrays that `host` gave hold what they would hold by now, were the backend in this process."""
         connection = connection_of(self.backend)
-        for x in () if connection is None else arrays:
-            connection.again(x)
+        if connection is not None:
+            for x in arrays:
+                connection.again(x)
 
     def host(self, x: Any, shape: tuple[int, ...] | None = None, name: str = "result") -> Host:
         """A backend's array on the host; with ``shape``, `Failure` before anything of another size is copied."""
