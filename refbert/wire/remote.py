@@ -271,9 +271,8 @@ def _raise(error: Any) -> NoReturn:
     kind, message = (str(error.get(name, "")) for name in ("kind", "message")) if isinstance(error, dict) else ("", "")
     if kind in _ERRORS:
         raise _ERRORS[kind](one_line(message))
-    name = error.get("type") if isinstance(error, dict) else None
-    known = isinstance(name, str) and name.isidentifier()
-    named: type[RemoteError] = type(name, (RemoteError,), {}) if known else RemoteError
+    name = str(error.get("type")) if isinstance(error, dict) else ""
+    named: type[RemoteError] = type(name, (RemoteError,), {}) if name.isidentifier() else RemoteError
     raise named(one_line(message))
 
 
