@@ -16,6 +16,7 @@ import contextlib
 import ctypes
 import json
 import math
+import mmap
 import os
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +38,10 @@ DTYPES = {
         "float64",
     )
 }  # fmt: skip
+# What a peer that does not mirror is sent, so that it need not know more.
+PLAIN = {"b": "bool", "i": "int64", "u": "int64", "f": "float32"}
 _CHUNK = 1 << 16
+SHARED = 1 << 16  # bytes of a tensor from which on shared memory is worth while
 
 Wait = Callable[[int, bool], None]
 
@@ -58,8 +62,9 @@ class Stream:
     """Both ends of a connection. ``wait(fd, writing)`` is called where a non-blocking descriptor is not ready.
 
     identify: a number for every array that its caller keeps. With it, an array travels as it lies in memory, for a
-    host that lays it out again; without (None), in C order. places: of such a host, the arrays by that number.
-    unfinished: how far a message has come that is being read.
+    host that lays it out again; without (None), in C order. plain: dtypes are widened to those of `PLAIN`. places: of a
+    host that mirrors, the arrays by number. sharing: whether shared memory may be used, if there is some. unfinished:
+    how far a message has come that is being read.
     """
 
     def __init__(self, incoming: int, outgoing: int, wait: Wait = _blocked) -> None:
@@ -67,8 +72,15 @@ class Stream:
         self._files = [os.fstat(fd).st_ino for fd in (incoming, outgoing)]
         self._spare = b""
         self.unfinished = ""
+        self._outbox = self._inbox = memoryview(b"")
         self.identify: Callable[[Host], int] | None = None
+        self.plain, self.sharing = False, True
         self.places: dict[Any, tuple[Any, Host, Host]] | None = None
+
+    def share(self, memory: mmap.mmap, *, asks: bool) -> None:
+        """From now on large tensors lie in ``memory``: who asks writes its first half, who answers its second."""
+        halves = memoryview(memory)[: len(memory) // 2], memoryview(memory)[len(memory) // 2 :]
+        self._outbox, self._inbox = halves if asks else halves[::-1]
 
     @property
     def whole(self) -> bool:
@@ -80,11 +92,15 @@ class Stream:
     def send(self, header: Mapping[str, Any], tensors: Sequence[Host] = ()) -> None:
         """Write one message, in whose header "tensors" is not listed yet. OSError: nobody reads any more."""
         parts: list[Any] = []
-        listed = []
+        listed, at = [], 0
         for x in tensors:
-            described, data = _laid_out(x, self.identify(x)) if self.identify else _in_order(x)
+            described, data = _laid_out(x, self.identify(x)) if self.identify else _in_order(x, plain=self.plain)
             listed.append(described)
-            parts += (data, bytes(-len(data) % _UNIT))
+            if self.sharing and len(data) >= SHARED and at + len(data) <= len(self._outbox):
+                self._outbox[at : at + len(data)] = data
+                described["at"], at = at, at + _padded(len(data))
+            else:
+                parts += (data, bytes(-len(data) % _UNIT))
         if listed:
             header = {**header, "tensors": listed}
         text = json.dumps(header, allow_nan=False, separators=(",", ":")).encode()
@@ -111,7 +127,7 @@ class Stream:
         if not isinstance(listed, list):
             raise BadFrame('"tensors" is not a list')
         kinds = [_described(one) for one in listed]
-        due = sum(_padded(one.nbytes) for one in kinds)
+        due = sum(_padded(one.nbytes) for one in kinds if one.at is None)
         if due != p:
             raise BadFrame(f"its payload has {p:,} bytes, its tensors have {due:,}")
         tensors = [self._tensor(one) for one in kinds]
@@ -130,7 +146,13 @@ class Stream:
             array = one.of(memory)
             if self.places is not None and one.memory is not None:
                 self.places[one.memory] = one.said, memory, array
-        self._read(memory.data, "payload")
+        if one.at is None:
+            self._read(memory.data, "payload")
+        elif not 0 <= one.at <= len(self._inbox) - one.nbytes:
+            raise BadFrame("a tensor lies outside of the shared memory")
+        else:
+            memory.data[: one.nbytes] = self._inbox[one.at : one.at + one.nbytes]
+            memory[one.nbytes :] = 0
         if one.dtype.kind == "b" and np.any(memory > 1):
             raise BadFrame("a tensor of bool holds other bytes than 0 and 1")
         return array
@@ -165,7 +187,8 @@ class Stream:
 class _Tensor:
     """A tensor as a header describes it. Beside "dtype" and "shape" there may be, where the other side has said
     "mirror": "strides" and "offset" in bytes, "bytes" from the first entry in memory to the last, "order" (">" for
-    big-endian), "readonly", and "memory", a number that is the same for the same array."""
+    big-endian), "readonly", and "memory", a number that is the same for the same array.
+    "at": where it lies in the shared memory, if not in the payload."""
 
     def __init__(self, one: Any) -> None:
         if not isinstance(one, dict):
@@ -184,7 +207,11 @@ class _Tensor:
         if type(self.nbytes) is not int or self.nbytes < 0:
             raise BadFrame("a tensor's bytes are no count")
         self._strides, self._offset = one.get("strides"), one.get("offset", 0)
-        self._readonly, self.memory, self.said = one.get("readonly", False), one.get("memory"), one
+        self._readonly, self.memory, self.said = one.get("readonly", False), one.get("memory"), dict(one)
+        self.said.pop("at", None)
+        self.at = one.get("at")
+        if self.at is not None and type(self.at) is not int:
+            raise BadFrame("a tensor's place in the shared memory is no number")
 
     def of(self, memory: Host) -> Host:
         """The array in that memory."""
@@ -203,9 +230,10 @@ def _described(one: Any) -> _Tensor:
         raise BadFrame(f"a tensor is described wrongly: {error}") from None
 
 
-def _in_order(x: Host) -> tuple[dict[str, Any], Any]:
-    array = np.ascontiguousarray(x, x.dtype.newbyteorder("<"))
-    return {"dtype": x.dtype.name, "shape": x.shape}, array.reshape(-1).view(np.uint8).data
+def _in_order(x: Host, *, plain: bool) -> tuple[dict[str, Any], Any]:
+    kind = np.dtype(PLAIN[x.dtype.kind]) if plain and x.dtype.name != "float64" else x.dtype
+    array = np.ascontiguousarray(x, kind.newbyteorder("<"))
+    return {"dtype": kind.name, "shape": x.shape}, array.reshape(-1).view(np.uint8).data
 
 
 def _laid_out(x: Host, number: int) -> tuple[dict[str, Any], Any]:

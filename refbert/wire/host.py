@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import mmap
 import os
 import queue
 import sys
@@ -22,7 +23,7 @@ import numpy as np
 from refbert.backend import registry
 from refbert.backend.arguments import Host
 from refbert.backend.contract import OPTIONAL, OPTIONAL_ATTRIBUTES, REQUIRED
-from refbert.errors import RefbertError, one_line
+from refbert.errors import RefbertError, Unsupported, one_line
 from refbert.wire.frames import DTYPES, BadFrame, Closed, Stream
 from refbert.wire.pauses import HURRY, Lines
 from refbert.wire.remote import AT_HOME, VERSION
@@ -111,7 +112,12 @@ class Pythons:
     def _hello_(self, header: Mapping[str, Any], tensors: list[Host], out: list[Host]) -> dict[str, Any]:
         if VERSION not in header["wire"]:
             raise NotImplementedError(f"this host speaks wire protocol {VERSION}, not {header['wire']}")
-        return {"wire": VERSION, "extensions": EXTENSIONS}
+        memory = header.get("memory")
+        if memory is None:
+            return {"wire": VERSION, "extensions": EXTENSIONS}
+        with open(memory["path"], "r+b") as file:
+            self._stream.share(mmap.mmap(file.fileno(), memory["bytes"]), asks=False)
+        return {"wire": VERSION, "extensions": [*EXTENSIONS, "memory"]}
 
     def _open_(self, header: Mapping[str, Any], tensors: list[Host], out: list[Host]) -> dict[str, Any]:
         backend = self._make(dtype=header.get("dtype"), device=header.get("device"))
@@ -206,10 +212,12 @@ class Pythons:
         if header["on"]:
             self._before = sys.getswitchinterval()
             sys.setswitchinterval(HURRY)
+            self._stream.sharing = False
             self._queues[0] = queue.SimpleQueue()
             threading.Thread(target=self._share_out, daemon=True).start()
         else:
             sys.setswitchinterval(self._before)
+            self._stream.sharing = True
             for waiting in self._queues.values():
                 waiting.put(None)
             self._queues, self._lines = {}, {}
@@ -288,7 +296,7 @@ def _parameters(function: Any) -> Any:
 def described(error: BaseException) -> dict[str, str]:
     """An exception as the protocol speaks of it, however its author has made it."""
     if isinstance(error, RefbertError):
-        return {"kind": "unavailable", "message": str(error)}
+        return {"kind": "unsupported" if isinstance(error, Unsupported) else "unavailable", "message": str(error)}
     try:
         message = " ".join(str(error).split())[:300]
     except Exception:  # noqa: BLE001

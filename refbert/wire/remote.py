@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import inspect
 import itertools
+import mmap
+import os
+import tempfile
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -31,6 +33,9 @@ from refbert.wire.frames import BadFrame, Closed, Stream
 from refbert.wire.values import plain, valued
 
 VERSION = 1
+# Where memory is shared by name, and how many bytes: no more is taken than is written.
+_SHARED = "/dev/shm"
+MEMORY = 256 << 20
 _BATCH = ("input_ids", "token_type_ids", "attention_mask")
 # A function as an argument cannot travel.
 AT_HOME = ("recomputed",)
@@ -61,27 +66,46 @@ class RemoteArray:
         return f"array {self.number} of shape {self.shape}"
 
 
-class _Numbers:
-    """Numbers of arrays, as long as these live."""
+def _shared_memory() -> tuple[Any, Any]:
+    """Memory for two processes, and the file by whose name the other one finds it; (None, None) where there is none."""
+    try:
+        file = tempfile.NamedTemporaryFile(dir=_SHARED)  # noqa: SIM115  (closed when the other side has it mapped)
+    except OSError:
+        return None, None
+    os.ftruncate(file.fileno(), MEMORY)
+    return mmap.mmap(file.fileno(), MEMORY), file
 
-    def __init__(self) -> None:
+
+class _Numbers:
+    """Numbers of arrays, as long as these live; then they go to ``gone``, with that sign."""
+
+    def __init__(self, gone: deque[int], sign: int) -> None:
         self._known: dict[int, tuple[weakref.ref[Host], int]] = {}
+        self._gone, self._sign, self._next = gone, sign, itertools.count(1)
 
     def get(self, x: Host) -> int | None:
         """The array's number, if it has one."""
         array, number = self._known.get(id(x), (None, 0))
         return number if array is not None and array() is x else None
 
-    def put(self, x: Host, number: int, died: Callable[[], None]) -> None:
-        """Give it one; ``died`` is called when nobody has the array any more."""
-        key = id(x)
+    def new(self, x: Host) -> int:
+        """The array's number, which it gets if it has none."""
+        number = self.get(x)
+        if number is None:
+            number = next(self._next)
+            self.put(x, number)
+        return number
 
-        def gone(_: object) -> None:
-            if self._known.get(key, (None, 0))[1] == number:  # else another array has the address by now
-                del self._known[key]
-            died()
+    def put(self, x: Host, number: int) -> None:
+        """Give it a number."""
+        key, known, gone, sign = id(x), self._known, self._gone, self._sign
 
-        self._known[key] = weakref.ref(x, gone), number
+        def died(_: object) -> None:
+            if known.get(key, (None, 0))[1] == number:  # else another array has the address by now
+                del known[key]
+            gone.append(sign * number)
+
+        known[key] = weakref.ref(x, died), number
 
 
 class RemoteError(Exception):
@@ -111,29 +135,31 @@ class Connection:
         self._answers: dict[int, tuple[dict[str, Any], list[Host]]] = {}
         self._reading = False
         self._own: threading.local | None = None
-        self._marks, self._kept = _Numbers(), _Numbers()
         self.gone: deque[int] = deque()
+        self._kept = _Numbers(self.gone, 1)
         self.mode = ""
-        self.said, _ = self.ask("hello", wire=[VERSION], contract=list(REQUIRED_BY_VERSION))
+        memory, file = _shared_memory()
+        place: dict[str, Any] = {} if file is None else {"memory": {"path": file.name, "bytes": MEMORY}}
+        try:
+            self.said, _ = self.ask("hello", wire=[VERSION], contract=list(REQUIRED_BY_VERSION), **place)
+        finally:
+            if file is not None:
+                file.close()
         if self.said.get("wire") != VERSION:
             found = one_line(str(self.said.get("wire")))[:40]
             broken("message", f"speaks wire protocol {found}, but this refbert speaks {VERSION}")
         extensions = self.said.get("extensions", ())
         self.extensions = frozenset(map(str, extensions if isinstance(extensions, list) else ()))
+        if "memory" in self.extensions and memory is not None:
+            stream.share(memory, asks=True)
         if "mirror" in self.extensions:
-            stream.identify = self._mark
-
-    def _mark(self, x: Host) -> int:
-        """A number of the same array's as long as the caller has it."""
-        number = self._marks.get(x)
-        if number is None:
-            number = next(self._numbers)
-            self._marks.put(x, number, partial(self.gone.append, -number))
-        return number
+            stream.identify = _Numbers(self.gone, -1).new
+        else:
+            stream.plain = True
 
     def keep(self, x: Host, number: int) -> None:
         """Remember a host array that came from the other side's, for `again`."""
-        self._kept.put(x, number, partial(self.gone.append, number))
+        self._kept.put(x, number)
 
     def again(self, x: Host) -> None:
         """Let a host array of the other side's hold what it holds there by now: a backend may have gone on using it."""
@@ -242,6 +268,7 @@ class Connection:
             yield RemotePauses(None)
             return
         self.ask("threads", on=True)
+        self._stream.sharing = False  # its halves hold one message
         self._own = threading.local()
         self._own.number = 0  # the thread that answers all others'
         try:
@@ -249,6 +276,7 @@ class Connection:
         finally:
             self._own = None
             self.ask("threads", on=False)
+            self._stream.sharing = True
 
 
 class RemotePauses:
