@@ -37,6 +37,8 @@ _GROUPS: Mapping[str, Mapping[str, str]] = {
     "Judge a backend": {
         "backends": "refbert.cli.backends",
         "conform": "refbert_conformance.commands.conform",
+        "kit": "refbert_conformance.commands.kit",
+        "judge": "refbert_conformance.commands.kit",
         "scoreboard": "refbert_conformance.commands.scoreboard",
         "bench": "refbert.cli.bench",
     },

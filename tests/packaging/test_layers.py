@@ -47,7 +47,7 @@ LAYERS = (
     ("refbert_conformance.process.records",),
     ("refbert_conformance.failures", "refbert_conformance.waivers"),
     ("refbert_conformance.process",),
-    ("refbert_conformance.report", "refbert_conformance.selftest"),
+    ("refbert_conformance.kit", "refbert_conformance.report", "refbert_conformance.selftest"),
     ("refbert_conformance.scoreboard", "refbert_conformance.plugin"),
     ("refbert_conformance", "refbert_conformance.commands", "refbert_conformance.test_conformance"),
     ("refbert_inspection",),

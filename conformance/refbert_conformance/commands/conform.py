@@ -57,8 +57,8 @@ def conform(
     Exit status: 0 conformant, 1 not conformant, 2 bad usage or the backend is unavailable, 3 inconclusive: nothing
     failed, but something gave no answer in time, which may be the machine's doing.
     """
-    _require_hypothesis()
-    number, effort = _seed(seed), formerly or effort
+    require_hypothesis()
+    number, effort = seed_number(seed), formerly or effort
     if self_test:
         from refbert_conformance.selftest import run_self_test
 
@@ -122,21 +122,23 @@ def conform(
 
         write_text(html_file, page(results))
     for result in results:
-        _show(result)
+        show(result)
     for name, reason in absent.items():
         say(f"{name}: not judged ({reason})")
     statuses = {reports.STATUS[result["verdict"]] for result in results} | ({2} if absent else set())
     return min(statuses, key=(1, 2, 3, 0).index)
 
 
-def _require_hypothesis() -> None:
+def require_hypothesis() -> None:
+    """Raise `Unsupported`, with what to do, without Hypothesis."""
     from importlib.util import find_spec
 
     if find_spec("hypothesis") is None:
-        raise Unsupported('refbert conform needs Hypothesis; install it with: pip install "refbert[conformance]"')
+        raise Unsupported('the suite needs Hypothesis; install it with: pip install "refbert[conformance]"')
 
 
-def _seed(text: str) -> int:
+def seed_number(text: str) -> int:
+    """What ``--seed`` says; raises `InputError` for anything else."""
     if text == "random":
         return secrets.randbits(31)
     try:
@@ -179,7 +181,8 @@ class _Progress:
             self._bar.advance(self._task)
 
 
-def _show(result: dict[str, Any]) -> None:
+def show(result: dict[str, Any]) -> None:
+    """Print a report: a table of the levels, every failure, the verdict."""
     from refbert_conformance.engine.property import LEVELS
     from refbert_conformance.process.records import rows_of
 

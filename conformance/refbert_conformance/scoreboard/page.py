@@ -17,7 +17,8 @@ from refbert_conformance.scoreboard.runs import STATES, Report, counts_of, level
 _MEANING = {
     "passed": "held on every example",
     "failed": "did not hold: a case, and a script that reproduces it",
-    "inconclusive": "no answer in time, twice, without computing that long: the backend waits, or the machine was busy",
+    "inconclusive": "no answer: not in time, twice, without computing that long (the backend waits, or the machine was "
+    "busy), or not among the results of a kit",
     "unsupported": "the backend does not offer it, or its dtype cannot judge it",
     "unavailable": "could not be tried here",
     "waived": "fails, as expected by the adopter's file of waivers, for the reason given there",
