@@ -57,7 +57,8 @@ def judged(subject: Subject, dtype: str, effort: str) -> tuple[dict[str, Any] | 
         done = subprocess.run(
             [sys.executable, "-m", "refbert", "conform", "--backend", subject.backend, "--dtype", dtype, "--effort",
              effort, "--json", str(report), "--scripts", scratch, *subject.options],
-            cwd=ROOT, env={**os.environ, "PYTHONPATH": os.pathsep.join(PATHS)}, capture_output=True, text=True, check=False,
+            cwd=ROOT, env=os.environ | {"PYTHONPATH": os.pathsep.join(PATHS)}, capture_output=True, text=True,
+            check=False,
         )  # fmt: skip
         if not report.exists():
             return None, done.stderr.strip().splitlines()[-1]
