@@ -238,7 +238,7 @@ def test_the_manifest_is_as_the_schema_says(kit, manifest):
             for tensor in (*case["inputs"].values(), *case["host_arrays"].values(), case["cotangent"])}  # fmt: skip
     assert used - {None} == set(inputs)
     outputs = {name: tuple(one["shape"]) for case in manifest["cases"] for name, one in case["outputs"].items()}
-    assert {name: x.shape for name, x in bounds.items()} == outputs
+    assert {name: x.shape for name, x in bounds.items()} == outputs  # a layer's would be a number for each row
     assert {p for case in manifest["cases"] for one in case["outputs"].values() for p in one["properties"]} == set(
         manifest["properties"]
     )
@@ -280,3 +280,20 @@ def test_what_is_declared_goes_with_the_kit(tmp_path, capsys):
     status, out, error = cli(capsys, "judge", tmp_path / "k", tmp_path / "r.safetensors")
     assert status == 0, error
     assert "matmul_inputs bfloat16" in out
+
+
+def test_a_fused_layer(tmp_path, monkeypatch, capsys):
+    class Wrong(refbert_numpy.NumpyBackend):
+        def encoder_layer(self, x, params, *, activation, **options):
+            return super().encoder_layer(x, params, activation="gelu_tanh", **options)
+
+    assert cli(capsys, "kit", tmp_path / "kit", "--only", "blocks/encoder_layer/fused*")[0] == 0
+    manifest = json.loads((tmp_path / "kit" / "manifest.json").read_text(encoding="utf-8"))
+    jsonschema.validate(manifest, json.loads(SCHEMA.read_text(encoding="utf-8")))
+    assert list(manifest["properties"]) == [f"blocks/encoder_layer/{name}" for name in
+                                            ("fused", "fused: options", "fused: unseen keys")]  # fmt: skip
+    for backend, status in ((refbert_numpy.NumpyBackend, 0), (Wrong, 1)):
+        play(tmp_path / "kit", tmp_path / "r.safetensors", monkeypatch, backend)
+        got, out, error = cli(capsys, "judge", tmp_path / "kit", tmp_path / "r.safetensors")
+        assert got == status, out + error
+    assert re.search(r"FAILED  blocks/encoder_layer/fused: .*\n    case \d{4}: y\[.*\] is off by", out)

@@ -12,30 +12,57 @@ import numpy as np
 
 from refbert import ops
 from refbert.backend import VERSION, Host
-from refbert_conformance.tolerances.bounds import ARRAYS, OUTPUTS
-from refbert_conformance.tolerances.noise import by_name
+from refbert.backend.reference import ReferenceBackend
+from refbert_conformance.engine.divergence import composed_layer
+from refbert_conformance.tolerances.arithmetic import Arithmetic
+from refbert_conformance.tolerances.bounds import ARRAYS, OUTPUTS, Expected, expected
+from refbert_conformance.tolerances.noise import by_name, tolerances
+
+# Of the optional blocks, the one that follows from its arguments alone and is judged by its numbers. Its arrays are x
+# and the layer's weights by name.
+LAYER = "encoder_layer"
+OPS = (*ARRAYS, LAYER)
 
 
 @dataclass(frozen=True)
 class Call:
-    """An op, its arrays in float64, and all else that it is given, by name."""
+    """An op, its arrays in float64 by name, and all else that it is given."""
 
     op: str
-    arrays: tuple[Host, ...]
+    arrays: Mapping[str, Host]
     options: Mapping[str, Any]
 
     @cached_property
     def digest(self) -> str:
         """What it is found by: calls of the same content have the same."""
-        named = dict(zip(ARRAYS[self.op], self.arrays, strict=True)) | dict(sorted(self.options.items()))
+        named = dict(self.arrays) | dict(sorted(self.options.items()))
         return digest(self.op, *(part for pair in named.items() for part in pair))
 
     @cached_property
     def reference(self) -> tuple[Host, Callable[[Host], tuple[Host, ...]]]:
-        """What refbert.ops makes of it."""
+        """What refbert.ops makes of it; a layer has no pullback."""
         with np.errstate(all="ignore"):
-            found: tuple[Host, Callable[[Host], tuple[Host, ...]]] = getattr(ops, self.op)(*self.arrays, **self.options)
-        return found
+            if self.op == LAYER:
+                return self.layer(ReferenceBackend()), lambda dy: ()
+            found: tuple[Host, Callable[[Host], tuple[Host, ...]]]
+            found = getattr(ops, self.op)(*self.arrays.values(), **self.options)
+            return found
+
+    def layer(self, backend: Any) -> Host:
+        """What the layer is on the ops of a backend."""
+        weights = dict(self.arrays)
+        return composed_layer(backend, weights.pop("x"), weights, self.options)
+
+    def due(self, arithmetic: Arithmetic, dy: Host | None) -> list[Expected]:
+        """Its outputs, and how far off they may be: each entry, of a layer the norm of each row."""
+        if self.op == LAYER:
+            return tolerances(lambda backend: {"y": self.layer(backend)}, arithmetic)
+        return expected(self.op, tuple(self.arrays.values()), self.options, arithmetic, dy)
+
+
+def outputs_of(op: str) -> tuple[str, ...]:
+    """What comes of it, the result first."""
+    return OUTPUTS.get(op, ("y",))
 
 
 def digest(*parts: Any) -> str:
@@ -78,7 +105,7 @@ class Asking:
 
     def __init__(
         self, name: str, dtype: str, arithmetic: Mapping[str, Any], give: Give, *,
-        offers: Any = tuple(ARRAYS), gradients: bool = True,
+        offers: Any = OPS, gradients: bool = True,
     ) -> None:  # fmt: skip
         self.name, self.dtype, self.dtypes = name, dtype, (dtype,)
         self.contract, self.arithmetic, self.gradients = VERSION, arithmetic, gradients
@@ -95,14 +122,17 @@ class Asking:
     def __getattr__(self, name: str) -> Any:
         if name not in self._offers:
             raise AttributeError(name)
-        return partial(self._call, name)
+        return self._layer if name == LAYER else partial(self._call, name)
 
     def _call(self, op: str, *arguments: Any, **options: Any) -> Any:
         arrays, others = by_name(op, arguments, options)
-        call = Call(op, arrays, others)
-        y, *cotangents = OUTPUTS[op]
+        call = Call(op, dict(zip(ARRAYS[op], arrays, strict=True)), others)
+        y, *cotangents = outputs_of(op)
 
         def pullback(dy: Host) -> tuple[Output, ...]:
             return tuple(Output(partial(self._give, call, dy, name)) for name in cotangents)
 
         return Output(partial(self._give, call, None, y)), pullback
+
+    def _layer(self, x: Host, params: Mapping[str, Host], **options: Any) -> Output:
+        return Output(partial(self._give, Call(LAYER, {"x": x} | dict(params), options), None, "y"))

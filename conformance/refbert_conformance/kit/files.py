@@ -3,7 +3,7 @@
 manifest.json             what to compute, case by case; manifest.schema.json says what is in it
 inputs.safetensors        every array that goes in
 expected.safetensors      what the reference has for every output, float64
-bounds.safetensors        how far off each entry of it may be; infinite: not judged
+bounds.safetensors        how far off each entry of it (or the norm of a row) may be; infinite: not judged
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from refbert.files.directories import atomic_directory
 from refbert.files.json import jsonable, read_object, write_json
 from refbert.files.reading import shown
 from refbert.files.writing import writing
+from refbert_conformance.cases.model_cases import ModelRecipe
 from refbert_conformance.cases.operations import Recipe
 from refbert_conformance.engine.property import Property
 from refbert_conformance.kit.asking import digest
@@ -32,7 +33,6 @@ from refbert_conformance.process.records import Wrong, check
 from refbert_conformance.properties.symmetries.attention import Seen
 from refbert_conformance.properties.symmetries.common import Probe
 from refbert_conformance.tolerances.arithmetic import Arithmetic
-from refbert_conformance.tolerances.bounds import ARRAYS, expected
 
 FORMAT = "refbert-kit/1"
 SCHEMA = Path(__file__).with_name("manifest.schema.json")
@@ -65,18 +65,17 @@ def write_kit(
         tell("bounds", f"{number}/{count}")
         name, call = f"{number:0{width}d}", case.call
         outputs = {}
-        for one in expected(call.op, call.arrays, call.options, arithmetic, case.dy):
+        for one in call.due(arithmetic, case.dy):
             if one.name in case.outputs:
                 tensor = f"{name}/{one.name}"
                 wanted[tensor] = one.y
-                bounds[tensor] = np.broadcast_to(one.bound, one.y.shape).astype(host_dtype(asked.dtype))
+                bounds[tensor] = np.asarray(one.bound).astype(host_dtype(asked.dtype))
                 outputs[tensor] = {"shape": list(one.y.shape), "properties": list(case.outputs[one.name])}
         arrays = {n: x for n, x in call.options.items() if isinstance(x, np.ndarray)}
-        given = dict(zip(ARRAYS[call.op], call.arrays, strict=True))
         listed.append({
             "case": name,
             "op": call.op,
-            "inputs": {n: inputs.name(f"{name}/{n}", x) for n, x in given.items()},
+            "inputs": {n: inputs.name(f"{name}/{n}", x) for n, x in call.arrays.items()},
             "host_arrays": {n: inputs.name(f"{name}/{n}", x) for n, x in arrays.items()},
             "options": {n: jsonable(x) for n, x in call.options.items() if n not in arrays},
             "cotangent": None if case.dy is None else inputs.name(f"{name}/dy", case.dy),
@@ -135,7 +134,7 @@ class _Tensors:
         return known
 
 
-_EXAMPLES = {kind.__name__: kind for kind in (Recipe, Probe, Seen)}
+_EXAMPLES = {kind.__name__: kind for kind in (Recipe, Probe, Seen, ModelRecipe)}
 
 
 def _as_json(example: Any) -> Any:

@@ -14,13 +14,12 @@ from refbert_conformance.engine import runner
 from refbert_conformance.engine.measure import Failure, Record
 from refbert_conformance.engine.property import Property
 from refbert_conformance.engine.subject import Subject
-from refbert_conformance.kit.asking import Asking, Call, digest
+from refbert_conformance.kit.asking import OPS, Asking, Call, digest
 from refbert_conformance.kit.files import differing, reasons
 from refbert_conformance.kit.recording import left_out
 from refbert_conformance.process.facts import described, versions
 from refbert_conformance.process.records import Row, row_of
 from refbert_conformance.process.supervisor import Run
-from refbert_conformance.tolerances.bounds import ARRAYS
 
 _NAMED = 5  # of what is missing, so many in a message
 
@@ -50,7 +49,7 @@ class Judge:
         wanted = {case["op"] for case in cases}
         required = set(REQUIRED).difference(() if gradients else TRAINING)
         # An optional op without any answer is one that the target does not have.
-        self.offers = [op for op in ARRAYS if op in required or op in answered or op not in wanted]
+        self.offers = [op for op in OPS if op in required or op in answered or op not in wanted]
         asked = [case for case in cases if case["op"] in self.offers]
         self.missing = [
             tensor for case in asked for tensor in case["outputs"]

@@ -16,22 +16,21 @@ from refbert_conformance.cases.inputs import rounded
 from refbert_conformance.engine import runner
 from refbert_conformance.engine.property import Property
 from refbert_conformance.engine.subject import Subject
-from refbert_conformance.kit.asking import Asking, Call, digest
-from refbert_conformance.tolerances.bounds import ARRAYS, OUTPUTS
+from refbert_conformance.kit.asking import LAYER, OPS, Asking, Call, digest, outputs_of
 
-# What a backend may have besides ops.
-_MORE = set(OPTIONAL).difference(ARRAYS)
+_MORE = set(OPTIONAL).difference(OPS)
 
 
 def left_out(property: Property) -> str:
     """Why a kit has nothing of the property, or ""."""
-    if property.level == "contract":
+    name = property.name.removeprefix("fused: ")
+    if property.level == "contract" or name in ("first call", "calls", "each weight"):
         return "conduct (memory, repetition, threads, layouts, errors) is not seen in a record"
-    if property.name == "real sizes":
+    if name == "real sizes":
         return "inputs as large as in models would make a kit of hundreds of megabytes, or more"
     if _MORE.intersection(property.needs):
-        return "a kit asks for ops alone, not for layers, objectives and updates of the target's own"
-    if property.level not in ("forward", "backward"):
+        return f"a kit asks for ops and {LAYER} alone"
+    if property.level not in ("forward", "backward") and LAYER not in property.needs:
         return "its calls are each on what came of the one before"
     return ""
 
@@ -48,7 +47,7 @@ class Case:
     def reference(self) -> dict[str, Host]:
         """Every output of it."""
         y, back = self.call.reference
-        return dict(zip(OUTPUTS[self.call.op], (y, *(() if self.dy is None else back(self.dy))), strict=False))
+        return dict(zip(outputs_of(self.call.op), (y, *(() if self.dy is None else back(self.dy))), strict=False))
 
 
 class Recorder:
