@@ -41,8 +41,8 @@ NAVIGATION: dict[str, tuple[str, ...]] = {
     "Course": ("notebooks/*",),
     "How to": ("how-to/*",),
     "Guides": (
-        "command-line.md", "training.md", "fine-tuning.md", "profiles.md", "writing-a-backend.md", "conformance.md",
-        "debugging-a-backend.md", "performance.md", "mutants.md",
+        "command-line.md", "training.md", "fine-tuning.md", "profiles.md", "writing-a-backend.md", "wire-protocol.md",
+        "conformance.md", "findings.md", "debugging-a-backend.md", "performance.md", "mutants.md",
     ),
     "Operations": ("ops/*",),
     "About": ("audit.md", "audit-mutations.md", "architecture.md", "changelog.md"),
