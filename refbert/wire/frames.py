@@ -73,14 +73,25 @@ class Stream:
         self._spare = b""
         self.unfinished = ""
         self._outbox = self._inbox = memoryview(b"")
+        self._memory: mmap.mmap | None = None
         self.identify: Callable[[Host], int] | None = None
         self.plain, self.sharing = False, True
         self.places: dict[Any, tuple[Any, Host, Host]] | None = None
 
     def share(self, memory: mmap.mmap, *, asks: bool) -> None:
         """From now on large tensors lie in ``memory``: who asks writes its first half, who answers its second."""
-        halves = memoryview(memory)[: len(memory) // 2], memoryview(memory)[len(memory) // 2 :]
+        with memoryview(memory) as whole:
+            halves = whole[: len(memory) // 2], whole[len(memory) // 2 :]
         self._outbox, self._inbox = halves if asks else halves[::-1]
+        self._memory = memory
+
+    def close(self) -> None:
+        """Give up the shared memory; the descriptors are the caller's."""
+        if self._memory is not None:
+            self._outbox.release()
+            self._inbox.release()
+            self._memory.close()
+        self._memory, self._outbox, self._inbox = None, memoryview(b""), memoryview(b"")
 
     @property
     def whole(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -235,4 +236,22 @@ def test_a_supervisor_that_is_interrupted_leaves_nothing():
 def test_a_backend_that_cannot_be_made_leaves_nothing():
     with pytest.raises(BackendUnavailable, match='has no "Nothing"'), Supervisor(job("Nothing"), Limits()) as one:
         one.make()
+    assert left() == []
+
+
+@pytest.mark.parametrize(("number", "says"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_a_signal_in_the_middle_of_an_example_ends_the_command(number, says, tmp_path):
+    """It is no exception of the backend's."""
+    command = [sys.executable, "-m", "refbert", "conform", "--backend", "hostile:Sleeps", "--only", RELU]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]), "HOSTILE_SLEEP": SLEEP}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as conform:  # fmt: skip
+        assert "forward" in conform.stderr.readline()
+        time.sleep(2)
+        conform.send_signal(number)
+        out, error = conform.communicate(timeout=60)
+    assert conform.returncode == 128 + number
+    assert says in error
+    assert "FAILED" not in out
     assert left() == []

@@ -185,6 +185,7 @@ class Child:
             left = [one.name for one in self._family(marked=True)]
         self._kill()
         self._close(*self._own)
+        self.stream.close()
         return left
 
     def _until(self, met: Callable[[], bool], seconds: float) -> None:
