@@ -63,7 +63,9 @@ class Pythons:
 
     def _next(self, thread: int) -> tuple[dict[str, Any], list[Host]] | None:
         waiting = self._queues.get(thread)
-        return self._received() if waiting is None else waiting.get()
+        if waiting is not None:
+            return waiting.get()
+        return None if thread else self._received()  # threads have gone: this one is late to notice
 
     def _received(self) -> tuple[dict[str, Any], list[Host]] | None:
         try:
