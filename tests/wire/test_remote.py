@@ -103,6 +103,20 @@ def test_calls_in_threads_run_beside_each_other():
     assert np.array_equal(backend.to_numpy(backend.relu(x)[0]), X)
 
 
+def test_threads_that_end_leave_the_next_message_to_others():
+    """One that is late to notice that there are no threads any more once read it in the main thread's place."""
+    backend = registry.create(HOSTED, dtype="float32")
+    x = backend.asarray(X)
+    for _ in range(150):
+        with threaded(backend):
+            threads = [threading.Thread(target=lambda: backend.relu(x)) for _ in range(4)]
+            for one in threads:
+                one.start()
+            for one in threads:
+                one.join()
+        assert np.array_equal(backend.to_numpy(x), X)
+
+
 def test_instances_share_a_process(remote):
     wide = registry.create(HOSTED, dtype="float64")
     assert connection_of(wide) is connection_of(remote)
