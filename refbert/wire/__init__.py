@@ -1,7 +1,8 @@
 """A backend in another process, in any language: docs/wire-protocol.md as Python speaks it.
 
-frames    one message: a JSON header, then tensors as raw bytes
-remote    the caller's side: a backend whose methods are messages
-command   a backend that is a command: ``exec:COMMAND``
-host      the other side for a backend that is a Python class
+frames, values   one message: a JSON header, then tensors as raw bytes; what stands in the header
+connection       the caller's side: requests and answers
+remote           a backend whose methods are messages
+command          a backend that is a command: ``exec:COMMAND``
+host, pauses     the other side for a backend that is a Python class; its threads
 """

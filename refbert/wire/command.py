@@ -11,8 +11,9 @@ import weakref
 from typing import Any, NoReturn
 
 from refbert.errors import BackendError, BackendUnavailable
+from refbert.wire.connection import Connection
 from refbert.wire.frames import Stream
-from refbert.wire.remote import Connection, RemoteBackend
+from refbert.wire.remote import RemoteBackend
 
 PREFIX = "exec:"
 VARIABLE = "REFBERT_WIRE"

@@ -24,9 +24,10 @@ from refbert.backend import registry
 from refbert.backend.arguments import Host
 from refbert.backend.contract import OPTIONAL, OPTIONAL_ATTRIBUTES, REQUIRED
 from refbert.errors import RefbertError, Unsupported, one_line
+from refbert.wire.connection import VERSION
 from refbert.wire.frames import DTYPES, BadFrame, Closed, Stream
 from refbert.wire.pauses import HURRY, Lines
-from refbert.wire.remote import AT_HOME, VERSION
+from refbert.wire.remote import AT_HOME
 from refbert.wire.values import plain, valued
 
 # mirror: host arrays are laid out as the caller's are, an array of the caller's is one object here, too, and what is
@@ -35,6 +36,7 @@ EXTENSIONS = ("mirror", "threads")
 LOST = 117  # the exit status of a host that can no longer answer, as where its backend has closed its descriptors
 _KINDS = ((IndexError, "out of range"), (ValueError, "invalid"), (NotImplementedError, "unsupported"))
 
+Message = tuple[dict[str, Any], list[Host]]
 Written = Sequence[tuple[Host, bytes]]
 
 
@@ -51,7 +53,7 @@ class Pythons:
         self._sending = threading.Lock()
         self._here = threading.local()
         self._ids: dict[int, Any] = {}
-        self._queues: dict[int, queue.SimpleQueue[Any]] = {}
+        self._queues: dict[int, queue.SimpleQueue[Message | None]] = {}
         self._lines: dict[int, Lines] = {}
 
     def serve(self, thread: int = 0) -> None:
@@ -61,13 +63,13 @@ class Pythons:
             self._answer(*message)
             del message  # or its arrays would outlive what is given up before the next one comes
 
-    def _next(self, thread: int) -> tuple[dict[str, Any], list[Host]] | None:
+    def _next(self, thread: int) -> Message | None:
         waiting = self._queues.get(thread)
         if waiting is not None:
             return waiting.get()
         return None if thread else self._received()  # threads have gone: this one is late to notice
 
-    def _received(self) -> tuple[dict[str, Any], list[Host]] | None:
+    def _received(self) -> Message | None:
         try:
             header, tensors = self._stream.receive()
         except Closed:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from refbert.wire.remote import connection_of
+from refbert.wire.connection import connection_of
 
 # Seconds that a pause lasts at most; after so many in vain, a round has no more.
 _PATIENCE, _ENOUGH = 0.002, 4

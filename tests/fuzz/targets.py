@@ -31,8 +31,9 @@ from refbert.data.squad import read_squad
 from refbert.data.tables import Columns, read_choices, read_labelled
 from refbert.errors import RefbertError
 from refbert.text.tokenization import Tokenizer
+from refbert.wire.connection import Connection, RemoteError
 from refbert.wire.frames import MAGIC, Stream
-from refbert.wire.remote import Connection, RemoteBackend, RemoteError
+from refbert.wire.remote import RemoteBackend
 
 Files = Mapping[str, bytes]
 

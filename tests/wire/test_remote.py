@@ -17,8 +17,8 @@ from refbert import ops
 from refbert.backend import registry
 from refbert.errors import BackendError, Unsupported
 from refbert.wire import frames
+from refbert.wire.connection import connection_of
 from refbert.wire.pauses import threaded
-from refbert.wire.remote import connection_of
 
 HOSTED = f"exec:{sys.executable} -m refbert.wire.host reference"
 X = np.arange(6, dtype=np.float32).reshape(2, 3)

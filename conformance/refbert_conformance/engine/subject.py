@@ -10,7 +10,7 @@ import numpy as np
 
 from refbert.backend import TRAINING, Host, has_gradients, registry
 from refbert.wire import command
-from refbert.wire.remote import connection_of
+from refbert.wire.connection import connection_of
 from refbert_conformance.engine.guards import INFERENCE, ForInference
 from refbert_conformance.engine.measure import Failure, Unsupported
 from refbert_conformance.tolerances.arithmetic import Arithmetic

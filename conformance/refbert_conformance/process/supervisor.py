@@ -28,7 +28,8 @@ from typing import Any, NoReturn
 from refbert.backend import OPTIONAL, REQUIRED, registry
 from refbert.errors import BackendUnavailable, InputError, RefbertError, RefbertWarning, one_line, printable
 from refbert.wire import command
-from refbert.wire.remote import Connection, RemoteBackend
+from refbert.wire.connection import Connection
+from refbert.wire.remote import RemoteBackend
 from refbert_conformance.engine import runner
 from refbert_conformance.engine.conditions import Condition
 from refbert_conformance.engine.measure import Stopped, words
