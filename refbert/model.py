@@ -94,6 +94,7 @@ class Model:
         self.mapped_files: MappedFiles | None = None
         self.parameters: dict[str, Any] = {name: backend.asarray(x) for name, x in parameters.items()}
         self._make_tokenizer, self._make_embedder = tokenizer, embedder
+        self._tokenizer: Tokenizer | None = None
 
     def __repr__(self) -> str:
         c = self.config
@@ -110,10 +111,17 @@ class Model:
 
     # Text
 
-    @cached_property
+    @property
     def tokenizer(self) -> Tokenizer:
         """The checkpoint's tokenizer, read on first use; raises `TokenizerError` if it has none. Another may be set."""
-        return self._make_tokenizer()
+        if self._tokenizer is None:
+            made = self._make_tokenizer()
+            self._tokenizer = self._tokenizer or made  # another thread may have set one
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
 
     def batch(self, texts: Text | Sequence[Text], *, truncate: bool = False, max_length: int | None = None) -> Batch:
         """Texts, or pairs of texts, as a Batch padded to the longest.

@@ -15,7 +15,7 @@ from refbert_conformance.scoreboard import read
 HERE = Path(__file__).parent
 
 
-def conform(*arguments, cwd, timeout=200):
+def conform(*arguments, cwd, timeout=400):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
     return subprocess.run(
         [sys.executable, "-m", "refbert", "conform", *map(str, arguments)],

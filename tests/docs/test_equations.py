@@ -20,7 +20,7 @@ import pytest
 from refbert import ops
 from refbert_inspection import explain
 from refbert_inspection.explain.layout import logical
-from refbert_inspection.explain.pages import _typeset
+from refbert_inspection.explain.pages import is_typeset
 
 OF_OPS = (equations, equations_attention, equations_updates)
 OF_BLOCKS = (equations_blocks, equations_heads, equations_bert)
@@ -62,7 +62,7 @@ def shown(entry):
     """The lines of an entry that are typeset as mathematics."""
     for section in entry.sections:
         for paragraph in logical(section.text):
-            yield from (line.text for line in paragraph if _typeset(line, section))
+            yield from (line.text for line in paragraph if is_typeset(section, line))
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: e.name)

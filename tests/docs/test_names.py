@@ -24,7 +24,7 @@ NAME = re.compile(r"(?<![\w./-])refbert(?:_\w+)?(?:\.\w+)+")
 PATH = re.compile(rf"(?<![\w./~-])(?:(?:{'|'.join(FOLDERS)})/[\w*./-]*[\w*]|[a-z_]\w*(?:/[\w*-]+)*/[\w*-]+\.py\b)")
 # Where a document may leave out the beginning of a path.
 BASES = ("", "refbert", "conformance/refbert_conformance")
-NO_MODULE = {"refbert.backends"}  # the group of entry points
+NO_MODULE = {"refbert.backends", "refbert.c"}  # the group of entry points; a file in C
 
 
 def exists(name):

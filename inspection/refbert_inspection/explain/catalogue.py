@@ -19,7 +19,7 @@ from refbert_inspection.explain.documents import Document, Section, read
 # The order in which refbert.spec says that it is to be read; the files that are not blocks of the model are not in it.
 READING_ORDER = ("embeddings", "attention", "feed_forward", "encoder", "pooler", "heads", "losses", "bert")
 # How a function that hands back a pullback says so in its signature.
-_PULLBACK = re.compile(r"\b(BlockPullback|Loss|Callable)\[")
+_PULLBACK = re.compile(r"\b(BlockPullback|Out|Callable)\[")
 
 
 @dataclass(frozen=True)

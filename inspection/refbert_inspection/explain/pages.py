@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -67,14 +68,15 @@ def _path(path: tuple[str, ...]) -> str:
     return " › ".join(f"[`{name}`]({name}.md)" if "." not in name else f"`{name}`" for name in path)
 
 
-def _section(section: Section) -> Iterator[str]:
+def is_typeset(section: Section, line: Line) -> bool:
+    """Whether the line is mathematics, not words."""
     mathematics = section.kind in ("equation", "gradient")
+    return mathematics and not line.prose and not is_sentence(line.text) and is_formula(line.text)
 
-    def is_typeset(line: Line) -> bool:
-        return mathematics and not line.prose and not is_sentence(line.text) and is_formula(line.text)
 
+def _section(section: Section) -> Iterator[str]:
     for paragraph in logical(section.text):
-        for typeset, lines in groupby(paragraph, is_typeset):
+        for typeset, lines in groupby(paragraph, partial(is_typeset, section)):
             texts = [line.text for line in lines]
             yield aligned(texts) if typeset else "\\\n".join(map(_escaped, texts))
 
