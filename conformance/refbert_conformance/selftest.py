@@ -91,7 +91,7 @@ def _killers(effort: str, seeds: Sequence[int], number: int) -> tuple[str | None
 
 def run_self_test(*, effort: str, only: str | None) -> int:
     """For the command line: prints as it goes; 0 if every mutant is killed and the correct backend is not."""
-    from refbert_conformance.mutants import Correct
+    from refbert_conformance.mutants import Correct, CorrectHalf
 
     warnings.simplefilter("ignore")
     started = time.perf_counter()
@@ -103,11 +103,11 @@ def run_self_test(*, effort: str, only: str | None) -> int:
     innocent = []
     if only is None:
         for seed in SEEDS:
-            for dtype in ("float32", "float64"):
-                correct = Subject("correct", partial(Correct, dtype))
+            for made in (Correct, partial(Correct, "float64"), CorrectHalf):
+                correct = Subject("correct", made)
                 hit = killer(correct, all_properties(), effort=effort, seed=seed)
                 if hit is not None:
-                    innocent.append(f"{dtype}, seed {seed}: {hit}")
+                    innocent.append(f"{correct.dtype}, seed {seed}: {hit}")
     kills = trial(effort, only=only, tell=tell)
     if not kills:
         raise InputError(f'no mutant matches "{only}"')

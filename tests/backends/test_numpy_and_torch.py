@@ -111,3 +111,17 @@ def test_torch_adds_up_the_gradients_of_layer_norm_in_float32(dtype):
     _, pullback = backend.layer_norm(*(backend.asarray(a) for a in (x, np.ones(4), np.zeros(4))), eps=1e-12)
     _, _, dbeta = pullback(backend.asarray(np.ones((1000, 4))))
     assert np.array_equal(backend.to_numpy(dbeta), np.full(4, 1000.0))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("op", ["embedding", "gather"])
+def test_torch_adds_up_the_gradients_of_rows_that_repeat_in_float32(op, dtype):
+    """5000 ones stop at 256 in bfloat16, at 2048 in float16. A row that nobody takes gets 0."""
+    backend = registry.create("torch", dtype=dtype)
+    index = np.tile([[3, 0], [3, 3]], (2500, 1))
+    index = index if op == "embedding" else index.reshape(-1)
+    y, pullback = getattr(backend, op)(backend.asarray(np.arange(8.0).reshape(4, 2)), index)
+    assert np.array_equal(backend.to_numpy(y), np.arange(8.0).reshape(4, 2)[index])
+    (gradient,) = pullback(backend.asarray(np.ones((*index.shape, 2))))
+    want = backend.to_numpy(backend.asarray(np.array([[2500.0] * 2, [0, 0], [0, 0], [7500] * 2])))
+    assert np.array_equal(backend.to_numpy(gradient), want)

@@ -178,3 +178,42 @@ def test_probable_errors_are_of_the_size_that_float32_has(op):
             assert rms <= allowed, (recipe, some.name)
             if one.size >= 64 and rms:
                 assert allowed <= 300 * rms, (recipe, some.name, allowed / rms)
+
+
+NARROW = {"bfloat16": 256, "float16": 2048}  # where a sum of ones stops that is made in the dtype
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+@pytest.mark.parametrize(
+    ("op", "arrays", "options", "which"),
+    [
+        ("embedding", [(2, 3)], {"ids": np.zeros(5000, np.int64)}, 0),
+        ("gather", [(2, 3)], {"positions": np.zeros(5000, np.int64)}, 0),
+        ("linear", [(5000, 2), (3, 2), (3,)], {}, 2),
+        ("layer_norm", [(5000, 4), (4,), (4,)], {"eps": 1e-12}, 2),
+    ],
+)
+def test_a_sum_is_bounded_in_the_declared_accumulation(dtype, op, arrays, options, which):
+    """float32 for halves: 5000 ones are 5000, rounded once; a sum in the dtype is no honest one unless declared."""
+    x = [rounded(np.random.default_rng(i).standard_normal(shape), dtype) for i, shape in enumerate(arrays)]
+    y, _ = getattr(ops, op)(*x, **options)
+
+    def bound(arithmetic):
+        want = bounds.expected(op, x, options, arithmetic, np.ones(y.shape))[1 + which]
+        assert want.y.flat[0] == 5000
+        return want.bound.flat[0]
+
+    u = Arithmetic.of(dtype).u
+    assert u * 5000 <= bound(Arithmetic.of(dtype)) < 4 * u * 5000
+    assert bound(Arithmetic.of(dtype, {"accumulation": dtype})) > 5000 - NARROW[dtype]
+
+
+def test_a_sum_over_keys_or_parameters_is_too():
+    """In bfloat16 as many roundings as there are keys, or weights, would allow anything; they are made in float32."""
+    a = Arithmetic.of("bfloat16")
+    x = [rounded(np.random.default_rng(i).standard_normal((1, 512, 4)), "bfloat16") for i in range(3)]
+    (want,) = bounds.expected("attention", x, {"mask": np.ones((1, 512)), "heads": 1, "mask_value": -math.inf}, a)
+    assert np.isfinite(want.bound).all()
+    norm = bounds.normed({"w": np.ones(10_000)}, a)
+    assert norm.y == 100
+    assert norm.bound < 20

@@ -5,6 +5,7 @@ updates      what `update` does around a rule: scale, memory, state, errors
 wiring       one substitution in the source of refbert.spec, behind `objective` and `encoder_layer`
 packed       `packed_encoder_layer`: sequences end to end that are taken apart wrongly
 sizes        what is right on small arrays only
+narrow       sums of float16 in float16
 conduct      what a backend does besides computing: buffers, state, dtypes, layouts, errors
 masks        masks of other types and numbers than 0 and 1, misread
 threads      what goes wrong in another thread, in two at once, or beside another instance
@@ -17,6 +18,7 @@ from __future__ import annotations
 from refbert_conformance.mutants.conduct import CONDUCT
 from refbert_conformance.mutants.masks import MASKS
 from refbert_conformance.mutants.mutant import Correct, Mutant
+from refbert_conformance.mutants.narrow import NARROW, CorrectHalf
 from refbert_conformance.mutants.operations import OPERATIONS
 from refbert_conformance.mutants.packed import PACKED
 from refbert_conformance.mutants.sizes import SIZES
@@ -24,6 +26,6 @@ from refbert_conformance.mutants.threads import THREADS
 from refbert_conformance.mutants.updates import UPDATING
 from refbert_conformance.mutants.wiring import WIRING
 
-MUTANTS: tuple[Mutant, ...] = (*OPERATIONS, *UPDATING, *WIRING, *CONDUCT, *PACKED, *SIZES, *MASKS, *THREADS)
+MUTANTS: tuple[Mutant, ...] = (*OPERATIONS, *UPDATING, *WIRING, *CONDUCT, *PACKED, *SIZES, *MASKS, *THREADS, *NARROW)
 
-__all__ = ["MUTANTS", "Correct", "Mutant"]
+__all__ = ["MUTANTS", "Correct", "CorrectHalf", "Mutant"]

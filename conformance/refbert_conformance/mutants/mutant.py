@@ -66,9 +66,9 @@ class Mutant:
     make: Callable[..., Any]
 
 
-def mutant(op: str, area: str, what: str, **members: Any) -> Mutant:
-    """A mutant whose class replaces some members of `Correct`."""
-    made = type("Mutant", (Correct,), {"name": "mutant", **members})
+def mutant(op: str, area: str, what: str, base: type[Correct] = Correct, /, **members: Any) -> Mutant:
+    """A mutant whose class replaces some members of a correct one."""
+    made = type("Mutant", (base,), {"name": "mutant", **members})
     return Mutant(f"{op}: {what}", op, area, made)
 
 

@@ -27,7 +27,7 @@ from refbert_conformance.cases.operations import COUNT, OpCase, Recipe, recipe
 from refbert_conformance.engine.measure import Failure, Record, described, same_bits
 from refbert_conformance.engine.property import Property, about
 from refbert_conformance.engine.subject import Subject, backward, forward
-from refbert_conformance.tolerances.bounds import ARRAYS, OUTPUTS, Expected, expected
+from refbert_conformance.tolerances.bounds import ARRAYS, OUTPUTS, Expected, expected, settled
 
 
 def properties() -> list[Property]:
@@ -258,21 +258,26 @@ def _copies(subject: Subject, large: Large, record: Record, back: bool) -> None:
 
 
 def _lookups(subject: Subject, large: Large, record: Record, back: bool) -> None:
-    """embedding and gather: rows are copied; integers add up exactly."""
+    """embedding and gather: rows are copied; integers add up exactly, and the sum is rounded once."""
     table, name, ids = _looked_up(large)
     table = rounded(table, subject.dtype)
-    room = 1 / max(subject.arithmetic.u, subject.arithmetic.u_accumulation, subject.arithmetic.u_step)
+    a = subject.arithmetic
+    room = min(1 / a.u_accumulation, a.largest)  # sums up to here are exact, and in the dtype's range
     y_shape = (*ids.shape, table.shape[-1])
     if not back:
         (y,) = _called(subject, OpCase(large.op, (table,), {name: ids}), None, [y_shape])
         _exactly(y, table.reshape(-1, table.shape[-1])[ids], "y")
         return
     most = max(1, int(np.bincount(ids.reshape(-1)).max()))
-    dy = large.rng.integers(-2, 3, y_shape) * (large.rng.random(y_shape) < room / (8 * most))
+    # 0.5 on average: many of them pass 256 and 2048, where a sum in bfloat16 and one in float16 lose them.
+    dy = large.rng.integers(-1, 3, y_shape) * (large.rng.random(y_shape) < room / (8 * most))
     want = np.zeros((math.prod(table.shape[:-1]), table.shape[-1]))
     np.add.at(want, ids, dy)
     (got,) = _called(subject, OpCase(large.op, (table,), {name: ids}), dy.astype(float), [table.shape])
-    _exactly(got, want.reshape(table.shape), "dtable" if large.op == "embedding" else "dx")
+    what, due = "dtable" if large.op == "embedding" else "dx", want.reshape(table.shape)
+    small = abs(due) <= 1 / a.u
+    _exactly(np.where(small, got, 0), np.where(small, due, 0), what)
+    record.compare(got, Expected(what, due, settled(due, np.zeros_like(due), a)))
 
 
 def _looked_up(large: Large) -> tuple[Host, str, Host]:

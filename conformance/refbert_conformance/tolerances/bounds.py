@@ -153,12 +153,13 @@ def updated(rule: str, arrays: Sequence[Host], options: Options, arithmetic: Ari
 def normed(gradients: Mapping[str, Host], arithmetic: Arithmetic) -> Expected:
     """The norm over all gradients, n = √Σg².
 
-    Squares, a sum of N terms and a root give a relative error of at most γ_{N+2}(u_acc)/2 + γ_FUNCTION; where norms
-    of tensors are joined, each is stored and squared again.
+    A sum of N terms gives a relative error of γ_N(u_acc), squares and a root γ_{FUNCTION + 1}; where norms of tensors
+    are joined, each is stored and squared again.
     """
     N = sum(g.size for g in gradients.values())
     n = np.asarray(global_norm(gradients))
-    relative = arithmetic.gamma(N + FUNCTION + 4, max(arithmetic.u_accumulation, arithmetic.u_step))
+    a = arithmetic
+    relative = a.gamma(N, a.u_accumulation) + a.gamma(FUNCTION + 4, max(a.u_accumulation, a.u_step))
     return Expected("norm", n, settled(n, abs(n) * relative, arithmetic))
 
 
@@ -223,7 +224,8 @@ def _attention(arrays: Sequence[Host], options: Options, a: Arithmetic, dy: Host
     """Kernels that never store p (Dao et al. 2022, FlashAttention, Algorithm 4) rescale running sums in the forward,
     and in the backward use p = e^{s − lse} and t_i = dy_i · y_i for t_i = Σ_j p_ij dp_ij.
 
-    Forward: y accumulates unnormalised and is divided at the end, once more than p v, per block of keys: γ_S(u)Σp|v|.
+    Forward: y accumulates unnormalised and is divided at the end, once more than p v, per block of keys:
+    γ_S(u_acc)Σp|v|.
     Backward: t is off by the error of the stored y and of a dot product over D, Σ_d |dy|(E_y + γ_D(u_acc)|y|); it
     enters ds = p(dp − t), then dq and dk as the products with k and q. s is rounded before lse is taken away, which the
     tracked s − max already pays for.
@@ -235,7 +237,7 @@ def _attention(arrays: Sequence[Host], options: Options, a: Arithmetic, dy: Host
     weight = p if keep is None else p * keep.astype(bool) / (1 - options["rate"])
     S, D = q.shape[1], q.shape[-1] // heads
     size = _merge(weight @ split_heads(abs(v), heads))
-    out: list[Any] = [a.gamma(S, a.u_step) * size]
+    out: list[Any] = [a.gamma(S, a.u_accumulation) * size]
     if dy is None:
         return out
     E_y = results[0].error + out[0] + a.u * abs(results[0].value)

@@ -149,8 +149,9 @@ class Tracked(NDArrayOperatorsMixin):
             squares = 2 if a.probable else 1
             errors = target.error**squares
             np.add.at(errors, index, values.error**squares)
-            # Scattered additions go through the table, which is stored: no wider accumulation is to be had.
-            rounding = np.where(count > 1, a.gamma(count, max(a.u_accumulation, a.u_step)), 0)
+            # A sum like any other. A table that is stored in a narrow dtype is no place for it: in bfloat16, 256 + 1 is
+            # 256.
+            rounding = np.where(count > 1, a.gamma(count, a.u_accumulation), 0)
             target.error[...] = a.joined(errors ** (1 / squares), rounding * size)
             return None
         options.pop("out", None)  # of x -= z: Python binds x to what comes back
