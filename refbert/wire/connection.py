@@ -257,7 +257,9 @@ def _raise(error: Any) -> NoReturn:
     kind, message = (str(error.get(name, "")) for name in ("kind", "message")) if isinstance(error, dict) else ("", "")
     if kind in _ERRORS:
         raise _ERRORS[kind](one_line(message))
-    name = str(error.get("type")) if isinstance(error, dict) else ""
+    if kind != "failed":
+        raise RemoteError(one_line(f'of the kind "{kind}", which the protocol does not have: {message}'))
+    name = str(error.get("type", ""))
     named: type[RemoteError] = type(name, (RemoteError,), {}) if name.isidentifier() else RemoteError
     raise named(one_line(message))
 

@@ -146,8 +146,9 @@ class RemoteBackend:
 
         try:
             return valued(ok.get("result"), known)
-        except (KeyError, IndexError, TypeError, RecursionError):
-            raise RemoteError("its result is none that the protocol knows") from None
+        except (KeyError, IndexError, TypeError, RecursionError) as error:
+            lacks = f"without {error}" if isinstance(error, KeyError) else str(error)
+            raise RemoteError(f"its result is none that the protocol knows ({lacks})") from None
 
     def _pullback(self, function: RemoteArray, given: list[Host], draws: KeepMasks | None) -> Callable[..., Any]:
         def pullback(*arguments: Any) -> Any:

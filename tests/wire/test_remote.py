@@ -17,7 +17,7 @@ from refbert import ops
 from refbert.backend import registry
 from refbert.errors import BackendError, Unsupported
 from refbert.wire import frames
-from refbert.wire.connection import connection_of
+from refbert.wire.connection import RemoteError, connection_of
 from refbert.wire.pauses import threaded
 
 HOSTED = f"exec:{sys.executable} -m refbert.wire.host reference"
@@ -215,3 +215,22 @@ def test_a_command_ends_with_its_backend(tmp_path):
     assert Path(f"/proc/{pid}").exists()
     del backend
     assert not Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ("{'ok': {'result': {'array': 1}}}", r"none that the protocol knows \(without 'shape'\)"),
+        ("{'error': {'kind': 'nonsense', 'message': 'no'}}", 'of the kind "nonsense", which the protocol does not'),
+        ("{'error': {'kind': 'failed', 'message': 'no'}}", "^no$"),
+    ],
+)
+def test_an_answer_that_is_not_understood_says_what_it_lacks(answer, says, tmp_path):
+    code = (
+        "message(); say({'id': 1, 'ok': HELLO}); message(); say({'id': 2, 'ok': {'instance': 1, 'dtype': 'float32'}}); "
+        f"message(); say({{'id': 3}} | {answer}); message()"
+    )
+    (tmp_path / "peer.py").write_text(ANSWERS + code, encoding="utf-8")
+    backend = registry.create(f"exec:{shlex.join([sys.executable, str(tmp_path / 'peer.py')])}")
+    with pytest.raises(RemoteError, match=says):
+        backend.asarray(X)

@@ -97,6 +97,7 @@ class Supervisor:
         self._job, self._limits, self._watch, self._needs = job, limits, watch, needs or {}
         self._properties = {p.id: p for p in all_properties(job.get("model"))}
         self._printed, self._looked = 0, 0.0
+        self._is_command = str(job["given"]).startswith(command.PREFIX)
         self._child: Child | None = None
         self._subject: Subject | None = None
         self._clock: _Clock | None = None
@@ -197,9 +198,10 @@ class Supervisor:
         if self._subject is not None:
             return self._subject
         given = self._job["given"]
-        argv = command.words(given) if given.startswith(command.PREFIX) else None
+        argv = command.words(given) if self._is_command else None
         if argv is not None and shutil.which(argv[0]) is None:
-            raise BackendUnavailable(f'backend "{given}" cannot be started: there is no program {argv[0]}')
+            why = f"{argv[0]} is not executable" if os.path.exists(argv[0]) else f"there is no program {argv[0]}"
+            raise BackendUnavailable(f'backend "{given}" cannot be started: {why}')
         try:
             child = self._child = Child(given, argv, self._look, lambda: self._broken("closed", ""))
             self._clock, self._example = _Clock(child, _MAKING * self._limits.seconds), ""
@@ -281,8 +283,9 @@ class Supervisor:
         child = self._child
         if kind == "closed" and child is not None:
             child.settle()
-            raise Stopped(*_death(child, self._job["given"].startswith(command.PREFIX)), self._example)
-        reason = why if kind == "forked" else f"wrote where its results are sent: it {why}"
+            raise Stopped(*_death(child, self._is_command), self._example)
+        plain = kind == "forked" or self._is_command
+        reason = why if plain else f"wrote where its results are sent: it {why}"
         raise Stopped("died", reason, self._example)
 
 
