@@ -95,6 +95,7 @@ class Connection:
         self._own: threading.local | None = None
         self.gone: deque[int] = deque()
         self._kept = _Numbers(self.gone, 1)
+        self._in_use: set[int] = set()
         self.mode = ""
         memory, file = _shared_memory()
         place: dict[str, Any] = {} if file is None else {"memory": {"path": file.name, "bytes": MEMORY}}
@@ -114,6 +115,13 @@ class Connection:
             stream.identify = _Numbers(self.gone, -1).new
         else:
             stream.plain = True
+
+    def take(self, number: int) -> int:
+        """Note that a number is an array's or a function's from now on; raises `RemoteError` if it is one's already."""
+        if number in self._in_use:
+            raise RemoteError(f"its result is {number}, which is the number of an array or pullback that is in use")
+        self._in_use.add(number)
+        return number
 
     def keep(self, x: Host, number: int) -> None:
         """Remember a host array that came from the other side's, for `again`."""
@@ -170,6 +178,7 @@ class Connection:
         with contextlib.suppress(IndexError):
             while True:
                 found.append(self.gone.popleft())
+                self._in_use.discard(found[-1])
         return found
 
     def _send(self, header: Mapping[str, Any], tensors: list[Host]) -> None:

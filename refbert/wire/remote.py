@@ -15,12 +15,14 @@ import numpy as np
 from refbert.backend.arguments import Host, KeepMasks, ModelChoices, TokenBatch
 from refbert.backend.contract import (
     ATTRIBUTES,
+    OPTIONAL,
     OPTIONAL_ATTRIBUTES,
     OPTIONAL_PROTOCOLS,
+    REQUIRED,
     Backend,
     methods,
 )
-from refbert.errors import BackendError, Unsupported
+from refbert.errors import BackendError, Unsupported, one_line, warn
 from refbert.wire.connection import Connection, RemoteError
 from refbert.wire.values import plain, valued
 
@@ -74,6 +76,9 @@ class RemoteBackend:
                 setattr(self, name, said[name])
         offers = said.get("offers")
         self._offers = frozenset(map(str, offers if isinstance(offers, tuple) else ())) - frozenset(AT_HOME)
+        odd = sorted(self._offers.difference(REQUIRED, OPTIONAL))
+        if odd:
+            warn(f'backend "{self.name}" offers {one_line(", ".join(odd))}, which the contract does not have')
         self._signatures: Mapping[str, Any] = said.get("signatures") or {}
 
     def __getattr__(self, name: str) -> Any:
@@ -137,11 +142,12 @@ class RemoteBackend:
     ) -> Any:  # fmt: skip
         def known(word: str, value: dict[str, Any]) -> Any:
             if word == "array":
-                return RemoteArray(value["array"], tuple(value["shape"]), self)
+                shape = tuple(value["shape"])
+                return RemoteArray(self.connection.take(value["array"]), shape, self)
             if word == "tensor":
                 return tensors[value["tensor"]]
             if word == "pullback":
-                return self._pullback(RemoteArray(value["pullback"], (), self), given, draws)
+                return self._pullback(RemoteArray(self.connection.take(value["pullback"]), (), self), given, draws)
             return type(str(value.get("other"))[:60], (), {})()
 
         try:

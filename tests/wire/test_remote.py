@@ -15,7 +15,7 @@ import pytest
 
 from refbert import ops
 from refbert.backend import registry
-from refbert.errors import BackendError, Unsupported
+from refbert.errors import BackendError, RefbertWarning, Unsupported
 from refbert.wire import frames
 from refbert.wire.connection import RemoteError, connection_of
 from refbert.wire.pauses import threaded
@@ -220,6 +220,10 @@ def test_a_command_ends_with_its_backend(tmp_path):
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
+        (
+            "{'ok': {'result': [{'array': 1, 'shape': [2]}, {'array': 1, 'shape': [2]}]}}",
+            "is 1, which is the number of",
+        ),
         ("{'ok': {'result': {'array': 1}}}", r"none that the protocol knows \(without 'shape'\)"),
         ("{'error': {'kind': 'nonsense', 'message': 'no'}}", 'of the kind "nonsense", which the protocol does not'),
         ("{'error': {'kind': 'failed', 'message': 'no'}}", "^no$"),
@@ -234,3 +238,13 @@ def test_an_answer_that_is_not_understood_says_what_it_lacks(answer, says, tmp_p
     backend = registry.create(f"exec:{shlex.join([sys.executable, str(tmp_path / 'peer.py')])}")
     with pytest.raises(RemoteError, match=says):
         backend.asarray(X)
+
+
+def test_an_offer_that_the_contract_does_not_have_is_said(tmp_path):
+    code = (
+        "message(); say({'id': 1, 'ok': HELLO | {'offers': ['asarray', 'to_numpy', 'ad']}}); message(); "
+        "say({'id': 2, 'ok': {'instance': 1, 'dtype': 'float32'}}); message()"
+    )
+    (tmp_path / "peer.py").write_text(ANSWERS + code, encoding="utf-8")
+    with pytest.warns(RefbertWarning, match="offers ad, which the contract does not have"):
+        registry.create(f"exec:{shlex.join([sys.executable, str(tmp_path / 'peer.py')])}")

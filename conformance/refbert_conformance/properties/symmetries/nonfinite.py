@@ -26,7 +26,7 @@ def properties() -> list[Property]:
     for op in ARRAYS:
         forward, backward = (about(level, op, draw=recipes(op)) for level in ("forward", "backward"))
         found.append(forward("not a number", "Where the reference is not a number, neither is the result.",
-                             _not_a_number, cost=4.0))  # fmt: skip
+                             _not_a_number, cost=4.0, corpus=_NOTHING_TO_DIVIDE_BY.get(op, ())))  # fmt: skip
         if op in _COPYING:
             said = "Copied entries keep every bit: zeros of both signs, infinities, subnormals."
             found.append(forward("copies", said, _copied))
@@ -36,6 +36,15 @@ def properties() -> list[Property]:
         found.append(backward("not a number", "What a cotangent's NaN has an influence on is not a number.",
                               _not_a_number_back, cost=4.0))  # fmt: skip
     return found
+
+
+# A denominator of 0 multiplies by 0, which keeps NaN: who returns 0 without a look has lost it.
+_NOTHING_TO_DIVIDE_BY = {
+    "cross_entropy": (OpCase("cross_entropy", (np.ones((1, 2)),), {"labels": np.array([1]), "denominator": 0.0}),),
+    "mean_squared_error": (
+        OpCase("mean_squared_error", (np.ones((1, 2)),), {"targets": np.ones((1, 2)), "denominator": 0.0}),
+    ),
+}
 
 
 def _not_a_number(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
