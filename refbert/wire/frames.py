@@ -114,7 +114,7 @@ class Stream:
                 parts += (data, bytes(-len(data) % _UNIT))
         if listed:
             header = {**header, "tensors": listed}
-        text = json.dumps(header, allow_nan=False, separators=(",", ":")).encode()
+        text = _ENCODER.encode(header).encode()
         parts[:0] = [_PREFIX.pack(MAGIC, len(text), sum(map(len, parts))), text]
         if sum(map(len, parts)) <= _CHUNK:
             parts = [b"".join(parts)]
@@ -263,7 +263,7 @@ def _laid_out(x: Host, number: int) -> tuple[dict[str, Any], Any]:
 
 def _parsed(text: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(text, parse_constant=_refused)
+        header = _DECODER.decode(text.decode())
     except (ValueError, RecursionError) as error:
         raise BadFrame(f"its header is not JSON ({' '.join(str(error).split())[:80]})") from None
     if not isinstance(header, dict):
@@ -273,6 +273,11 @@ def _parsed(text: bytes) -> dict[str, Any]:
 
 def _refused(name: str) -> float:
     raise ValueError(f"{name}, which JSON does not have")
+
+
+# Made once: `json.dumps` and `json.loads` with options make one for every message.
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+_DECODER = json.JSONDecoder(parse_constant=_refused)
 
 
 def _padded(count: int) -> int:

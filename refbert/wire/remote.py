@@ -79,7 +79,8 @@ class RemoteBackend:
         odd = sorted(self._offers.difference(REQUIRED, OPTIONAL))
         if odd:
             warn(f'backend "{self.name}" offers {one_line(", ".join(odd))}, which the contract does not have')
-        self._signatures: Mapping[str, Any] = said.get("signatures") or {}
+        signatures: Mapping[str, Any] = said.get("signatures") or {}
+        self._signatures = {name: _signature(one) for name, one in signatures.items() if one is not None}
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name not in self._offers:
@@ -92,7 +93,7 @@ class RemoteBackend:
 
         method.__name__ = name
         if name in self._signatures:
-            method.__signature__ = _signature(self._signatures[name])  # type: ignore[attr-defined]
+            method.__signature__ = self._signatures[name]  # type: ignore[attr-defined]
         return method
 
     def asarray(self, x: Host, /) -> Any:
