@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import mmap
 import os
+import shutil
 import tempfile
 import threading
 import weakref
@@ -19,19 +20,27 @@ from refbert.errors import BackendUnavailable, one_line
 from refbert.wire.frames import BadFrame, Closed, Stream
 
 VERSION = 1
-# Where memory is shared by name, and how many bytes: no more is taken than is written.
-_SHARED = "/dev/shm"
+# Bytes that two processes share; no more is taken than is written.
 MEMORY = 256 << 20
 
 
+def _places() -> tuple[str, ...]:
+    """Where memory can be shared by name: without a disk, or with one that keeps up."""
+    return "/dev/shm", tempfile.gettempdir()
+
+
 def _shared_memory() -> tuple[Any, Any]:
-    """Memory for two processes, and the file by whose name the other one finds it; (None, None) where there is none."""
-    try:
-        file = tempfile.NamedTemporaryFile(dir=_SHARED)  # noqa: SIM115  (closed when the other side has it mapped)
-    except OSError:
-        return None, None
-    os.ftruncate(file.fileno(), MEMORY)
-    return mmap.mmap(file.fileno(), MEMORY), file
+    """Memory for two processes, and the file by whose name the other one finds it; (None, None) where there is none.
+
+    A container's /dev/shm may be missing, or so small that a write beyond its end would kill who writes.
+    """
+    for place in _places():
+        with contextlib.suppress(OSError):
+            if shutil.disk_usage(place).free >= 2 * MEMORY:
+                file = tempfile.NamedTemporaryFile(dir=place)  # noqa: SIM115  (closed when the other side has it mapped)
+                os.ftruncate(file.fileno(), MEMORY)
+                return mmap.mmap(file.fileno(), MEMORY), file
+    return None, None
 
 
 class _Numbers:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ import pytest
 from refbert import ops
 from refbert.backend import registry
 from refbert.errors import BackendError, RefbertWarning, Unsupported
-from refbert.wire import frames
+from refbert.wire import connection, frames
 from refbert.wire.connection import RemoteError, connection_of
 from refbert.wire.pauses import threaded
 
@@ -54,13 +55,19 @@ def test_arrays_of_any_size(remote, shape):
     assert np.array_equal(remote.to_numpy(remote.asarray(x)), x)
 
 
-def test_large_arrays_go_through_shared_memory(remote, monkeypatch):
+@pytest.mark.parametrize(("free", "sent"), [(None, 0), (1 << 20, 4 << 20)])
+def test_large_arrays_go_through_shared_memory_where_there_is_room(monkeypatch, tmp_path, free, sent):
+    monkeypatch.setattr(connection, "_places", lambda: ("/no/such/folder", tmp_path))
+    if free is not None:
+        monkeypatch.setattr(connection.shutil, "disk_usage", lambda place: SimpleNamespace(free=free))
+    backend = registry.create(HOSTED, dtype="float32")
     x, written = np.ones((1 << 20,), np.float32), []
     write = os.write
     monkeypatch.setattr(frames.os, "write", lambda fd, data: written.append(len(data)) or write(fd, data))
-    y = remote.to_numpy(remote.asarray(x))
+    y = backend.to_numpy(backend.asarray(x))
     assert np.array_equal(x, y)
-    assert sum(written) < 2000
+    assert sent <= sum(written) < sent + 2000
+    assert not list(tmp_path.iterdir()), "the file is gone as soon as both sides have it"
 
 
 def test_errors_have_their_kind(remote):
