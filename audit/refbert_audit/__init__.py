@@ -11,19 +11,19 @@ formatting     values as text        pages, documentation    outcomes as one HTM
 
 Hugging Face's models are made by `refbert_inspection.hugging_face`.
 
-A claim is a statement in the list of its document, and a function in a file of `refbert_audit.claims`:
+A claim is a statement in the list of its document, and the function that is named for it in a file of
+`refbert_audit.claims`:
 
     bert.sizes.head  agrees  §3
         Every attention head has 64 features.
 
-    @claim("bert.sizes.head")
-    def head_size() -> Values:
+    def bert_sizes_head() -> Values:
         \"\"\"H/A of both published sizes.\"\"\"
         yield Value("features of a head", preset("bert-base-uncased").head_size, 64)
 """
 
 from refbert_audit.findings import Missing, Value, Values, decide
 from refbert_audit.outcomes import Outcome, counts, run
-from refbert_audit.registry import Claim, all_claims, claim, select
+from refbert_audit.registry import Claim, all_claims, select
 
-__all__ = ["Claim", "Missing", "Outcome", "Value", "Values", "all_claims", "claim", "counts", "decide", "run", "select"]
+__all__ = ["Claim", "Missing", "Outcome", "Value", "Values", "all_claims", "counts", "decide", "run", "select"]

@@ -85,10 +85,8 @@ def pretraining_rows(S: int = 128, batches: int = 30) -> dict[str, Host]:
     phases = (Phase(batches, S, 64),)
     source = PretrainingSource(corpus(), tokenizer(), seed=1, phases=phases, settings=examples_of_a_run())
     made = [source.next(step) for step in range(batches)]
-    ids = np.concatenate([b.input_ids for b, _ in made])
-    labels = np.concatenate([y["labels"] for _, y in made])
-    mask = np.concatenate([b.attention_mask for b, _ in made]).astype(bool)
-    types = np.concatenate([b.token_type_ids for b, _ in made])
+    columns = ((b.input_ids, y["labels"], b.token_type_ids, b.attention_mask > 0) for b, y in made)
+    ids, labels, types, mask = (np.concatenate(parts) for parts in zip(*columns, strict=True))
     chosen = labels != IGNORE
     original = np.where(chosen, labels, ids)
     special = np.isin(original, (tokenizer().cls_id, tokenizer().sep_id)) & mask

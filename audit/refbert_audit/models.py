@@ -105,6 +105,12 @@ def gradients(heads: Sequence[str] = ("masked_lm",)) -> dict[str, Host]:
     return model(heads).loss_and_gradients(batch(), labels_for(heads, batch()))[1]
 
 
+def loss_and_logits(head: str, labels: Host | dict[str, Host], rows: Batch) -> tuple[float, Host]:
+    """What a random model with this head alone makes of a batch."""
+    one = model((head,))
+    return one.loss_and_gradients(rows, labels)[0], one(rows).logits[head]
+
+
 def rows_that_learn(table: str) -> Host:
     """Which rows of an embedding table get a gradient from a masked-LM step."""
     return np.asarray(gradients()[f"bert.embeddings.{table}_embeddings.weight"].any(axis=1))

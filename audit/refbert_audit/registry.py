@@ -7,6 +7,8 @@ A file is named for its document, and lists the claims in the order of the repor
 
 An id, the verdict on record, and where it is said, with two spaces between; then the statement in our own words; then,
 where it deviates, who does what ("google: the mean"). A star marks what is inferred.
+
+The check of a claim is the function that is named for it, bert_params_tied, in any module there.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ import importlib
 import inspect
 import pkgutil
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from types import ModuleType
 
 from refbert.errors import InputError
 from refbert_audit import sources
@@ -94,21 +97,21 @@ class Claim(Statement):
         return bool(inspect.signature(self.check).parameters)
 
 
-_checks: dict[str, Check] = {}
+def checks(modules: Iterable[ModuleType]) -> dict[str, Check]:
+    """Name -> check of all that these modules define; raises ValueError for two of a name and one without a docstring.
 
-
-def claim(id: str) -> Callable[[Check], Check]:
-    """Register a statement's check; raises ValueError for an id that is taken, and for a check without a docstring."""
-
-    def register(check: Check) -> Check:
-        if id in _checks and _checks[id].__module__ != check.__module__:
-            raise ValueError(f"there are two checks of {id}")
-        if not inspect.getdoc(check):
-            raise ValueError(f"claim {id}: its check needs a docstring")
-        _checks[id] = check
-        return check
-
-    return register
+    What a module defines by a name that begins as an id does is a check.
+    """
+    found: dict[str, Check] = {}
+    for module in modules:
+        for name, check in vars(module).items():
+            if name.split("_")[0] in DOCUMENTS and check.__module__ == module.__name__:
+                if name in found:
+                    raise ValueError(f"there are two checks {name}")
+                if not inspect.getdoc(check):
+                    raise ValueError(f"{name}: a check needs a docstring")
+                found[name] = check
+    return found
 
 
 def read(text: str) -> list[Statement]:
@@ -142,16 +145,16 @@ def all_claims() -> list[Claim]:
 def _claims() -> tuple[Claim, ...]:
     from refbert_audit import claims
 
-    for module in pkgutil.iter_modules(claims.__path__):
-        importlib.import_module(f"{claims.__name__}.{module.name}")
+    modules = pkgutil.iter_modules(claims.__path__, f"{claims.__name__}.")
+    found = checks(importlib.import_module(module.name) for module in modules)
     folder = files(claims)
     stated = [s for name in DOCUMENTS for s in read(folder.joinpath(f"{name}.txt").read_text(encoding="utf-8"))]
-    alone = {s.id for s in stated} ^ set(_checks)
-    if alone or len(stated) != len(_checks):
-        raise ValueError(
-            f"not one statement and one check each: {', '.join(sorted(alone)) or 'a statement comes twice'}"
-        )
-    return tuple(Claim(**vars(s), check=_checks[s.id]) for s in stated)
+    names = [re.sub(r"\W", "_", s.id) for s in stated]
+    if alone := set(names) ^ set(found):
+        raise ValueError(f"not one statement and one check each: {', '.join(sorted(alone))}")
+    if len(names) != len(found):
+        raise ValueError("not one statement and one check each: a statement comes twice")
+    return tuple(Claim(**vars(s), check=found[name]) for s, name in zip(stated, names, strict=True))
 
 
 def select(names: Sequence[str]) -> list[Claim]:

@@ -9,11 +9,13 @@ import re
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from refbert.errors import InputError
 from refbert_audit import Missing, Value, all_claims, counts, registry, run, select
+from refbert_audit.claims import bert_model
 from refbert_audit.documentation import BEGIN, END, table
 from refbert_audit.findings import VERDICTS, decide
 from refbert_audit.formatting import show
@@ -39,7 +41,7 @@ class TestRegister:
         assert one.says.endswith(".")
         assert one.about.endswith((".", ")"))
         assert one.expects in VERDICTS
-        assert one.code.lstrip().startswith(("@claim", "def"))
+        assert one.code.lstrip().startswith("def ")
         assert (ROOT / one.file).is_file()
 
     def test_the_sources_are_links(self):
@@ -112,23 +114,29 @@ class TestRegister:
         with pytest.raises(ValueError, match=says):
             registry.read(text)
 
+    @staticmethod
+    def _module(source):
+        made = ModuleType("planted")
+        exec(source, vars(made))
+        return made
+
     def test_a_check_alone_or_without_a_word_is_refused(self, monkeypatch):
-        with pytest.raises(ValueError, match="docstring"):
-            registry.claim("bert.x")(lambda: None)
-        monkeypatch.setitem(registry._checks, "bert.x", lambda: None)
-        with pytest.raises(ValueError, match=r"not one statement and one check each: bert\.x"):
+        with pytest.raises(ValueError, match="bert_x: a check needs a docstring"):
+            registry.checks([self._module("def bert_x(): pass")])
+        exec("def bert_x():\n    'A check.'", planted := {"__name__": bert_model.__name__})
+        monkeypatch.setattr(bert_model, "bert_x", planted["bert_x"], raising=False)
+        with pytest.raises(ValueError, match=r"not one statement and one check each: bert_x"):
             registry._claims.__wrapped__()
-        monkeypatch.delitem(registry._checks, "bert.x")
-        monkeypatch.delitem(registry._checks, "bert.params.large")
-        with pytest.raises(ValueError, match=r"not one statement and one check each: bert\.params\.large"):
+        monkeypatch.delattr(bert_model, "bert_x")
+        monkeypatch.delattr(bert_model, "bert_params_large")
+        with pytest.raises(ValueError, match=r"not one statement and one check each: bert_params_large"):
             registry._claims.__wrapped__()
 
-    def test_two_checks_of_one_id_are_refused(self):
-        def check():
-            """Another check."""
-
-        with pytest.raises(ValueError, match="two checks"):
-            registry.claim("bert.params.large")(check)
+    def test_two_checks_of_one_name_are_refused(self):
+        one = self._module("def bert_x():\n    'A check.'")
+        assert registry.checks([one]) == {"bert_x": one.bert_x}
+        with pytest.raises(ValueError, match="two checks bert_x"):
+            registry.checks([one, self._module("def bert_x():\n    'Another check.'")])
 
     def test_groups(self):
         assert [c.id for c in select(["bert.params.large"])] == ["bert.params.large"]

@@ -36,7 +36,7 @@ def test_one_claim_in_full():
     done = audit("bert.params.large")
     assert done.returncode == 0, done.stderr
     for word in ("335,141,888", "336,226,108", "§3", "BERT large has 340M", "agrees (as on record)",
-                 "def params_large() -> Values:", "audit/refbert_audit/claims/bert_model.py"):  # fmt: skip
+                 "def bert_params_large() -> Values:", "audit/refbert_audit/claims/bert_model.py"):  # fmt: skip
         assert word in done.stdout, word
 
 

@@ -12,7 +12,7 @@ from refbert.config.parameters import count, shapes
 from refbert.config.presets import preset
 from refbert.loading import from_config
 from refbert.text.tokenization import Tokenizer
-from refbert_audit import Missing, Value, Values, claim
+from refbert_audit import Missing, Value, Values
 from refbert_audit.corpora import tokenizer
 from refbert_audit.measures import largest, shift_residual
 from refbert_audit.models import BERT, SIZES, batch, gradients, model, rows_that_learn
@@ -22,8 +22,7 @@ from refbert_audit.watching import Watching
 SENTENCE = "我 喜欢 吃 苹果"
 
 
-@claim("article.example.shape")
-def example_shape() -> Values:
+def article_example_shape() -> Values:
     """The sentence through a tokenizer with those characters and a model of base's width: 8 tokens."""
     (encoded,) = tokenizer().encode([SENTENCE], max_length=16)
     config = SIZES.replace(vocab_size=tokenizer().vocab_size, hidden_size=768, num_attention_heads=12)
@@ -32,8 +31,7 @@ def example_shape() -> Values:
     yield Value("shape", out.last_hidden_state.shape, [1, 8, 768], claimed=[1, 5, 768])
 
 
-@claim("article.example.ids")
-def example_ids(directory: str | None) -> Values:
+def article_example_ids(directory: str | None) -> Values:
     """With --model DIR the vocabulary there is used. (The numbers are this project's; the article prints none.)"""
     if directory is None:
         raise Missing("the vocabulary of bert-base-chinese (refbert audit article.example.ids --model DIR)")
@@ -41,8 +39,7 @@ def example_ids(directory: str | None) -> Values:
     yield Value("ids", encoded.input_ids, [101, 2769, 1599, 3614, 1391, 5741, 3362, 102])
 
 
-@claim("article.ffn.concat")
-def ffn_concat() -> Values:
+def article_ffn_concat() -> Values:
     """Such a map would be 2H·H + H parameters a layer that the 109,482,240 have no room for; and a layer adds."""
     config, H = preset(BERT), preset(BERT).hidden_size
     extra = config.num_hidden_layers * (2 * H * H + H)
@@ -52,15 +49,13 @@ def ffn_concat() -> Values:
     yield Value("the last ops of a layer", tail, ["add", "layer_norm"], claimed=["concatenate", "linear"])
 
 
-@claim("article.encoder.one-norm")
-def encoder_one_norm() -> Values:
+def article_encoder_one_norm() -> Values:
     """LayerNorms called in a layer: one behind each sublayer."""
     none, one = (Watching.forward(config=SIZES.replace(num_hidden_layers=n)).counts["layer_norm"] for n in (0, 1))
     yield Value("LayerNorms in a layer", one - none, 2, claimed=1)
 
 
-@claim("article.attention.multi-head")
-def attention_multi_head() -> Values:
+def article_attention_multi_head() -> Values:
     """Twelve heads and one on the same queries, keys and values: the formula is that of one."""
     q, k, v = np.random.default_rng(0).standard_normal((3, 1, 6, 24))
     many, single = (ops.attention(q, k, v, mask=np.ones((1, 6)), heads=A, mask_value=-math.inf)[0] for A in (12, 1))
@@ -70,8 +65,7 @@ def attention_multi_head() -> Values:
     yield Value("12 heads give the same", bool(np.allclose(many, formula)), False, claimed=True)
 
 
-@claim("article.attention.order")
-def attention_order() -> Values:
+def article_attention_order() -> Values:
     """Five words of eight features: W X wants a word in a column, and QKᵀ is then [8, 8], one row a feature.
 
     refbert's attention has a row for each word; its scores are those of Q = X W.
@@ -87,23 +81,20 @@ def attention_order() -> Values:
     yield Value("from the softmax of X W_Q (X W_K)ᵀ", np.abs(p[0, 0] - by_hand).max(), 0.0, within=1e-13)
 
 
-@claim("article.ffn.relu")
-def ffn_relu() -> Values:
+def article_ffn_relu() -> Values:
     """Activations called while a model with base's hidden_act runs."""
     counts = Watching.forward(config=SIZES.replace(hidden_act=preset(BERT).hidden_act)).counts
     yield Value("calls of relu and gelu", [counts["relu"], counts["gelu"]], [0, 2], claimed=[2, 0])
 
 
-@claim("article.positions.sinusoidal")
-def positions_sinusoidal() -> Values:
+def article_positions_sinusoidal() -> Values:
     """Base's position table is made of parameters, and a training step gives it a gradient."""
     table = "bert.embeddings.position_embeddings.weight"
     yield Value("base's parameters for positions", math.prod(shapes(preset(BERT))[table]), 393_216, claimed=0)
     yield Value("they learn", largest(gradients()[table]) > 0, True, claimed=False)
 
 
-@claim("article.positions.formula")
-def positions_formula() -> Values:
+def article_positions_formula() -> Values:
     """With d = 8: the slowest feature has exponent 1.75 instead of 0.75, and shifts are no longer linear maps."""
     positions = np.arange(105.0)
     written, meant = article_positions(positions, 8), sinusoids(positions, 8)
@@ -114,14 +105,12 @@ def positions_formula() -> Values:
     yield Value("residual of the formula of Vaswani et al.", shift_residual(meant), 0.0, within=1e-12)
 
 
-@claim("article.positions.first")
-def positions_first() -> Values:
+def article_positions_first() -> Values:
     """Its own formula at position 0: sin 0 = 0, cos 0 = 1."""
     yield Value("PE(0), d = 3", article_positions(np.zeros(1), 3)[0], [0, 1, 0], claimed=[0, 0, 0])
 
 
-@claim("article.embeddings.word2vec")
-def embeddings_word2vec() -> Values:
+def article_embeddings_word2vec() -> Values:
     """Fresh embeddings are random numbers that depend on the seed alone, and training moves them."""
     name = "bert.embeddings.word_embeddings.weight"
     tables = [from_config(SIZES, seed=s, backend=ReferenceBackend()).state_dict()[name] for s in (0, 1)]
@@ -130,8 +119,7 @@ def embeddings_word2vec() -> Values:
     yield Value("words whose embeddings learn", int(rows_that_learn("word").sum()), SIZES.vocab_size, claimed=0)
 
 
-@claim("article.input.sum")
-def input_sum() -> Values:
+def article_input_sum() -> Values:
     """The sum is right; the segment is missing, and LayerNorm makes of it [−1.2247, 0, 1.2247]."""
     e, _ = ops.add(np.array([0.1, 0.2, 0.3]), np.array([0.4, 0.5, 0.6]))
     x, _ = ops.layer_norm(e, np.ones(3), np.zeros(3), eps=1e-12)
@@ -140,8 +128,7 @@ def input_sum() -> Values:
     yield Value("what goes into the encoder", x, normed, within=1e-8, claimed=[0.5, 0.7, 0.9])
 
 
-@claim("article.encoder.output")
-def encoder_output() -> Values:
+def article_encoder_output() -> Values:
     """A fresh encoder ends in a LayerNorm with gain 1 and shift 0, so a row's mean is 0; that row's is 1.5."""
     config = SIZES.replace(hidden_size=3, num_attention_heads=1)
     y = from_config(config, backend=ReferenceBackend())(batch()).last_hidden_state
@@ -150,8 +137,7 @@ def encoder_output() -> Values:
     yield Value("largest entry possible is √2", largest(y) <= math.sqrt(2) + 1e-9, True)
 
 
-@claim("article.attention.example")
-def attention_example() -> Values:
+def article_attention_example() -> Values:
     """The example's four words with identity projections, which no trained model has; then with random ones."""
     X = (np.arange(12).reshape(1, 4, 3) + 1) / 10
     free = {"mask": np.ones((1, 4)), "heads": 1, "mask_value": -math.inf}

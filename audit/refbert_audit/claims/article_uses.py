@@ -14,36 +14,41 @@ from refbert.config.parameters import count, shapes
 from refbert.config.presets import preset
 from refbert.errors import ConfigError
 from refbert.ops.cross_entropy import IGNORE
-from refbert_audit import Value, Values, claim
+from refbert_audit import Value, Values
 from refbert_audit.corpora import tokenizer
 from refbert_audit.measures import largest, log_losses, refused
-from refbert_audit.models import BERT, LARGE, SIZES, batch, gradients, labels_for, masked_labels, model, other_end
+from refbert_audit.models import (
+    BERT,
+    LARGE,
+    SIZES,
+    batch,
+    gradients,
+    labels_for,
+    loss_and_logits,
+    masked_labels,
+    model,
+    other_end,
+)
 from refbert_audit.runs import RUN, finetuning
 
 
-@claim("article.loss.mlm")
-def loss_mlm() -> Values:
+def article_loss_mlm() -> Values:
     """The loss against the sum over all words and against the mean over the masked ones."""
-    one, rows = model(("masked_lm",)), batch()
-    labels = masked_labels(rows)
-    loss, _ = one.loss_and_gradients(rows, labels)
-    each = log_losses(one(rows).logits["masked_lm"], rows.input_ids)
-    masked = labels != IGNORE
-    yield Value("loss / mean over masked words", loss / each[masked].mean(), 1.0, within=1e-12)
+    rows, labels = batch(), masked_labels(batch())
+    loss, logits = loss_and_logits("masked_lm", labels, rows)
+    each = log_losses(logits, rows.input_ids)
+    yield Value("loss / mean over masked words", loss / each[labels != IGNORE].mean(), 1.0, within=1e-12)
     yield Value("loss is the sum over all words", bool(np.isclose(loss, each.sum())), False, claimed=True)
 
 
-@claim("article.loss.nsp")
-def loss_nsp() -> Values:
+def article_loss_nsp() -> Values:
     """One pair's loss against −log softmax of its two logits; which label means what, the article leaves out."""
-    one, rows = model(("next_sentence",)), batch(1)
-    loss, _ = one.loss_and_gradients(rows, {"next_sentence_label": np.array([1])})
-    (by_hand,) = log_losses(one(rows).logits["next_sentence"], [1])
+    loss, logits = loss_and_logits("next_sentence", {"next_sentence_label": np.array([1])}, batch(1))
+    (by_hand,) = log_losses(logits, [1])
     yield Value("difference", loss - by_hand, 0.0, within=1e-12)
 
 
-@claim("article.objectives")
-def objectives() -> Values:
+def article_objectives() -> Values:
     """Losses that a pretraining step adds up."""
     one, rows = model(PRETRAINING), batch()
     total, parts, _ = one.part_of_loss_and_gradients(rows, labels_for(PRETRAINING, rows), None)
@@ -51,31 +56,27 @@ def objectives() -> Values:
     yield Value("sum − loss", sum(parts.values()) - total, 0.0, within=1e-12)
 
 
-@claim("article.input.specials")
-def input_specials() -> Values:
+def article_input_specials() -> Values:
     """A Chinese pair."""
     (pair,) = tokenizer().encode([("我喜欢", "苹果")], max_length=16)
     yield Value("tokens", pair.tokens, ["[CLS]", *"我喜欢", "[SEP]", *"苹果", "[SEP]"])
     yield Value("segments", pair.token_type_ids, [0, 0, 0, 0, 0, 1, 1, 1])
 
 
-@claim("article.params")
-def params() -> Values:
+def article_params() -> Values:
     """Counted with the pretraining heads, to two significant figures."""
     found = [round(count(preset(name), PRETRAINING) / 1e7) * 10 for name in (BERT, LARGE)]
     yield Value("millions", found, [110, 340])
 
 
-@claim("article.params.chinese")
-def params_chinese() -> Values:
+def article_params_chinese() -> Values:
     """bert-base-chinese has a vocabulary of 21,128, and so 102M."""
     n = count(preset("bert-base-chinese"))
     yield Value("parameters", n, 102_267_648)
     yield Value("millions, two figures", round(n / 1e7) * 10, 100, claimed=110)
 
 
-@claim("article.tasks.supported")
-def tasks_supported() -> Values:
+def article_tasks_supported() -> Values:
     """Each head runs and learns: shapes of logits, and a gradient for its own weights."""
     rows = batch()
     found, learn = [], []
@@ -87,8 +88,7 @@ def tasks_supported() -> Values:
     yield Value("they learn", learn, [True] * 3)
 
 
-@claim("article.tasks.answering")
-def tasks_answering() -> Values:
+def article_tasks_answering() -> Values:
     """Labels that the answering head takes: two positions in question and passage; and it predicts S of each."""
     labels = list(HEADS["question_answering"].labels)
     yield Value("labels", labels, ["start_positions", "end_positions"], claimed=["answer"])
@@ -97,8 +97,7 @@ def tasks_answering() -> Values:
     yield Value("what is chosen from", logits.shape[1], rows.shape[1], claimed=SIZES.vocab_size)
 
 
-@claim("article.tasks.translation")
-def tasks_translation() -> Values:
+def article_tasks_translation() -> Values:
     """A decoder's configuration is refused as not BERT; no head gives a sequence of another length.
 
     Rothe et al. 2020 (1907.12461) build a translator from two BERTs, with cross-attention trained from scratch.
@@ -110,8 +109,7 @@ def tasks_translation() -> Values:
     yield Value("heads that translate", [h for h in HEADS if "transl" in h], [], claimed=["translation"])
 
 
-@claim("article.tasks.generation")
-def tasks_generation() -> Values:
+def article_tasks_generation() -> Values:
     """Predictions of a word depend on what comes after it, so a text cannot be written from left to right.
 
     Wang and Cho 2019 (1902.04094) sample from BERT all the same, position by position, in any order.
@@ -122,8 +120,7 @@ def tasks_generation() -> Values:
     yield Value("a later word moves an earlier prediction", moved > 1e-6, True, claimed=False)
 
 
-@claim("article.later.albert")
-def later_albert() -> Values:
+def article_later_albert() -> Values:
     """ALBERT (1909.11942) did so in 2019: its base counted from BERT's shapes, one layer, embeddings of 128."""
 
     def albert(hidden: int, heads: int) -> int:
@@ -141,8 +138,7 @@ def later_albert() -> Values:
     yield Value("word embeddings, full and factorised, in millions", millions, [23.04, 3.94], within=5e-3)
 
 
-@claim("article.later.optimizers")
-def later_optimizers() -> Values:
+def article_later_optimizers() -> Values:
     """BERT's own run has a schedule; LAMB (1904.00962) followed in 2019: its step has length lr·‖p‖ at any scale."""
     p, zero = np.array([3.0, 4.0]), np.zeros(2)
     yield Value("BERT's rate is constant", RUN.rate(5_000) == RUN.rate(500_001), False, claimed=True)
@@ -152,15 +148,13 @@ def later_optimizers() -> Values:
     yield Value("LAMB's step for gradients of 1e-3 and 1e3", lengths, [0.5, 0.5], within=1e-6)
 
 
-@claim("article.validation")
-def validation() -> Values:
+def article_validation() -> Values:
     """Runs of a grid: each combination once, chosen by a development file, without which it is refused."""
     yield Value("runs of the grid; five folds would make 90", len(finetuning().plans()), 18, claimed=90)
     yield Value("without a development file it is refused", refused(lambda: finetuning(dev=None)), True, claimed=False)
 
 
-@claim("article.length")
-def length() -> Values:
+def article_length() -> Values:
     """A sequence beyond the model's positions is refused; shorter ones need no padding."""
     one, longest = model(), SIZES.max_position_embeddings
     rows = [batch(1, S) for S in (1, longest, longest + 1)]
@@ -168,8 +162,7 @@ def length() -> Values:
     yield Value("tokens of 1, 48 and 49 that a model with 48 positions takes", taken, [1, 48, 0], claimed=[1, 48, 49])
 
 
-@claim("article.languages")
-def languages() -> Values:
+def article_languages() -> Values:
     """Published sizes whose vocabulary is not an English one: one Chinese, two multilingual (November 2018)."""
     models = [preset(f"bert-base-{name}") for name in ("chinese", "multilingual-cased", "multilingual-uncased")]
     found = [shapes(config)["bert.embeddings.word_embeddings.weight"][0] for config in models]

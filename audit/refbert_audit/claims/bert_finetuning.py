@@ -15,10 +15,10 @@ from refbert.spec import heads, losses
 from refbert.tasks.answering import Answered, answer
 from refbert.text.batching import Batch
 from refbert.text.tokenization import Tokenizer
-from refbert_audit import Value, Values, claim
+from refbert_audit import Value, Values
 from refbert_audit.corpora import reader, tokenizer
 from refbert_audit.measures import largest, log_losses, refused, without_gradient
-from refbert_audit.models import BERT, SIZES, batch, gradients, hidden_states, model
+from refbert_audit.models import BERT, SIZES, batch, gradients, hidden_states, loss_and_logits, model
 from refbert_audit.runs import finetuning
 
 CLASSES = ("sequence_classification",)
@@ -33,16 +33,14 @@ def own_parameters(head: str, K: int = 2) -> int:
     return count(config, (head,)) - count(config)
 
 
-@claim("bert.finetune.all")
-def finetune_all() -> Values:
+def bert_finetune_all() -> Values:
     """Tensors without a gradient in a classification step: none but the key biases, which cancel in the softmax."""
     silent = without_gradient(gradients(CLASSES))
     yield Value("tensors without a gradient", [n for n in silent if "key.bias" not in n], [])
     yield Value("key biases", len(silent), SIZES.num_hidden_layers)
 
 
-@claim("bert.finetune.grid")
-def finetune_grid() -> Values:
+def bert_finetune_grid() -> Values:
     """The runs that the paper's grid makes."""
     plans = finetuning().plans()
     yield Value("runs", len(plans), 18)
@@ -51,36 +49,31 @@ def finetune_grid() -> Values:
     yield Value("epochs", sorted({p.epochs for p in plans}), [2, 3, 4])
 
 
-@claim("bert.finetune.grid-glue")
-def finetune_grid_glue() -> Values:
+def bert_finetune_grid_glue() -> Values:
     """§4.1's rates 5e-5, 4e-5, 3e-5, 2e-5 looked for in the appendix's grid: 4e-5 is not in it."""
     rates = {p.learning_rate for p in finetuning().plans()}
     yield Value("rates not in the grid", sorted({5e-5, 4e-5, 3e-5, 2e-5} - rates), [4e-5], claimed=[])
 
 
-@claim("bert.finetune.grid-squad2")
-def finetune_grid_squad2() -> Values:
+def bert_finetune_grid_squad2() -> Values:
     """The batch size 48 of §4.3 looked for in the appendix's grid."""
     sizes = {p.batch_size for p in finetuning().plans()}
     yield Value("batch size 48 is in the grid", 48 in sizes, False, claimed=True)
 
 
-@claim("bert.finetune.restarts")
-def finetune_restarts() -> Values:
+def bert_finetune_restarts() -> Values:
     """Seeds of three restarts, and whether a choice between runs without a development set is refused."""
     runs = finetuning(restarts=3, learning_rates=(5e-5,), batch_sizes=(32,), epochs=(3,)).plans()
     yield Value("seeds", [run.seed for run in runs], [0, 1, 2])
     yield Value("without a dev set it is refused", refused(lambda: finetuning(dev=None)), True)
 
 
-@claim("bert.glue.parameters")
-def glue_parameters() -> Values:
+def bert_glue_parameters() -> Values:
     """Parameters that the classifier adds to base with its pooler, K = 3: a bias for each class on top."""
     yield Value("new parameters, K = 3", own_parameters("sequence_classification", 3), 2307, claimed=2304)
 
 
-@claim("bert.glue.head")
-def glue_head() -> Values:
+def bert_glue_head() -> Values:
     """The head's logits against C Wᵀ, and against what the code does: pooled Wᵀ + b."""
     one, rows = model(CLASSES), batch()
     out = one(rows)
@@ -92,17 +85,14 @@ def glue_head() -> Values:
     yield Value("logits are C Wᵀ", bool(np.allclose(logits, formula)), False, claimed=True)
 
 
-@claim("bert.glue.loss")
-def glue_loss() -> Values:
+def bert_glue_loss() -> Values:
     """The loss against the mean of −log softmax written out."""
-    one, rows, y = model(CLASSES), batch(), np.array([0, 3, 4])
-    loss, _ = one.loss_and_gradients(rows, {"labels": y})
-    by_hand = log_losses(one(rows).logits["sequence_classification"], y).mean()
-    yield Value("difference", loss - by_hand, 0.0, within=1e-12)
+    y = np.array([0, 3, 4])
+    loss, logits = loss_and_logits("sequence_classification", {"labels": y}, batch())
+    yield Value("difference", loss - log_losses(logits, y).mean(), 0.0, within=1e-12)
 
 
-@claim("bert.squad.parameters")
-def squad_parameters() -> Values:
+def bert_squad_parameters() -> Values:
     """Parameters that the head adds: the two vectors, and two biases, which no softmax notices."""
     added = own_parameters("question_answering")
     one, rows = model(SPANS), batch()
@@ -113,8 +103,7 @@ def squad_parameters() -> Values:
     yield Value("a bias shifts all positions alike, by", float(np.ptp(after - before)), 0.0, within=1e-12)
 
 
-@claim("bert.squad.softmax")
-def squad_softmax() -> Values:
+def bert_squad_softmax() -> Values:
     """The gradient of the loss at the question's positions: were they left out of the softmax, it would be 0."""
     one = model(SPANS)
     rows = batch(1, 11)
@@ -126,19 +115,15 @@ def squad_softmax() -> Values:
     yield Value("positions of the question are in the softmax", bool(question > 0), True, claimed=False)
 
 
-@claim("bert.squad.loss")
-def squad_loss() -> Values:
+def bert_squad_loss() -> Values:
     """The loss over the sum of the two means: the code halves it."""
-    one, rows = model(SPANS), batch()
-    starts, ends = np.array([1, 2, 3]), np.array([4, 5, 6])
-    loss, _ = one.loss_and_gradients(rows, {"start_positions": starts, "end_positions": ends})
-    z = one(rows).logits["question_answering"]
-    each = [log_losses(z[..., which], y).mean() for which, y in enumerate((starts, ends))]
+    labels = {"start_positions": np.array([1, 2, 3]), "end_positions": np.array([4, 5, 6])}
+    loss, z = loss_and_logits("question_answering", labels, batch())
+    each = [log_losses(z[..., which], y).mean() for which, y in enumerate(labels.values())]
     yield Value("loss / (start + end)", loss / sum(each), 0.5, within=1e-12, claimed=1.0)
 
 
-@claim("bert.squad.packed")
-def squad_packed() -> Values:
+def bert_squad_packed() -> Values:
     """A question and a passage as the reader packs them."""
     (window,) = windows(tokenizer(), [("w1 w2", "w3 w4 w5")], max_length=32, doc_stride=8)
     e = window.encoding
@@ -155,8 +140,7 @@ def read() -> Iterator[tuple[Answered, Window, np.ndarray]]:
         yield found, window, one(tokenizer().pad([window.encoding])).logits["question_answering"][0]
 
 
-@claim("bert.squad.score")
-def squad_score() -> Values:
+def bert_squad_score() -> Values:
     """The best span of each of three texts, against a search through all pairs of the logits."""
     off, backwards = [], 0
     for found, window, z in read():
@@ -169,8 +153,7 @@ def squad_score() -> Values:
     yield Value("spans that end before they start", backwards, 0)
 
 
-@claim("bert.squad2.no-answer")
-def squad2_no_answer() -> Values:
+def bert_squad2_no_answer() -> Values:
     """The labels of a question with no answer, and of one whose answer the window does not hold."""
     found = windows(tokenizer(), [("w1", "w2 w3 w4")], max_length=32, doc_stride=8)
     labels = [answer_features(found, [one])[0][0].labels for one in (None, ("w3", 3))]
@@ -179,15 +162,13 @@ def squad2_no_answer() -> Values:
     yield Value("start, end of w3", some, [4, 4])
 
 
-@claim("bert.squad2.null-score")
-def squad2_null_score() -> Values:
+def bert_squad2_null_score() -> Values:
     """The margin of three texts against that sum, from the logits at [CLS], less the best span's score."""
     off = [abs(float(z[0].sum()) - found.answers[0].score - found.null_margin) for found, _, z in read()]
     yield Value("largest difference", max(off), 0.0, within=1e-10)
 
 
-@claim("bert.squad2.threshold")
-def squad2_threshold() -> Values:
+def bert_squad2_threshold() -> Values:
     """Where the decision turns for a margin s_null − ŝ of 2: at a threshold of 2, so the threshold is −τ."""
     found, *_ = next(read())
     one = Answered(found.question, found.passage, found.answers, null_margin=2.0)
@@ -197,8 +178,7 @@ def squad2_threshold() -> Values:
     yield Value("answered at −2, 1.9, 2, 2.1", given, [False, False, True, True], claimed=by_tau)
 
 
-@claim("bert.swag.parameters")
-def swag_parameters() -> Values:
+def bert_swag_parameters() -> Values:
     """Parameters that the head adds: the vector, and a bias that the softmax over choices does not notice."""
     one, rows = model(CHOICES), batch(4)
     before = one.loss_and_gradients(rows, {"labels": np.array([1])})[0]
@@ -208,17 +188,13 @@ def swag_parameters() -> Values:
     yield Value("a bias of 3 changes the loss by", after - before, 0.0, within=1e-12)
 
 
-@claim("bert.swag.softmax")
-def swag_softmax() -> Values:
+def bert_swag_softmax() -> Values:
     """The loss of one question with four choices against −log softmax of its four scores."""
-    one, rows = model(CHOICES), batch(4)
-    loss, _ = one.loss_and_gradients(rows, {"labels": np.array([2])})
-    by_hand = log_losses(one(rows).logits["multiple_choice"].reshape(4), 2)
-    yield Value("difference", loss - by_hand, 0.0, within=1e-12)
+    loss, logits = loss_and_logits("multiple_choice", {"labels": np.array([2])}, batch(4))
+    yield Value("difference", loss - log_losses(logits.reshape(4), 2), 0.0, within=1e-12)
 
 
-@claim("bert.ner.first-piece")
-def ner_first_piece() -> Values:
+def bert_ner_first_piece() -> Values:
     """Labels of a sentence whose second word falls into three pieces: its other pieces do not count."""
     (words,) = encode_words(tokenizer(), [["w1", "abc", "w2"]], max_length=16)
     (feature,) = tag_features([words], [[1, 2, 3]])
@@ -227,8 +203,7 @@ def ner_first_piece() -> Values:
     yield Value("labels", labels, [IGNORE, 1, 2, IGNORE, IGNORE, 3, IGNORE])
 
 
-@claim("bert.ner.no-crf")
-def ner_no_crf() -> Values:
+def bert_ner_no_crf() -> Values:
     """The last hidden vector of one position is changed: the tags' logits of all others must stay."""
     one, rows = model(TAGS), batch()
     hidden = one(rows).last_hidden_state
@@ -239,8 +214,7 @@ def ner_no_crf() -> Values:
     yield Value("positions whose logits move", moved, [3])
 
 
-@claim("bert.ner.cased")
-def ner_cased() -> Values:
+def bert_ner_cased() -> Values:
     """What the two kinds of tokenizer make of Paris and paris: to the uncased one they are the same word."""
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "Paris", "paris", *string.ascii_lowercase]
     made = [Tokenizer.from_vocabulary(vocabulary, settings={"do_lower_case": lower}) for lower in (True, False)]
@@ -248,8 +222,7 @@ def ner_cased() -> Values:
     yield Value("the same to uncased and cased", same, [True, False])
 
 
-@claim("bert.feature-based.layers")
-def feature_based_layers() -> Values:
+def bert_feature_based_layers() -> Values:
     """Hidden states of a run at base's width: embeddings and every layer, the last four concatenated."""
     config = preset(BERT).replace(vocab_size=9, num_hidden_layers=4, intermediate_size=8)
     states = hidden_states(model(config=config, scale=0.02), Batch(np.array([[1, 2, 3]])))

@@ -10,14 +10,13 @@ import numpy as np
 from refbert import ops
 from refbert.config.parameters import shapes
 from refbert.config.presets import preset
-from refbert_audit import Value, Values, claim
+from refbert_audit import Value, Values
 from refbert_audit.corpora import pretraining_rows, tokenizer
 from refbert_audit.measures import largest, refused
 from refbert_audit.models import BERT, SIZES, batch, hidden_states, model, rows_that_learn
 
 
-@claim("bert.input.sum")
-def input_sum() -> Values:
+def bert_input_sum() -> Values:
     """The sum written out with NumPy and put through LayerNorm, against the embeddings that the model computes."""
     one, rows = model(), batch()
     p = one.state_dict()
@@ -29,8 +28,7 @@ def input_sum() -> Values:
     yield Value("largest difference", largest(hidden_states(one, rows)[0] - x), 0.0, within=1e-12)
 
 
-@claim("bert.input.layer-norm")
-def input_layer_norm() -> Values:
+def bert_input_layer_norm() -> Values:
     """A fresh model's first hidden state: were it the sum, its rows would not have mean 0 and deviation 1."""
     fresh = model(scale=0.0)
     rng = np.random.default_rng(3)
@@ -43,8 +41,7 @@ def input_layer_norm() -> Values:
     yield Value("a row's deviation, on average", x.std(-1).mean(), 1.0, within=1e-6, claimed=0.02 * math.sqrt(3))
 
 
-@claim("bert.input.learned-positions")
-def input_learned_positions() -> Values:
+def bert_input_learned_positions() -> Values:
     """The position table receives a gradient in every row that is used, and none beyond the sequence."""
     moved = rows_that_learn("position")
     table = shapes(preset(BERT))["bert.embeddings.position_embeddings.weight"]
@@ -53,16 +50,14 @@ def input_learned_positions() -> Values:
     yield Value("parameters of base's table", math.prod(table), 393_216)
 
 
-@claim("bert.input.max-length")
-def input_max_length() -> Values:
+def bert_input_max_length() -> Values:
     """A batch of 512 tokens is taken by a model with base's positions; one of 513 is refused."""
     config = SIZES.replace(max_position_embeddings=preset(BERT).max_position_embeddings, num_hidden_layers=1)
     taken = [not refused(partial(model(config=config), batch(1, S))) for S in (512, 513)]
     yield Value("512 and 513 tokens are taken", taken, [True, False])
 
 
-@claim("bert.input.special-tokens")
-def input_special_tokens() -> Values:
+def bert_input_special_tokens() -> Values:
     """A pair through the tokenizer; and where the two are in 1,920 pretraining sequences, before anything is masked."""
     (pair,) = tokenizer().encode([("w1 w2", "w3")], max_length=16)
     seen = pretraining_rows()
@@ -74,8 +69,7 @@ def input_special_tokens() -> Values:
     yield Value("that end with [SEP]", last[np.arange(len(end)), end].mean(), 1.0)
 
 
-@claim("bert.input.segments")
-def input_segments() -> Values:
+def bert_input_segments() -> Values:
     """Segment numbers of a pair ([SEP] belongs to the sentence it ends) and of pretraining sequences; their gradient.
 
     In pretraining B begins behind the first [SEP], and padding counts as A.

@@ -14,7 +14,7 @@ from refbert.config.parameters import count, shapes
 from refbert.config.presets import preset
 from refbert.errors import ConfigError
 from refbert.text.batching import Batch
-from refbert_audit import Value, Values, claim
+from refbert_audit import Value, Values
 from refbert_audit.measures import largest, refused
 from refbert_audit.models import BERT, LARGE, SIZES, attentions, batch, model, other_end
 from refbert_audit.watching import Watching
@@ -32,28 +32,24 @@ def heads_and_width(config: BertConfig) -> list[int]:
     return [len(layers), one(rows).last_hidden_state.shape[-1], attentions(one, rows)[0].shape[1]]
 
 
-@claim("bert.sizes.base")
-def sizes_base() -> Values:
+def bert_sizes_base() -> Values:
     """Layers counted among the parameters; hidden size and heads read off a layer that is run at that size."""
     yield Value("L, H, A", heads_and_width(preset(BERT)), [12, 768, 12])
 
 
-@claim("bert.sizes.large")
-def sizes_large() -> Values:
+def bert_sizes_large() -> Values:
     """Layers counted among the parameters; hidden size and heads read off a layer that is run at that size."""
     yield Value("L, H, A", heads_and_width(preset(LARGE)), [24, 1024, 16])
 
 
-@claim("bert.sizes.feed-forward")
-def sizes_feed_forward() -> Values:
+def bert_sizes_feed_forward() -> Values:
     """Rows of the first feed-forward matrix of both published models."""
     for name in (BERT, LARGE):
         F, _ = shapes(preset(name))["bert.encoder.layer.0.intermediate.dense.weight"]
         yield Value(f"F, {name}", F, 4 * preset(name).hidden_size)
 
 
-@claim("bert.sizes.heads-divide")
-def sizes_heads_divide() -> Values:
+def bert_sizes_heads_divide() -> Values:
     """Features of a head in both sizes; and a configuration whose heads do not divide H must be refused."""
     yield Value("H/A of base and large", [preset(name).head_size for name in (BERT, LARGE)], [64, 64])
     uneven = partial(BertConfig, hidden_size=10, num_attention_heads=3)
@@ -70,20 +66,17 @@ def parameters(name: str, body: int, pretraining: int, without_pooler: int, said
     yield Value("in millions, two figures", rounded, [said, said])
 
 
-@claim("bert.params.base")
-def params_base() -> Values:
+def bert_params_base() -> Values:
     """Every tensor's shape is made and its entries are counted; 110M is that to two significant figures."""
     yield from parameters(BERT, 109_482_240, 110_106_428, 108_891_648, said=110)
 
 
-@claim("bert.params.large")
-def params_large() -> Values:
+def bert_params_large() -> Values:
     """340M holds to two significant figures: 335.1M with the pooler, 336.2M with both pretraining heads."""
     yield from parameters(LARGE, 335_141_888, 336_226_108, 334_092_288, said=340)
 
 
-@claim("bert.params.paper-vocabulary")
-def params_paper_vocabulary() -> Values:
+def bert_params_paper_vocabulary() -> Values:
     """With 30,000 pieces the encoder and its pooler come to 335M only with the pretraining heads; without, to 330M."""
     config = preset(LARGE).replace(vocab_size=30_000)
     yield Value("parameters with the pooler", count(config), 334_607_360)
@@ -91,15 +84,13 @@ def params_paper_vocabulary() -> Values:
     yield Value("the first in millions, two figures", millions(count(config)), 330, claimed=340)
 
 
-@claim("bert.params.vocabulary")
-def params_vocabulary() -> Values:
+def bert_params_vocabulary() -> Values:
     """Rows of the word-embedding table of the released uncased and cased models."""
     rows = [shapes(preset(p))["bert.embeddings.word_embeddings.weight"][0] for p in (BERT, "bert-base-cased")]
     yield Value("rows of the table, uncased and cased", rows, [30_522, 28_996], claimed=[30_000, 30_000])
 
 
-@claim("bert.params.layer")
-def params_layer() -> Values:
+def bert_params_layer() -> Values:
     """12H² + 13H, against the shapes of a layer's tensors."""
     for config in (preset(BERT), preset(LARGE)):
         H = config.hidden_size
@@ -107,8 +98,7 @@ def params_layer() -> Values:
         yield Value(f"parameters of a layer, H = {H}", sum(layer), 12 * H * H + 13 * H)
 
 
-@claim("bert.params.tied")
-def params_tied() -> Values:
+def bert_params_tied() -> Values:
     """A word's row is changed where that word does not occur in the text: its logit must move, and no other.
 
     The paper only says "output softmax over the vocabulary, as in a standard LM"; its 110M has no room for two tables.
@@ -124,8 +114,7 @@ def params_tied() -> Values:
     yield Value("base, were it not tied", untied, 133_547_324)
 
 
-@claim("bert.params.same-as-gpt")
-def params_same_as_gpt() -> Values:
+def bert_params_same_as_gpt() -> Values:
     """The same layers, width and heads, but GPT has 40,478 pieces, no segments, no embedding LayerNorm, no pooler."""
     named = shapes(preset(BERT).replace(vocab_size=40_478), pooler=False)
     absent = ("bert.embeddings.token_type", "bert.embeddings.LayerNorm")
@@ -134,8 +123,7 @@ def params_same_as_gpt() -> Values:
     yield Value("GPT has more than BERT base by", gpt - count(preset(BERT)), 7_052_544, claimed=0)
 
 
-@claim("bert.encoder.bidirectional")
-def encoder_bidirectional() -> Values:
+def bert_encoder_bidirectional() -> Values:
     """No attention probability of any layer, head, query and key is 0; and the last word moves the first's vector."""
     one, rows = model(), batch()
     first, other = (one(x).last_hidden_state[:, 0] for x in (rows, other_end(rows)))
@@ -144,8 +132,7 @@ def encoder_bidirectional() -> Values:
     yield Value("the last word moves the first vector", bool((moved > 1e-6).all()), True)
 
 
-@claim("bert.encoder.padding")
-def encoder_padding() -> Values:
+def bert_encoder_padding() -> Values:
     """A text alone, and the same text padded: its vectors must be the same under both masks."""
     rows = batch(1, 7)
     pad = np.zeros((1, 4), dtype=np.int64)
@@ -156,23 +143,20 @@ def encoder_padding() -> Values:
         yield Value("largest difference", apart, 0.0, within=1e-12, by=f"refbert, profile {profile}")
 
 
-@claim("bert.encoder.layer-norms")
-def encoder_layer_norms() -> Values:
+def bert_encoder_layer_norms() -> Values:
     """Calls of layer_norm and of the residual addition while a model of two layers runs, embeddings included."""
     counts, L = Watching.forward().counts, SIZES.num_hidden_layers
     yield Value("LayerNorms: the embeddings' and two a layer", counts["layer_norm"], 1 + 2 * L)
     yield Value("additions: two of embeddings and two a layer", counts["add"], 2 + 2 * L)
 
 
-@claim("bert.encoder.gelu")
-def encoder_gelu() -> Values:
+def bert_encoder_gelu() -> Values:
     """Activations called while a pretraining model runs: one GELU a layer, one in the masked-LM head, never ReLU."""
     counts = Watching.forward(PRETRAINING).counts
     yield Value("calls of gelu and of relu", [counts["gelu"], counts["relu"]], [SIZES.num_hidden_layers + 1, 0])
 
 
-@claim("bert.encoder.gelu-form")
-def encoder_gelu_form() -> Values:
+def bert_encoder_gelu_form() -> Values:
     """The two functions that go by the name, on a grid from −6 to 6: how far apart, and where."""
     x = np.linspace(-6, 6, 120_001)
     apart = np.abs(ops.gelu(x, form="erf")[0] - ops.gelu(x, form="tanh")[0])
@@ -182,8 +166,7 @@ def encoder_gelu_form() -> Values:
     yield Value("what the profiles compute", forms, ["gelu_tanh", "gelu_erf"])
 
 
-@claim("bert.output.cls")
-def output_cls() -> Values:
+def bert_output_cls() -> Values:
     """The pooled vector is not that vector but tanh of a dense layer on it, which the paper does not mention."""
     one, rows = model(), batch()
     out = one(rows)
@@ -197,8 +180,7 @@ def output_cls() -> Values:
     yield Value("base's pooler has parameters", count(preset(BERT)) - count(preset(BERT), pooler=False), H * H + H)
 
 
-@claim("bert.params.readme-chinese")
-def params_readme_chinese() -> Values:
+def bert_params_readme_chinese() -> Values:
     """Only the vocabulary differs from base, but that makes 102M and 178M."""
     chinese, multilingual = (count(preset(f"bert-base-{name}")) for name in ("chinese", "multilingual-cased"))
     yield Value("Chinese, parameters", chinese, 102_267_648)

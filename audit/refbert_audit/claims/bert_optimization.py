@@ -12,7 +12,7 @@ from refbert.config.heads import PRETRAINING
 from refbert.data.settings import Phase
 from refbert.data.stream import PretrainingSource
 from refbert.randomness import Dropout
-from refbert_audit import Value, Values, claim
+from refbert_audit import Value, Values
 from refbert_audit.corpora import store, texts, tokenizer
 from refbert_audit.measures import largest, spread
 from refbert_audit.models import SIZES, batch, model
@@ -27,8 +27,7 @@ def tokens(phases: tuple[Phase, ...]) -> int:
     return sum(phase.steps * phase.batch_size * phase.length for phase in phases)
 
 
-@claim("bert.batch.tokens")
-def batch_tokens() -> Values:
+def bert_batch_tokens() -> Values:
     """A batch of that shape from the data code, its entries counted: 131,072, of which 128,000 is 97.7%."""
     small = store(texts(300, sentences=(1, 6), tokens=(5, 20)), "batches")
     phases = (Phase(1, 512, RUN.batch_size),)
@@ -37,14 +36,12 @@ def batch_tokens() -> Values:
     yield Value("tokens in a batch", rows.input_ids.size, 131_072, claimed=128_000)
 
 
-@claim("bert.phases.lengths")
-def phases_lengths() -> Values:
+def bert_phases_lengths() -> Values:
     """The phases of a run of 1,000,000 steps."""
     yield Value("steps at each length", [[p.steps, p.length] for p in RUN.phases()], [[900_000, 128], [100_000, 512]])
 
 
-@claim("bert.batch.epochs")
-def batch_epochs() -> Values:
+def bert_batch_epochs() -> Values:
     """Tokens of all steps over 3.3e9: 39.7 if every step has 512 tokens, 12.9 with the lengths of the same section.
 
     Words are taken for tokens here, as the paper does; word pieces are more, which makes it fewer epochs still.
@@ -55,8 +52,7 @@ def batch_epochs() -> Values:
     yield Value("mean tokens of a batch", tokens(RUN.phases()) / RUN.steps, 42_598.4, within=0.05)
 
 
-@claim("bert.optimizer.rate")
-def optimizer_rate() -> Values:
+def bert_optimizer_rate() -> Values:
     """The largest rate of the schedule of 1,000,000 steps: the peak is approached but (Google's jump) never reached."""
     peak = max(RUN.rate(step) for step in range(0, RUN.steps, 1000))
     rates = [RUN.rate(step) for step in range(9_990, 10_010)]
@@ -64,8 +60,7 @@ def optimizer_rate() -> Values:
     yield Value("largest rate", max(peak, *rates), 9.999e-5, within=1e-18)
 
 
-@claim("bert.schedule.warmup")
-def schedule_warmup() -> Values:
+def bert_schedule_warmup() -> Values:
     """Rates of a run of 1,000,000 steps, which warms up for 1% of them."""
     found = [RUN.rate(step) for step in (0, 2_500, 5_000, 9_999)]
     rising = all(RUN.rate(s) < RUN.rate(s + 1) for s in range(0, 9_999, 7))
@@ -74,8 +69,7 @@ def schedule_warmup() -> Values:
     yield Value("and not after", RUN.rate(10_001) < RUN.rate(10_000), True)
 
 
-@claim("bert.schedule.decay")
-def schedule_decay() -> Values:
+def bert_schedule_decay() -> Values:
     """Half the peak at half the steps, nothing at the end, equal differences between."""
     found = [RUN.rate(step) for step in (500_000, 750_000, 1_000_000)]
     slopes = np.diff([RUN.rate(s) for s in range(20_000, 1_000_001, 20_000)])
@@ -83,8 +77,7 @@ def schedule_decay() -> Values:
     yield Value("spread of the slope", float(np.ptp(slopes)), 0.0, within=1e-18)
 
 
-@claim("bert.optimizer.betas")
-def optimizer_betas() -> Values:
+def bert_optimizer_betas() -> Values:
     """Read off the moments after one update from zero: m = (1 − β₁) g and v = (1 − β₂) g²."""
     optimizer, g = optimizer_of_a_run(max_norm=None), 2.0
     updated(optimizer, 1.0, g, lr=0.1)
@@ -92,8 +85,7 @@ def optimizer_betas() -> Values:
     yield Value("β₁, β₂", [b1[0], b2[0]], [0.9, 0.999], within=1e-12)
 
 
-@claim("bert.optimizer.weight-decay")
-def optimizer_weight_decay() -> Values:
+def bert_optimizer_weight_decay() -> Values:
     """A step without a gradient: a weight must shrink to exactly w(1 − 0.01·lr), LayerNorm and biases must stay."""
     names = ("bert.pooler.dense.weight", "bert.embeddings.LayerNorm.weight", "bert.pooler.dense.bias")
     weights = {name: np.array([0.5]) for name in names}
@@ -102,8 +94,7 @@ def optimizer_weight_decay() -> Values:
     yield Value("LayerNorm and bias", [new[n][0] for n in names[1:]], [0.5, 0.5])
 
 
-@claim("bert.optimizer.l2")
-def optimizer_l2() -> Values:
+def bert_optimizer_l2() -> Values:
     """One step with no gradient, decoupled as in the code, and with λw as the gradient, which is what L2 means.
 
     Adam divides the penalty's gradient by its own size: the step is then lr (here times 3.16), whatever λ is.
@@ -119,8 +110,7 @@ def optimizer_l2() -> Values:
     yield Value("step/lr of the optimizer", steps[2], 0.005, within=1e-9, claimed=3.14)
 
 
-@claim("bert.dropout.rate")
-def dropout_rate() -> Values:
+def bert_dropout_rate() -> Values:
     """The rate of every mask that a training step of two layers draws, and the share that one of a million keeps."""
     rates = list(dropout_sites(PRETRAINING).values())
     kept = Dropout(0).keep("encoder.layer.0.output", (1000, 1000), rates[0])
@@ -128,8 +118,7 @@ def dropout_rate() -> Values:
     yield Value("share kept", kept.mean(), 0.9, within=spread(0.9, kept.size))
 
 
-@claim("bert.dropout.places")
-def dropout_places() -> Values:
+def bert_dropout_places() -> Values:
     """Places that masks are drawn for: one behind the embeddings, three in every layer."""
     sites = list(dropout_sites(PRETRAINING))
     L = SIZES.num_hidden_layers
@@ -139,8 +128,7 @@ def dropout_places() -> Values:
     yield Value("the first", sites[0], "embeddings")
 
 
-@claim("bert.dropout.inference")
-def dropout_inference() -> Values:
+def bert_dropout_inference() -> Values:
     """A model with dropout 0.1 gives what the same model without dropout gives, bit by bit."""
     rows = batch()
     none = SIZES.replace(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
@@ -148,14 +136,12 @@ def dropout_inference() -> Values:
     yield Value("largest difference", largest(first - second), 0.0)
 
 
-@claim("bert.batch.size")
-def batch_size() -> Values:
+def bert_batch_size() -> Values:
     """Batch sizes of both phases of a run of the paper's length."""
     yield Value("sequences", [phase.batch_size for phase in RUN.phases()], [256, 256])
 
 
-@claim("bert.phases.reason")
-def phases_reason() -> Values:
+def bert_phases_reason() -> Values:
     """Operations of matrix products, counted while a model runs at three lengths: the part that grows with S²."""
     one = model(config=SIZES.replace(max_position_embeddings=64), backend=Counting())
     whole = {S: flops_of(partial(one, batch(1, S)))[0] for S in (16, 32, 64)}

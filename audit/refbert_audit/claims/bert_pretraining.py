@@ -18,10 +18,10 @@ from refbert.spec.heads import next_sentence
 from refbert.spec.pooler import pooler
 from refbert.spec.scope import Scope
 from refbert.text.batching import Batch
-from refbert_audit import Missing, Value, Values, claim
+from refbert_audit import Missing, Value, Values
 from refbert_audit.corpora import corpus, pairs, pretraining_rows, store, texts, tokenizer
 from refbert_audit.measures import largest, log_losses, spread, without_gradient
-from refbert_audit.models import SIZES, batch, labels_for, masked_labels, model, next_sentence_labels
+from refbert_audit.models import SIZES, batch, labels_for, loss_and_logits, masked_labels, model, next_sentence_labels
 from refbert_audit.runs import examples_of_a_run
 
 
@@ -30,8 +30,7 @@ def full_targets(seen: Mapping[str, np.ndarray]) -> list[int]:
     return sorted(set(seen["chosen"][seen["mask"].all(axis=1)].sum(axis=1).tolist()))
 
 
-@claim("bert.masking.rate")
-def masking_rate() -> Values:
+def bert_masking_rate() -> Values:
     """Targets among all tokens ([CLS] and [SEP] counted) and among those that may be chosen, in 1,920 sequences.
 
     Rounding a sequence's number is off by at most a half, which is the bound; the second share is larger because
@@ -45,14 +44,12 @@ def masking_rate() -> Values:
     yield Value("targets of full sequences of 128", full_targets(seen), [19])
 
 
-@claim("bert.masking.512")
-def masking_512() -> Values:
+def bert_masking_512() -> Values:
     """Targets of full sequences of 512 tokens, as the data code draws them."""
     yield Value("targets of full sequences", full_targets(pretraining_rows(S=512, batches=4)), [77])
 
 
-@claim("bert.masking.80-10-10")
-def masking_80_10_10() -> Values:
+def bert_masking_80_10_10() -> Values:
     """Shares among 32,000 targets. A random token is the token itself once in V, so that little more stays."""
     seen = pretraining_rows()
     now, before = seen["ids"][seen["chosen"]], seen["labels"][seen["chosen"]]
@@ -64,8 +61,7 @@ def masking_80_10_10() -> Values:
     yield Value("unchanged", kept.mean(), 0.1, within=spread(0.1, n))
 
 
-@claim("bert.masking.random-words")
-def masking_random_words() -> Values:
+def bert_masking_random_words() -> Values:
     """Tokens that were replaced by another word, among all tokens: 10% of 15%."""
     seen = pretraining_rows()
     changed = (seen["ids"] != seen["original"]) & (seen["ids"] != tokenizer().mask_id)
@@ -73,8 +69,7 @@ def masking_random_words() -> Values:
     yield Value("share of all tokens", changed.sum() / tokens, 0.015, within=spread(0.015, tokens) + 2e-4)
 
 
-@claim("bert.masking.unchanged-predicted")
-def masking_unchanged_predicted() -> Values:
+def bert_masking_unchanged_predicted() -> Values:
     """Labels where the input still shows the token: a tenth of all, or targets would be missing."""
     seen = pretraining_rows()
     same, n = seen["ids"] == seen["labels"], int(seen["chosen"].sum())
@@ -84,27 +79,23 @@ def masking_unchanged_predicted() -> Values:
     yield Value("positions not chosen that changed", int(changed.sum()), 0)
 
 
-@claim("bert.masking.no-specials")
-def masking_no_specials() -> Values:
+def bert_masking_no_specials() -> Values:
     """Targets on special or padded positions, in 1,920 sequences."""
     seen = pretraining_rows()
     yield Value("on [CLS] or [SEP]", int((seen["chosen"] & seen["special"]).sum()), 0)
     yield Value("on padding", int((seen["chosen"] & ~seen["mask"]).sum()), 0)
 
 
-@claim("bert.masking.only-masked")
-def masking_only_masked() -> Values:
+def bert_masking_only_masked() -> Values:
     """The loss is the mean cross-entropy over the labelled positions, written out from the logits of all positions."""
-    one, rows = model(("masked_lm",)), batch()
-    labels = masked_labels(rows)
-    loss, _ = one.loss_and_gradients(rows, labels)
-    each = log_losses(one(rows).logits["masked_lm"], rows.input_ids)[labels != IGNORE]
+    rows, labels = batch(), masked_labels(batch())
+    loss, logits = loss_and_logits("masked_lm", labels, rows)
+    each = log_losses(logits, rows.input_ids)[labels != IGNORE]
     yield Value("loss − mean over labelled positions", loss - each.mean(), 0.0, within=1e-10)
     yield Value("labelled positions, of 33", len(each), 8)
 
 
-@claim("bert.masking.hides")
-def masking_hides() -> Values:
+def bert_masking_hides() -> Values:
     """Two texts that differ in one word, with it and with it masked: predictions at its place.
 
     The masking is the training's, with draws that choose that word and put [MASK] in its place.
@@ -127,8 +118,7 @@ def masking_hides() -> Values:
     yield Value("and moves nothing where it is masked", apart(masked=True), 0.0)
 
 
-@claim("bert.nsp.half")
-def nsp_half() -> Values:
+def bert_nsp_half() -> Values:
     """Random pairs among some 7,000: more than half, because a chunk of one sentence has no next one to take."""
     found, coins = pairs()
     random = sum(e.label == RANDOM_NEXT for e in found)
@@ -140,8 +130,7 @@ def nsp_half() -> Values:
     yield Value("random, in documents of one sentence", np.mean(forced), 1.0, claimed=0.5)
 
 
-@claim("bert.nsp.follows")
-def nsp_follows() -> Values:
+def bert_nsp_follows() -> Values:
     """Where each part lies in the corpus; tokens cut at the ends of a long pair are the only gap there may be."""
     found, _ = pairs()
     following = [e for e in found if e.label == IS_NEXT]
@@ -150,8 +139,7 @@ def nsp_follows() -> Values:
     yield Value("right after, where nothing is cut", all(e.b_start == e.a_stop for e in whole), True)
 
 
-@claim("bert.nsp.random-document")
-def nsp_random_document() -> Values:
+def bert_nsp_random_document() -> Values:
     """The documents that random parts were taken from: nearly all of the corpus serves, the own one almost never."""
     found, _ = pairs()
     starts = [int(corpus().boundaries(*corpus().document(d))[0]) for d in range(corpus().documents)]
@@ -162,8 +150,7 @@ def nsp_random_document() -> Values:
     yield Value("documents that served, of 400", len(set(away.tolist())), 400, within=8)
 
 
-@claim("bert.nsp.uses-c")
-def nsp_uses_c() -> Values:
+def bert_nsp_uses_c() -> Values:
     """The other positions' last hidden vectors are changed behind the last layer: the prediction must not move."""
     one, rows = model(PRETRAINING), batch()
     backend, hidden = one.backend, one(rows).last_hidden_state
@@ -179,8 +166,7 @@ def nsp_uses_c() -> Values:
     yield Value("moved by [CLS]", largest(predicted(first) - predicted(hidden)) > 1e-6, True)
 
 
-@claim("bert.loss.sum")
-def loss_sum() -> Values:
+def bert_loss_sum() -> Values:
     """The loss of both heads, against the two means computed from the logits."""
     one, rows = model(PRETRAINING), batch()
     labels, order = masked_labels(rows), next_sentence_labels(rows)
@@ -191,8 +177,7 @@ def loss_sum() -> Values:
     yield Value("loss − (mean MLM + mean NSP)", loss - float(words + sentences), 0.0, within=1e-10)
 
 
-@claim("bert.loss.initial")
-def loss_initial() -> Values:
+def bert_loss_initial() -> Values:
     """A fresh model with 30,522 words and H = 128. Logits have variance H·0.02² = 0.05, half of which is added."""
     config = SIZES.replace(vocab_size=30_522, hidden_size=128, num_attention_heads=2)
     fresh = from_config(config, heads=PRETRAINING, backend=ReferenceBackend(), profile="google")
@@ -202,8 +187,7 @@ def loss_initial() -> Values:
     yield Value("above ln V + ln 2, in percent", 100 * (loss / (math.log(30_522) + math.log(2)) - 1), 0, within=1)
 
 
-@claim("bert.loss.gradients")
-def loss_gradients() -> Values:
+def bert_loss_gradients() -> Values:
     """Encoder tensors that get no gradient from an objective alone: only the key biases, which cancel."""
     silent = []
     for head in PRETRAINING:
@@ -215,7 +199,6 @@ def loss_gradients() -> Values:
     yield Value("silent key biases", [len(names) for names in silent], [2, 2])
 
 
-@claim("bert.corpus.words")
-def corpus_words() -> Values:
+def bert_corpus_words() -> Values:
     """The words would have to be counted in the two corpora."""
     raise Missing("BooksCorpus (no longer distributed) and the English Wikipedia dump that was used (not named)")

@@ -14,7 +14,7 @@ from refbert.config.presets import preset
 from refbert.spec.bert import bert
 from refbert.text.batching import Batch
 from refbert.training.optimizer import Optimizer
-from refbert_audit import Value, Values, claim
+from refbert_audit import Value, Values
 from refbert_audit.models import BERT, LARGE, SIZES, batch, labels_for, model
 from refbert_audit.watching import Counting, flops_of
 
@@ -29,28 +29,24 @@ def per_token(name: str, S: int, expected: int) -> list[Value]:
     return [Value("counted", counted, expected), Value("closed form", closed, expected)]
 
 
-@claim("costs.flops.base-128")
-def flops_base_128() -> Values:
+def costs_flops_base_128() -> Values:
     """NumPy's matrix products are counted while a layer of base runs on 128 tokens; times 12, over 128."""
     yield from per_token(BERT, 128, 174_587_904)
 
 
-@claim("costs.flops.base-512")
-def flops_base_512() -> Values:
+def costs_flops_base_512() -> Values:
     """As for 128 tokens."""
     yield from per_token(BERT, 512, 188_743_680)
     yield Value("base with its pooler, one sequence", flops.forward_flops(preset(BERT), 512), 96_637_943_808)
 
 
-@claim("costs.flops.large-128")
-def flops_large_128() -> Values:
+def costs_flops_large_128() -> Values:
     """As for base, with 24 layers."""
     yield from per_token(LARGE, 128, 616_562_688)
     yield Value("closed form at 512", flops.encoder_flops_per_token(preset(LARGE), 512), 654_311_424)
 
 
-@claim("costs.flops.heads")
-def flops_heads() -> Values:
+def costs_flops_heads() -> Values:
     """Counted and closed for each head of a small model whose sizes all differ."""
     rows, found = batch(2, 11), []
     for head in HEADS:
@@ -59,8 +55,7 @@ def flops_heads() -> Values:
     yield Value("counted − closed form, six heads", found, [0] * 6)
 
 
-@claim("costs.flops.backward")
-def flops_backward() -> Values:
+def costs_flops_backward() -> Values:
     """A pretraining step, counted, over the forward of the encoder, the pooler and the labelled positions."""
     rows = batch(2, 11)
     labels = labels_for(PRETRAINING, rows)
@@ -71,8 +66,7 @@ def flops_backward() -> Values:
     yield Value("step / forward", counted / forward, 3.0)
 
 
-@claim("costs.flops.masked-positions")
-def flops_masked_positions() -> Values:
+def costs_flops_masked_positions() -> Values:
     """Counted while the small model projects 3 and all 22 positions; shares of base by the form that this confirms."""
     rows = batch(2, 11)
     one = model(("masked_lm",), backend=Counting())
@@ -88,8 +82,7 @@ def flops_masked_positions() -> Values:
     yield Value("a forward that projects all 128", flops.forward_flops(preset(BERT), 128, PRETRAINING), 28_500_298_752)
 
 
-@claim("costs.memory.training")
-def memory_training() -> Values:
+def costs_memory_training() -> Values:
     """Bytes of all arrays after a training step of a small float32 model, over its parameters; then base and large."""
     backend, optimizer = ReferenceBackend(dtype="float32"), Optimizer()
     one, rows = model(PRETRAINING, backend=backend), batch()
@@ -102,8 +95,7 @@ def memory_training() -> Values:
     yield Value("GB, base and large", sizes, [1.76, 5.38], within=0.005)
 
 
-@claim("costs.memory.activations")
-def memory_activations() -> Values:
+def costs_memory_activations() -> Values:
     """Memory that a forward's pullback holds on to, from the difference between 4 and 2 layers, over the estimate.
 
     refbert's reference keeps some more than it must (masks and shifted copies), a tuned backend some less.

@@ -11,7 +11,7 @@ from refbert.data.pairs import examples
 from refbert.data.tokens import continues
 from refbert.ops.cross_entropy import IGNORE
 from refbert.tasks.answering import answer, window_length
-from refbert_audit import Value, Values, claim
+from refbert_audit import Value, Values
 from refbert_audit.corpora import Coins, corpus, reader, store, texts, tokenizer
 from refbert_audit.measures import spread
 from refbert_audit.runs import examples_of_a_run, finetuning
@@ -34,8 +34,7 @@ def masked(lengths: list[int], **settings: object) -> tuple[np.ndarray, np.ndarr
     return ids, labels
 
 
-@claim("google.masking.count")
-def masking_count() -> Values:
+def google_masking_count() -> Values:
     """Targets of sequences of 5, 10, 30, 50 and 128 tokens: 0.75, 1.5, 4.5, 7.5 and 19.2, rounded as Python does."""
     _, labels = masked([5, 10, 30, 50, 128])
     _, few = masked([128], max_predictions=7)
@@ -43,8 +42,7 @@ def masking_count() -> Values:
     yield Value("with max_predictions 7", int((few != IGNORE).sum()), 7)
 
 
-@claim("google.masking.vocabulary")
-def masking_vocabulary() -> Values:
+def google_masking_vocabulary() -> Values:
     """Random replacements of one word, 40,000 times, under a vocabulary of 50 pieces: how often each occurs.
 
     A replacement by the word itself or by [MASK] cannot be told from what is kept or masked.
@@ -62,8 +60,7 @@ def masking_vocabulary() -> Values:
     yield Value("each other piece", others, [0.1 / V] * (V - 2), within=spread(0.1 / V, n))
 
 
-@claim("google.masking.whole-word")
-def masking_whole_word() -> Values:
+def google_masking_whole_word() -> Values:
     """Words of two pieces in 200 sequences: how many are chosen by half, with the option and without."""
 
     def split(whole_word: bool) -> int:
@@ -75,8 +72,7 @@ def masking_whole_word() -> Values:
     yield Value("without it there are some", split(whole_word=False) > 100, True)
 
 
-@claim("google.instances.short")
-def instances_short() -> Values:
+def google_instances_short() -> Values:
     """Documents for which a shorter length is drawn, of 30,000; and whether those of the corpus give more examples."""
     alone = store(texts(50, sentences=(1, 1), tokens=(5, 45)), "alone")
     drawn = [Coins("shorter", number) for number in range(30_000)]
@@ -93,8 +89,7 @@ def instances_short() -> Values:
     yield Value("they give more than twice the examples", bool(more), True)
 
 
-@claim("google.instances.ten-tries")
-def instances_ten_tries() -> Values:
+def google_instances_ten_tries() -> Values:
     """Two documents, and draws that always name the first: how often it is asked, and where B comes from."""
 
     class Stubborn(Draws):
@@ -113,8 +108,7 @@ def instances_ten_tries() -> Values:
     yield Value("B is the document itself", [only.b_start, only.b_stop], [only.a_start, only.a_stop])
 
 
-@claim("google.instances.put-back")
-def instances_put_back() -> Values:
+def google_instances_put_back() -> Values:
     """Where nothing is cut, a document's own parts in order are the whole document."""
     short = store(texts(60, sentences=(2, 12), tokens=(1, 5)), "short")
     lost = 0
@@ -128,8 +122,7 @@ def instances_put_back() -> Values:
     yield Value("tokens lost in 60 documents", lost, 0)
 
 
-@claim("google.instances.truncation")
-def instances_truncation() -> Values:
+def google_instances_truncation() -> Values:
     """Pairs of 100 + 100 and of 100 + 140 tokens for 125 places: lengths left, and the share that A loses in front."""
     one, other = (" ".join(["w1"] * n) for n in (100, 140))
     long = store([[one, one], [one, other]] * 200, "long")
@@ -147,15 +140,13 @@ def instances_truncation() -> Values:
     yield Value("lost in front, of A's 37", front / (37 * following), 0.5, within=spread(0.5, 37 * following))
 
 
-@claim("google.instances.static")
-def instances_static() -> Values:
+def google_instances_static() -> Values:
     """Versions of the corpus in 20 rounds: ten, which repeat, unless the profile is dynamic."""
     found = [len({examples_of_a_run(profile=p).version(r) for r in range(20)}) for p in ("google", "dynamic")]
     yield Value("versions in 20 rounds, google and dynamic", found, [10, 20], claimed=[20, 20])
 
 
-@claim("google.squad.windows")
-def squad_windows() -> Values:
+def google_squad_windows() -> Values:
     """A question of 100 words on a passage of 700, read with the defaults, and an answering run."""
     passage, question = (" ".join(f"w{i % 400}" for i in range(n)) for n in (700, 100))
     limits = finetuning(task="answer").limits()
@@ -174,8 +165,7 @@ def squad_windows() -> Values:
     yield Value("words of the longest, if all are kept", max(len(a.text.split()) for a in every.answers), 30)
 
 
-@claim("google.squad.context")
-def squad_context() -> Values:
+def google_squad_context() -> Values:
     """For every token of a passage in overlapping windows: the window it is read in, against a search."""
     passage = " ".join(f"w{i}" for i in range(60))
     found = windows(tokenizer(), [("w1", passage)], max_length=24, doc_stride=5)
@@ -194,8 +184,7 @@ def squad_context() -> Values:
     yield Value("tokens read, once each", total, 60)
 
 
-@claim("google.squad.null")
-def squad_null() -> Values:
+def google_squad_null() -> Values:
     """The margin of a long passage against the windows' scores at [CLS]."""
     one, passage = reader(), " ".join(f"w{i}" for i in range(60))
     (found,) = answer(one, [("w1", passage)], max_length=24, doc_stride=5)
@@ -205,8 +194,7 @@ def squad_null() -> Values:
     yield Value("margin − (lowest − best)", found.null_margin - min(nulls) + found.answers[0].score, 0.0, within=1e-10)
 
 
-@claim("google.squad.outside")
-def squad_outside() -> Values:
+def google_squad_outside() -> Values:
     """An answer of two words in windows of which some hold it, some a half of it, some nothing."""
     passage = " ".join(f"w{i}" for i in range(30))
     found = windows(tokenizer(), [("w1", passage)], max_length=14, doc_stride=5)

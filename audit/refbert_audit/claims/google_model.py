@@ -20,7 +20,7 @@ from refbert.data.stream import PretrainingSource
 from refbert.randomness import Dropout
 from refbert.spec.layers import activate
 from refbert.text.batching import Batch
-from refbert_audit import Value, Values, claim
+from refbert_audit import Value, Values
 from refbert_audit.corpora import store, tokenizer
 from refbert_audit.measures import largest
 from refbert_audit.models import SIZES, attentions, batch, gradients, hidden_states, masked_labels, model
@@ -28,8 +28,7 @@ from refbert_audit.runs import examples_of_a_run
 from refbert_audit.watching import Watching, dropout_sites
 
 
-@claim("google.gelu")
-def gelu() -> Values:
+def google_gelu() -> Values:
     """The activation of a model of profile google on a grid, against 0.5x(1 + tanh(√(2/π)(x + 0.044715x³)))."""
     x = np.linspace(-5, 5, 2001)
     y, _ = activate(ReferenceBackend(), x, model(profile="google").choices.activation)
@@ -37,8 +36,7 @@ def gelu() -> Values:
     yield Value("largest difference", largest(y - formula), 0.0, within=1e-14, by="refbert, profile google")
 
 
-@claim("google.layer-norm.epsilon")
-def layer_norm_epsilon() -> Values:
+def google_layer_norm_epsilon() -> Values:
     """ε recovered from a model's embeddings, where the tables are so small that it matters: ε = (d/x̂)² − σ²."""
     one = model(scale=0.0)
     table = one.parameters["bert.embeddings.word_embeddings.weight"]
@@ -50,8 +48,7 @@ def layer_norm_epsilon() -> Values:
     yield Value("ε", float(found), 1e-12, within=1e-18)
 
 
-@claim("google.init.truncated")
-def init_truncated() -> Values:
+def google_init_truncated() -> Values:
     """A million fresh weights: their deviation, and the largest. (1 − 2·2φ(2)/(2Φ(2) − 1))^½ = 0.8796 of 0.02."""
     name = "bert.embeddings.word_embeddings.weight"
     w = initialize({name: (2000, 500)}, SIZES, seed=0, profile=GOOGLE)[name]
@@ -59,16 +56,14 @@ def init_truncated() -> Values:
     yield Value("largest, in deviations of 0.02", float(np.abs(w).max() / 0.02), 2.0, within=1e-3)
 
 
-@claim("google.init.rest")
-def init_rest() -> Values:
+def google_init_rest() -> Values:
     """All fresh parameters of a pretraining model, by kind."""
     drawn = initialize(shapes(SIZES, PRETRAINING), SIZES, seed=0, profile=GOOGLE)
     for name, ending, value in (("biases", "bias", 0.0), ("gains", "LayerNorm.weight", 1.0)):
         yield Value(name, sorted({float(x) for n, w in drawn.items() if n.endswith(ending) for x in w}), [value])
 
 
-@claim("google.type-vocabulary")
-def type_vocabulary() -> Values:
+def google_type_vocabulary() -> Values:
     """Segment embeddings of a configuration file that does not say how many, under each library's file name."""
     sizes = {"vocab_size": 9, "hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1}
     found = []
@@ -79,8 +74,7 @@ def type_vocabulary() -> Values:
     yield Value("bert_config.json, config.json", found, [16, 2], claimed=[2, 2])
 
 
-@claim("google.mask.value")
-def mask_value() -> Values:
+def google_mask_value() -> Values:
     """What a model of profile google adds to a masked key's score, read off its attention probabilities.
 
     Queries are made so long that a masked key's score is 10,000 above a visible one's: the two then weigh the same, and
@@ -107,8 +101,7 @@ def mask_value() -> Values:
     yield Value("nothing visible − nothing masked", apart, 0.0, within=1e-10, by="refbert, profile google")
 
 
-@claim("google.dropout.heads")
-def dropout_heads() -> Values:
+def google_dropout_heads() -> Values:
     """Places outside embeddings and encoder that a training step draws masks for, by head."""
 
     def beyond(heads: tuple[str, ...]) -> list[str]:
@@ -118,16 +111,14 @@ def dropout_heads() -> Values:
     yield Value("classifier", beyond(("sequence_classification",)), ["classifier"])
 
 
-@claim("google.dropout.gelu")
-def dropout_gelu() -> Values:
+def google_dropout_gelu() -> Values:
     """The op that follows each GELU of the encoder in a training step."""
     ops = Watching.step(Dropout(0)).ops
     after = [ops[i + 1] for i, op in enumerate(ops[:-1]) if op == "gelu"]
     yield Value("after gelu in two layers, and in the head", after, ["linear", "linear", "layer_norm"])
 
 
-@claim("google.dropout.order")
-def dropout_order() -> Values:
+def google_dropout_order() -> Values:
     """The ops of a training step of one layer in order, from the embeddings' LayerNorm on."""
     ops = Watching.step(Dropout(0), config=SIZES.replace(num_hidden_layers=1), pooler=False).ops
     begin = ops.index("layer_norm")
@@ -136,16 +127,14 @@ def dropout_order() -> Values:
     yield Value("order", ops[begin : begin + 14], ["layer_norm", "dropout", *attention, *feed_forward])
 
 
-@claim("google.pooler.users")
-def pooler_users() -> Values:
+def google_pooler_users() -> Values:
     """Which heads' losses give the pooler a gradient."""
     heads = ("next_sentence", "sequence_classification", "masked_lm", "question_answering")
     moved = [largest(gradients((head,))["bert.pooler.dense.weight"]) > 0 for head in heads]
     yield Value("NSP, classes, MLM, SQuAD", moved, [True, True, False, False])
 
 
-@claim("google.mlm.head")
-def mlm_head() -> Values:
+def google_mlm_head() -> Values:
     """The ops behind the encoder in a training step, and the shapes of the last map: P labelled rows, V words."""
     watching = Watching.step(pooler=False)
     stop = watching.ops.index("cross_entropy")
@@ -156,8 +145,7 @@ def mlm_head() -> Values:
     yield Value("rows, matrix and bias of the last map", last, [[P, H], [V, H], [V]])
 
 
-@claim("google.mlm.denominator")
-def mlm_denominator() -> Values:
+def google_mlm_denominator() -> Values:
     """Google's loss over the true mean; and each profile's loss where nothing is masked."""
     rows, config, by = batch(), SIZES.replace(hidden_act="relu"), "refbert, profiles google and hf"
     some, none = masked_labels(rows), np.full(rows.shape, -100)
@@ -168,8 +156,7 @@ def mlm_denominator() -> Values:
     yield Value("loss where nothing is masked", nothing, 0.0, by="refbert, profile google")
 
 
-@claim("google.nsp.labels")
-def nsp_labels() -> Values:
+def google_nsp_labels() -> Values:
     """Labels of training batches against the words: w_i w_i+1 … documents tell whether B goes on where A stopped."""
     documents = [[f"w{10 * d + s}" for s in range(10)] for d in range(50)]
     settings = examples_of_a_run(rate=0.0, short_sequence_probability=0.0)
@@ -187,8 +174,7 @@ def nsp_labels() -> Values:
     yield Value("labels that are right, of 100", right, 100)
 
 
-@claim("google.names.transposed")
-def names_transposed() -> Values:
+def google_names_transposed() -> Values:
     """Every parameter of all heads through the table of names, there and back; which of them are turned."""
     names = {n for h in (PRETRAINING, ("sequence_classification",), ("question_answering",)) for n in shapes(SIZES, h)}
     there = {n: to_tensorflow(n) for n in names}
@@ -201,16 +187,14 @@ def names_transposed() -> Values:
     yield Value("heads turned", len(turned & heads), 0)
 
 
-@claim("google.names.not-weights")
-def names_not_weights() -> Values:
+def google_names_not_weights() -> Values:
     """What reading a checkpoint takes for a weight."""
     kernel = "bert/encoder/layer_0/output/dense/kernel"
     names = (kernel, f"{kernel}/adam_m", f"{kernel}/adam_v", "global_step")
     yield Value("weight, m, v, step", [is_weight(n) for n in names], [True, False, False, False])
 
 
-@claim("google.extract-features")
-def extract_features() -> Values:
+def google_extract_features() -> Values:
     """Hidden states counted from the end: −1 is the last layer's output, and with L layers −L is the first's."""
     one, rows = model(), batch()
     states = hidden_states(one, rows)
@@ -218,8 +202,7 @@ def extract_features() -> Values:
     yield Value("states, embeddings included", len(states), SIZES.num_hidden_layers + 1)
 
 
-@claim("google.span.outside")
-def span_outside() -> Values:
+def google_span_outside() -> Values:
     """One answer of three lies behind the window: each profile's loss over the other two's sum."""
     rows = batch()
     inside = Batch(rows.input_ids[:2], rows.token_type_ids[:2], rows.attention_mask[:2])

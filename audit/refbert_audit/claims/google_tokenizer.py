@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from refbert.config.profiles import get_profile
 from refbert.data.tokens import encode_sentences
 from refbert.text.tokenization import Tokenizer
-from refbert_audit import Value, Values, claim
+from refbert_audit import Value, Values
 
 SPECIALS = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
 
@@ -21,8 +21,7 @@ def pieces(text: str, vocabulary: Sequence[str], *, profile: str = "google", low
     return list(encoded.tokens[1:-1])
 
 
-@claim("google.tokenizer.own-test")
-def own_test() -> Values:
+def google_tokenizer_own_test() -> Values:
     """Google's own test, [PAD] added behind its vocabulary."""
     vocabulary = ["[UNK]", "[CLS]", "[SEP]", "want", "##want", "##ed", "wa", "un", "runn", "##ing", ",", "[PAD]"]
     (encoded,) = Tokenizer.from_vocabulary(vocabulary).encode(["UNwant\u00e9d,running"], max_length=16)
@@ -30,33 +29,28 @@ def own_test() -> Values:
     yield Value("pieces", encoded.tokens[1:-1], ["un", "##want", "##ed", ",", "runn", "##ing"])
 
 
-@claim("google.tokenizer.greedy")
-def greedy() -> Values:
+def google_tokenizer_greedy() -> Values:
     """A word that several cuts fit."""
     yield Value("abcd", pieces("abcd", ["a", "ab", "abc", "##d", "##cd", "##bcd"]), ["abc", "##d"])
 
 
-@claim("google.tokenizer.unknown")
-def unknown() -> Values:
+def google_tokenizer_unknown() -> Values:
     """A word whose beginning is known and whose end is not; and one that the greedy cut leads into a dead end."""
     yield Value("abz", pieces("ab abz", ["ab", "##z1"]), ["ab", "[UNK]"])
     yield Value("abc, cut as ab + c", pieces("abc", ["ab", "a", "##bc"]), ["[UNK]"])
 
 
-@claim("google.tokenizer.chinese")
-def chinese() -> Values:
+def google_tokenizer_chinese() -> Values:
     """Characters in a row and between letters."""
     yield Value("我喜欢ab苹果", pieces("我喜欢ab苹果", [*"我喜欢苹果", "ab", "苹果"]), [*"我喜欢", "ab", *"苹果"])
 
 
-@claim("google.tokenizer.japanese")
-def japanese() -> Values:
+def google_tokenizer_japanese() -> Values:
     """Kana and Hangul in a row."""
     yield Value("かな 한국", pieces("かな 한국", ["かな", "한국"], lower=False), ["かな", "한국"])
 
 
-@claim("google.tokenizer.accents")
-def accents() -> Values:
+def google_tokenizer_accents() -> Values:
     """Résumé, composed and decomposed, under both kinds of vocabulary."""
     words = ["resume", "R\u00e9sum\u00e9"]
     uncased = [pieces(text, words)[0] for text in ("R\u00e9sum\u00e9", "Re\u0301sume\u0301")]
@@ -64,20 +58,17 @@ def accents() -> Values:
     yield Value("cased", pieces("R\u00e9sum\u00e9", words, lower=False), ["R\u00e9sum\u00e9"])
 
 
-@claim("google.tokenizer.punctuation")
-def punctuation() -> Values:
+def google_tokenizer_punctuation() -> Values:
     """Signs within words."""
     yield Value("a$b^c-d…", pieces("a$b^c-d…", [*"abcd$^-…"]), [*"a$b^c-d…"])
 
 
-@claim("google.tokenizer.cleaning")
-def cleaning() -> Values:
+def google_tokenizer_cleaning() -> Values:
     """A word with a NUL, a bell and a replacement character in it; a tab, a line break and a no-break space."""
     yield Value("pieces", pieces("a\x00b\x07\ufffdc\td\ne\u00a0f", ["abc", *"def"]), ["abc", "d", "e", "f"])
 
 
-@claim("google.tokenizer.long-words")
-def long_words() -> Values:
+def google_tokenizer_long_words() -> Values:
     """The longest row of a's that is not [UNK], in both profiles."""
 
     def longest(profile: str) -> int:
@@ -87,8 +78,7 @@ def long_words() -> Values:
     yield Value("characters, hf", longest("hf"), 100, claimed=201, by="refbert, profile hf")
 
 
-@claim("google.tokenizer.mask-literal")
-def mask_literal() -> Values:
+def google_tokenizer_mask_literal() -> Values:
     """As refbert reads text for the model, and as it reads a corpus for pretraining, which is Google's way."""
     made = Tokenizer.from_vocabulary([*SPECIALS, "[", "]", "mask", "a"])
     (text,) = made.encode(["a [MASK]"], max_length=16)
@@ -97,16 +87,14 @@ def mask_literal() -> Values:
     yield Value("in a corpus", made.tokens(corpus), ["a", "[", "mask", "]"], claimed=["a", "[MASK]"])
 
 
-@claim("google.tokenizer.sigma")
-def sigma() -> Values:
+def google_tokenizer_sigma() -> Values:
     """ΟΔΟΣ: Python's rule, which Google uses, makes the last letter ς; the tokenizers library makes it σ."""
     ours = pieces("ΟΔΟΣ", ["οδος", "οδοσ"])
     yield Value("Python", "ΟΔΟΣ".lower(), "οδος", by="Python")
     yield Value("refbert", ours, ["οδοσ"], claimed=["οδος"])
 
 
-@claim("google.tokenizer.pairs")
-def pairs() -> Values:
+def google_tokenizer_pairs() -> Values:
     """Six and two words in eight places."""
     made = Tokenizer.from_vocabulary([*SPECIALS, *"abcdefgh"])
     (encoded,) = made.encode([("a b c d e f", "g h")], max_length=8, truncate=True)

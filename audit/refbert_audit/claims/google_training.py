@@ -14,7 +14,7 @@ from refbert.backend.reference import ReferenceBackend
 from refbert.config.heads import PRETRAINING
 from refbert.config.parameters import shapes
 from refbert.config.profiles import GOOGLE
-from refbert_audit import Value, Values, claim
+from refbert_audit import Value, Values
 from refbert_audit.measures import largest
 from refbert_audit.models import SIZES, model
 from refbert_audit.runs import RUN, finetuning, optimizer_of_a_run, updated
@@ -22,8 +22,7 @@ from refbert_audit.runs import RUN, finetuning, optimizer_of_a_run, updated
 ADAM: dict[str, Any] = {"beta1": 0.9, "beta2": 0.999, "weight_decay": 0.0}
 
 
-@claim("google.adam.bias-correction")
-def adam_bias_correction() -> Values:
+def google_adam_bias_correction() -> Values:
     """The step of BERT's Adam over that of AdamW, on the same constant gradient: (1 − β₁ᵗ)/√(1 − β₂ᵗ)."""
     p, g = np.zeros(1), np.ones(1)
     zero: Any = np.zeros(1)
@@ -40,8 +39,7 @@ def adam_bias_correction() -> Values:
     yield Value("at t = 1000", ratio[-1], 1.26, within=5e-3, claimed=1.0)
 
 
-@claim("google.adam.epsilon")
-def adam_epsilon() -> Values:
+def google_adam_epsilon() -> Values:
     """A gradient so small that √v = ε: outside the root the step is m/2ε, inside it would be m/√(ε² + ε)."""
     g = 1e-6 / math.sqrt(0.001)
     optimizers = (optimizer_of_a_run(), finetuning().new_optimizer(GOOGLE))
@@ -49,8 +47,7 @@ def adam_epsilon() -> Values:
     yield Value("step / (m/2ε), pretraining and fine-tuning", steps, [1.0, 1.0], within=1e-9)
 
 
-@claim("google.adam.exclusions")
-def adam_exclusions() -> Values:
+def google_adam_exclusions() -> Values:
     """One update without gradients of all parameters of a pretraining model: which of them move."""
     one = model(PRETRAINING)
     zeros = {name: np.zeros(x.shape) for name, x in one.parameters.items()}
@@ -64,8 +61,7 @@ def adam_exclusions() -> Values:
     yield Value("embedding tables that decay", len(tables), 3)
 
 
-@claim("google.adam.own-test")
-def adam_own_test() -> Values:
+def google_adam_own_test() -> Values:
     """Google's own test, in float64: the mean of (target − w)², its gradient −2/3 (target − w)."""
     target = np.array([0.4, 0.2, -0.5])
     optimizer, seen = optimizer_of_a_run(weight_decay=0.0, max_norm=None), [np.array([0.1, -0.2, -0.1])]
@@ -78,8 +74,7 @@ def adam_own_test() -> Values:
     yield Value("largest distance from the target", largest(seen[-1] - target), 0.0, within=0.01)
 
 
-@claim("google.clip")
-def clip() -> Values:
+def google_clip() -> Values:
     """Two gradients of joint norm 10, and two of joint norm 0.5: what arrives in the first moments, m = 0.1 g.
 
     Of a pretraining run, and of fine-tuning.
@@ -94,8 +89,7 @@ def clip() -> Values:
     yield Value("norm 0.5: norm, gradients", arrived[1::2], [[0.5, 0.3, 0.4]] * 2, within=1e-12)
 
 
-@claim("google.schedule.jump")
-def schedule_jump() -> Values:
+def google_schedule_jump() -> Values:
     """Rates around the end of the warmup in both profiles: Google counts the decay from step 0, so it jumps by w/T."""
     hf = replace(RUN, profile="hf")
     jump = [1e4 * (s.rate(10_000) - s.rate(9_999)) for s in (RUN, hf)]
@@ -104,8 +98,7 @@ def schedule_jump() -> Values:
     yield Value("step to it, 1e-4", jump, [-0.0099, 0.0001], within=1e-12, by="refbert, profiles google and hf")
 
 
-@claim("google.schedule.first")
-def schedule_first() -> Values:
+def google_schedule_first() -> Values:
     """The first update of a run, its rate from the schedule."""
     optimizer = optimizer_of_a_run(max_norm=None)
     yield Value("rate", RUN.rate(0), 0.0)
@@ -113,8 +106,7 @@ def schedule_first() -> Values:
     yield Value("m, v", [optimizer.m["w"][0], optimizer.v["w"][0]], [0.2, 0.004], within=1e-15)
 
 
-@claim("google.finetune.warmup")
-def finetune_warmup() -> Values:
+def google_finetune_warmup() -> Values:
     """The share that a fine-tuning run takes by default, and where the rate of 1,000 steps is highest."""
     settings = finetuning()
     plan = settings.plans()[0]

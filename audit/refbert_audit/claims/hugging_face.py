@@ -27,7 +27,7 @@ from refbert.ops.cross_entropy import IGNORE
 from refbert.spec.layers import activate
 from refbert.text.batching import Batch
 from refbert.text.tokenization import Tokenizer
-from refbert_audit import Missing, Value, Values, claim
+from refbert_audit import Missing, Value, Values
 from refbert_audit.corpora import SPECIALS, tokenizer
 from refbert_audit.measures import largest, spread
 from refbert_audit.models import BERT, LARGE, SIZES, attentions, batch, labels_for, masked_labels, model
@@ -42,8 +42,7 @@ def by() -> str:
     return hugging_face.release()
 
 
-@claim("hf.params")
-def params() -> Values:
+def hf_params() -> Values:
     """Hugging Face's classes at base's size, and large's body: their parameters counted, against refbert's count."""
     kinds: dict[tuple[str, ...], tuple[bool, int]] = {
         (): (True, 109_482_240), PRETRAINING: (True, 110_106_428), ("masked_lm",): (False, 109_514_298),
@@ -60,8 +59,7 @@ def params() -> Values:
     yield Value("large", theirs((), LARGE), count(preset(LARGE)), by=by())
 
 
-@claim("hf.forward")
-def forward() -> Values:
+def hf_forward() -> Values:
     """A random pretraining model in float64, eager attention, rows with padding: both heads' logits."""
     one, rows = model(PRETRAINING), batch(ragged=True)
     ours, theirs = one(rows), outputs(twin(one), rows)
@@ -71,8 +69,7 @@ def forward() -> Values:
     yield Value("next-sentence logits", largest(order), 0.0, within=1e-12, by=by())
 
 
-@claim("hf.gradients")
-def gradients() -> Values:
+def hf_gradients() -> Values:
     """Loss and all gradients of a random pretraining model, against PyTorch's autograd."""
     one, rows = model(PRETRAINING), batch(ragged=True)
     labels = labels_for(PRETRAINING, rows)
@@ -88,8 +85,7 @@ def gradients() -> Values:
     yield Value("largest difference, of the largest gradient", max(apart), 0.0, within=1e-12, by=by())
 
 
-@claim("hf.gelu")
-def gelu() -> Values:
+def hf_gelu() -> Values:
     """Its activation on a grid, against those of models of refbert's two profiles: erf (hf), tanh (google)."""
     x = np.linspace(-6, 6, 24_001)
     grid = library("torch").tensor(x)
@@ -99,8 +95,7 @@ def gelu() -> Values:
         yield Value(f"from profile {profile}", largest(y - ours), expected, within=within, by=by())
 
 
-@claim("hf.mask.nothing-visible")
-def mask_nothing_visible() -> Values:
+def hf_mask_nothing_visible() -> Values:
     """The probabilities of such a row: 1/S each in Hugging Face's eager attention; Google's as without a mask."""
     rows = batch()
     dead = Batch(rows.input_ids, rows.token_type_ids, np.array([[1] * 11, [1] * 11, [0] * 11]))
@@ -120,8 +115,7 @@ def mask_nothing_visible() -> Values:
     yield Value("Google's − unmasked", same, 0.0, within=1e-10, by="refbert, profile google")
 
 
-@claim("hf.mask.sdpa")
-def mask_sdpa() -> Values:
+def hf_mask_sdpa() -> Values:
     """The same model with both, rows with and without a visible key; profile hf does as eager does."""
     rows = batch()
     dead = Batch(rows.input_ids, rows.token_type_ids, np.array([[1] * 11, [1] * 8 + [0] * 3, [0] * 11]))
@@ -134,8 +128,7 @@ def mask_sdpa() -> Values:
     yield Value("profile hf − eager, all rows", ours, 0.0, within=1e-12, by="refbert, profile hf")
 
 
-@claim("hf.mlm.no-targets")
-def mlm_no_targets() -> Values:
+def hf_mlm_no_targets() -> Values:
     """The loss where every label is −100. refbert gives 0 in both profiles: such a batch says nothing."""
     one, rows = model(("masked_lm",)), batch()
     none = np.full(rows.shape, IGNORE)
@@ -145,8 +138,7 @@ def mlm_no_targets() -> Values:
     yield Value("refbert's, profile hf", ours, 0.0, by="refbert, profile hf")
 
 
-@claim("hf.mlm.all-positions")
-def mlm_all_positions() -> Values:
+def hf_mlm_all_positions() -> Values:
     """Rows of logits for a batch of 33 positions, 8 of them labelled; and rows that refbert's loss is made of."""
     watching, rows = Watching(), batch()
     one = model(("masked_lm",), backend=watching)
@@ -158,8 +150,7 @@ def mlm_all_positions() -> Values:
     yield Value("refbert's in training: rows, words", ours, [8, SIZES.vocab_size])
 
 
-@claim("hf.init")
-def init() -> Values:
+def hf_init() -> Values:
     """Fresh word embeddings of 3,000 × 96: their deviation, their largest, and the row of the padding token."""
     config = SIZES.replace(vocab_size=3000, hidden_size=96)
     name = "bert.embeddings.word_embeddings.weight"
@@ -172,8 +163,7 @@ def init() -> Values:
         yield Value("padding's row", largest(w[0]), 0.0, by=who)
 
 
-@claim("hf.schedule")
-def schedule() -> Values:
+def hf_schedule() -> Values:
     """Its multiplier around the end of a warmup of 10,000 steps and in the middle, of 1,000,000."""
     steps = (0, 9_999, 10_000, 505_000, 1_000_000)
     ours = replace(RUN, learning_rate=1.0, profile="hf")
@@ -185,8 +175,7 @@ def schedule() -> Values:
     yield Value("refbert's", [ours.rate(step) for step in steps], expected, within=1e-15, by="refbert, profile hf")
 
 
-@claim("hf.collator")
-def collator() -> Values:
+def hf_collator() -> Values:
     """Targets of 400 sequences of 98 words: a fixed number would have variance 0, tosses have n·p·(1 − p) = 12.5."""
     B, S = 400, 100
     ids = np.full((B, S), tokenizer().library.token_to_id("w1"))
@@ -216,7 +205,6 @@ def their_tokenizer(pieces: list[str]) -> Any:
         return library().BertTokenizer.from_pretrained(folder)
 
 
-@claim("hf.tokenizer")
 def hf_tokenizer() -> Values:
     """Rows of 100 and 101 a's, and a text with [MASK], through BertTokenizer."""
     vocabulary = [*SPECIALS, "a", "##a", "mask", "[", "]"]
@@ -232,23 +220,20 @@ def hf_tokenizer() -> Values:
         yield Value("pieces, and the last", [[len(tokens), tokens[-1]] for tokens in pieces], expected, by=who)
 
 
-@claim("hf.type-vocabulary")
-def type_vocabulary() -> Values:
+def hf_type_vocabulary() -> Values:
     """The default of its configuration class, and of refbert's."""
     yield Value("segments", library().BertConfig().type_vocab_size, 2, by=by())
     yield Value("refbert's", BertConfig().type_vocab_size, 2)
 
 
-@claim("hf.dropout.tags")
-def dropout_tags() -> Values:
+def hf_dropout_tags() -> Values:
     """Its module in front of the classifier, and the place that refbert draws a mask for."""
     theirs = float(library().BertForTokenClassification(config_of(SIZES)).dropout.p)
     yield Value("rate", theirs, 0.1, by=by())
     yield Value("refbert's", dropout_sites(("token_classification",))["classifier"], 0.1)
 
 
-@claim("hf.names")
-def names() -> Values:
+def hf_names() -> Values:
     """The names of its pretraining class, against refbert's; and old names, without the prefix, read as new."""
     ours = set(shapes(SIZES, PRETRAINING))
     theirs = {n for n, _ in library().BertForPreTraining(config_of(SIZES)).named_parameters()}
@@ -259,8 +244,7 @@ def names() -> Values:
     yield Value("old names that are not read as what they were", misread, [])
 
 
-@claim("hf.integration")
-def integration(directory: str | None) -> Values:
+def hf_integration(directory: str | None) -> Values:
     """With --model DIR the weights there are run on the test's input and compared with its nine numbers.
 
     Raises `InputError` for weights of another model.

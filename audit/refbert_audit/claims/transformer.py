@@ -17,7 +17,7 @@ from refbert.ops.attention import split_heads
 from refbert.spec.feed_forward import feed_forward
 from refbert.spec.scope import Scope
 from refbert.text.batching import Batch
-from refbert_audit import Value, Values, claim
+from refbert_audit import Value, Values
 from refbert_audit.measures import largest, shift_residual
 from refbert_audit.models import BERT, SIZES, attentions, batch, gradients, hidden_states, model, rows_that_learn
 from refbert_audit.quoted import sinusoids
@@ -31,8 +31,7 @@ def qkv(B: int = 2, S: int = 5, H: int = 24) -> list[np.ndarray]:
     return [*np.random.default_rng(7).standard_normal((3, B, S, H))]
 
 
-@claim("transformer.attention.formula")
-def attention_formula() -> Values:
+def transformer_attention_formula() -> Values:
     """The op with one head, against sums written out entry by entry."""
     q, k, v = qkv(B=1)
     y, _ = ops.attention(q, k, v, mask=np.ones((1, 5)), heads=1, mask_value=FREE)
@@ -43,8 +42,7 @@ def attention_formula() -> Values:
     yield Value("largest difference", largest(y - by_hand), 0.0, within=1e-13)
 
 
-@claim("transformer.attention.variance")
-def attention_variance() -> Values:
+def transformer_attention_variance() -> Values:
     """Scores with d_k = 64, read off the probabilities that the op makes of them: log p_i1 − log p_i2 = s_i1 − s_i2.
 
     So differences have twice the variance, 2 as the op scales and 2·d_k without. One pair for each of 40,000 sequences;
@@ -62,8 +60,7 @@ def attention_variance() -> Values:
     yield Value("of the products, over d_k", products.var() / 2 / d, 1.0, within=within)
 
 
-@claim("transformer.attention.saturation")
-def attention_saturation() -> Values:
+def transformer_attention_saturation() -> Values:
     """Gradients of the queries with d_k = 512 through the op, and as if it did not scale: queries √d_k times as long.
 
     A softmax that is not saturated spreads over its 32 keys; a saturated one is nearly all on one.
@@ -82,8 +79,7 @@ def attention_saturation() -> Values:
     yield Value("scaled, below 0.3", peaks[1] < 0.3, True)
 
 
-@claim("transformer.attention.weights")
-def attention_weights() -> Values:
+def transformer_attention_weights() -> Values:
     """Rows of the probabilities of a model, and the output for values that are all the same vector."""
     off = max(largest(p.sum(-1) - 1) for p in attentions(model(), batch()))
     yield Value("largest |row sum − 1|", off, 0.0, within=1e-14)
@@ -93,8 +89,7 @@ def attention_weights() -> Values:
     yield Value("equal values come out as they are", largest(y - same), 0.0, within=1e-13)
 
 
-@claim("transformer.heads.concat")
-def heads_concat() -> Values:
+def transformer_heads_concat() -> Values:
     """Three heads at once, against three calls with one head on a third of the features; and against a single head."""
     q, k, v = qkv()
     mask = np.ones((2, 5))
@@ -106,16 +101,14 @@ def heads_concat() -> Values:
     yield Value("one head gives the same", bool(np.allclose(together, single)), False)
 
 
-@claim("transformer.heads.output")
-def heads_output() -> Values:
+def transformer_heads_output() -> Values:
     """Linear maps of H×H in a layer while it runs: query, key, value, and the output behind the attention."""
     ops = Watching.forward(config=SIZES.replace(num_hidden_layers=1), pooler=False).ops
     order = [name for name in ops if name in ("linear", "attention")]
     yield Value("maps and attention, in order", order, ["linear"] * 3 + ["attention"] + ["linear"] * 3)
 
 
-@claim("transformer.heads.cost")
-def heads_cost() -> Values:
+def transformer_heads_cost() -> Values:
     """Operations of the matrix products of a pass with 1 and with 3 heads, counted; and the parameters."""
     one, three = (SIZES.replace(num_attention_heads=A) for A in (1, 3))
     flops = [flops_of(partial(model(config=config, backend=Counting()), batch()))[0] for config in (one, three)]
@@ -123,8 +116,7 @@ def heads_cost() -> Values:
     yield Value("parameters, 3 heads − 1 head", count(three) - count(one), 0)
 
 
-@claim("transformer.heads.size")
-def heads_size() -> Values:
+def transformer_heads_size() -> Values:
     """Features of a head for d_model = 512 with 8 heads, and in BERT base; and what the attention op gives each."""
     configs = (SIZES.replace(hidden_size=512, num_attention_heads=8), preset(BERT))
     split = [split_heads(np.zeros((1, 1, c.hidden_size)), c.num_attention_heads).shape[-1] for c in configs]
@@ -132,8 +124,7 @@ def heads_size() -> Values:
     yield Value("features that a head is given", split, [64, 64])
 
 
-@claim("transformer.ffn.relu")
-def ffn_relu() -> Values:
+def transformer_ffn_relu() -> Values:
     """The sublayer with hidden_act "relu" against the formula, and the activation that BERT names."""
     one = model(config=SIZES.replace(hidden_act="relu"))
     p = Scope(one.parameters, "bert.encoder.layer.0.")
@@ -146,8 +137,7 @@ def ffn_relu() -> Values:
     yield Value("BERT's activation", get_profile("hf").activation(preset(BERT)), "gelu_erf", claimed="relu")
 
 
-@claim("transformer.ffn.position-wise")
-def ffn_position_wise() -> Values:
+def transformer_ffn_position_wise() -> Values:
     """Positions in another order come out in that order, with the same numbers."""
     one = model()
     p = Scope(one.parameters, "bert.encoder.layer.0.")
@@ -157,8 +147,7 @@ def ffn_position_wise() -> Values:
     yield Value("largest difference", largest(y[:, order] - z), 0.0, within=1e-13)
 
 
-@claim("transformer.attention.order-free")
-def attention_order_free() -> Values:
+def transformer_attention_order_free() -> Values:
     """Words in another order, with the position table set to 0 and as it is: the vectors only move with their words."""
     rows = batch(1, 7)
     order = np.array([3, 0, 6, 5, 1, 4, 2])
@@ -173,16 +162,14 @@ def attention_order_free() -> Values:
     yield Value("with positions there is one", apart[1] > 1e-3, True)
 
 
-@claim("transformer.layer-norm.post")
-def layer_norm_post() -> Values:
+def transformer_layer_norm_post() -> Values:
     """Rows of a fresh model's output have mean 0 and deviation 1, as only a LayerNorm at the end makes them."""
     y = from_config(SIZES, backend=ReferenceBackend())(batch()).last_hidden_state
     yield Value("largest |mean| of a row", largest(y.mean(-1)), 0.0, within=1e-13)
     yield Value("largest |deviation − 1|", largest(y.std(-1) - 1), 0.0, within=1e-8)
 
 
-@claim("transformer.residual")
-def residual() -> Values:
+def transformer_residual() -> Values:
     """With all maps of a layer set to 0 the sublayers give nothing: what went in is normalized twice and comes out."""
     one = model(config=SIZES.replace(num_hidden_layers=1))
     for name, x in one.parameters.items():
@@ -196,8 +183,7 @@ def residual() -> Values:
     yield Value("out − LayerNorm(in)", largest(hidden[1] - x), 0.0, within=1e-10)
 
 
-@claim("transformer.embeddings.scaled")
-def embeddings_scaled() -> Values:
+def transformer_embeddings_scaled() -> Values:
     """The factor, 1 or √H, that gives a model's embeddings when written out: LN(factor·word + segment + place)."""
     one, rows = model(), batch()
     ids = {"word": rows.input_ids, "token_type": rows.token_type_ids, "position": np.arange(rows.shape[1])}
@@ -210,16 +196,14 @@ def embeddings_scaled() -> Values:
     yield Value("what it gives − the model's", min(apart), 0.0, within=1e-12)
 
 
-@claim("transformer.embeddings.shared")
-def embeddings_shared() -> Values:
+def transformer_embeddings_shared() -> Values:
     """The table's gradient holds rows of words that are nowhere in the text: they come from the output side."""
     moved = rows_that_learn("word")
     absent = np.setdiff1d(np.arange(SIZES.vocab_size), batch().input_ids)
     yield Value("absent words with a gradient", int(moved[absent].sum()), len(absent))
 
 
-@claim("transformer.positions.first")
-def positions_first() -> Values:
+def transformer_positions_first() -> Values:
     """The formula at position 0 alternates 0 and 1; its wavelengths go from 2π up to 10000·2π (for large d)."""
     d = 512
     yield Value("PE(0), d = 6", sinusoids(np.zeros(1), 6)[0], [0, 1, 0, 1, 0, 1])
@@ -229,14 +213,12 @@ def positions_first() -> Values:
     yield Value("slowest wavelength / (10000·2π)", slowest / (2e4 * math.pi), 1.0, within=0.04)
 
 
-@claim("transformer.positions.linear")
-def positions_linear() -> Values:
+def transformer_positions_linear() -> Values:
     """The best linear map from PE(0 … 99) to PE(5 … 104), d = 16: what it leaves over."""
     yield Value("largest residual", shift_residual(sinusoids(np.arange(105.0), 16)), 0.0, within=1e-12)
 
 
-@claim("transformer.positions.learned")
-def positions_learned() -> Values:
+def transformer_positions_learned() -> Values:
     """BERT's positions are parameters, which learn, and end at 512."""
     g = np.abs(gradients()["bert.embeddings.position_embeddings.weight"][: batch().shape[1]]).min()
     none = count(preset(BERT)) - count(preset(BERT).replace(max_position_embeddings=1))
@@ -244,8 +226,7 @@ def positions_learned() -> Values:
     yield Value("base's parameters for positions 1 to 511", none, 511 * 768, claimed=0)
 
 
-@claim("transformer.encoder.unmasked")
-def encoder_unmasked() -> Values:
+def transformer_encoder_unmasked() -> Values:
     """Probabilities above the diagonal of all layers and heads: none is 0."""
     later = np.triu(np.ones((11, 11), dtype=bool), 1)
     seen = [p[..., later] > 0 for p in attentions(model(), batch())]
