@@ -30,9 +30,9 @@ from refbert.wire.pauses import HURRY, Lines
 from refbert.wire.remote import AT_HOME
 from refbert.wire.values import plain, valued
 
-# mirror: host arrays are laid out as the caller's are, an array of the caller's is one object here, too, and what is
-# written into it is told. threads: a thread here for each of the caller's.
-EXTENSIONS = ("mirror", "threads")
+# lists: put and get take several arrays. mirror: host arrays are laid out as the caller's are, an array of the caller's
+# is one object here, too, and what is written into it is told. threads: a thread here for each of the caller's.
+EXTENSIONS = ("lists", "mirror", "threads")
 LOST = 117  # the exit status of a host that can no longer answer, as where its backend has closed its descriptors
 _KINDS = ((IndexError, "out of range"), (ValueError, "invalid"), (NotImplementedError, "unsupported"))
 
@@ -138,17 +138,18 @@ class Pythons:
         }
 
     def _put_(self, header: Mapping[str, Any], tensors: list[Host], out: list[Host]) -> dict[str, Any]:
-        given = _kept(tensors)
-        result = self._instances[header["instance"]].asarray(tensors[header["value"]["tensor"]])
-        return {"result": self._numbered(result, ()), **_wrote(given, out)}
+        given, value, asarray = _kept(tensors), header["value"], self._instances[header["instance"]].asarray
+        several = isinstance(value, list)
+        results = tuple(asarray(tensors[one["tensor"]]) for one in (value if several else [value]))
+        return {"result": self._numbered(results if several else results[0], ()), **_wrote(given, out)}
 
     def _get_(self, header: Mapping[str, Any], tensors: list[Host], out: list[Host]) -> dict[str, Any]:
-        found = self._instances[header["instance"]].to_numpy(self._things[header["value"]["array"]])
-        if not isinstance(found, np.ndarray) or found.dtype.name not in DTYPES:
-            kind = f"ndarray of {found.dtype}" if isinstance(found, np.ndarray) else type(found).__name__
-            return {"result": {"other": kind}}
-        out.append(found)
-        return {"result": {"tensor": 0}, "kept": self._number(found)}
+        value, to_numpy = header["value"], self._instances[header["instance"]].to_numpy
+        if isinstance(value, list):
+            return {"result": [_host(to_numpy(self._things[one["array"]]), out) for one in value]}
+        found = to_numpy(self._things[value["array"]])
+        result = _host(found, out)
+        return {"result": result, "kept": self._number(found)} if out else {"result": result}
 
     def _again_(self, header: Mapping[str, Any], tensors: list[Host], out: list[Host]) -> dict[str, Any]:
         """What a host array that the backend gave holds by now."""
@@ -271,6 +272,16 @@ def _objects(arguments: Sequence[Any]) -> list[Any]:
 
     params, batch, labels, heads, choices = arguments
     return [params, Batch(**batch), labels, heads, Choices(**choices)]
+
+
+def _host(found: Any, out: list[Host]) -> dict[str, Any]:
+    """What `to_numpy` gave, at the end of ``out`` if it can travel."""
+    if not isinstance(found, np.ndarray):
+        return {"other": type(found).__name__}
+    if found.dtype.name not in DTYPES:
+        return {"other": f"ndarray of {found.dtype}"}
+    out.append(found)
+    return {"tensor": len(out) - 1}
 
 
 def _kept(tensors: Iterable[Host]) -> Written:

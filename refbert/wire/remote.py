@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -109,6 +109,25 @@ class RemoteBackend:
             self.connection.keep(array, ok["kept"])
         return array
 
+    def put_each(self, arrays: Sequence[Host]) -> Sequence[Any]:
+        """`asarray` of each, in one message if the other side takes several."""
+        if "lists" not in self.connection.extensions or len(arrays) < 2:
+            return [self.asarray(x) for x in arrays]
+        tensors = [np.asarray(x) for x in arrays]
+        value = [{"tensor": number} for number in range(len(tensors))]
+        return self._several(self._ask("put", tensors, tensors, value=value), len(tensors))
+
+    def get_each(self, arrays: Sequence[Any]) -> Sequence[Any]:
+        """`to_numpy` of each, likewise."""
+        if "lists" not in self.connection.extensions or len(arrays) < 2:
+            return [self.to_numpy(x) for x in arrays]
+        return self._several(self._ask("get", [], value=[plain(x, [], _known) for x in arrays]), len(arrays))
+
+    def _several(self, results: Any, count: int) -> Sequence[Any]:
+        if not isinstance(results, tuple) or len(results) != count:
+            raise RemoteError(f"it was given {count} arrays, and its result is not as many")
+        return results
+
     def _objective(
         self, params: Mapping[str, Any], batch: TokenBatch, labels: Mapping[str, Host], heads: Any,
         choices: ModelChoices, *, draws: KeepMasks | None = None, denominators: Mapping[str, float] | None = None,
@@ -164,6 +183,18 @@ class RemoteBackend:
             return self._ask("pull", tensors, given, draws, pullback=function.number, args=args)
 
         return pullback
+
+
+def put_each(backend: Any, arrays: Sequence[Host]) -> Sequence[Any]:
+    """Each host array as the backend's, by its ``put_each`` if it has one: in few messages to another process."""
+    several = getattr(type(backend), "put_each", None)
+    return [backend.asarray(x) for x in arrays] if several is None else several(backend, arrays)
+
+
+def get_each(backend: Any, arrays: Sequence[Any]) -> Sequence[Any]:
+    """Each of the backend's arrays on the host, likewise."""
+    several = getattr(type(backend), "get_each", None)
+    return [backend.to_numpy(x) for x in arrays] if several is None else several(backend, arrays)
 
 
 def _known(value: Any) -> Any:

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ import pytest
 from refbert import ops
 from refbert.backend import registry
 from refbert.errors import BackendError, RefbertWarning, Unsupported
-from refbert.wire import connection, frames
+from refbert.wire import command, connection, frames
 from refbert.wire.connection import RemoteError, connection_of
 from refbert.wire.pauses import threaded
 
@@ -60,6 +61,7 @@ def test_large_arrays_go_through_shared_memory_where_there_is_room(monkeypatch, 
     monkeypatch.setattr(connection, "_places", lambda: ("/no/such/folder", tmp_path))
     if free is not None:
         monkeypatch.setattr(connection.shutil, "disk_usage", lambda place: SimpleNamespace(free=free))
+    monkeypatch.setattr(command, "_running", weakref.WeakValueDictionary())  # a process that is not known yet
     backend = registry.create(HOSTED, dtype="float32")
     x, written = np.ones((1 << 20,), np.float32), []
     write = os.write

@@ -22,6 +22,7 @@ from refbert.spec.head_table import denominators, labelled_heads
 from refbert.spec.heads import masked_lm
 from refbert.spec.scope import Scope
 from refbert.text.batching import Batch
+from refbert.wire.remote import get_each, put_each
 from refbert_conformance.cases.inputs import rounded
 from refbert_conformance.cases.operations import MASKS
 
@@ -269,7 +270,12 @@ def model_recipes(**fixed: Any) -> st.SearchStrategy[ModelRecipe]:
 
 def on(backend: Any, arrays: Mapping[str, Host]) -> dict[str, Any]:
     """Arrays on a backend."""
-    return {name: backend.asarray(x) for name, x in arrays.items()}
+    return dict(zip(arrays, put_each(backend, tuple(arrays.values())), strict=True))
+
+
+def to_hosts(backend: Any, arrays: Mapping[str, Any]) -> dict[str, Host]:
+    """A backend's arrays on the host."""
+    return dict(zip(arrays, get_each(backend, tuple(arrays.values())), strict=True))
 
 
 def training(recipe: ModelRecipe, dtype: str, *, own: bool = False) -> Callable[[Any], dict[str, Host]]:
@@ -286,8 +292,7 @@ def training(recipe: ModelRecipe, dtype: str, *, own: bool = False) -> Callable[
         else:
             loss, terms, pullback = objective(backend, *arguments, **whole)
         gradients = pullback(backend.asarray(cotangent))
-        found = {"loss": loss} | {f"loss of {name}": x for name, x in terms.items()} | gradients
-        return {name: backend.to_numpy(x) for name, x in found.items()}
+        return to_hosts(backend, {"loss": loss} | {f"loss of {name}": x for name, x in terms.items()} | gradients)
 
     return run
 
@@ -305,7 +310,7 @@ def inference(recipe: ModelRecipe, dtype: str) -> Callable[[Any], dict[str, Host
         found["pooler_output"] = encoded.pooled
         if "masked_lm" in recipe.heads:
             found["logits"] = masked_lm(backend, p, encoded.hidden, np.arange(batch.input_ids.size), recipe.choices)[0]
-        return {name: backend.to_numpy(x) for name, x in found.items()}
+        return to_hosts(backend, found)
 
     return run
 
@@ -333,8 +338,6 @@ def layer(recipe: ModelRecipe, dtype: str, *, fused: bool) -> Callable[[Any], di
         if fused:
             return {"y": backend.to_numpy(y)}
         dx, gradients = pullback(backend.asarray(dy))
-        return {"y": backend.to_numpy(y), "dx": backend.to_numpy(dx)} | {
-            name: backend.to_numpy(g) for name, g in gradients.items()
-        }
+        return to_hosts(backend, {"y": y, "dx": dx} | gradients)
 
     return run

@@ -8,7 +8,7 @@ for the whole. Where it shall show how the error grows, it carries the reference
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from refbert.backend.reference import ReferenceBackend
 from refbert.backend.wrapper import OpsAlone
 from refbert_conformance.engine.measure import Failure, Record, row_failure, same_bits
 from refbert_conformance.engine.subject import Subject, backward, forward
-from refbert_conformance.tolerances.bounds import expecting
+from refbert_conformance.tolerances.bounds import Expected, expecting
 from refbert_conformance.tolerances.noise import by_name, tolerances
 
 
@@ -76,22 +76,38 @@ class Lockstep(OpsAlone):
 
     def asarray(self, x: Host) -> Made:
         """On the backend."""
-        return self.made(self.subject.device(x), np.asarray(x, np.float64) if self.growing else None)
+        return self.put_each([x])[0]
+
+    def put_each(self, arrays: Sequence[Host]) -> tuple[Made, ...]:
+        """Each of them on the backend."""
+        references = [np.asarray(x, np.float64) if self.growing else None for x in arrays]
+        return self.made("asarray", "", self.subject.devices(arrays), references)
 
     def to_numpy(self, x: Made) -> Host:
         """The backend's numbers."""
-        self.unchanged(x)
-        return self.subject.host(x.device)
+        return self.get_each([x])[0]
 
-    def made(self, device: Any, reference: Host | None) -> Made:
-        """With its numbers copied: a backend that uses memory again changes them later."""
-        return Made(device, np.array(self.subject.host(device)), reference)
+    def get_each(self, arrays: Sequence[Made]) -> list[Host]:
+        """Those of each."""
+        self.unchanged(*arrays)
+        return [x.host for x in arrays]
+
+    def made(
+        self, op: str, direction: str, devices: Sequence[Any], references: Sequence[Host | None]
+    ) -> tuple[Made, ...]:
+        """Each with its numbers copied: a backend that uses memory again changes them later."""
+        try:
+            hosts = [np.array(x) for x in self.subject.hosts(devices)]
+        except Failure as failure:
+            self.wrong(op, direction, failure)
+            raise
+        return tuple(Made(*one) for one in zip(devices, hosts, references, strict=True))
 
     def unchanged(self, *arrays: Made) -> None:
         """Note the first that is no longer what it was when it was made."""
-        for x in arrays:
-            if not same_bits(self.subject.host(x.device), x.host):
-                self.wrong("memory", "", Failure("an earlier result has been changed since it was made"))
+        now = self.subject.hosts(x.device for x in arrays)
+        if not all(same_bits(found, x.host) for found, x in zip(now, arrays, strict=True)):
+            self.wrong("memory", "", Failure("an earlier result has been changed since it was made"))
 
     def __getattr__(self, name: str) -> Any:
         return self._encoder_layer if name == "encoder_layer" and self.subject.has(name) else super().__getattr__(name)
@@ -106,28 +122,24 @@ class Lockstep(OpsAlone):
         )
         inputs = [np.asarray(x.host, np.float64) for x in given]
         want, want_back = expecting(name, inputs, options, self.subject.arithmetic)
-        self.judge(name, "forward", [y], lambda: [want])
-        result = self.made(y, reference)
+        (result,) = self.made(name, "forward", [y], [reference])
+        self.judge(name, "forward", [result], lambda: [want])
         self.grown(result)
 
         def pullback(dy: Made) -> tuple[Made, ...]:
             self.unchanged(*given, dy)
             got = backward(back, dy.device, len(given))
             cotangent = np.asarray(dy.host, np.float64)
-            self.judge(name, "backward", got, lambda: want_back(cotangent))
             references = reference_back(dy.reference) or [None] * len(got)
-            return tuple(self.made(g, t) for g, t in zip(got, references, strict=True))
+            cotangents = self.made(name, "backward", got, references)
+            self.judge(name, "backward", cotangents, lambda: want_back(cotangent))
+            return cotangents
 
         return result, pullback
 
-    def judge(self, op: str, direction: str, got: Any, want: Callable[[], Any]) -> None:
+    def judge(self, op: str, direction: str, got: Sequence[Made], want: Callable[[], Sequence[Expected]]) -> None:
         """Note the first that is beyond its bound."""
-
-        def check() -> None:
-            for one, expectation in zip(got, want(), strict=True):
-                self.record.compare(self.subject.host(one, expectation.y.shape, expectation.name), expectation)
-
-        self.note(op, direction, check)
+        self.note(op, direction, lambda: self.record.compare_all([x.host for x in got], want()))
 
     def note(self, op: str, direction: str, check: Callable[[], None]) -> None:
         """Nothing but the first failure counts: what comes after it has been given wrong numbers."""
@@ -165,13 +177,13 @@ class Lockstep(OpsAlone):
             reference = composed_layer(
                 ReferenceBackend(), x.reference, {n: params[n].reference for n in names}, options
             )
+        (result,) = self.made("encoder_layer", "forward", [y], [reference])
 
         def check() -> None:
             (want,) = tolerances(lambda b: {"y": composed_layer(b, inputs, weights, options)}, self.subject.arithmetic)
-            row_failure(self.subject.host(y, want.y.shape, "y"), want, self.record)
+            row_failure(result.host, want, self.record)
 
         self.note("encoder_layer", "forward", check)
-        result = self.made(y, reference)
         self.grown(result)
         return result
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +11,11 @@ import numpy as np
 from refbert.backend import TRAINING, Host, has_gradients, registry
 from refbert.wire import command
 from refbert.wire.connection import connection_of
+from refbert.wire.remote import get_each, put_each
 from refbert_conformance.engine.guards import INFERENCE, ForInference
-from refbert_conformance.engine.measure import Failure, Unsupported
+from refbert_conformance.engine.measure import Failure, Record, Unsupported
 from refbert_conformance.tolerances.arithmetic import Arithmetic
+from refbert_conformance.tolerances.bounds import Expected
 
 
 @dataclass
@@ -72,6 +74,10 @@ class Subject:
         """A host array as the backend's."""
         return self.backend.asarray(x)
 
+    def devices(self, arrays: Iterable[Host]) -> list[Any]:
+        """Each host array as the backend's."""
+        return list(put_each(self.backend, list(arrays)))
+
     def again(self, *arrays: Host) -> None:
         """Let arrays that `host` gave hold what they would hold by now, were the backend in this process."""
         connection = connection_of(self.backend)
@@ -81,15 +87,20 @@ class Subject:
 
     def host(self, x: Any, shape: tuple[int, ...] | None = None, name: str = "result") -> Host:
         """A backend's array on the host; with ``shape``, `Failure` before anything of another size is copied."""
-        found = getattr(x, "shape", None)
-        if found is None:
-            raise Failure(f"{name} is {_kind(x)}, not an array of the backend (it has no shape)")
-        if shape is not None and tuple(found) != shape:
-            raise Failure(f"{name} has shape {tuple(found)}, expected {shape}")
-        array = self.backend.to_numpy(x)
-        if not isinstance(array, np.ndarray):
-            raise Failure(f"{name}: to_numpy gave {_kind(array)}, not a NumPy array")
-        return array
+        return _numpy(self.backend.to_numpy(_with_shape(x, shape, name)), name)
+
+    def hosts(self, arrays: Iterable[Any], due: Iterable[Expected] | None = None) -> list[Host]:
+        """Each of the backend's arrays on the host; with what is ``due``: as many, of these shapes and names."""
+        arrays = list(arrays)
+        named = [(one.y.shape, one.name) for one in due] if due is not None else [(None, "result")] * len(arrays)
+        if len(arrays) != len(named):
+            raise Failure(f"expected {len(named)} arrays ({', '.join(name for _, name in named)}), got {len(arrays)}")
+        found = get_each(self.backend, [_with_shape(x, *one) for x, one in zip(arrays, named, strict=True)])
+        return [_numpy(x, name) for x, (_, name) in zip(found, named, strict=True)]
+
+    def judge(self, record: Record, arrays: Iterable[Any], due: Sequence[Expected]) -> None:
+        """`Record.compare` each of the backend's arrays with what is due."""
+        record.compare_all(self.hosts(arrays, due), due)
 
 
 def forward(
@@ -113,6 +124,21 @@ def backward(pullback: Callable[..., Any], dy: Any, count: int) -> tuple[Any, ..
 def backward_if_any(subject: Subject, pullback: Callable[..., Any], dy: Any, count: int) -> tuple[Any, ...]:
     """The cotangents, or none of a backend that is for inference only."""
     return backward(pullback, dy, count) if subject.gradients else ()
+
+
+def _with_shape(x: Any, shape: tuple[int, ...] | None, name: str) -> Any:
+    found = getattr(x, "shape", None)
+    if found is None:
+        raise Failure(f"{name} is {_kind(x)}, not an array of the backend (it has no shape)")
+    if shape is not None and tuple(found) != shape:
+        raise Failure(f"{name} has shape {tuple(found)}, expected {shape}")
+    return x
+
+
+def _numpy(array: Any, name: str) -> Host:
+    if not isinstance(array, np.ndarray):
+        raise Failure(f"{name}: to_numpy gave {_kind(array)}, not a NumPy array")
+    return array
 
 
 def _kind(x: Any) -> str:

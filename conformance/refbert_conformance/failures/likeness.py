@@ -200,7 +200,7 @@ class _Cases:
             return None
         with contextlib.suppress(Exception):
             found = judged(self._property.level, subject, case)
-            return [np.asarray(subject.host(one), np.float64) for one in found]
+            return [np.asarray(one, np.float64) for one in subject.hosts(found)]
         return None
 
     def _expected(self, example: Any) -> list[Expected]:

@@ -134,7 +134,7 @@ def _check_calls(subject: Subject, call: Call, same: Mapping[str, Host]) -> None
     """
     rows = call.options[call.rows]
     before, device = rows.copy(), subject.device(call.x.copy())
-    params = {name: subject.device(w.copy()) for name, w in call.weights.items()}
+    params = on(subject.backend, {name: w.copy() for name, w in call.weights.items()})
     y = call.on(subject, device, params)
     kept = np.array(subject.host(y, call.x.shape, "y"))
     call.on(subject, subject.device(rounded(call.x + 1, subject.dtype)), params)

@@ -34,15 +34,13 @@ def due(level: str, case: OpCase, arithmetic: Arithmetic) -> list[Expected]:
 
 def judged(level: str, subject: Subject, case: OpCase) -> Sequence[Any]:
     """What a level judges, as the backend has it."""
-    y, pullback = forward(subject, case.op, [subject.device(a) for a in case.arrays], case.options)
     if level == "forward":
-        return (y,)
+        return (forward(subject, case.op, subject.devices(case.arrays), case.options)[0],)
     assert case.dy is not None
-    return backward(pullback, subject.device(case.dy), len(case.arrays))
+    *arrays, dy = subject.devices((*case.arrays, case.dy))
+    return backward(forward(subject, case.op, arrays, case.options)[1], dy, len(arrays))
 
 
 def _accuracy(level: str, subject: Subject, example: Recipe | OpCase, record: Record) -> None:
     case = example.build(subject.dtype)
-    found = judged(level, subject, case)
-    for got, one in zip(found, due(level, case, subject.arithmetic), strict=True):
-        record.compare(subject.host(got, one.y.shape, one.name), one)
+    subject.judge(record, judged(level, subject, case), due(level, case, subject.arithmetic))

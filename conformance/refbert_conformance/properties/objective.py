@@ -179,7 +179,7 @@ def _own_each(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
     def step(p: dict[str, Any]) -> dict[str, Host]:
         loss, _, pullback = call(p, batch, labels, recipe.heads, recipe.choices, draws=recipe.draws)
         results = {"loss": loss, **pullback(subject.device(np.ones(())))}
-        return {name: np.array(subject.host(x)) for name, x in results.items()}
+        return dict(zip(results, map(np.array, subject.hosts(results.values())), strict=True))
 
     each_weight(subject, recipe.parameters(subject.dtype), other.parameters(subject.dtype), step)
     for one in _inputs_changed(recipe, other):

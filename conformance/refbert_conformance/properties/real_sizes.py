@@ -49,21 +49,21 @@ def _judged(back: bool, subject: Subject, large: Large, record: Record) -> None:
 def _called(subject: Subject, case: OpCase, dy: Host | None, shapes: Sequence[tuple[int, ...]]) -> list[Host]:
     """What comes out on the host: the cotangents for ``dy``, or for None the result. A later call has been made in
     between, of the same shapes with other numbers, and what was given is as it was."""
-    arrays = [subject.device(a) for a in case.arrays]
+    arrays = subject.devices(case.arrays)
     y, pullback = forward(subject, case.op, arrays, case.options)
     got = [y] if dy is None else backward(pullback, subject.device(dy), len(arrays))
     names = OUTPUTS[case.op][:1] if dy is None else OUTPUTS[case.op][1:]
     found = [subject.host(g, shape, n) for g, shape, n in zip(got, shapes, names, strict=True)]
     kept = [np.array(x) for x in found]
-    others = [subject.device(np.roll(a, 1, axis=0) if a.ndim else a + 1) for a in case.arrays]
+    others = subject.devices(np.roll(a, 1, axis=0) if a.ndim else a + 1 for a in case.arrays)
     _, other = forward(subject, case.op, others, case.options)
     if dy is not None:
         backward(other, subject.device(np.asarray(dy) * 2), len(arrays))
     for one, was in zip(found, kept, strict=True):
         if not same_bits(one, was):
             raise Failure("a later call changed an earlier one's result")
-    for name, device, array in zip(ARRAYS[case.op], arrays, case.arrays, strict=True):
-        if not np.array_equal(subject.host(device), array):
+    for name, now, array in zip(ARRAYS[case.op], subject.hosts(arrays), case.arrays, strict=True):
+        if not np.array_equal(now, array):
             raise Failure(f"{case.op} wrote into {name}")
     return found
 

@@ -17,7 +17,7 @@ from refbert.backend import Host
 from refbert.randomness import Dropout
 from refbert.training.optimizer import Optimizer
 from refbert.training.schedule import learning_rate
-from refbert_conformance.cases.model_cases import ModelRecipe, on
+from refbert_conformance.cases.model_cases import ModelRecipe, on, to_hosts
 from refbert_conformance.engine.measure import Record
 from refbert_conformance.engine.property import Property
 from refbert_conformance.engine.subject import Subject
@@ -74,7 +74,7 @@ def trajectory(course: Course, dtype: str) -> Callable[[Any], dict[str, Host]]:
             losses.append(np.asarray(backend.to_numpy(loss), np.float64))
             rate = learning_rate(step, peak=1e-2, warmup=3, total=STEPS + 2, from_zero=course.rule == "bert_adam")
             p, _ = optimizer.step(backend, p, pullback(backend.asarray(np.ones(()))), lr=rate)
-        return {f"loss {i}": x for i, x in enumerate(losses)} | {name: backend.to_numpy(x) for name, x in p.items()}
+        return {f"loss {i}": x for i, x in enumerate(losses)} | to_hosts(backend, p)
 
     return run
 

@@ -91,53 +91,52 @@ def require_rule(subject: Subject, rule: str) -> None:
 
 def _own(subject: Subject, arrays: Sequence[Host]) -> list[Any]:
     """The backend's, which may be written into: no two share memory, nor does the host."""
-    return [subject.device(a.copy()) for a in arrays]
+    return subject.devices(a.copy() for a in arrays)
 
 
 def _accuracy(subject: Subject, case: UpdateCase, record: Record) -> None:
     results = update(subject, case.rule, _own(subject, case.arrays), case.options)
-    for got, one in zip(results, updated(case.rule, case.arrays, case.options, subject.arithmetic), strict=True):
-        record.compare(subject.host(got, one.y.shape, one.name), one)
+    subject.judge(record, results, updated(case.rule, case.arrays, case.options, subject.arithmetic))
 
 
 def _calls(subject: Subject, case: UpdateCase, record: Record) -> None:
     shape, free = case.arrays[0].shape, "update" in subject.arithmetic.nondeterministic
 
-    def call() -> tuple[list[Any], list[Any]]:
-        arrays = _own(subject, case.arrays)
-        results = update(subject, case.rule, arrays, case.options)
-        if not same_bits(_wide(subject, arrays[0]), case.arrays[0]):
-            raise Failure("p was written into")
-        return arrays, results
+    def call(times: int = 1) -> list[tuple[list[Any], list[Any]]]:
+        given = _own(subject, case.arrays * times)
+        rounds = [given[i : i + 4] for i in range(0, len(given), 4)]
+        found = [(arrays, update(subject, case.rule, arrays, case.options)) for arrays in rounds]
+        must_stay(subject, (("p", arrays[0], case.arrays[0]) for arrays, _ in found), "{} was written into")
+        return found
 
-    _, first = call()
+    ((_, first),) = call()
     kept = [
-        np.array(check_array(subject.host(x, shape, name), shape, subject.arithmetic, name))
-        for name, x in zip("pmv", first, strict=True)
+        np.array(check_array(x, shape, subject.arithmetic, name))
+        for name, x in zip("pmv", subject.hosts(first), strict=True)
     ]
     often = case.options == update_corpus(case.rule, subject.dtype)[0].options and shape == (2, 3)
-    for number in range(2, (_OFTEN if often else _CALLS) + 1):
-        again = call()[1]
+    for _ in range((_OFTEN if often else _CALLS) // _CALLS):
+        again = [x for _, results in call(_CALLS) for x in results]
         if not free:
-            said = f"call {number} with the same arguments gives another {{}}"
-            must_stay(subject, zip("pmv", again, kept, strict=True), said)
-    update(subject, case.rule, [subject.device(a + 1) for a in case.arrays], case.options)
+            must_stay(subject, zip("pmv" * _CALLS, again, kept * _CALLS, strict=True),
+                      "a later call with the same arguments gives another {}")  # fmt: skip
+    update(subject, case.rule, subject.devices(a + 1 for a in case.arrays), case.options)
     must_stay(subject, zip("pmv", first, kept, strict=True), "a later call changed an earlier {}")
     if free:
         return
     for i, name in enumerate("pgmv"):  # one new array where the others are the last call's, or come from it
-        (_, *given), (p, m, v) = call()
+        ((_, (p, m, v)),) = call()
         _one_new(subject, case, [p, subject.device(case.arrays[1].copy()), m, v], i, name)
-        given, _ = call()
+        ((given, _),) = call()
         _one_new(subject, case, given, i, name)
 
 
 def _one_new(subject: Subject, case: UpdateCase, last: list[Any], i: int, name: str) -> None:
     changed = [subject.device(abs(case.arrays[i]) + 1) if at == i else x for at, x in enumerate(last)]
-    fresh = [subject.device(_wide(subject, x)) for x in changed]
-    results = [update(subject, case.rule, arrays, case.options) for arrays in (changed, fresh)]
+    fresh = subject.devices(np.array(x, np.float64) for x in subject.hosts(changed))
+    results = [subject.hosts(update(subject, case.rule, arrays, case.options)) for arrays in (changed, fresh)]
     for output, a, b in zip("pmv", *results, strict=True):
-        if not same_bits(np.array(subject.host(a)), np.array(subject.host(b))):
+        if not same_bits(a, b):
             raise Failure(f"only {name} is new, and {output} is not what it is where every array is new")
 
 

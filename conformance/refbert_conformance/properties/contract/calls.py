@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from functools import partial
 
 import numpy as np
@@ -14,12 +15,13 @@ from refbert_conformance.cases.operations import OpCase, Recipe, another, recipe
 from refbert_conformance.engine.measure import Failure, Record, Unsupported, check_array, same_bits
 from refbert_conformance.engine.property import FIRST, Property, about
 from refbert_conformance.engine.subject import Subject, backward_if_any, forward
-from refbert_conformance.properties.contract.common import RING, cotangents, run, same
+from refbert_conformance.properties.contract.common import RING, copied, cotangents, run, same
 from refbert_conformance.tolerances.bounds import ARRAYS, OUTPUTS, expected
 
 _CALLS = 5  # how often a call is repeated: a fault in every second, third or fifth call shows
 # And of a small case: a fault in one call of 50, and in one of 300, shows in 95% of runs.
 _OFTEN, _MORE_OFTEN = 150, 900
+_ROUND = 30  # so many results are alive at a time
 
 
 def properties(op: str) -> list[Property]:
@@ -59,7 +61,7 @@ def _shapes(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
     case = example.build(subject.dtype)
     with np.errstate(all="ignore"):
         want, _ = getattr(ops, case.op)(*case.arrays, **case.options)
-    arrays = [subject.device(a) for a in case.arrays]
+    arrays = subject.devices(case.arrays)
     y, pullback = forward(subject, case.op, arrays, case.options)
     check_array(subject.host(y, want.shape, "y"), want.shape, subject.arithmetic, "y")
     got = backward_if_any(subject, pullback, subject.device(case.dy), len(arrays))  # type: ignore[arg-type]
@@ -72,17 +74,15 @@ def _unchanged(subject: Subject, example: Recipe | OpCase, record: Record) -> No
     hosts = {name: value for name, value in case.options.items() if isinstance(value, np.ndarray)}
     before = {name: value.copy() for name, value in hosts.items()}
     sources = [a.copy() for a in case.arrays]
-    arrays = [subject.device(a) for a in sources]
     dy = np.array(case.dy)
-    cotangent = subject.device(dy)
+    *arrays, cotangent = subject.devices((*sources, dy))
     y, pullback = forward(subject, case.op, arrays, case.options)
     kept = np.array(subject.host(y))
     backward_if_any(subject, pullback, cotangent, len(arrays))
     names = (*ARRAYS[case.op], "dy")
-    for name, device, source, x in zip(
-        names, (*arrays, cotangent), (*sources, dy), (*case.arrays, case.dy), strict=True
-    ):
-        if not same_bits(subject.host(device).astype(np.float64), np.asarray(x)):
+    found = subject.hosts((*arrays, cotangent))
+    for name, host, source, x in zip(names, found, (*sources, dy), (*case.arrays, case.dy), strict=True):
+        if not same_bits(host.astype(np.float64), np.asarray(x)):
             raise Failure(f"{case.op} wrote into {name}")
         if not same_bits(source, np.asarray(x)):
             raise Failure(f"{case.op} wrote into the host array behind {name}")
@@ -105,13 +105,23 @@ def _repeat(subject: Subject, case: OpCase, calls: int) -> None:
     if case.op in subject.arithmetic.nondeterministic:
         raise Unsupported(f"the backend declares {case.op} nondeterministic")
     first = run(subject, case)
-    for call in range(2, calls + 1):
-        same(case, first, run(subject, case), f"call {call} differs from call 1")
-    arrays = [subject.device(a) for a in case.arrays]
+    given = (*case.arrays, case.dy)
+    arrays = subject.devices(case.arrays)
     _, pullback = forward(subject, case.op, arrays, case.options)
-    for again in range(1, calls + 1):
-        got = cotangents(subject, pullback, case)
-        same(case, first, (first[0], got), f"call {again} of one pullback differs from the first")
+    for begin in range(2, calls + 1, _ROUND):
+        numbers = range(begin, min(begin + _ROUND, calls + 1))
+        device, found = iter(subject.devices(np.array(a) for _ in numbers for a in given)), []
+        for _ in numbers:
+            *own, dy = itertools.islice(device, len(given))
+            y, back = forward(subject, case.op, own, case.options)
+            found += [y, *backward_if_any(subject, back, dy, len(arrays))]
+            found += backward_if_any(subject, pullback, dy, len(arrays))
+        host, n = iter(subject.hosts(found)), len(first[1])
+        for number in numbers:
+            y, *got = itertools.islice(host, 1 + n)
+            same(case, first, (y, got), f"call {number} differs from call 1")
+            again = list(itertools.islice(host, n))
+            same(case, first, (first[0], again), f"call {number - 1} of one pullback differs from the first")
 
 
 def _independent(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
@@ -121,7 +131,7 @@ def _independent(subject: Subject, example: Recipe | OpCase, record: Record) -> 
         other = another(example).build(subject.dtype)
     else:
         other = OpCase(case.op, tuple(rounded(a + 1, subject.dtype) for a in case.arrays), case.options, case.dy)
-    arrays = [subject.device(a) for a in case.arrays]
+    arrays = subject.devices(case.arrays)
     y, pullback = forward(subject, case.op, arrays, case.options)
     y_host = subject.host(y)
     y_kept = y_host.copy()
@@ -131,7 +141,7 @@ def _independent(subject: Subject, example: Recipe | OpCase, record: Record) -> 
     # Results may live in a ring of buffers, which comes round.
     for _ in range(RING if isinstance(example, Recipe) and example == corpus(example.op)[1] else 1):
         run(subject, other)
-    others = [subject.device(a) for a in other.arrays]
+    others = subject.devices(other.arrays)
     _, other_pullback = forward(subject, case.op, others, other.options)
     twice = subject.device(np.array(other.dy))
     cotangent = OpCase(case.op, case.arrays, case.options, rounded(-2 * np.array(case.dy), subject.dtype))
@@ -139,8 +149,9 @@ def _independent(subject: Subject, example: Recipe | OpCase, record: Record) -> 
     backward_if_any(subject, other_pullback, twice, len(arrays))
     free = case.op in subject.arithmetic.nondeterministic
     subject.again(y_host, *hosts)
-    for name, device, host, was in zip(OUTPUTS[case.op], (y, *first), (y_host, *hosts), (y_kept, *kept), strict=False):
-        if not same_bits(np.array(subject.host(device)), was) or not same_bits(host, was):
+    now = subject.hosts((y, *first))
+    for name, found, host, was in zip(OUTPUTS[case.op], now, (y_host, *hosts), (y_kept, *kept), strict=False):
+        if not same_bits(found, was) or not same_bits(host, was):
             raise Failure(f"{name} changed when {case.op} was called again")
     if not free:
         got = cotangents(subject, pullback, case)
@@ -160,14 +171,9 @@ def _forgets(subject: Subject, example: Recipe | OpCase, record: Record) -> None
     alive = []  # arguments that live on share no address
     wanted = []
     for case in cases:
-        arrays, dy = [subject.device(a) for a in case.arrays], subject.device(np.array(case.dy))
+        *arrays, dy = subject.devices((*case.arrays, np.array(case.dy)))
         y, pullback = forward(subject, case.op, arrays, case.options)
-        wanted.append(
-            (
-                np.array(subject.host(y)),
-                [np.array(subject.host(c)) for c in backward_if_any(subject, pullback, dy, len(arrays))],
-            )
-        )
+        wanted.append(copied(subject, y, backward_if_any(subject, pullback, dy, len(arrays))))
         alive.append((arrays, dy))
     buffers = {name: np.array(v) for name, v in cases[0].options.items() if isinstance(v, np.ndarray)}
     for case, want in zip(cases, wanted, strict=True):

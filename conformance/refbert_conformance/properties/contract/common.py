@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from refbert.backend import Host
+from refbert.wire.remote import get_each, put_each
 from refbert_conformance.cases.operations import OpCase
 from refbert_conformance.engine.measure import Failure, alike, same_bits
 from refbert_conformance.engine.subject import Subject, backward_if_any, forward
@@ -19,16 +20,22 @@ RING = 40
 def run(subject: Subject, case: OpCase, backend: Any = None) -> tuple[Host, list[Host]]:
     """y and the cotangents on the host, copied."""
     backend = subject.backend if backend is None else backend
-    arrays = [backend.asarray(a) for a in case.arrays]
+    *arrays, dy = put_each(backend, (*case.arrays, np.asarray(case.dy)))
     y, pullback = forward(subject, case.op, arrays, case.options, backend)
-    cotangents = backward_if_any(subject, pullback, backend.asarray(case.dy), len(arrays))
-    return np.array(backend.to_numpy(y)), [np.array(backend.to_numpy(c)) for c in cotangents]
+    found = get_each(backend, (y, *backward_if_any(subject, pullback, dy, len(arrays))))
+    return np.array(found[0]), [np.array(c) for c in found[1:]]
+
+
+def copied(subject: Subject, y: Any, cotangents: Sequence[Any]) -> tuple[Host, list[Host]]:
+    """y and the cotangents on the host, copied."""
+    first, *others = (np.array(x) for x in subject.hosts((y, *cotangents)))
+    return first, others
 
 
 def cotangents(subject: Subject, pullback: Callable[..., Any], case: OpCase) -> list[Host]:
     """Of the case's dy, on the host, copied."""
     found = backward_if_any(subject, pullback, subject.device(np.array(case.dy)), len(case.arrays))
-    return [np.array(subject.host(one)) for one in found]
+    return [np.array(one) for one in subject.hosts(found)]
 
 
 def must_refuse(call: Callable[[], Any], what: str, due: str, *errors: type[Exception]) -> None:

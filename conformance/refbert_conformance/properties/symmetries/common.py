@@ -46,14 +46,14 @@ def symmetry(level: str, op: str, name: str, says: str, check: Any, draw: Any = 
 
 def call(subject: Subject, case: OpCase) -> Host:
     """y on the host, copied."""
-    y, _ = forward(subject, case.op, [subject.device(a) for a in case.arrays], case.options)
+    y, _ = forward(subject, case.op, subject.devices(case.arrays), case.options)
     return np.array(subject.host(y))
 
 
 def back(subject: Subject, case: OpCase, dy: Host) -> list[Host]:
     """The cotangents for dy on the host, copied."""
-    _, pullback = forward(subject, case.op, [subject.device(a) for a in case.arrays], case.options)
-    return [np.array(subject.host(c)) for c in backward(pullback, subject.device(dy), len(case.arrays))]
+    _, pullback = forward(subject, case.op, subject.devices(case.arrays), case.options)
+    return [np.array(one) for one in subject.hosts(backward(pullback, subject.device(dy), len(case.arrays)))]
 
 
 def equal(got: Host, want: Host, what: str) -> None:
