@@ -46,26 +46,16 @@ def _update(
 def update_cases(rule: str, dtype: str) -> st.SearchStrategy[UpdateCase]:
     """v from 0 over ε² to 10⁴; steps from the first to beyond where 1 − βᵗ is 1."""
     regime = st.sampled_from(tuple(REGIMES))
+    options = {
+        "scale": [1.0, 0.37, 2e-3], "lr": [0.125, 1e-3, 0.0, 5e-5], "beta1": [0.9, 0.5, 0.0],
+        "beta2": [0.999, 0.98, 0.75], "eps": [1e-6, 1e-8, 1e-3], "weight_decay": [0.01, 0.0, 0.5],
+    }  # fmt: skip
     return st.builds(
-        _update,
-        st.just(rule),
-        st.just(dtype),
-        st.sampled_from(_SHAPES),
-        st.tuples(regime, regime, regime),
-        st.integers(0, 2**20),
-        st.sampled_from([1.0, 0.0, 1e-12, 1e-6, 1e4]),
-        st.fixed_dictionaries(
-            {
-                "scale": st.sampled_from([1.0, 0.37, 2e-3]),
-                "lr": st.sampled_from([0.125, 1e-3, 0.0, 5e-5]),
-                "beta1": st.sampled_from([0.9, 0.5, 0.0]),
-                "beta2": st.sampled_from([0.999, 0.98, 0.75]),
-                "eps": st.sampled_from([1e-6, 1e-8, 1e-3]),
-                "weight_decay": st.sampled_from([0.01, 0.0, 0.5]),
-            }
-        ),
+        _update, st.just(rule), st.just(dtype), st.sampled_from(_SHAPES), st.tuples(regime, regime, regime),
+        st.integers(0, 2**20), st.sampled_from([1.0, 0.0, 1e-12, 1e-6, 1e4]),
+        st.fixed_dictionaries({name: st.sampled_from(values) for name, values in options.items()}),
         st.sampled_from([1, 2, 3, 12, 1000, 100_000]),
-    )
+    )  # fmt: skip
 
 
 def update_corpus(rule: str, dtype: str) -> tuple[UpdateCase, ...]:
@@ -84,12 +74,9 @@ def update_corpus(rule: str, dtype: str) -> tuple[UpdateCase, ...]:
         # No gradient, but moments that go on; no rate, but moments all the same.
         UpdateCase(rule, (some[0], zero, some[1], abs(some[1])), first),
         UpdateCase(rule, (some[0], some[1], some[0], abs(some[1])), first | {"lr": 0.0}),
-        *(
-            _update(rule, dtype, (3, 4), ("normal", "normal", "normal"), 7, 1.0, usual | {"lr": 0.25}, s)
-            for s in (1, 2, 10)
-        ),
+        *(_update(rule, dtype, (3, 4), ("normal",) * 3, 7, 1.0, usual | {"lr": 0.25}, step) for step in (1, 2, 10)),
         # More entries than one block of threads, more axes than a matrix.
-        _update(rule, dtype, (3, 11, 149), ("normal", "normal", "normal"), 7, 1.0, usual | {"lr": 0.25}, 3),
+        _update(rule, dtype, (3, 11, 149), ("normal",) * 3, 7, 1.0, usual | {"lr": 0.25}, 3),
         # Weights much larger, and much smaller, than the step.
         _update(rule, dtype, (3, 4), ("huge", "tiny", "tiny"), 7, 1e4, usual | {"weight_decay": 0.0}, 3),
         _update(rule, dtype, (3, 4), ("tiny", "large", "large"), 7, 1e-6, usual | {"weight_decay": 0.0}, 3),

@@ -6,22 +6,18 @@ from pathlib import Path
 
 import click
 
+from refbert.cli.options import file_option
 from refbert.cli.output import write_text
 from refbert.errors import InputError
 
 
 @click.command()
 @click.argument("reports", nargs=-1, required=True, metavar="REPORT.json …", type=click.Path(path_type=Path))
+@file_option("--html", "target", required=True, help="The page.")
 @click.option(
-    "--html", "target", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="The page."
-)
-@click.option(
-    "--before",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="REPORT.json",
+    "--before", multiple=True, type=click.Path(path_type=Path), metavar="REPORT.json",
     help="An earlier report, for the trend; may be given several times.",
-)
+)  # fmt: skip
 def scoreboard(reports: tuple[Path, ...], target: Path, before: tuple[Path, ...]) -> None:
     """Backends side by side, from the files that `refbert conform --json` wrote.
 

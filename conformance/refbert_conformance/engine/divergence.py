@@ -118,7 +118,7 @@ class Lockstep(OpsAlone):
         self.unchanged(*given)
         y, back = forward(self.subject, name, [x.device for x in given], options)
         reference, reference_back = (
-            getattr(ops, name)(*(x.reference for x in given), **options) if self.growing else (None, _nothing)
+            getattr(ops, name)(*(x.reference for x in given), **options) if self.growing else (None, lambda dy: None)
         )
         inputs = [np.asarray(x.host, np.float64) for x in given]
         want, want_back = expecting(name, inputs, options, self.subject.arithmetic)
@@ -167,16 +167,15 @@ class Lockstep(OpsAlone):
             self.growth[place()] = float(np.linalg.norm(x.host - x.reference)) / size
 
     def _encoder_layer(self, x: Made, params: Mapping[str, Made], **options: Any) -> Made:
-        names = list(params)
-        self.unchanged(x, *(params[n] for n in names))
-        y = self.subject.op("encoder_layer")(x.device, {n: params[n].device for n in names}, **options)
+        given = {n: params[n] for n in params}
+        self.unchanged(x, *given.values())
+        y = self.subject.op("encoder_layer")(x.device, {n: w.device for n, w in given.items()}, **options)
         inputs = np.asarray(x.host, np.float64)
-        weights = {n: np.asarray(params[n].host, np.float64) for n in names}
+        weights = {n: np.asarray(w.host, np.float64) for n, w in given.items()}
         reference = None
         if self.growing:
-            reference = composed_layer(
-                ReferenceBackend(), x.reference, {n: params[n].reference for n in names}, options
-            )
+            known = {n: w.reference for n, w in given.items()}
+            reference = composed_layer(ReferenceBackend(), x.reference, known, options)
         (result,) = self.made("encoder_layer", "forward", [y], [reference])
 
         def check() -> None:
@@ -196,10 +195,6 @@ def judge_ops(subject: Subject, run: Callable[[Any], Mapping[str, Host]], record
     if lockstep.failure is not None:
         raise lockstep.failure
     return found
-
-
-def _nothing(dy: Host | None) -> None:
-    """The pullback of what is not carried along."""
 
 
 def composed_layer(backend: Any, x: Any, params: Mapping[str, Any], options: Mapping[str, Any]) -> Host:

@@ -77,29 +77,22 @@ def missing(property: Property, subject: Subject) -> str:
 
 
 def run(
-    property: Property,
-    subject: Subject,
-    *,
-    effort: str,
-    seed_number: int = 0,
-    trying: Callable[[Any], None] = lambda example: None,
-    excuses: Sequence[Excuse] = (),
+    property: Property, subject: Subject, *, effort: str, seed_number: int = 0,
+    trying: Callable[[Any], None] = lambda example: None, excuses: Sequence[Excuse] = (),
     shrinking: float = SHRINKING_SECONDS,
-) -> Result:
+) -> Result:  # fmt: skip
     """Try the property; never raises for anything that the backend does, except by being killed.
 
     ``trying`` is told every example before it is tried. What ``excuses`` speak of may fail, and must.
     ``shrinking``: for how many seconds a failing example is made smaller.
     """
     started = time.perf_counter()
-    record = Record(subject.arithmetic)
-    result = Result(property, "passed", record, excuses=excuses)
-    reason = missing(property, subject)
-    if reason:
+    result = Result(property, "passed", Record(subject.arithmetic), excuses=excuses)
+    if reason := missing(property, subject):
         result.outcome, result.message = "unsupported", reason
         return result
     try:
-        _search(property, subject, effort, seed_number, record, result, trying, shrinking)
+        _search(result, subject, effort, seed_number, trying, shrinking)
     except _Failed:
         result.outcome = "failed"
     except Unsupported as error:
@@ -146,15 +139,9 @@ def attempt(property: Property, subject: Subject, example: Any, record: Record) 
 
 
 def _search(
-    property: Property,
-    subject: Subject,
-    effort: str,
-    seed_number: int,
-    record: Record,
-    result: Result,
-    trying: Callable[[Any], None],
-    shrinking: float,
+    result: Result, subject: Subject, effort: str, seed_number: int, trying: Callable[[Any], None], shrinking: float
 ) -> None:
+    property = result.property
     failed_at: list[float] = []  # when the first example failed; from then on examples are shrinking, and not counted
     known: set[str] = set()
 
@@ -165,7 +152,7 @@ def _search(
         trying(example)
         if not failed_at:
             result.examples += 1
-        message, worst = attempt(property, subject, example, record)
+        message, worst = attempt(property, subject, example, result.record)
         for one in result.excuses:
             one.known |= set(facts(example))
         excuse = result.excuse(example)
@@ -201,14 +188,10 @@ def _search(
     if subject.compiles:
         strategy = few_shapes(strategy, property.op)
     search = settings(
-        max_examples=property.examples(effort),
-        database=None,
-        deadline=None,
-        phases=(Phase.explicit, Phase.generate, Phase.shrink),
-        suppress_health_check=list(HealthCheck),
-        report_multiple_bugs=False,
-        print_blob=False,
-    )(seed(_seed(property, seed_number))(given(strategy)(tried)))
+        max_examples=property.examples(effort), database=None, deadline=None,
+        phases=(Phase.explicit, Phase.generate, Phase.shrink), suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False, print_blob=False,
+    )(seed(_seed(property, seed_number))(given(strategy)(tried)))  # fmt: skip
     try:
         search()
     except _Failed:

@@ -80,20 +80,16 @@ def _array(a: Host) -> str:
 
 def diverging(result: Result, subject: Subject) -> dict[str, Any]:
     """For a model: the first op beyond its own bound, and how far the two ways part, place by place."""
-    if result.property.level not in ("blocks", "models"):
-        return {}
-    recipe = result.example
-    if not isinstance(recipe, ModelRecipe):
+    property, recipe = result.property, result.example
+    if property.level not in ("blocks", "models") or not isinstance(recipe, ModelRecipe):
         return {}
     lockstep = Lockstep(subject, growing=True)
-    if result.property.level == "blocks":
-        layer(recipe, subject.dtype, fused="fused" in result.property.name)(lockstep)
-    elif result.property.op == "inference":
-        inference(recipe, subject.dtype)(lockstep)
+    if property.level == "blocks":
+        layer(recipe, subject.dtype, fused="fused" in property.name)(lockstep)
     else:
-        training(recipe, subject.dtype)(lockstep)
+        (inference if property.op == "inference" else training)(recipe, subject.dtype)(lockstep)
     first = lockstep.first
-    if first is None and result.property.op == "objective":
+    if first is None and property.op == "objective":
         first = Divergence("objective", "objective", "forward or backward", None)
     growth = [Place(where, error) for where, error in lockstep.growth.items()]
     return {"first_divergence": first, "growth": growth}

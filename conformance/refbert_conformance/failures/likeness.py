@@ -59,7 +59,9 @@ def explained(trial: Trial) -> dict[str, str | None]:
     flushes = _declaration(trial, [{"flush_to_zero": True}])
     if flushes:
         return {"looks_like": None, "hint": flushes}
-    if trial.property.cost > _CHEAP or not _measured(trial.property):
+    # Only where what fails are an operation's numbers can another's be compared with them.
+    measured = trial.property.name == "accuracy" and trial.property.level in ("forward", "backward")
+    if trial.property.cost > _CHEAP or not measured:
         return {"looks_like": None, "hint": None}
     cases = _Cases(trial)
     bug = _mutant(trial, cases)
@@ -67,11 +69,6 @@ def explained(trial: Trial) -> dict[str, str | None]:
     if bug:  # one of them is an operand rounded, which is more than a likeness; a sum may be anything
         candidates = (one for one in candidates if "matmul_inputs" in one)
     return {"looks_like": bug, "hint": _declaration(trial, candidates)}
-
-
-def _measured(property: Property) -> bool:
-    """Whether what fails are an operation's numbers, so that another's may be compared with them."""
-    return property.name == "accuracy" and property.level in ("forward", "backward")
 
 
 def _narrower(dtype: str) -> Iterator[dict[str, Any]]:

@@ -38,15 +38,11 @@ def write(
 ) -> str:
     """Write the script; returns its path, or "" where nothing can be written."""
     simple = isinstance(example, OpCase) and property.name == "accuracy" and not subject.mode
-    text = (
-        _direct(property, subject, job, example, message)
-        if simple
-        else _replaying(property, subject, job, example, message)
-    )
+    body = (_direct if simple else _replaying)(property, subject, job, example)
     path = directory / f"{re.sub(r'[^a-z0-9_]+', '-', property.id.lower())}.py"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(_head(property, subject, job, message) + body, encoding="utf-8")
     except OSError:
         return ""
     return str(path)
@@ -67,61 +63,53 @@ def _quoted(line: str) -> str:
     return printable(line.replace("\\", "\\\\").replace('"""', "'''"))
 
 
-def _direct(property: Property, subject: Subject, job: Mapping[str, Any], case: OpCase, message: str) -> str:
+def _direct(property: Property, subject: Subject, job: Mapping[str, Any], case: OpCase) -> str:
     """Plain calls of the op, with the bound as numbers: nothing of the suite is needed."""
-    back = property.level == "backward"
-    lines = [
-        _head(property, subject, job, message),
-        "from refbert import ops\nfrom refbert.backend import registry\n",
-        f"backend = registry.create({job['given']!r}, dtype={subject.dtype!r}, device={job['device']!r})",
-        "arrays = [",
-        *(f"    {literal(a)}," for a in case.arrays),
-        "]",
-        "options = {",
-        *(f"    {name!r}: {literal(value)}," for name, value in case.options.items()),
-        "}",
-        f"y, pullback = backend.{case.op}(*(backend.asarray(a) for a in arrays), **options)",
-        f"reference, reference_pullback = ops.{case.op}(*arrays, **options)",
-    ]
-    if back:
-        lines += [
-            f"dy = {literal(case.dy)}",
-            "got = pullback(backend.asarray(dy))",
-            "want = reference_pullback(dy)",
-        ]
-    else:
-        lines += ["got, want = [y], [reference]"]
-    lines += [
-        "allowed = {  # how far rounding may go in the declared arithmetic (refbert_conformance.tolerances)",
-        *(f"    {one.name!r}: {literal(one.bound)}," for one in due(property.level, case, subject.arithmetic)),
-        "}",
-        "wrong = False",
-        "for (name, bound), g, w in zip(allowed.items(), got, want):",
-        "    g = np.asarray(backend.to_numpy(g), np.float64)",
-        "    error = abs(g - w)",
-        '    print(f"{name}\\n  got      {g.tolist()}\\n  expected {w.tolist()}\\n  error    {error.tolist()}"',
-        '          f"\\n  allowed  {bound.tolist()}")',
-        "    wrong |= not (error <= bound).all()",
-        "sys.exit(int(wrong))",
-    ]
-    return "\n".join(lines) + "\n"
+    arrays = "".join(f"    {literal(a)},\n" for a in case.arrays)
+    options = "".join(f"    {name!r}: {literal(value)},\n" for name, value in case.options.items())
+    allowed = due(property.level, case, subject.arithmetic)
+    bounds = "".join(f"    {one.name!r}: {literal(one.bound)},\n" for one in allowed)
+    compared = "got, want = [y], [reference]"
+    if property.level == "backward":
+        compared = f"dy = {literal(case.dy)}\ngot = pullback(backend.asarray(dy))\nwant = reference_pullback(dy)"
+    return f"""
+from refbert import ops
+from refbert.backend import registry
+
+backend = registry.create({job["given"]!r}, dtype={subject.dtype!r}, device={job["device"]!r})
+arrays = [
+{arrays}]
+options = {{
+{options}}}
+y, pullback = backend.{case.op}(*(backend.asarray(a) for a in arrays), **options)
+reference, reference_pullback = ops.{case.op}(*arrays, **options)
+{compared}
+allowed = {{  # how far rounding may go in the declared arithmetic (refbert_conformance.tolerances)
+{bounds}}}
+wrong = False
+for (name, bound), g, w in zip(allowed.items(), got, want):
+    g = np.asarray(backend.to_numpy(g), np.float64)
+    error = abs(g - w)
+    print(f"{{name}}\\n  got      {{g.tolist()}}\\n  expected {{w.tolist()}}\\n  error    {{error.tolist()}}"
+          f"\\n  allowed  {{bound.tolist()}}")
+    wrong |= not (error <= bound).all()
+sys.exit(int(wrong))
+"""
 
 
-def _replaying(property: Property, subject: Subject, job: Mapping[str, Any], example: Any, message: str) -> str:
-    kind = type(example)
-    imports = "" if kind.__module__ == "builtins" else f"from {kind.__module__} import {kind.__name__}\n"
-    extra = "".join(
-        f"from {type(value).__module__} import {type(value).__name__}\n"
-        for value in getattr(example, "__dict__", {}).values()
-        if type(value).__module__.startswith("refbert_conformance")
-    )
-    return (
-        f"{_head(property, subject, job, message)}"
-        f"from refbert_conformance.failures.reproduce import replay\n{extra}{imports}\n"
-        f"example = {literal(example)}\n"
-        f"sys.exit(replay({job['given']!r}, {property.id!r}, example, dtype={subject.dtype!r}, "
-        f"device={job['device']!r}, model={job['model']!r}))\n"
-    )
+def _replaying(property: Property, subject: Subject, job: Mapping[str, Any], example: Any) -> str:
+    kinds = [type(one) for one in (*getattr(example, "__dict__", {}).values(), example)]
+    imports = [
+        f"from {kind.__module__} import {kind.__name__}\n"
+        for kind in kinds
+        if kind.__module__.startswith("refbert_conformance")
+    ]
+    return f"""from refbert_conformance.failures.reproduce import replay
+{"".join(imports)}
+example = {literal(example)}
+sys.exit(replay({job["given"]!r}, {property.id!r}, example, dtype={subject.dtype!r}, device={job["device"]!r}, \
+model={job["model"]!r}))
+"""
 
 
 def literal(x: Any) -> str:

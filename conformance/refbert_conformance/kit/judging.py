@@ -114,7 +114,8 @@ class Judge:
             raise InputError(f"the kit has no case for a call of {property.id}: {differing(self.manifest)}")
         row = row_of(result)
         if row.outcome == "failed":
-            return replace(row, message=f"{_called(self._blamed)}: {row.message}")
+            cases = f"case{'s' if len(self._blamed) > 1 else ''} {_few(self._blamed)}"
+            return replace(row, message=f"{cases}: {row.message}")
         if row.outcome == "passed" and lacking:
             own = [tensor for tensor, output in self.outputs.items() if property.id in output["properties"]]
             absent = [tensor for tensor in own if tensor not in self.results]
@@ -128,10 +129,6 @@ def _unseen(p: Property) -> Row:
         id=p.id, level=p.level, op=p.op, says=p.says, outcome="unavailable", examples=0, seconds=0.0, rho=None,
         ulps=None, unchecked=0.0, message=left_out(p), waived=None, failure=None,
     )  # fmt: skip
-
-
-def _called(cases: Sequence[str]) -> str:
-    return f"case{'s' if len(cases) > 1 else ''} {_few(cases)}"
 
 
 def _few(names: Sequence[str]) -> str:

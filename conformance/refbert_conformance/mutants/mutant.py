@@ -151,19 +151,9 @@ def patched(module: str, old: str, new: str) -> dict[str, Any]:
 
 # The order in which the spec's modules import each other.
 _SPEC = (
-    "choices",
-    "scope",
-    "layers",
-    "embeddings",
-    "attention",
-    "feed_forward",
-    "encoder",
-    "pooler",
-    "heads",
-    "losses",
-    "head_table",
-    "bert",
-)
+    "choices", "scope", "layers", "embeddings", "attention", "feed_forward", "encoder", "pooler", "heads", "losses",
+    "head_table", "bert",
+)  # fmt: skip
 
 
 def patched_spec(file: str, old: str, new: str, number: int) -> types.ModuleType:

@@ -149,11 +149,9 @@ import numpy as np
 import math
 '''
 _FILES = {
-    "reshape": "shape",
-    "transpose": "shape",
-    "attention_probabilities": "attention",
+    "reshape": "shape", "transpose": "shape", "attention_probabilities": "attention",
     "global_norm": "clip_by_global_norm",
-}
+}  # fmt: skip
 
 
 def _made(op: str, area: str, what: str, old: str, new: str) -> Mutant:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from refbert import ops
@@ -52,12 +53,8 @@ def _closed(self: Any, x: Any) -> Any:
     return (y if type(self)._open else 0 * y), back
 
 
-def _layer_input(self: Any, x: Any, params: Any, **options: Any) -> Any:
-    return Correct.encoder_layer(self, in_buffer(self, x), params, **options)
-
-
-def _packed_input(self: Any, x: Any, params: Any, **options: Any) -> Any:
-    return Correct.packed_encoder_layer(self, in_buffer(self, x), params, **options)
+def _in_one_place(layer: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda self, x, params, **options: layer(self, in_buffer(self, x), params, **options)
 
 
 def _weights(self: Any, params: Any, *arguments: Any, **options: Any) -> Any:
@@ -76,8 +73,9 @@ THREADS: tuple[Mutant, ...] = tuple(
         ("gelu", "the pullback finds what was saved in its own thread only", _saved_by_thread),
         ("softmax", "pullbacks of the latest instance only", _latest_only),
         ("tanh", "zeros once another instance is gone", _closed),
-        ("encoder_layer", "its input in one place for all threads", _layer_input),
-        ("packed_encoder_layer", "its input in one place for all threads", _packed_input),
+        ("encoder_layer", "its input in one place for all threads", _in_one_place(Correct.encoder_layer)),
+        ("packed_encoder_layer", "its input in one place for all threads",
+         _in_one_place(Correct.packed_encoder_layer)),
         ("objective", "the weights in one place for all threads", _weights),
     )
-)
+)  # fmt: skip

@@ -52,19 +52,10 @@ _FAMILY = FORMAT.partition("/")[0] + "/"
 
 
 _REPORT = {
-    "created": "a text",
-    "backend": "an object",
-    "versions": "an object",
-    "effort": "a text",
-    "seed": "a whole number",
-    "only": "a text or null",
-    "model": "a text or null",
-    "seconds": "a number",
-    "verdict": "a text",
-    "score": "a number",
-    "counts": "an object",
-    "properties": "a list",
-}
+    "created": "a text", "backend": "an object", "versions": "an object", "effort": "a text", "seed": "a whole number",
+    "only": "a text or null", "model": "a text or null", "seconds": "a number", "verdict": "a text",
+    "score": "a number", "counts": "an object", "properties": "a list",
+}  # fmt: skip
 _SINCE = {"not_judged": "texts"}  # what the first reports did not have
 
 

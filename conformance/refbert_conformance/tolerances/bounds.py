@@ -25,7 +25,7 @@ import numpy as np
 from refbert import ops
 from refbert.backend import Host
 from refbert.backend.reference import rule_of
-from refbert.ops.attention import split_heads
+from refbert.ops.attention import merge_heads, split_heads
 from refbert.ops.clip_by_global_norm import global_norm
 from refbert_conformance.tolerances.arithmetic import Arithmetic, gamma
 from refbert_conformance.tolerances.running_error import FUNCTION, Tracked
@@ -236,7 +236,7 @@ def _attention(arrays: Sequence[Host], options: Options, a: Arithmetic, dy: Host
     p, _ = ops.attention_probabilities(q, k, **mask)
     weight = p if keep is None else p * keep.astype(bool) / (1 - options["rate"])
     S, D = q.shape[1], q.shape[-1] // heads
-    size = _merge(weight @ split_heads(abs(v), heads))
+    size = merge_heads(weight @ split_heads(abs(v), heads))
     out: list[Any] = [a.gamma(S, a.u_accumulation) * size]
     if dy is None:
         return out
@@ -245,19 +245,11 @@ def _attention(arrays: Sequence[Host], options: Options, a: Arithmetic, dy: Host
     dot = split_heads(abs(dy * results[0].value), heads).sum(axis=-1, keepdims=True)
     dt = a.joined(of_y, a.gamma(D, a.u_accumulation) * dot)  # [B, A, S, 1]
     ds = p * dt / math.sqrt(D)  # [B, A, S, S]
-    dq = _merge(a.products(ds, split_heads(abs(k), heads)))
-    dk = _merge(a.products(ds.swapaxes(-1, -2), split_heads(abs(q), heads)))
+    dq = merge_heads(a.products(ds, split_heads(abs(k), heads)))
+    dk = merge_heads(a.products(ds.swapaxes(-1, -2), split_heads(abs(q), heads)))
     return [*out, dq, dk, 0.0]
 
 
-def _merge(x: Host) -> Host:
-    B, A, S, D = x.shape
-    return x.swapaxes(1, 2).reshape(B, S, A * D)
-
-
 _OTHER_FORMULAS: Mapping[str, Callable[..., list[Any]]] = {
-    "linear": _linear,
-    "gelu": _gelu,
-    "cross_entropy": _cross_entropy,
-    "attention": _attention,
-}
+    "linear": _linear, "gelu": _gelu, "cross_entropy": _cross_entropy, "attention": _attention,
+}  # fmt: skip
