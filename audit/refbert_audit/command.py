@@ -12,7 +12,7 @@ import click
 
 from refbert.cli.options import file_option, json_option
 from refbert.cli.output import print_json, progress, require_writable, write_text
-from refbert.cli.tables import Table, print_table, say
+from refbert.cli.tables import Heading, Table, print_table, say
 from refbert.config import BertConfig
 from refbert.errors import InputError
 from refbert.files.reading import is_directory, is_file
@@ -103,11 +103,9 @@ def _show_all(outcomes: Sequence[Outcome], seconds: float) -> None:
     from refbert_inspection import hugging_face
 
     for document, here in groupby(outcomes, key=lambda outcome: outcome.claim.document):
-        table = Table(document, bold=True)
-        table.add_columns(("claim", "id"), ("verdict", "id"), ("where", "aside"), "measured")
-        for outcome in here:
-            table.add_row(outcome.claim.id, _word(outcome), outcome.claim.where, summary(outcome))
-        print_table(table)
+        rows = [(o.claim.id, _word(o), o.claim.where, summary(o)) for o in here]
+        columns: tuple[Heading, ...] = ("claim", "id"), ("verdict", "id"), ("where", "aside"), "measured"
+        print_table(Table(document, *columns, bold=True, rows=rows))
     for o in outcomes:
         if o.changed:
             say(f"NOT AS RECORDED  {o.claim.id}: {o.verdict}, on record: {o.claim.expects}; {summary(o)}")
@@ -154,9 +152,8 @@ def _show_one(outcome: Outcome) -> None:
     if found is not None and found.missing:
         click.echo(f"missing: {found.missing}")
     if found is not None and found.values:
-        table = Table()
         says = ["the document says"] if any(show_claimed(v) for v in found.values) else []
-        table.add_columns("value", "measured", "on record", *says, "run by")
+        table = Table(None, "value", "measured", "on record", *says, "run by")
         for v in found.values:
             claimed = [show_claimed(v)] if says else []
             style = "" if v.holds else "bold red"

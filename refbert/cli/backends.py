@@ -43,8 +43,7 @@ def backends(device: str | None, as_json: bool) -> None:
         for one in found:
             print_json(one)
         return
-    table = Table()
-    table.add_columns(("backend", "id"), ("available", "id"), "contract", "library", "device", "dtypes", "note")
+    table = Table(None, ("backend", "id"), ("available", "id"), "contract", "library", "device", "dtypes", "note")
     for one in found:
         notes = [one["reason"]] if one["reason"] else []
         if one["available"] and not one["contract_said"]:

@@ -72,25 +72,19 @@ def speed(*, model: str, batch_size: int, length: int, step: bool, rounds: int, 
 
 
 def _print(facts: dict[str, Any]) -> None:
-    table = Table()
-    table.add_columns("bench", "")
-    table.add_row("backend", f"{facts['backend']} ({facts['library']})")
-    table.add_row("dtype, device", f"{facts['dtype']}, {facts['device']}")
-    table.add_row("model", f"{facts['model']}, {facts['weights']} weights, {facts['parameters']:,} parameters")
     work = "forward and backward" if facts["work"] == "step" else "forward"
-    table.add_row("work", f"{work}, {facts['batch_size']} × {facts['length']} tokens")
-    seconds = facts["seconds"]
-    low, high = seconds["quartiles"]
-    table.add_row(
-        "time", f"{seconds['median'] * 1e3:.1f} ms (half of the runs within {low * 1e3:.1f} to {high * 1e3:.1f})"
-    )
+    median, low, high = (1e3 * x for x in (facts["seconds"]["median"], *facts["seconds"]["quartiles"]))
+    reached, limit = facts["gflop_per_second"], facts["limit_gflop_per_second"]
+    table = Table(None, "bench", "", rows=[
+        ("backend", f"{facts['backend']} ({facts['library']})"),
+        ("dtype, device", f"{facts['dtype']}, {facts['device']}"),
+        ("model", f"{facts['model']}, {facts['weights']} weights, {facts['parameters']:,} parameters"),
+        ("work", f"{work}, {facts['batch_size']} × {facts['length']} tokens"),
+        ("time", f"{median:.1f} ms (half of the runs within {low:.1f} to {high:.1f})"),
+    ])  # fmt: skip
     table.add_row("tokens/s", f"{facts['tokens_per_second']:,.0f}", style="bold")
-    limit = facts["limit_gflop_per_second"]
-    table.add_row(
-        "GFLOP/s",
-        f"{facts['gflop_per_second']:,.1f}, {facts['fraction_of_limit']:.0%} of the matrix products' {limit:,.1f}",
-        style="bold",
-    )
+    share = f"{facts['fraction_of_limit']:.0%} of the matrix products' {limit:,.1f}"
+    table.add_row("GFLOP/s", f"{reached:,.1f}, {share}", style="bold")
     for where, size in facts["peak_memory"].items():
         if size is not None:
             table.add_row(f"peak memory, {where}", f"{size / 1e6:,.0f} MB")

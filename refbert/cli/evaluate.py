@@ -79,9 +79,7 @@ def evaluate(file: str, model: str | None, task: str | None, as_json: bool, **op
         return
     if options["format"] in _TEXT:
         raise InputError(f"--format {options['format']} is for --task masked-lm")
-    columns = Columns(
-        options["text_column"], options["pair_column"], options["label_column"], options["choice_columns"]
-    )
+    columns = Columns(*(options[name] for name in ("text_column", "pair_column", "label_column", "choice_columns")))
     data = read(chosen, file, columns, format=options["format"], to_learn=False)
     limits = Limits(**{one.name: options[one.name] for one in dataclasses.fields(Limits)})
     with progress(chosen, len(data)) as advance:
@@ -97,11 +95,8 @@ def _print(file: str, task: str, examples: int, found: Mapping[str, float], as_j
     if as_json:
         print_json({"file": file, "task": task, "examples": examples, "scores": scores})
         return
-    table = Table(f"{task}: {examples:,} examples")
-    table.add_columns(("score", "id"), ("", "figure"))
-    for name, value in scores.items():
-        table.add_row(name, "undefined" if value is None else f"{value:.4f}")
-    print_table(table)
+    rows = [(name, "undefined" if value is None else f"{value:.4f}") for name, value in scores.items()]
+    print_table(Table(f"{task}: {examples:,} examples", ("score", "id"), ("", "figure"), rows=rows))
 
 
 def _masked_lm(

@@ -78,8 +78,7 @@ def finetune(output: Path, resume: bool, paper_grid: bool, **options: Any) -> in
 
 
 def _print_runs(result: Any) -> None:
-    table = Table(f"runs, by {result.metric}")
-    table.add_columns("run", ("epoch", "figure"), (result.metric, "figure"))
+    table = Table(f"runs, by {result.metric}", "run", ("epoch", "figure"), (result.metric, "figure"))
     for outcome in result.outcomes:
         value = outcome.scores.get(result.metric)
         last = outcome.failed or ("none" if value is None else f"{value:.4f}")

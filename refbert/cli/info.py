@@ -94,18 +94,14 @@ def _facts(model: str, config: BertConfig, heads: tuple[str, ...], pooler: bool,
 
 
 def _print(facts: dict[str, Any]) -> None:
-    table = Table()
-    table.add_columns(("configuration", "id"), "")
-    table.add_row("model", facts["model"])
-    table.add_row("format", facts["format"])
+    table = Table(None, ("configuration", "id"), "", rows=[("model", facts["model"]), ("format", facts["format"])])
     table.add_row("heads", ", ".join(facts["heads"]) or "none")
     vectors = facts.get("vectors", {})
     if "refused" in vectors:
         table.add_row("vectors", f"refused: {vectors['refused']}")
     elif vectors:
-        table.add_row(
-            "vectors", " → ".join([" + ".join(vectors["pooling"]), *vectors["modules"], f"[{vectors['size']}]"])
-        )
+        steps = [" + ".join(vectors["pooling"]), *vectors["modules"], f"[{vectors['size']}]"]
+        table.add_row("vectors", " → ".join(steps))
         table.add_row("texts for vectors", f"{vectors['longest']} tokens, longer ones are {vectors['longer']}")
         if vectors["prompt"]:
             pooled = "" if vectors["include_prompt"] else ", not pooled"
@@ -115,28 +111,22 @@ def _print(facts: dict[str, Any]) -> None:
             table.add_row(name, str(value))
     print_table(table)
 
-    table = Table()
-    table.add_columns(("parameters", "id"), ("", "figure"))
-    for group, n in facts["parameters"]["groups"].items():
-        table.add_row(group, f"{n:,}")
+    groups = facts["parameters"]["groups"].items()
+    table = Table(None, ("parameters", "id"), ("", "figure"), rows=[(group, f"{n:,}") for group, n in groups])
     table.add_row("total", f"{facts['parameters']['total']:,}", style="bold")
     print_table(table)
 
-    table = Table()
-    table.add_columns(("forward FLOPs", "id"), ("per token", "figure"), ("per sequence", "figure"))
-    for row in facts["flops"]:
-        table.add_row(f"S = {row['sequence_length']}", f"{row['per_token']:,}", f"{row['per_sequence']:,}")
-    print_table(table)
+    print_table(Table(None, ("forward FLOPs", "id"), ("per token", "figure"), ("per sequence", "figure"), rows=[
+        (f"S = {row['sequence_length']}", f"{row['per_token']:,}", f"{row['per_sequence']:,}") for row in facts["flops"]
+    ]))  # fmt: skip
 
-    table = Table()
-    table.add_columns("memory", ("", "figure"))
     memory = facts["memory"]
-    for dtype, size in memory["weights"].items():
-        table.add_row(f"weights, {dtype}", _bytes(size))
-    table.add_row("training: weights, gradients, moments, float32", _bytes(memory["training_state"]))
-    for S, size in memory["activations"].items():
-        table.add_row(f"activations kept for a backward, one sequence of {S}, about", _bytes(size))
-    print_table(table)
+    activations = "activations kept for a backward, one sequence of {}, about"
+    print_table(Table(None, "memory", ("", "figure"), rows=[
+        *((f"weights, {dtype}", _bytes(size)) for dtype, size in memory["weights"].items()),
+        ("training: weights, gradients, moments, float32", _bytes(memory["training_state"])),
+        *((activations.format(S), _bytes(size)) for S, size in memory["activations"].items()),
+    ]))  # fmt: skip
 
 
 def _bytes(n: int) -> str:

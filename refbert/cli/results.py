@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from refbert.cli.output import print_json
-from refbert.cli.tables import Table, print_table
+from refbert.cli.tables import Heading, Table, print_table
 from refbert.cli.texts import Outcome
 from refbert.embedder import Normalize
 from refbert.tasks.answering import Answered
@@ -110,8 +110,7 @@ def _as_json(one: Any, top_k: int, null_threshold: float | None) -> dict[str, An
 
 
 def _print_filled(result: Filled) -> None:
-    table = Table(_shown(result.text))
-    table.add_columns(("position", "figure"), "token", ("probability", "figure"))
+    table = Table(_shown(result.text), ("position", "figure"), "token", ("probability", "figure"))
     for mask in result.masks:
         for rank, prediction in enumerate(mask.predictions):
             table.add_row(str(mask.position) if rank == 0 else "", prediction.token, f"{prediction.score:.4f}")
@@ -121,28 +120,21 @@ def _print_filled(result: Filled) -> None:
 
 
 def _print_embedded(results: list[Embedded]) -> None:
-    table = Table()
-    table.add_columns(
-        ("#", "figure"), "text", ("tokens", "figure"), (f"embedding (of {len(results[0].embedding)})", "id")
-    )
+    heading = f"embedding (of {len(results[0].embedding)})"
+    table = Table(None, ("#", "figure"), "text", ("tokens", "figure"), (heading, "id"))
     for number, result in enumerate(results, start=1):
         head = "  ".join(f"{x:+.4f}" for x in result.embedding[:4])
         table.add_row(str(number), _shown(result.text), str(len(result.tokens)), f"{head}  …")
     print_table(table)
     if 1 < len(results) <= _COMPARABLE:
         vectors = Normalize()(np.stack([result.embedding for result in results]))
-        similarity = Table("cosine similarity")
-        similarity.add_column("", "figure")
-        for number in range(1, len(results) + 1):
-            similarity.add_column(str(number), "figure")
-        for number, row in enumerate(vectors @ vectors.T, start=1):
-            similarity.add_row(str(number), *(f"{x:.3f}" for x in row))
-        print_table(similarity)
+        rows = [[str(n), *(f"{x:.3f}" for x in row)] for n, row in enumerate(vectors @ vectors.T, start=1)]
+        figures: list[Heading] = [(number, "figure") for number in ("", *(row[0] for row in rows))]
+        print_table(Table("cosine similarity", *figures, rows=rows))
 
 
 def _print_answers(answers: Sequence[Any], top_k: int, null_threshold: float | None) -> None:
-    table = Table()
-    table.add_columns("text", "answer", ("", "figure"))
+    table = Table(None, "text", "answer", ("", "figure"))
     for one in answers:
         asked = one.question if isinstance(one, Answered) else _shown(one.text)
         for row, (text, number) in enumerate(_rows(one, top_k, null_threshold)):

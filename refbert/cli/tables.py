@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from refbert.cli.terminal import console, visible
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # figure, id: never cut (right, left).   name: dotted, shortened in its middle.   text: folded.   aside: left out first.
 Kind = Literal["figure", "id", "name", "text", "aside"]
+Heading = str | tuple[str, Kind]
 
 NOTHING = "·"  # a count of 0, in a table that is easier to read without zeros
 _GAP = 2
@@ -43,23 +44,23 @@ class Column:
     kind: Kind
 
 
-@dataclass
 class Table:
-    """Columns and rows; ``bold``: the title's style."""
+    """A title, columns (headings of text, or headings with their kinds) and rows; ``bold``: the title's style."""
 
-    title: str | None = None
-    bold: bool = False
-    columns: list[Column] = field(default_factory=list)
-    rows: list[tuple[tuple[Cell, ...], str]] = field(default_factory=list)
+    def __init__(
+        self, title: str | None = None, *columns: Heading, bold: bool = False, rows: Iterable[Sequence[Cell]] = ()
+    ) -> None:
+        self.title, self.bold = title, bold
+        self.columns: list[Column] = []
+        self.rows: list[tuple[tuple[Cell, ...], str]] = []
+        for column in columns:
+            self.add_column(*((column,) if isinstance(column, str) else column))
+        for row in rows:
+            self.add_row(*row)
 
     def add_column(self, heading: str, kind: Kind = "text") -> None:
         """Add a column."""
         self.columns.append(Column(visible(heading), kind))
-
-    def add_columns(self, *columns: str | tuple[str, Kind]) -> None:
-        """Add columns: headings of text, or headings with their kinds."""
-        for column in columns:
-            self.add_column(*((column,) if isinstance(column, str) else column))
 
     def add_row(self, *cells: Cell, style: str = "") -> None:
         """Add a row, with a cell for every column."""

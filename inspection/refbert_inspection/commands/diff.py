@@ -174,10 +174,10 @@ def _show(found: Difference, html_file: Path | None, everything: bool) -> None:
         say(line)
     for line in found.different:
         say(f"asked for differently: {line}")
-    table = Table(f"{found.sides[0].label} against {found.sides[1].label}")
     judged = [k for k in (0, 1) if any(row.own[k] is not None for row in found.rows)]
     figures = ["distance", "allowed", "ρ", *(f"{found.sides[k].name}: op by itself" for k in judged)]
-    table.add_columns(("tensor", "name"), *((x, "figure") for x in figures), ("distance, 1e-17 to 10", "aside"))
+    title = f"{found.sides[0].label} against {found.sides[1].label}"
+    table = Table(title, ("tensor", "name"), *((x, "figure") for x in figures), ("distance, 1e-17 to 10", "aside"))
     for row in found.rows:
         beyond = row.rho > 1 or any(own is not None and own > 1 for own in row.own)
         if everything or beyond or _tells(row):

@@ -9,13 +9,7 @@ import click
 import numpy as np
 
 from refbert.cli.options import computing, file_option, is_given, json_option, model_option
-from refbert.cli.output import (
-    print_json,
-    require_writable,
-    say_default_model,
-    write_arrays,
-    write_text,
-)
+from refbert.cli.output import print_json, require_writable, say_default_model, write_arrays, write_text
 from refbert.cli.tables import Table, print_table, say
 from refbert.errors import InputError
 from refbert.loading import load
@@ -143,9 +137,9 @@ def _show(found: Trace, html_file: Path, save: Path | None) -> None:
     if found.masks:
         print()
     gradients = found.run.gradients_of_tensors()
-    table = Table(" ".join(found.tokens[:24]) + (" …" if len(found.tokens) > 24 else ""))
+    title = " ".join(found.tokens[:24]) + (" …" if len(found.tokens) > 24 else "")
     figures = ("shape", "rms", "min", "max", *(["rms of gradient"] if gradients else []))
-    table.add_columns(("tensor", "name"), *((name, "figure") for name in figures))
+    table = Table(title, ("tensor", "name"), *((name, "figure") for name in figures))
     for name, x in found.run.tensors().items():
         s = Summary.of(x)
         row = ["×".join(map(str, s.shape)) or "number", *(f"{short(v):.4g}" for v in (s.rms, s.min, s.max))]
