@@ -21,7 +21,7 @@ const OFFERS = [
 const OPERATIONS = { ...ops, ...optional };
 const SELF = {
   wire: 1, contract: 1, name: "refbert-js", library: `JavaScript, Node ${process.versions.node}`, device: "cpu",
-  dtypes: ["float32"], offers: ["asarray", "to_numpy", ...OFFERS],
+  dtypes: ["float32"], offers: ["asarray", "to_numpy", ...OFFERS], extensions: ["lists"],
 };
 
 // ---- messages ---------------------------------------------------------------------------------------------------
@@ -179,6 +179,8 @@ function encoded(result) {
   return Number.isFinite(result) ? result : { Infinity: "inf", "-Infinity": "-inf", NaN: "nan" }[result];
 }
 
+const each = (value, f) => (Array.isArray(value) ? value.map(f) : f(value));
+
 // ---- requests ---------------------------------------------------------------------------------------------------
 
 const REQUESTS = {
@@ -193,14 +195,14 @@ const REQUESTS = {
     return { instance: 1, dtype: "float32" };
   },
   put({ value }, tensors) {
-    const { shape, data } = decoded(value, tensors);
-    return { result: encoded(ops.asarray(shape, data)) };
+    return { result: encoded(each(decoded(value, tensors), ({ shape, data }) => ops.asarray(shape, data))) };
   },
   get({ value }, tensors, out) {
-    const array = decoded(value, tensors);
-    need(array.data instanceof Float32Array, "what to get is no array");
-    out.push(array);
-    return { result: { tensor: 0 } };
+    const result = each(decoded(value, tensors), (array) => {
+      need(array.data instanceof Float32Array, "what to get is no array");
+      return { tensor: out.push(array) - 1 };
+    });
+    return { result };
   },
   call({ op, args = [], options = {} }, tensors) {
     need(OFFERS.includes(op), `there is no operation ${op}`, "unsupported");

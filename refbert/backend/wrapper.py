@@ -19,7 +19,10 @@ class Wrapper:
         if name == "backend":  # it is being copied, and has none yet
             raise AttributeError(name)
         found = getattr(self.backend, name)
-        return self.wrapped(name, found) if callable(found) else found
+        if not callable(found):
+            return found
+        method = self.__dict__[name] = self.wrapped(name, found)  # found without this the next time
+        return method
 
     def wrapped(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """A method of the backend, or a pullback that it gave, by way of `call`."""

@@ -20,6 +20,7 @@ import mmap
 import os
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -174,6 +175,8 @@ class Stream:
             if not self._spare:
                 begun = done or not first
                 self.unfinished = f"after {done:,} of {len(view):,} bytes of its {what}" if begun else ""
+                if not begun:
+                    self._wait(self._incoming, False)  # the answer takes a while
                 try:
                     if len(view) - done >= _CHUNK:
                         got = os.readv(self._incoming, [view[done:]])
@@ -213,7 +216,9 @@ class _Tensor:
             or not all(type(n) is int and 0 <= n < 1 << 40 for n in shape)
         ):
             raise BadFrame(f"a tensor has the shape {str(shape)[:40]}")
-        self.dtype, self.shape = DTYPES[name].newbyteorder(one.get("order", "<")), tuple(shape or ())
+        self.dtype, self.shape = DTYPES[name], tuple(shape)
+        if "order" in one:
+            self.dtype = self.dtype.newbyteorder(one["order"])
         self.nbytes: int = one.get("bytes", self.dtype.itemsize * math.prod(shape))
         if type(self.nbytes) is not int or self.nbytes < 0:
             raise BadFrame("a tensor's bytes are no count")
@@ -241,20 +246,32 @@ def _described(one: Any) -> _Tensor:
         raise BadFrame(f"a tensor is described wrongly: {error}") from None
 
 
+@cache
+def _kind(dtype: np.dtype[Any], plain: bool) -> tuple[str, np.dtype[Any]]:
+    """The name of what a dtype travels as, and that dtype."""
+    kind = np.dtype(PLAIN[dtype.kind]) if plain and dtype.name != "float64" else dtype
+    return kind.name, kind.newbyteorder("<")
+
+
+def _bytes(x: Host) -> Any:
+    """The entries in C order; small ones copied, which is the quicker way."""
+    return x.tobytes() if x.nbytes < SHARED else np.ascontiguousarray(x).reshape(-1).view(np.uint8).data
+
+
 def _in_order(x: Host, *, plain: bool) -> tuple[dict[str, Any], Any]:
-    kind = np.dtype(PLAIN[x.dtype.kind]) if plain and x.dtype.name != "float64" else x.dtype
-    array = np.ascontiguousarray(x, kind.newbyteorder("<"))
-    return {"dtype": kind.name, "shape": x.shape}, array.reshape(-1).view(np.uint8).data
+    name, kind = _kind(x.dtype, plain)
+    return {"dtype": name, "shape": x.shape}, _bytes(x.astype(kind, copy=False))
 
 
 def _laid_out(x: Host, number: int) -> tuple[dict[str, Any], Any]:
-    described: dict[str, Any] = {"dtype": x.dtype.name, "shape": x.shape, "memory": number}
+    name, _ = _kind(x.dtype, False)
+    described: dict[str, Any] = {"dtype": name, "shape": x.shape, "memory": number}
     if not x.flags.writeable:
         described["readonly"] = True
     if x.dtype.byteorder == ">":
         described["order"] = ">"
     if x.flags.c_contiguous or not x.size:
-        return described, np.ascontiguousarray(x).reshape(-1).view(np.uint8).data
+        return described, _bytes(x)
     low, high = np.lib.array_utils.byte_bounds(x)
     span = memoryview((ctypes.c_uint8 * (high - low)).from_address(low)).cast("B")
     described |= {"strides": x.strides, "offset": x.__array_interface__["data"][0] - low, "bytes": len(span)}

@@ -10,6 +10,7 @@ import numpy as np
 from refbert import ops
 from refbert.backend import REQUIRED
 from refbert.backend.reference import ReferenceBackend
+from refbert.errors import BackendUnavailable
 
 
 class Good(ReferenceBackend):
@@ -57,6 +58,20 @@ class Hoards(ReferenceBackend):
     def relu(self, x):
         self.kept = [np.ones(1 << 24) for _ in range(64)]
         return ops.relu(x)
+
+
+class OnlyOnce(ReferenceBackend):
+    """As on a device that is one process's alone."""
+
+    def __init__(self, **how):
+        super().__init__(**how)
+        with open(os.environ["ONLY_ONCE"], "a+") as file:
+            file.seek(0)
+            owner = file.read() or str(os.getpid())
+            if owner != str(os.getpid()):
+                raise BackendUnavailable("the device is taken")
+            file.truncate(0)
+            file.write(owner)
 
 
 class Lacks(ReferenceBackend):

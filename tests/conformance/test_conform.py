@@ -171,7 +171,8 @@ def test_a_script_is_a_program_of_ours_whatever_the_backend_is_called(tmp_path):
 
 
 def test_memory_has_a_limit():
-    from refbert_conformance.process.supervisor import Limits, supervise
+    from refbert_conformance.process.sharing import supervise
+    from refbert_conformance.process.supervisor import Limits
 
     job = {
         "given": "subjects:Hoards", "dtype": None, "device": None, "effort": "quick", "seed": 0, "model": None,

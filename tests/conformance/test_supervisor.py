@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -28,6 +29,7 @@ SLEEP = f"86401.{os.getpid()}"
 def _here(monkeypatch):
     monkeypatch.syspath_prepend(str(HERE))
     monkeypatch.setenv("HOSTILE_SLEEP", SLEEP)
+    gc.collect()  # what another test has left closes its own
     before = descriptors()
     yield
     assert descriptors() == before, "descriptors are left open"

@@ -44,13 +44,17 @@ EFFORTS = ("quick", "default", "thorough")
     "--scripts", type=click.Path(file_okay=False, path_type=Path), default=Path("conformance-failures"),
     show_default=True, help="Where scripts that reproduce failures are written.",
 )  # fmt: skip
+@click.option(
+    "--jobs", type=click.IntRange(min=1), metavar="N",
+    help="Judges side by side, each with a process of the backend's; default: one per processor on the CPU, else one.",
+)  # fmt: skip
 @click.option("--timeout", default=30.0, show_default=True, help="Seconds that one example may take.")
 @click.option("--list", "listing", is_flag=True, help="Only list the properties.")
 @click.option("--self-test", is_flag=True, help="Try the suite itself: it must find every one of its mutants.")
 def conform(
     backend: str, effort: str, formerly: str | None, dtype: str | None, device: str | None, seed: str,
     only: str | None, model: str | None, json_file: Path | None, html_file: Path | None, waivers: Path | None,
-    scripts: Path, timeout: float, listing: bool, self_test: bool,
+    scripts: Path, jobs: int | None, timeout: float, listing: bool, self_test: bool,
 ) -> int:  # fmt: skip
     """Hold a backend to refbert.ops: contract, every op and gradient, blocks, models, training.
 
@@ -66,7 +70,8 @@ def conform(
 
     from refbert_conformance import report as reports
     from refbert_conformance import waivers as waiving
-    from refbert_conformance.process.supervisor import Limits, Run, supervise
+    from refbert_conformance.process.sharing import supervise
+    from refbert_conformance.process.supervisor import Limits, Run
     from refbert_conformance.properties.table import matching
 
     if model is not None:
@@ -94,7 +99,7 @@ def conform(
         started, one = time.perf_counter(), left.pop(0)
         try:
             with _Progress(len(properties)) as progress:
-                run = supervise({**job, "dtype": one}, list(needs), limits, progress, needs, waived)
+                run = supervise({**job, "dtype": one}, list(needs), limits, progress, needs, waived, jobs)
         except BackendUnavailable as error:
             if not runs or one is None:
                 raise

@@ -78,6 +78,7 @@ class Child:
             os.set_blocking(fd, False)
         self.stream = Stream(self._incoming, self._outgoing, self._wait)
         self._watched, self._reading = {self._screen, self._status}, threading.Lock()
+        self._polls = threading.local()
         self._known: dict[int, Process] = {}
         self.printed, self.said = 0, b""
         self.ended: int | None = None
@@ -93,16 +94,28 @@ class Child:
 
     def _listen(self, fd: int | None, event: int, seconds: float) -> bool:
         """Take what has been printed, and how the process ended; whether the descriptor is ready."""
-        poll, watched = select.poll(), set(self._watched)
-        for one in watched:
-            poll.register(one, select.POLLIN)
-        if fd is not None:
-            poll.register(fd, event)
-        ready = {one for one, _ in poll.poll(seconds * 1000)}
+        ready = [one for one, _ in self._poll(fd, event).poll(seconds * 1000)]
+        if ready == [fd]:
+            return True
         with self._reading:
-            for one in ready & watched:
+            for one in self._watched.intersection(ready):
                 self._read(one)
         return fd in ready
+
+    def _poll(self, fd: int | None, event: int) -> select.poll:
+        """What waits for the descriptor and for those that are watched: made once for each thread, for every message
+        needs it."""
+        known: dict[tuple[int | None, int], tuple[tuple[int, ...], select.poll]]
+        watched, known = tuple(self._watched), self._polls.__dict__.setdefault("known", {})
+        before, poll = known.get((fd, event), ((), None))
+        if poll is None or before != watched:
+            poll = select.poll()
+            for one in watched:
+                poll.register(one, select.POLLIN)
+            if fd is not None:
+                poll.register(fd, event)
+            known[fd, event] = watched, poll
+        return poll
 
     def _read(self, fd: int) -> None:
         try:

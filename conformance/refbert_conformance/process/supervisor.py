@@ -318,23 +318,6 @@ class _Clock:
             raise Stopped("slow", f"gave no answer in {wall:.0f} seconds, of which it computed {busiest:.1f}", example)
 
 
-def supervise(
-    job: Mapping[str, Any], ids: Sequence[str], limits: Limits, watch: Watch = lambda kind, id: None,
-    needs: Mapping[str, Sequence[str]] | None = None, waived: Sequence[Waiver] = (),
-) -> Run:  # fmt: skip
-    """Try every property in a process of the backend's own; for ``watch`` and ``needs`` see `Supervisor`. ``waived``:
-    those with a condition count here, the others in the report.
-
-    Raises `BackendUnavailable` if the backend cannot be made.
-    """
-    with Supervisor(job, limits, watch, needs) as supervisor:
-        supervisor.make()
-        supervisor.excuse(waived)
-        for id in ids:
-            supervisor.judge(id)
-    return supervisor.run
-
-
 def _death(child: Child, is_command: bool) -> tuple[str, str]:
     lines = child.said.decode("utf-8", "replace").strip().splitlines()
     said = f" (it said: {one_line(lines[-1])[:200]})" if lines else ""

@@ -82,8 +82,8 @@ def must_stay(subject: Subject, arrays: Iterable[tuple[str, Any, Host]], said: s
 
     Bits in float64 are compared with what comes back in another dtype as numbers.
     """
-    names, devices, wanted = zip(*arrays, strict=True)
-    for name, found, bits in zip(names, subject.hosts(devices), wanted, strict=True):
+    expected = list(arrays)
+    for (name, _, bits), found in zip(expected, subject.hosts(x for _, x, _ in expected), strict=True):
         if not same_bits(found.astype(bits.dtype) if bits.dtype == np.float64 else found, bits):
             raise Failure(said.format(name))
 

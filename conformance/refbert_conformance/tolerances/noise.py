@@ -58,12 +58,12 @@ class Noisy(Wrapper):
     def moved(self, values: Iterable[Host], due: Callable[[], Sequence[Expected]]) -> list[Host]:
         """Each value moved within its bound, which is computed or remembered."""
         if self._recorded is None:
-            self.sizes.append([one.bound for one in due()])
+            self.sizes.append([one.bound if np.any(one.bound) else None for one in due()])
         found = self.sizes[self._next]
         self._next += 1
         return [
-            v + e * self._rng.uniform(-1, 1, np.shape(v)) if np.any(e) else v
-            for v, e in zip(map(np.asarray, values), found, strict=True)
+            np.asarray(v) if e is None else v + e * self._rng.uniform(-1, 1, np.shape(v))
+            for v, e in zip(values, found, strict=True)
         ]
 
     def call(self, name: str, function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
@@ -91,13 +91,13 @@ class Noisy(Wrapper):
 
 def by_name(op: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """An op's arrays, and by name all else that it was given: shape, axes, ids and positions may come by position."""
-    given = _signature(op).bind(*arguments, **options).arguments
+    given = dict(zip(_names(op), arguments, strict=False), **options)
     return tuple(given.pop(name) for name in ARRAYS[op]), given
 
 
 @cache
-def _signature(op: str) -> inspect.Signature:
-    return inspect.signature(getattr(ops, op))
+def _names(op: str) -> tuple[str, ...]:
+    return tuple(inspect.signature(getattr(ops, op)).parameters)
 
 
 def tolerances(run: Run, arithmetic: Arithmetic, *, samples: int = SAMPLES) -> list[Expected]:
