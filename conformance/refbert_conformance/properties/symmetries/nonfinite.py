@@ -59,12 +59,14 @@ def _not_a_number(subject: Subject, example: Recipe | OpCase, record: Record) ->
         visible = np.argwhere(case.options["mask"])
         for a in arrays if len(visible) else ():
             a[tuple(visible[-1])] = np.nan
+        where = f"{', '.join(ARRAYS[case.op])}{visible[-1].tolist() if len(visible) else ''}"
     else:
+        where = _place(ARRAYS[case.op][which], arrays[which], arrays[which].size // 2)
         arrays[which].reshape(-1)[arrays[which].size // 2] = np.nan
     with np.errstate(all="ignore"):
         want, _ = getattr(ops, case.op)(*arrays, **case.options)
         got = call(subject, OpCase(case.op, tuple(arrays), case.options))
-    must(~np.isnan(want) | np.isnan(got), got, "with NaN in the input, y", lambda at: "NaN")
+    must(~np.isnan(want) | np.isnan(got), got, f"with NaN at {where}, y", lambda at: "NaN")
 
 
 def _infinite(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
@@ -76,18 +78,19 @@ def _infinite(subject: Subject, example: Recipe | OpCase, record: Record) -> Non
         return
     rng = np.random.default_rng(len(repr(example)))
     which = int(rng.integers(len(arrays)))
-    x = arrays[which].reshape(-1)
+    x, name = arrays[which].reshape(-1), ARRAYS[case.op][which]
+    place = int(rng.integers(x.size))
     # GELU at −∞ is −∞ · 0.
-    x[rng.integers(x.size)] = math.inf if case.op == "gelu" else rng.choice([math.inf, -math.inf])
+    x[place] = math.inf if case.op == "gelu" else rng.choice([math.inf, -math.inf])
     with np.errstate(all="ignore"):
         want, _ = getattr(ops, case.op)(*arrays, **case.options)
         got = call(subject, OpCase(case.op, tuple(arrays), case.options))
     # NaN for ∞ is poor but hides nothing: PyTorch's GELU gives it.
     wrong = np.isinf(want) & ~np.isnan(got) & (got != want)
     wrong |= (abs(want) < subject.arithmetic.largest / 2) & ~np.isfinite(got)
-    if case.op == "layer_norm" and ARRAYS[case.op][which] == "gamma":
+    if case.op == "layer_norm" and name == "gamma":
         wrong &= ~(np.isinf(got) & np.isinf(want) & _of_either_sign(subject, arrays[0], case.options["eps"]))
-    must(~wrong, got, "with an infinity in the input, y", lambda at: f"{want[at]}")
+    must(~wrong, got, f"with {x[place]} at {_place(name, arrays[which], place)}, y", lambda at: f"{want[at]}")
 
 
 def _of_either_sign(subject: Subject, x: Host, eps: float) -> Host:
@@ -116,7 +119,12 @@ def _not_a_number_back(subject: Subject, example: Recipe | OpCase, record: Recor
     for name, g, n, a, b in zip(ARRAYS[case.op], got, lost, one, other, strict=True):
         # An influence far below rounding may be none.
         hidden = np.isnan(n) & (abs(a - b) > subject.arithmetic.u) & ~np.isnan(g)
-        must(~hidden, g, f"with NaN in the cotangent, d{name}", lambda at: "NaN")
+        must(~hidden, g, f"with NaN at {_place('dy', case.dy, at)}, d{name}", lambda at: "NaN")
+
+
+def _place(name: str, x: Host, at: int) -> str:
+    """An entry by its name: what the case that is shown does not have in it."""
+    return f"{name}{[int(i) for i in np.unravel_index(at, x.shape)] if x.ndim else ''}"
 
 
 def _copied(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
