@@ -45,14 +45,9 @@ LARGE = "bert-large-uncased"
 
 
 def model(
-    heads: Sequence[str] = (),
-    *,
-    config: BertConfig = SIZES,
-    profile: str = "hf",
-    pooler: bool = True,
-    backend: Any = None,
-    scale: float = 0.25,
-) -> Model:
+    heads: Sequence[str] = (), *, config: BertConfig = SIZES, profile: str = "hf", pooler: bool = True,
+    backend: Any = None, scale: float = 0.25,
+) -> Model:  # fmt: skip
     """A model in float64 with weights of standard deviation ``scale``, gains about 1 and biases about 0."""
     rng = np.random.default_rng(0)
     weights = {

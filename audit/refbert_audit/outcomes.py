@@ -104,46 +104,25 @@ def by_kind(outcomes: Sequence[Outcome]) -> dict[sources.Kind, dict[str, int]]:
 def as_data(outcomes: Sequence[Outcome], *, model: str | None = None) -> dict[str, Any]:
     """The whole run as plain data for JSON (docs/command-line.md describes it); the same for the same code."""
     return {
-        "format": FORMAT,
-        "refbert": __version__,
-        "hugging_face": hugging_face.release(),
-        "model": model,
-        "counts": counts(outcomes),
-        "counts_by_kind": by_kind(outcomes),
-        "claims": [_claim_data(outcome) for outcome in outcomes],
-    }
+        "format": FORMAT, "refbert": __version__, "hugging_face": hugging_face.release(), "model": model,
+        "counts": counts(outcomes), "counts_by_kind": by_kind(outcomes), "claims": list(map(_claim_data, outcomes)),
+    }  # fmt: skip
 
 
 def _claim_data(outcome: Outcome) -> dict[str, Any]:
     one, found = outcome.claim, outcome.finding
     return {
-        "id": one.id,
-        "document": one.document,
-        "kind": one.kind,
-        "where": one.where,
+        "id": one.id, "document": one.document, "kind": one.kind, "where": one.where,
         "links": [{"text": text, "url": url} for text, url in one.links if url],
-        "inferred": one.inferred,
-        "says": one.says,
-        "about": one.about,
-        "recorded": one.expects,
-        "verdict": outcome.verdict,
-        "as_recorded": None if outcome.lacking else outcome.ok,
-        "values": [_value_data(v) for v in found.values] if found else [],
-        "who": dict(one.who),
-        "missing": (found.missing if found else outcome.lacking) or None,
-        "error": outcome.error or None,
-        "file": one.file,
-        "code": one.code,
-    }
+        "inferred": one.inferred, "says": one.says, "about": one.about, "recorded": one.expects,
+        "verdict": outcome.verdict, "as_recorded": None if outcome.lacking else outcome.ok,
+        "values": [_value_data(v) for v in found.values] if found else [], "who": dict(one.who),
+        "missing": (found.missing if found else outcome.lacking) or None, "error": outcome.error or None,
+        "file": one.file, "code": one.code,
+    }  # fmt: skip
 
 
 def _value_data(v: Value) -> dict[str, Any]:
-    return {
-        "name": v.name,
-        "measured": jsonable(v.measured),
-        "expected": jsonable(v.expected),
-        "claimed": jsonable(v.expected if v.claimed is SAME else v.claimed),
-        "within": v.within,
-        "by": v.by,
-        "holds": v.holds,
-    }
+    claimed = v.expected if v.claimed is SAME else v.claimed
+    found: dict[str, Any] = jsonable(vars(v) | {"claimed": claimed, "holds": v.holds})
+    return found

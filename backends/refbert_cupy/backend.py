@@ -238,17 +238,9 @@ class CupyBackend:
 
     @_on_device
     def attention(
-        self,
-        q: Array,
-        k: Array,
-        v: Array,
-        *,
-        mask: Host,
-        heads: int,
-        mask_value: float,
-        keep: Host | None = None,
+        self, q: Array, k: Array, v: Array, *, mask: Host, heads: int, mask_value: float, keep: Host | None = None,
         rate: float = 0.0,
-    ) -> Out:
+    ) -> Out:  # fmt: skip
         """Multi-head attention; in float32 for float16, in which CuPy has no batched product anyway."""
         codes = self._put(mask_codes(mask, mask_value), "uint8")
         kept = None if keep is None else self._put(keep, "bool")

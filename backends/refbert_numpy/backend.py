@@ -64,16 +64,9 @@ class NumpyBackend(ReferenceBackend):
         self._memory = Recycler(self.dtype)
 
     def encoder_layer(
-        self,
-        x: Array,
-        params: Mapping[str, Array],
-        *,
-        mask: Host,
-        heads: int,
-        mask_value: float,
-        activation: str,
+        self, x: Array, params: Mapping[str, Array], *, mask: Host, heads: int, mask_value: float, activation: str,
         eps: float,
-    ) -> Array:
+    ) -> Array:  # fmt: skip
         """A whole layer, without gradients; see refbert_numpy.layer."""
         B, S, H = x.shape
         form = Form((S,) * B, KeyMask.of(mask, mask_value, x.dtype), heads, activation, eps)
@@ -101,16 +94,9 @@ class NumpyBackend(ReferenceBackend):
             return Workspace(np.dtype(self.dtype))
 
     def objective(
-        self,
-        params: Mapping[str, Array],
-        batch: Batch,
-        labels: Mapping[str, Host],
-        heads: Collection[str],
-        choices: Choices,
-        *,
-        draws: KeepMasks | None = None,
-        denominators: Mapping[str, float] | None = None,
-    ) -> tuple[Array, dict[str, Array], Callable[[Array], dict[str, Array]]]:
+        self, params: Mapping[str, Array], batch: Batch, labels: Mapping[str, Host], heads: Collection[str],
+        choices: Choices, *, draws: KeepMasks | None = None, denominators: Mapping[str, float] | None = None,
+    ) -> tuple[Array, dict[str, Array], Callable[[Array], dict[str, Array]]]:  # fmt: skip
         """A whole model's loss and gradients; see refbert_numpy.objective."""
         from refbert_numpy.objective import objective  # here: inference has no use for it
 

@@ -31,16 +31,9 @@ class MaskedLM:
     """Of the hidden states [P, H] at the labelled positions, with their labels [P]: ``loss`` []; ``backward`` once."""
 
     def __init__(
-        self,
-        ops: Backend[Array],
-        p: Mapping[str, Array],
-        hidden: Array,
-        labels: Array,
-        denominator: float,
-        c: Choices,
-        team: Team,
-        memory: Recycler,
-    ) -> None:
+        self, ops: Backend[Array], p: Mapping[str, Array], hidden: Array, labels: Array, denominator: float, c: Choices,
+        team: Team, memory: Recycler,
+    ) -> None:  # fmt: skip
         self._p, self._labels, self._team, self._memory = p, labels, team, memory
         V = len(p[TIED])
         if labels.size and not (int(labels.min()) >= 0 and int(labels.max()) < V):

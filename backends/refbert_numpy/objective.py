@@ -37,17 +37,10 @@ ENOUGH = 1 << 14
 
 
 def objective(
-    ops: Backend[Array],
-    memory: Recycler,
-    p: Mapping[str, Array],
-    batch: Batch,
-    labels: Mapping[str, Array],
-    heads: Collection[str],
-    c: Choices,
-    *,
-    draws: KeepMasks | None = None,
+    ops: Backend[Array], memory: Recycler, p: Mapping[str, Array], batch: Batch, labels: Mapping[str, Array],
+    heads: Collection[str], c: Choices, *, draws: KeepMasks | None = None,
     denominators: Mapping[str, float] | None = None,
-) -> tuple[Array, dict[str, Array], Callable[[Array], dict[str, Array]]]:
+) -> tuple[Array, dict[str, Array], Callable[[Array], dict[str, Array]]]:  # fmt: skip
     """As refbert.spec.bert.objective. The first pullback uses up what the forward kept; one more computes it again."""
     wanted = head_table.labelled_heads(heads, labels)
     if not wanted or not batch.input_ids.size:
@@ -76,17 +69,9 @@ class _Step:
     """The forward pass: ``loss``, ``terms`` by head; and what its one ``backward`` needs."""
 
     def __init__(
-        self,
-        ops: Backend[Array],
-        memory: Recycler,
-        p: Mapping[str, Array],
-        batch: Batch,
-        labels: Mapping[str, Array],
-        wanted: list[str],
-        c: Choices,
-        draws: KeepMasks | None,
-        denominators: Mapping[str, float],
-    ) -> None:
+        self, ops: Backend[Array], memory: Recycler, p: Mapping[str, Array], batch: Batch, labels: Mapping[str, Array],
+        wanted: list[str], c: Choices, draws: KeepMasks | None, denominators: Mapping[str, float],
+    ) -> None:  # fmt: skip
         self._ops, self._p, self._batch, self._memory = ops, p, batch, memory
         self._tokens, self._queries = rows_to_compute(batch, wanted, labels, c.layers, c.mask_value)
         team = threads.Team(_threads(len(self._tokens), p[TIED].shape[1]))

@@ -84,16 +84,9 @@ class Encoder:
     """One forward pass over a batch, and its backward pass, which uses it up."""
 
     def __init__(
-        self,
-        params: Params,
-        batch: Batch,
-        c: Choices,
-        draws: KeepMasks | None,
-        tokens: Rows,
-        queries: Rows,
-        team: Team,
-        memory: Recycler,
-    ) -> None:
+        self, params: Params, batch: Batch, c: Choices, draws: KeepMasks | None, tokens: Rows, queries: Rows,
+        team: Team, memory: Recycler,
+    ) -> None:  # fmt: skip
         self._p, self._batch, self._c, self._draws = params, batch, c, draws
         self._tokens, self._team, self._memory = tokens, team, memory
         self._partitions = partitions(tokens, queries, team.size)

@@ -202,17 +202,9 @@ class TorchBackend:
         return self._op(probabilities(self._mask(mask, mask_value), heads), q, k)
 
     def attention(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        mask: Host,
-        heads: int,
-        mask_value: float,
-        keep: Host | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, mask: Host, heads: int, mask_value: float, keep: Host | None = None,
         rate: float = 0.0,
-    ) -> Out:
+    ) -> Out:  # fmt: skip
         """Multi-head attention: PyTorch's fused kernel where it serves, else its parts."""
         due = (len(mask), heads, mask.shape[1], mask.shape[1])
         if keep is not None and keep.shape != due:
@@ -225,16 +217,9 @@ class TorchBackend:
 
     @torch.no_grad()
     def encoder_layer(
-        self,
-        x: Tensor,
-        params: Mapping[str, Tensor],
-        *,
-        mask: Host,
-        heads: int,
-        mask_value: float,
-        activation: str,
+        self, x: Tensor, params: Mapping[str, Tensor], *, mask: Host, heads: int, mask_value: float, activation: str,
         eps: float,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """A whole layer for inference; see refbert_torch.layer."""
         attend = attention(self._mask(mask, mask_value), heads)
         return encoder_layer(x, params, self._linear, attend, activation=activation, eps=eps)
@@ -248,16 +233,9 @@ class TorchBackend:
         return encoder_layer(x, params, self._linear, attend, activation=activation, eps=eps)
 
     def objective(
-        self,
-        params: Mapping[str, Tensor],
-        batch: TokenBatch,
-        labels: Mapping[str, Host],
-        heads: Collection[str],
-        choices: ModelChoices,
-        *,
-        draws: KeepMasks | None = None,
-        denominators: Mapping[str, float] | None = None,
-    ) -> tuple[Tensor, dict[str, Tensor], Callable[[Tensor], dict[str, Tensor]]]:
+        self, params: Mapping[str, Tensor], batch: TokenBatch, labels: Mapping[str, Host], heads: Collection[str],
+        choices: ModelChoices, *, draws: KeepMasks | None = None, denominators: Mapping[str, float] | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor], Callable[[Tensor], dict[str, Tensor]]]:  # fmt: skip
         """The spec's objective as one graph; see refbert_torch.objective."""
         from refbert.spec import bert  # here: a backend is loaded without refbert's model too
 

@@ -38,21 +38,12 @@ def assemble(
     else:
         verdict = ("conformant for inference" if inference else "conformant") if counts["passed"] else "not conformant"
     return {
-        "format": FORMAT,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "backend": run.backend,
-        "not_judged": list(not_judged),
-        "versions": run.versions,
-        "effort": effort,
-        "seed": seed,
-        "only": only,
-        "model": model,
-        "seconds": round(seconds, 2),
-        "verdict": verdict,
+        "format": FORMAT, "created": datetime.now(UTC).isoformat(timespec="seconds"), "backend": run.backend,
+        "not_judged": list(not_judged), "versions": run.versions, "effort": effort, "seed": seed, "only": only,
+        "model": model, "seconds": round(seconds, 2), "verdict": verdict,
         "score": round(counts["passed"] / len(rows), 4) if rows else 0.0,
-        "counts": {name: counts[name] for name in (*OUTCOMES, "waived")},
-        "properties": as_data(rows),
-    }
+        "counts": {name: counts[name] for name in (*OUTCOMES, "waived")}, "properties": as_data(rows),
+    }  # fmt: skip
 
 
 def _row(p: Property, row: Row, reason: str | None) -> Row:

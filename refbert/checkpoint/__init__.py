@@ -22,17 +22,6 @@ from refbert.checkpoint.reading import Checkpoint, read
 from refbert.checkpoint.sentence_modules import read_modules, write_embedder
 
 __all__ = [
-    "Checkpoint",
-    "Matched",
-    "check_drawn",
-    "heads_in",
-    "locate",
-    "match",
-    "read",
-    "read_modules",
-    "resolve",
-    "summary",
-    "watch",
-    "write",
-    "write_embedder",
-]
+    "Checkpoint", "Matched", "check_drawn", "heads_in", "locate", "match", "read", "read_modules", "resolve", "summary",
+    "watch", "write", "write_embedder",
+]  # fmt: skip

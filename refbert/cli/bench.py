@@ -52,23 +52,15 @@ def speed(*, model: str, batch_size: int, length: int, step: bool, rounds: int, 
     found = measure(made, batch_size=batch_size, length=length, step=step, rounds=rounds)
     low, median, high = quartiles(found.seconds)
     return {
-        "backend": made.backend.name,
-        "library": made.backend.library,
-        "dtype": made.backend.dtype,
-        "device": made.backend.device,
-        "model": model,
-        "weights": "loaded" if known is None else "random",
-        "parameters": made.num_parameters,
-        "work": "step" if step else "forward",
-        "batch_size": batch_size,
-        "length": length,
+        "backend": made.backend.name, "library": made.backend.library, "dtype": made.backend.dtype,
+        "device": made.backend.device, "model": model, "weights": "loaded" if known is None else "random",
+        "parameters": made.num_parameters, "work": "step" if step else "forward",
+        "batch_size": batch_size, "length": length,
         "seconds": {"median": median, "quartiles": [low, high], "runs": list(found.seconds)},
-        "tokens_per_second": found.tokens_per_second,
-        "gflop_per_second": found.flops_per_second / 1e9,
-        "limit_gflop_per_second": found.limit / 1e9,
-        "fraction_of_limit": found.fraction,
+        "tokens_per_second": found.tokens_per_second, "gflop_per_second": found.flops_per_second / 1e9,
+        "limit_gflop_per_second": found.limit / 1e9, "fraction_of_limit": found.fraction,
         "peak_memory": {"process": found.process_bytes, "device": found.device_bytes},
-    }
+    }  # fmt: skip
 
 
 def _print(facts: dict[str, Any]) -> None:

@@ -24,13 +24,6 @@ from refbert.data.stream import PretrainingSource
 from refbert.data.wordpiece import train_wordpiece
 
 __all__ = [
-    "Phase",
-    "Pretraining",
-    "PretrainingSource",
-    "Rows",
-    "Store",
-    "build_store",
-    "paper_phases",
-    "read_sentences",
+    "Phase", "Pretraining", "PretrainingSource", "Rows", "Store", "build_store", "paper_phases", "read_sentences",
     "train_wordpiece",
-]
+]  # fmt: skip

@@ -24,15 +24,8 @@ Draw = npt.NDArray[np.float64]
 
 
 def mask_batch(
-    ids: Ids,
-    special: Mask,
-    lengths: Ids,
-    draws: Draw,
-    settings: Pretraining,
-    *,
-    mask_id: int,
-    continues: Mask,
-) -> tuple[Ids, Ids]:
+    ids: Ids, special: Mask, lengths: Ids, draws: Draw, settings: Pretraining, *, mask_id: int, continues: Mask,
+) -> tuple[Ids, Ids]:  # fmt: skip
     """Mask a batch; returns (corrupted ids, labels), each [B, S].
 
     ``special`` [B, S]: [CLS], [SEP] and padding. ``lengths`` [B]: tokens that are not padding. ``draws`` [B, 3, S]

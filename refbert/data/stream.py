@@ -43,14 +43,9 @@ class PretrainingSource:
     """
 
     def __init__(
-        self,
-        store: Store,
-        tokenizer: Tokenizer,
-        *,
-        seed: int,
-        phases: Sequence[Phase],
+        self, store: Store, tokenizer: Tokenizer, *, seed: int, phases: Sequence[Phase],
         settings: Pretraining | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.store, self.seed, self.phases = store, seed, tuple(phases)
         self.settings = settings = settings or Pretraining()
         if not self.phases:

@@ -128,14 +128,9 @@ def choose(model: Model, questions: Sequence[tuple[str, Sequence[str]]], **how: 
 
 
 def _logits(
-    model: Model,
-    head: str,
-    texts: Sequence[Text],
-    *,
-    truncate: bool = False,
-    max_length: int | None = None,
+    model: Model, head: str, texts: Sequence[Text], *, truncate: bool = False, max_length: int | None = None,
     **how: Any,
-) -> npt.NDArray[np.float64]:
+) -> npt.NDArray[np.float64]:  # fmt: skip
     """[N, K] in input order."""
     encodings = model.tokenizer.encode(list(texts), max_length=model.limit(max_length), truncate=truncate)
     return np.array(logits_of(model, head, encodings, **how)).reshape(len(encodings), -1)

@@ -38,12 +38,9 @@ def require(model: Model, head: str, task: str) -> None:
 
 
 def logits_of(
-    model: Model,
-    head: str,
-    encodings: Sequence[Encoding],
-    batch_size: int = 32,
+    model: Model, head: str, encodings: Sequence[Encoding], batch_size: int = 32,
     progress: Callable[[int], object] | None = None,
-) -> list[npt.NDArray[np.float64]]:
+) -> list[npt.NDArray[np.float64]]:  # fmt: skip
     """Return each text's logits, in input order: [K], or [S, K] of its own S tokens from a head that reads tokens."""
     found = {}
     for places, batch in by_length(model.tokenizer, encodings, batch_size, progress):

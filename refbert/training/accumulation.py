@@ -37,16 +37,9 @@ class Sums:
 
 
 def loss_and_gradients(
-    model: Model,
-    batch: Batch,
-    labels: object,
-    *,
-    micro_batch: int | None = None,
-    dropout: Dropout | None = None,
-    rank: int = 0,
-    processes: int = 1,
-    precision: MixedPrecision | None = None,
-) -> Sums:
+    model: Model, batch: Batch, labels: object, *, micro_batch: int | None = None, dropout: Dropout | None = None,
+    rank: int = 0, processes: int = 1, precision: MixedPrecision | None = None,
+) -> Sums:  # fmt: skip
     """Compute this process's part of the batch's loss and gradients, ``micro_batch`` rows at a time.
 
     ``precision``: the pieces are computed in its dtype and added up in the model's. With one process that is the whole.

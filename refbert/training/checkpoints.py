@@ -70,15 +70,11 @@ def save(directory: Path, model: Model, optimizer: Optimizer, state: State) -> P
             model.save(partial)
             write_safetensors(partial / MOMENTS, moments, model.backend)
             facts = {
-                "format": _VERSION,
-                "updates": state.updates,
-                "source": dict(state.source),
-                "settings": dict(state.settings),
-                "profile": model.profile.name,
-                "heads": list(model.heads),
+                "format": _VERSION, "updates": state.updates, "source": dict(state.source),
+                "settings": dict(state.settings), "profile": model.profile.name, "heads": list(model.heads),
                 "pooler": model.has_pooler,
                 "digests": {path.relative_to(partial).as_posix(): digest_of_file(path) for path in files_in(partial)},
-            }
+            }  # fmt: skip
             write_json(partial / TRAINING, sealed(facts), CheckpointError)
     except (OSError, CheckpointError) as error:
         reason = getattr(error, "strerror", None) or error

@@ -135,17 +135,9 @@ class _Run:
     """One run of the grid, in its own directory."""
 
     def __init__(
-        self,
-        whole: RunDirectory,
-        settings: Settings,
-        plan: Plan,
-        facts: Mapping[str, Any],
-        labels: Sequence[str],
-        examples: Sequence[Feature],
-        dev: Labelled | None,
-        metric: str,
-        tokenizer: Any,
-    ) -> None:
+        self, whole: RunDirectory, settings: Settings, plan: Plan, facts: Mapping[str, Any], labels: Sequence[str],
+        examples: Sequence[Feature], dev: Labelled | None, metric: str, tokenizer: Any,
+    ) -> None:  # fmt: skip
         self.whole, self.place = whole, RunDirectory(whole.path / "runs" / plan.name)
         self.settings, self.plan, self.labels, self.dev, self.metric = settings, plan, labels, dev, metric
         self.source = Epochs(examples, tokenizer, batch_size=plan.batch_size, seed=plan.seed)
@@ -153,16 +145,10 @@ class _Run:
         self.decides = settings.decisive() | vars(plan) | dict(facts)
 
     def go(
-        self,
-        model: Model | None,
-        on_begin: Callable[[Plan, Model, int, int], object] | None,
-        on_update: Callable[[Update], object] | None,
-        on_score: Callable[[Plan, int, Scores], object] | None,
-        stop: Callable[[], bool] | None,
-        say: Callable[[str], object],
-        *,
-        alone: bool,
-    ) -> Outcome | None:
+        self, model: Model | None, on_begin: Callable[[Plan, Model, int, int], object] | None,
+        on_update: Callable[[Update], object] | None, on_score: Callable[[Plan, int, Scores], object] | None,
+        stop: Callable[[], bool] | None, say: Callable[[str], object], *, alone: bool,
+    ) -> Outcome | None:  # fmt: skip
         """Start or resume the run; None if it was stopped before its end."""
         clear_partial(self.place.checkpoints)
         told = self._read_scores()

@@ -68,21 +68,11 @@ _WORTH = 20
 
 
 def train(
-    model: Model,
-    source: Source,
-    *,
-    optimizer: Optimizer,
-    rate: Callable[[int], float],
-    steps: int,
-    seed: int,
-    dropout: bool = True,
-    micro_batch: int | None = None,
-    precision: MixedPrecision | None = None,
-    saving: Saving | None = None,
-    processes: Processes = ALONE,
-    on_update: Callable[[Update], object] | None = None,
-    stop: Callable[[], bool] | None = None,
-) -> int:
+    model: Model, source: Source, *, optimizer: Optimizer, rate: Callable[[int], float], steps: int, seed: int,
+    dropout: bool = True, micro_batch: int | None = None, precision: MixedPrecision | None = None,
+    saving: Saving | None = None, processes: Processes = ALONE,
+    on_update: Callable[[Update], object] | None = None, stop: Callable[[], bool] | None = None,
+) -> int:  # fmt: skip
     """Make updates from where ``optimizer`` stands up to ``steps``; returns how many there are then.
 
     rate: update (from 0) -> learning rate. micro_batch: the most rows that are computed at once (None: the whole
@@ -116,18 +106,11 @@ def train(
         sums.gradients = {}  # their memory is the update's
         optimizer.update(model.backend, model.parameters, clipped, lr=lr)
         if on_update is not None:
-            on_update(
-                Update(
-                    step=step,
-                    loss=sums.loss,
-                    losses=sums.losses,
-                    learning_rate=lr,
-                    gradient_norm=norm,
-                    tokens=int(batch.attention_mask.sum()),
-                    seconds=time.perf_counter() - started,
-                    padding=1 - float(batch.attention_mask.mean()),
-                )
-            )
+            on_update(Update(
+                step=step, loss=sums.loss, losses=sums.losses, learning_rate=lr, gradient_norm=norm,
+                tokens=int(batch.attention_mask.sum()), seconds=time.perf_counter() - started,
+                padding=1 - float(batch.attention_mask.mean()),
+            ))  # fmt: skip
         done = optimizer.updates
         if saving is not None and (done % saving.every == 0 or due or stopping or done == steps):
             began = time.monotonic()

@@ -24,13 +24,9 @@ _Bin = tuple[int, float, float, float]
 
 
 def render(
-    metrics: Path,
-    *,
-    title: str,
-    settings: Mapping[str, Any],
-    dev: Iterable[Mapping[str, Any]] = (),
+    metrics: Path, *, title: str, settings: Mapping[str, Any], dev: Iterable[Mapping[str, Any]] = (),
     resumes: Iterable[Mapping[str, Any]] = (),
-) -> str:
+) -> str:  # fmt: skip
     """The page's HTML. dev: scores by name, with the "step" that they were made at; resumes: `RunDirectory.resumes`."""
     first = last = None
     total: Counter[str] = Counter()

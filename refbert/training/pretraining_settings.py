@@ -96,14 +96,8 @@ class Settings(TrainingSettings):
     def data(self) -> Pretraining:
         """Return the settings of the examples."""
         profile: Any = self.examples
-        return Pretraining(
-            profile=profile,
-            rate=self.mask_rate,
-            whole_word=self.whole_word,
-            next_sentence=self.next_sentence,
-            short_sequence_probability=self.short_sequence_probability,
-            dupe_factor=self.dupe_factor,
-        )
+        same = ("whole_word", "next_sentence", "short_sequence_probability", "dupe_factor")
+        return Pretraining(profile=profile, rate=self.mask_rate, **{name: getattr(self, name) for name in same})
 
     def length(self, step: int) -> int:
         """Return the sequence length of an update (from 0)."""

@@ -37,17 +37,9 @@ class Session:
     """
 
     def __init__(
-        self,
-        run: RunDirectory,
-        settings: Any,
-        model: Model,
-        source: Source,
-        decides: Mapping[str, Any],
-        *,
-        last: Path | None,
-        place: RunDirectory | None = None,
-        name: str | None = None,
-    ) -> None:
+        self, run: RunDirectory, settings: Any, model: Model, source: Source, decides: Mapping[str, Any], *,
+        last: Path | None, place: RunDirectory | None = None, name: str | None = None,
+    ) -> None:  # fmt: skip
         self.run, self.place, self.name = run, place or run, name
         self.settings, self.model, self.source, self.decides = settings, model, source, decides
         self.optimizer: Optimizer = settings.new_optimizer(model.profile)
@@ -102,18 +94,11 @@ class Log:
     """
 
     def __init__(
-        self,
-        session: Session,
-        steps: int,
-        *,
-        effective: Mapping[str, Any],
-        resumed: bool,
-        scores: Callable[[], Iterable[Mapping[str, Any]]],
-        advice: Callable[[int, float], str],
-        kind: Callable[[int], int] = lambda step: 0,
-        on_update: Callable[[Update], object] | None,
+        self, session: Session, steps: int, *, effective: Mapping[str, Any], resumed: bool,
+        scores: Callable[[], Iterable[Mapping[str, Any]]], advice: Callable[[int, float], str],
+        kind: Callable[[int], int] = lambda step: 0, on_update: Callable[[Update], object] | None,
         say: Callable[[str], object],
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._session, self._scores, self._kind, self._told = session, scores, kind, on_update
         settings = session.settings.to_json()
         rule = {"optimizer": session.optimizer.rule}

@@ -68,14 +68,10 @@ def begin(settings: Settings, labels: Sequence[str], *, seed: int) -> Model:
     parameters = given | initialize(missing, config, seed=seed, profile=body.profile)
     tokenizer = body.tokenizer
     model = Model(
-        config,
-        {name: parameters[name] for name in expected},
-        backend=body.backend,
-        profile=body.profile,
-        heads=(head,),
-        tokenizer=lambda: tokenizer,
+        config, {name: parameters[name] for name in expected}, backend=body.backend, profile=body.profile,
+        heads=(head,), tokenizer=lambda: tokenizer,
         report=LoadReport(body.report.files, body.report.format, tuple(missing)),
-    )
+    )  # fmt: skip
     model.gradient_checkpointing = settings.gradient_checkpointing
     return model
 

@@ -76,16 +76,9 @@ def probabilities_of(context: str) -> str:
 
 
 def run_pass(
-    backend: Backend[Any],
-    parameters: Mapping[str, Any],
-    batch: Batch,
-    choices: Choices,
-    heads: tuple[str, ...],
-    *,
-    labels: Mapping[str, Host] | None = None,
-    backward: bool = False,
-    keep_inputs: bool = False,
-) -> Pass:
+    backend: Backend[Any], parameters: Mapping[str, Any], batch: Batch, choices: Choices, heads: tuple[str, ...], *,
+    labels: Mapping[str, Host] | None = None, backward: bool = False, keep_inputs: bool = False,
+) -> Pass:  # fmt: skip
     """The spec on a backend that is watched; ``parameters`` are the backend's arrays.
 
     Without ``backward``: embeddings, encoder, pooler, and every head's logits. With it and with labels: the loss that
