@@ -74,7 +74,7 @@ class _Step:
     ) -> None:  # fmt: skip
         self._ops, self._p, self._batch, self._memory = ops, p, batch, memory
         self._tokens, self._queries = rows_to_compute(batch, wanted, labels, c.layers, c.mask_value)
-        team = threads.Team(_threads(len(self._tokens), p[TIED].shape[1]))
+        team = threads.Team(max(1, min(threads.threads(), len(self._tokens) * p[TIED].shape[1] // ENOUGH)))
         self._encoder = Encoder(p, batch, c, draws, self._tokens, self._queries, team, memory)
         hidden = self._encoder.forward()  # [M, H]
         self._hidden_shape = hidden.shape
@@ -146,10 +146,6 @@ class _Step:
             if full not in gradients:
                 gradients[full] = np.zeros(self._p[full].shape, de.dtype)
             scatter_add(gradients[full], ids, de)
-
-
-def _threads(N: int, H: int) -> int:
-    return max(1, min(threads.threads(), N * H // ENOUGH))
 
 
 def _check_ids(p: Mapping[str, Array], batch: Batch) -> None:

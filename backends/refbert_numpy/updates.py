@@ -27,8 +27,8 @@ def global_norm(gradients: Mapping[str, Array]) -> float:
     total = 0.0
     with threads.alone(each=False):
         for g in gradients.values():
-            flat = g.reshape(-1)
-            total += sum(float(np.vecdot(part, part)) for part in _blocks(flat))
+            parts = (g.reshape(-1)[start : start + BLOCK] for start in range(0, g.size, BLOCK))
+            total += sum(float(np.vecdot(part, part)) for part in parts)
     return math.sqrt(total)
 
 
@@ -58,7 +58,3 @@ def update(
 
 def _writable(x: Array, dtype: Any) -> Array:
     return x if x.dtype == dtype and x.flags.writeable and x.flags.c_contiguous else np.array(x, dtype, order="C")
-
-
-def _blocks(flat: Array) -> list[Array]:
-    return [flat[start : start + BLOCK] for start in range(0, flat.size, BLOCK)]

@@ -57,7 +57,8 @@ class Sums:
         if not self.hidden:
             raise InputError("nothing is hidden in this text: it is too short, or the mask rate is 0")
         loss = self.loss / self.hidden
-        out = {"loss": loss, "perplexity": _exp(loss), "accuracy": self.right / self.hidden}
+        perplexity = math.exp(loss) if loss < 700 else math.inf
+        out = {"loss": loss, "perplexity": perplexity, "accuracy": self.right / self.hidden}
         if self.pairs:
             out["next_sentence_loss"] = self.pair_loss / self.pairs
             out["next_sentence_accuracy"] = self.pairs_right / self.pairs
@@ -69,7 +70,3 @@ def _compared(logits: Host, labels: Host) -> tuple[float, float]:
     wide = np.asarray(logits, dtype=np.float64)
     loss, _ = cross_entropy(wide, labels, denominator=1.0)
     return float(loss), float((wide.argmax(axis=-1) == labels).sum())
-
-
-def _exp(x: float) -> float:
-    return math.exp(x) if x < 700 else math.inf

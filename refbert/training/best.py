@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from refbert.errors import CheckpointError, InputError
@@ -71,7 +70,11 @@ def export(run: RunDirectory, outcomes: Sequence[Outcome], best: Outcome) -> Non
         with writing(run.path, CheckpointError, then="; go on with --resume"):
             if place.is_dir() or not run.finished():  # else it has been exported already
                 check_whole(place)
-                _copy(place, run.path)
+                # The weights last, because with them the directory holds a model.
+                others = [p for p in place.iterdir() if p.suffix in (".json", ".txt") and p.name != TRAINING]
+                for file in [*sorted(others), place / "model.safetensors"]:
+                    with atomic(run.path / file.name) as part:
+                        shutil.copyfile(file, part)
                 remove_directory(place)
             for outcome in outcomes:
                 checkpoints = run.path / "runs" / outcome.name / "checkpoints"
@@ -80,11 +83,3 @@ def export(run: RunDirectory, outcomes: Sequence[Outcome], best: Outcome) -> Non
     except Damaged as error:
         again = place.parent.parent
         raise CheckpointError(f"{error}; delete {again} and go on with --resume to do that run again") from None
-
-
-def _copy(place: Path, to: Path) -> None:
-    """Copy a checkpoint's model files; the weights last, because with them the directory holds a model."""
-    others = [path for path in place.iterdir() if path.suffix in (".json", ".txt") and path.name != TRAINING]
-    for file in [*sorted(others), place / "model.safetensors"]:
-        with atomic(to / file.name) as part:
-            shutil.copyfile(file, part)

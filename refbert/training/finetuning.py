@@ -182,7 +182,9 @@ class _Run:
                     scores = self._score(model, warn=epoch == 1)
                     told.append({"epoch": epoch, "updates": end, "scores": scores})
                     self._write_scores(told)
-                    self._prune(told)
+                    for place in checkpoints.saved(self.place.checkpoints)[:-1]:  # but for the last update's
+                        if place != self._best(told):
+                            remove_directory(place)
                     if on_score is not None:
                         on_score(plan, epoch, scores)
                     if stop is not None and stop() and epoch < plan.epochs:
@@ -218,12 +220,6 @@ class _Run:
         with nullcontext() if warn else quiet():
             found = evaluate(model, self.settings.task, self.dev, self.settings.limits()).scores
         return {name: value if math.isfinite(value) else None for name, value in found.items()}
-
-    def _prune(self, told: Sequence[Mapping[str, Any]]) -> None:
-        """Keep the checkpoints of the best epoch so far and of the last update."""
-        for place in checkpoints.saved(self.place.checkpoints)[:-1]:
-            if place != self._best(told):
-                remove_directory(place)
 
     def _outcome(self, told: Sequence[Mapping[str, Any]]) -> Outcome | None:
         if told and "failed" in told[-1]:

@@ -48,12 +48,8 @@ def explain(name: str | None, as_json: bool, as_markdown: bool, width: int | Non
     elif as_markdown:
         click.echo(markdown(entry.name, examples), nl=False)
     else:
-        _show(page(entry, examples, width or _columns()))
+        _show(page(entry, examples, width or max(60, shutil.get_terminal_size((100, 24)).columns)))
     return 0 if all(one.holds for one in examples) else 1
-
-
-def _columns() -> int:
-    return max(60, shutil.get_terminal_size((100, 24)).columns)
 
 
 def _show(text: str) -> None:

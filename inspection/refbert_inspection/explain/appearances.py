@@ -87,7 +87,8 @@ def _callers(frame: FrameType, names: dict[CodeType, str]) -> tuple[tuple[str, .
         if at.f_code in names:
             path.append(names[at.f_code])
         elif at.f_code.co_name == "pullback" and module.startswith(("refbert.ops.", "refbert.spec.")):
-            owner = _owner(at.f_code, names)
+            # The entry inside whose function the pullback is written.
+            owner = next((name for outer, name in names.items() if at.f_code in outer.co_consts), None)
             if owner:
                 backward = backward or not path
                 path.append(owner)
@@ -96,11 +97,6 @@ def _callers(frame: FrameType, names: dict[CodeType, str]) -> tuple[tuple[str, .
             break
         at = at.f_back
     return tuple(reversed(path)), backward
-
-
-def _owner(code: CodeType, names: dict[CodeType, str]) -> str | None:
-    """The entry inside whose function a pullback is written."""
-    return next((name for outer, name in names.items() if code in outer.co_consts), None)
 
 
 def _runs(activation: str) -> Iterator[Callable[[], object]]:

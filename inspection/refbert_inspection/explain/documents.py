@@ -67,7 +67,7 @@ def _indented(paragraph: str, parts: list[tuple[str, str, list[str]]]) -> None:
     if starts:
         indent = " " * (len(paragraph) - len(paragraph.lstrip()))
         parts.append(("gradient", starts[1], [indent + paragraph.lstrip()[starts.end() :]]))
-    elif parts and (parts[-1][0] in ("equation", "gradient") or _is_heading(parts[-1])):
+    elif parts and (parts[-1][0] in ("equation", "gradient") or (parts[-1][0] == "note" and parts[-1][1])):
         parts[-1][2].append(paragraph)
     else:
         parts.append(("equation", "Equation", [paragraph]))
@@ -85,7 +85,3 @@ def _at_margin(block: list[str]) -> tuple[str, str, list[str]]:
         if len(block) > 1 or kind != "note":
             return kind, block[0], ["\n".join(block[1:])] if block[1:] else []
     return "note", "", ["\n".join(block)]
-
-
-def _is_heading(part: tuple[str, str, list[str]]) -> bool:
-    return part[0] == "note" and bool(part[1])
