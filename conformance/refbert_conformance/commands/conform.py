@@ -6,6 +6,7 @@ import json
 import secrets
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,16 +119,7 @@ def conform(
         )
         for run, seconds in runs
     ]  # fmt: skip
-    # The files first: whoever reads what is shown may not read it to its end.
-    if json_file is not None:
-        whole = results if len(results) > 1 else results[0]
-        write_text(json_file, json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    if html_file is not None:
-        from refbert_conformance.scoreboard import page
-
-        write_text(html_file, page(results))
-    for result in results:
-        show(result)
+    publish(results, json_file, html_file)
     for name, reason in absent.items():
         say(f"{name}: not judged ({reason})")
     statuses = {reports.STATUS[result["verdict"]] for result in results} | ({2} if absent else set())
@@ -186,8 +178,24 @@ class _Progress:
             self._bar.advance(self._task)
 
 
-def show(result: dict[str, Any]) -> None:
-    """Print a report: a table of the levels, every failure, the verdict."""
+def publish(results: Sequence[dict[str, Any]], json_file: Path | None, html_file: Path | None) -> None:
+    """Write reports to the files that are named, and print them.
+
+    The files come first: whoever reads what is printed may not read it to its end.
+    """
+    if json_file is not None:
+        whole = results if len(results) > 1 else results[0]
+        write_text(json_file, json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    if html_file is not None:
+        from refbert_conformance.scoreboard import page
+
+        write_text(html_file, page(results))
+    for result in results:
+        _show(result)
+
+
+def _show(result: dict[str, Any]) -> None:
+    """A table of the levels, every failure, the verdict."""
     from refbert_conformance.engine.property import LEVELS
     from refbert_conformance.process.records import rows_of
 
@@ -195,22 +203,20 @@ def show(result: dict[str, Any]) -> None:
     backend = result["backend"]
     few = f", {backend['shapes']} shapes per op" if backend.get("shapes") else ""
     title = f"{backend['given']} ({backend['library']}, {backend['dtype']}, {backend['device']}{few})"
-    table = Table(f"{title}, effort {result['effort']}, seed {result['seed']}")
-    table.add_column("level", "id")
-    outcomes = ("passed", "failed", *(["inconclusive"] if result["counts"]["inconclusive"] else []), "unsupported",
-                "unavailable")  # fmt: skip
-    for name in (*outcomes, "waived", "examples", "worst ρ", "seconds"):
-        table.add_column(name, "figure")
+    inconclusive = ["inconclusive"] if result["counts"]["inconclusive"] else []
+    outcomes = ("passed", "failed", *inconclusive, "unsupported", "unavailable")
+    figures = (*outcomes, "waived", "examples", "worst ρ", "seconds")
+    title += f", effort {result['effort']}, seed {result['seed']}"
+    table = Table(title, ("level", "id"), *((name, "figure") for name in figures))
     for level in LEVELS:
         here = [row for row in rows if row.level == level]
         if not here:
             continue
-        count = {name: sum((row.outcome == name) and not row.waived for row in here) for name in
-                 outcomes}  # fmt: skip
+        counts = [sum(row.outcome == name and not row.waived for row in here) for name in outcomes]
         worst = max((row.rho for row in here if row.rho is not None), default=None)
         equal = "exact" if any(row.outcome == "passed" for row in here) else NOTHING
         table.add_row(
-            level, *(str(n or NOTHING) for n in count.values()),
+            level, *(str(n or NOTHING) for n in counts),
             str(sum(bool(row.waived) for row in here) or NOTHING),
             str(sum(row.examples for row in here)), equal if worst is None else f"{worst:.2g}",
             f"{sum(row.seconds for row in here):.1f}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,11 @@ from typing import Any
 import click
 
 from refbert.cli.options import file_option
-from refbert.cli.output import require_writable, working, write_text
+from refbert.cli.output import require_writable, working
 from refbert.cli.tables import say
 from refbert.errors import InputError
 from refbert.files.json import parse_json
-from refbert_conformance.commands.conform import require_hypothesis, seed_number, show
+from refbert_conformance.commands.conform import publish, require_hypothesis, seed_number
 
 _DTYPES = ("float32", "float64", "float16", "bfloat16")
 
@@ -90,11 +89,5 @@ def judge(
         run, properties, {}, effort=manifest["effort"], seed=manifest["seed"], only=manifest["only"], model=None,
         seconds=time.perf_counter() - started,
     ) | {"missing": judging.missing}  # fmt: skip
-    if json_file is not None:
-        write_text(json_file, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    if html_file is not None:
-        from refbert_conformance.scoreboard import page
-
-        write_text(html_file, page([result]))
-    show(result)
+    publish([result], json_file, html_file)
     return reports.STATUS[result["verdict"]]

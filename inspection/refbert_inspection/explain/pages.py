@@ -91,13 +91,8 @@ def as_data(name: str, examples: Sequence[Worked] | None = None) -> dict[str, An
     entry = find(name)
     return {
         "format": FORMAT,
-        "name": entry.name,
-        "kind": entry.kind,
-        "summary": entry.summary,
-        "file": entry.file,
-        "signature": entry.signature,
-        "says": entry.says,
-        "sections": [{"kind": s.kind, "title": s.title, "text": s.text} for s in entry.sections],
+        **{name: getattr(entry, name) for name in ("name", "kind", "summary", "file", "signature", "says")},
+        "sections": [dict(vars(s)) for s in entry.sections],
         "code": [{"name": c.name, "forward": c.forward, "pullback": c.pullback or None} for c in code(entry)],
         "appears": [
             {"path": list(a.path), "forward": a.forward, "backward": a.backward, "only": a.only or None}
