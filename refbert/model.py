@@ -367,13 +367,9 @@ class Model:
 
         spelled = {"gelu_erf": "gelu", "gelu_tanh": "gelu_new"}.get(self.choices.activation, self.choices.activation)
         checkpoint.write(
-            Path(directory),
-            self.state_dict(),
-            self.config.replace(hidden_act=spelled),
-            heads=self.heads,
-            pooler=self.has_pooler,
-            overwrite=overwrite,
-        )
+            Path(directory), self.state_dict(), self.config.replace(hidden_act=spelled), heads=self.heads,
+            pooler=self.has_pooler, overwrite=overwrite,
+        )  # fmt: skip
         with suppress(TokenizerError):  # the checkpoint came without a vocabulary: the copy has none either
             self.tokenizer.save(Path(directory))
         try:

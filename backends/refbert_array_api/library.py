@@ -58,15 +58,10 @@ class Library:
             lazy = array_api_compat.is_lazy_array(probe) and not jax  # JAX keeps what it has computed
         version = getattr(sys.modules[root], "__version__", "of no version")
         return cls(
-            namespace=xp,
-            text=f"{root} {version} through the array API",
-            device=chosen,
-            device_name=str(array_api_compat.device(probe)),
-            settings=settings,
-            compiles=jax,
-            lazy=lazy,
+            namespace=xp, text=f"{root} {version} through the array API", device=chosen,
+            device_name=str(array_api_compat.device(probe)), settings=settings, compiles=jax, lazy=lazy,
             flushes=not half.all(),
-        )
+        )  # fmt: skip
 
     @staticmethod
     def to_numpy(x: Any) -> Any:

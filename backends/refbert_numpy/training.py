@@ -376,13 +376,9 @@ class Encoder:
 
 # A layer's, in the order of `Encoder._products`.
 _WEIGHTS = (
-    "attention.self.query.weight",
-    "attention.self.key.weight",
-    "attention.self.value.weight",
-    "attention.output.dense.weight",
-    "intermediate.dense.weight",
-    "output.dense.weight",
-)
+    "attention.self.query.weight", "attention.self.key.weight", "attention.self.value.weight",
+    "attention.output.dense.weight", "intermediate.dense.weight", "output.dense.weight",
+)  # fmt: skip
 
 
 def _affine(p: Params, name: str) -> tuple[Array, Array]:

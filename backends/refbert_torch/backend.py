@@ -30,11 +30,8 @@ Out = tuple[Tensor, Pullback]
 
 _GELU = {"erf": "none", "tanh": "tanh"}  # refbert's word: PyTorch's
 _DTYPES = {
-    "float32": torch.float32,
-    "float64": torch.float64,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+    "float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16,
+}  # fmt: skip
 
 
 if hasattr(os, "register_at_fork"):

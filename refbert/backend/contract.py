@@ -280,14 +280,8 @@ VERSION = max(REQUIRED_BY_VERSION)
 
 REQUIRED = REQUIRED_BY_VERSION[VERSION]
 OPTIONAL_PROTOCOLS: tuple[type, ...] = (
-    Softmax,
-    FusedEncoderLayer,
-    PackedEncoderLayer,
-    Objective,
-    Updates,
-    Cast,
-    Recomputed,
-)
+    Softmax, FusedEncoderLayer, PackedEncoderLayer, Objective, Updates, Cast, Recomputed,
+)  # fmt: skip
 
 
 def methods(protocol: type) -> tuple[str, ...]:
@@ -308,11 +302,8 @@ TRAINING = ("dropout", "cross_entropy", "mean_squared_error")
 
 # A dtype's name -> unit roundoff, half the distance from 1 to the next number (round to nearest).
 UNIT_ROUNDOFF = {
-    "float64": 2.0**-53,
-    "float32": 2.0**-24,
-    "float16": 2.0**-11,
-    "bfloat16": 2.0**-8,
-}
+    "float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8,
+}  # fmt: skip
 
 
 def has_gradients(backend: object) -> bool:

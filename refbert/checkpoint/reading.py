@@ -19,11 +19,8 @@ from refbert.files.reading import is_directory, is_file, reading
 
 # In the order in which they are looked for; a TensorFlow index, of any name, comes last.
 WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
+    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
+)  # fmt: skip
 _TENSORFLOW = "bert_model.ckpt.index"
 
 # Weights that refbert does not read, and the option with which an older transformers (before 5) does.

@@ -17,12 +17,9 @@ UNCASED, CASED, CHINESE, MULTILINGUAL_CASED, MULTILINGUAL_UNCASED = 30522, 28996
 
 def _size(layers: int, hidden: int, heads: int, vocabulary: int = UNCASED) -> BertConfig:
     return BertConfig(
-        vocab_size=vocabulary,
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
+        vocab_size=vocabulary, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads,
         intermediate_size=4 * hidden,
-    )
+    )  # fmt: skip
 
 
 # Devlin et al. 2019 Table 6: (L, H, A).

@@ -22,13 +22,9 @@ from refbert.tasks.tagging import tag_words
 
 # The score by which one model is preferred to another; higher is better. For tags that are no BIO tags: accuracy.
 MAIN = {
-    "classify": "accuracy",
-    "multi-label": "micro_f1",
-    "regress": "spearman",
-    "tag": "f1",
-    "answer": "f1",
+    "classify": "accuracy", "multi-label": "micro_f1", "regress": "spearman", "tag": "f1", "answer": "f1",
     "choose": "accuracy",
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -30,13 +30,9 @@ def _environment(package: str) -> Environment:
 
     loader = jinja2.ChoiceLoader([jinja2.PackageLoader(package), jinja2.PackageLoader("refbert.pages")])
     made = jinja2.Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=lambda value: "" if value is None else value,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined,
+        finalize=lambda value: "" if value is None else value, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
     made.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "allow_nan": False, "separators": (",", ":")}
     # A style or a script as it stands in the package: it is ours, and no template.
     made.globals["file"] = lambda name: Markup(loader.get_source(made, name)[0])

@@ -155,16 +155,12 @@ def _as_json(found: Difference, html_file: Path | None) -> dict[str, Any]:
     """The fields that docs/command-line.md lists."""
     fields = ("op", "direction", "name", "rho", "message")
     return {
-        "verdict": "within" if found.within else "beyond",
-        "sides": [side.label for side in found.sides],
-        "compared": len(found.rows),
-        "unlike": found.unlike,
-        "different": found.different,
+        "verdict": "within" if found.within else "beyond", "sides": [side.label for side in found.sides],
+        "compared": len(found.rows), "unlike": found.unlike, "different": found.different,
         "wrong": [[{name: getattr(one, name) for name in fields} for one in side] for side in found.wrong],
         "first_tensor_beyond": None if found.parted is None else found.parted.name,
-        "tensors": [vars(row) for row in found.rows],
-        "html": None if html_file is None else str(html_file),
-    }
+        "tensors": [vars(row) for row in found.rows], "html": None if html_file is None else str(html_file),
+    }  # fmt: skip
 
 
 def _show(found: Difference, html_file: Path | None, everything: bool) -> None:
