@@ -41,7 +41,7 @@ static void need(int so, const char *why) { if (!so) refuse("invalid", why); }
 /* ---- Arrays and matrices ---- */
 static Int count(const Int *n, Int rank) {
     double size = 1;
-    for EACH(k, rank) size *= n[k] < 0 ? NAN : n[k];
+    for EACH(k, rank) size *= n[k] < 0 ? (double)NAN : n[k]; /* NAN alone is a float, and so the sizes would be */
     need(size < 0x1p42, "there are no arrays of such a shape");
     return size;
 }

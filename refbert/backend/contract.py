@@ -129,7 +129,7 @@ class Declarations(Protocol):
     gradients: False for a backend for inference only. Its ops return ``(y, None)``, it may leave out `TRAINING` (though
         attention takes ``keep``), and a gradient asked of it is an error. Absent: True.
     arithmetic: how it rounds where its dtype does not say so: a mapping with some of the keys ``accumulation``,
-        ``matmul_inputs``, ``intermediates``, ``flush_to_zero``, ``nondeterministic``, as
+        ``matmul_inputs``, ``intermediates``, ``flush_to_zero``, ``nondeterministic``, ``functions``, ``preset``, as
         refbert_conformance.tolerances.arithmetic explains them; other keys are an error. Absent: by its dtype.
     compiles: True where every new shape costs a compilation: the conformance suite tries fewer shapes, refbert does
         not care. Absent: False.

@@ -64,7 +64,7 @@ class Hides(ReferenceBackend):
 )
 def test_numbers_are_plain(make, id):
     (property,) = selected([id])
-    result = runner.run(property, Subject(make.__name__, lambda: make("float32")), effort="quick", shrinking=0.0)
+    result = runner.run(property, Subject(make.__name__, lambda: make("float32")), effort="default", shrinking=0.0)
     assert result.outcome == "failed"
     assert any(c.isdigit() for c in result.message), result.message
     assert "np." not in result.message

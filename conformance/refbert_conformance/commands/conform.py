@@ -245,7 +245,10 @@ def _show(result: dict[str, Any]) -> None:
 
 
 def _declared(dtype: str, declared: dict[str, Any]) -> str:
-    words = [name if value is True else f"{name} {value}" for name, value in declared.items() if value]
+    from refbert_conformance.tolerances.functions import functions_said
+
+    shown = {name: functions_said(value) if name == "functions" else value for name, value in declared.items()}
+    words = [name if value is True else f"{name} {value}" for name, value in shown.items() if value]
     return f"arithmetic: {dtype}" + (f"; declared: {', '.join(words)}" if words else ", nothing else declared")
 
 

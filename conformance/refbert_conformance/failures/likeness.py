@@ -3,7 +3,7 @@
 Nothing is said on a likeness. A mutant explains a failure if it fails on the same cases with the same numbers, each
 within the bound of the backend's, and passes what the backend passes. A narrower format explains it if the failing
 cases pass under its declaration, with errors as large as it allows (under a loose enough one everything passes) and, as
-rounding errs, of either sign.
+rounding errs, of either sign. A less accurate function explains it likewise, with the fewest ULPs under which all pass.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -38,6 +38,13 @@ _SHARE = 0.1
 # Of a property whose examples take more than so many times an ordinary one's no more are tried than those that fail,
 # which is enough for flush-to-zero, and for nothing else.
 _CHEAP = 3.0
+# The functions that ops call, and how many ULPs the worst published one is off.
+_CALLED: Mapping[str, tuple[str, ...]] = {
+    "tanh": ("tanh",), "gelu": ("erf", "tanh", "exp"), "softmax": ("exp", "division"),
+    "attention_probabilities": ("exp", "division"), "attention": ("exp", "division"),
+    "cross_entropy": ("log", "exp"), "layer_norm": ("rsqrt", "division"),
+}  # fmt: skip
+_MOST_ULPS = 4096
 # Of errors beyond the bound, at least this share is on either side where rounding is to blame.
 _EITHER = 0.1
 
@@ -65,10 +72,12 @@ def explained(trial: Trial) -> dict[str, str | None]:
         return {"looks_like": None, "hint": None}
     cases = _Cases(trial)
     bug = _mutant(trial, cases)
-    candidates = _narrower(trial.subject.dtype) if cases.scattered() else iter(())
+    if not cases.scattered():
+        return {"looks_like": bug, "hint": None}
+    candidates: Iterable[dict[str, Any]] = _narrower(trial.subject.dtype)
     if bug:  # one of them is an operand rounded, which is more than a likeness; a sum may be anything
         candidates = (one for one in candidates if "matmul_inputs" in one)
-    return {"looks_like": bug, "hint": _declaration(trial, candidates)}
+    return {"looks_like": bug, "hint": (None if bug else _function(trial)) or _declaration(trial, candidates)}
 
 
 def _narrower(dtype: str) -> Iterator[dict[str, Any]]:
@@ -83,6 +92,43 @@ def _narrower(dtype: str) -> Iterator[dict[str, Any]]:
         if FORMATS[name][0] > FORMATS[wide][0]:
             kinds.insert(1, "accumulation")
         yield from ({kind: name} for kind in kinds)
+
+
+def _function(trial: Trial) -> str | None:
+    """A function that is as far off as its vendor may say: the fewest ULPs of one that explain it."""
+    before = dict(trial.subject.arithmetic.declared)
+
+    def passes(name: str, ulps: int) -> bool:
+        said = {**before, "functions": {**before.get("functions", {}), name: ulps}}
+        return _holds(trial, said)
+
+    for name in _CALLED.get(trial.property.op, ()):
+        if name in before.get("functions", {}):
+            continue
+        low, high = 5, 8
+        while high <= _MOST_ULPS and not passes(name, high):
+            low, high = high, 2 * high
+        if high > _MOST_ULPS:
+            continue
+        while high - low > max(1, low // 16):
+            middle = (low + high) // 2
+            low, high = (low, middle) if passes(name, middle) else (middle, high)
+        article = "an" if name in ("exp", "erf") else "a"
+        return (
+            f"explained by {article} {name} of {high} ULP: if that is what yours does, declare "
+            f'arithmetic = {{"functions": {{"{name}": {high}}}}}'
+        )
+    return None
+
+
+def _holds(trial: Trial, declared: dict[str, Any]) -> bool:
+    """Whether the failing cases pass under a declaration, and others that are like them."""
+    other = copy.copy(trial.subject)
+    other.arithmetic = Arithmetic.of(trial.subject.dtype, declared)
+    if not all(_passes(trial.property, other, example) for example in trial.failing):
+        return False
+    trial.alive()
+    return runner.run(trial.property, other, effort="quick", shrinking=0.0).outcome == "passed"
 
 
 def _declaration(trial: Trial, candidates: Iterable[dict[str, Any]]) -> str | None:

@@ -163,7 +163,7 @@ def _restored(value: Any) -> Any:
 
 _DECLARED = {
     "accumulation": "a text", "matmul_inputs": "a text", "intermediates": "a text", "flush_to_zero": "yes or no",
-    "nondeterministic": "texts",
+    "nondeterministic": "texts", "functions": "an object", "preset": "a text",
 }  # fmt: skip
 
 

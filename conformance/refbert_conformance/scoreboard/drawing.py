@@ -10,6 +10,7 @@ from refbert.pages import LogAxis, number
 from refbert_conformance.engine.divergence import Place
 from refbert_conformance.engine.measure import ULPS_LABELS
 from refbert_conformance.scoreboard.runs import STATES
+from refbert_conformance.tolerances.functions import functions_said
 
 WIDTH = 168  # of a plot of ρ, with a margin of 8 at both ends
 RHO = LogAxis(-4, 2, 8, WIDTH - 8)
@@ -54,6 +55,8 @@ def arithmetic(declared: Mapping[str, Any] | None) -> list[tuple[str, Any, int |
     """(word, value, n if the value is 2⁻ⁿ) of what a backend declares; what is off or nothing is left out."""
     found = []
     for name, value in (declared or {}).items():
+        if name == "functions":
+            value = functions_said(value)
         if value in (None, False, 0, "", [], {}) or isinstance(value, Mapping):
             continue
         power = None

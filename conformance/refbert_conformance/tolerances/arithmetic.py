@@ -15,6 +15,9 @@ so; nothing in it is measured, it is taken at its word and reported:
     intermediates    dtype of the steps inside one op; else the dtype itself
     flush_to_zero    True: numbers below the normal range become 0
     nondeterministic names of ops whose bits may change from call to call (atomic additions)
+    functions        how many ULPs exp, log, tanh, erf, sqrt, rsqrt, division and reciprocal may be off: numbers, or
+                     expressions of the argument x and the result y, as "3 + 2*abs(x)" (see `functions`)
+    preset           the name of a published arithmetic (see `presets`), of which the other keys then speak
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ import numpy as np
 
 from refbert.backend import UNIT_ROUNDOFF, Host
 from refbert.errors import BackendError
+from refbert_conformance.tolerances.functions import Accuracy, accuracies, gap
 
 # name -> (unit roundoff, exponent of the smallest normal number, exponent just above the largest)
 FORMATS: Mapping[str, tuple[float, int, int]] = {
@@ -37,7 +41,12 @@ FORMATS: Mapping[str, tuple[float, int, int]] = {
     "tensorfloat32": (2.0**-11, -126, 128),
     "float32-truncated": (2.0**-23, -126, 128),  # cutting errs by up to the whole gap, twice as far as rounding
 }
-_KEYS = ("accumulation", "matmul_inputs", "intermediates", "flush_to_zero", "nondeterministic")
+_KEYS = (
+    "accumulation", "matmul_inputs", "intermediates", "flush_to_zero", "nondeterministic", "functions", "preset",
+)  # fmt: skip
+# Half ULPs that a function may be off where nothing is declared. The largest error of the functions used here in the
+# CUDA C++ Programming Guide's table "Mathematical Functions" is 5 ulp (erfc, double); 1 ulp is at most 2u.
+FUNCTION = 10
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,7 @@ class Arithmetic:
     nondeterministic: frozenset[str]
     probable: bool = False
     declared: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    functions: Mapping[str, Accuracy] = field(default_factory=dict, hash=False, compare=False)
 
     @classmethod
     def of(cls, dtype: str, declared: Mapping[str, Any] | None = None) -> Arithmetic:
@@ -71,6 +81,7 @@ class Arithmetic:
         unknown = sorted(set(declared) - set(_KEYS))
         if unknown:
             raise BackendError(f"arithmetic declares {', '.join(unknown)}; known: {', '.join(_KEYS)}")
+        given, declared = declared, expanded(declared)
         wide = "float32" if dtype in ("float16", "bfloat16") else dtype
         accumulation = declared.get("accumulation") or wide
         step = declared.get("intermediates") or dtype
@@ -91,7 +102,8 @@ class Arithmetic:
             largest_step=_largest(step),
             flush_to_zero=flush,
             nondeterministic=frozenset(declared.get("nondeterministic", ())),
-            declared=declared,
+            declared=given,
+            functions=accuracies(declared.get("functions", {})),
         )
 
     @property
@@ -118,6 +130,22 @@ class Arithmetic:
         """`joined` over the terms of a matrix product of an error with a factor."""
         return np.sqrt((x * x) @ (z * z)) if self.probable else x @ z
 
+    def own(self, function: str, x: Any, y: Any) -> Any:
+        """How far a function's own error takes its result y at x: ULPs as declared, times the gap between numbers. What
+        comes of an infinity is exact."""
+        if not self.varies(function):
+            return gamma(self.roundings(function), self.u_step) * abs(y)
+        ulp = gap(y, self.u_step, self.underflow_step)
+        return np.where(np.isinf(x), 0, self.functions[function](x, y, ulp) * ulp)
+
+    def varies(self, function: str) -> bool:
+        """Whether a function's declared accuracy depends on its argument or result."""
+        return function in self.functions and self.functions[function].number is None
+
+    def roundings(self, function: str) -> float:
+        """The half ULPs of a function whose accuracy is the same everywhere."""
+        return 2 * float(self.functions[function].number or 0) if function in self.functions else FUNCTION
+
     def described(self) -> dict[str, Any]:
         """For reports."""
         return {
@@ -134,6 +162,20 @@ class Arithmetic:
 def gamma(n: float, u: float) -> float:
     """γ_n = nu/(1 − nu), a bound on |∏(1 + δ_i) − 1| over n factors (Higham, Lemma 3.1); infinite once nu ≥ 1."""
     return n * u / (1 - n * u) if n * u < 1 else float("inf")
+
+
+def expanded(declared: Mapping[str, Any]) -> dict[str, Any]:
+    """What is declared, with a preset's words in the place of its name; raises `BackendError` for an unknown one."""
+    name = declared.get("preset")
+    if name is None:
+        return dict(declared)
+    from refbert_conformance.tolerances.presets import PRESETS
+
+    if name not in PRESETS:
+        raise BackendError(f'arithmetic knows no preset "{name}"; known: {", ".join(PRESETS)}')
+    preset = PRESETS[name]
+    own = {key: value for key, value in declared.items() if key != "preset"}
+    return {**preset.also, **own, "functions": {**preset.functions, **declared.get("functions", {})}}
 
 
 def _underflow(dtype: str, flush: bool) -> float:

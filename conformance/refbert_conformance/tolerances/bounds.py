@@ -28,7 +28,7 @@ from refbert.backend.reference import rule_of
 from refbert.ops.attention import merge_heads, split_heads
 from refbert.ops.clip_by_global_norm import global_norm
 from refbert_conformance.tolerances.arithmetic import Arithmetic, gamma
-from refbert_conformance.tolerances.running_error import FUNCTION, Tracked
+from refbert_conformance.tolerances.running_error import Tracked
 
 Options = Mapping[str, Any]
 
@@ -153,14 +153,18 @@ def updated(rule: str, arrays: Sequence[Host], options: Options, arithmetic: Ari
 def normed(gradients: Mapping[str, Host], arithmetic: Arithmetic) -> Expected:
     """The norm over all gradients, n = √Σg².
 
-    A sum of N terms gives a relative error of γ_N(u_acc), squares and a root γ_{FUNCTION + 1}; where norms of tensors
-    are joined, each is stored and squared again.
+    A sum of N terms gives a relative error of γ_N(u_acc), squares γ_1 and a root its own; where norms of tensors are
+    joined, each is stored and squared again.
     """
     N = sum(g.size for g in gradients.values())
     n = np.asarray(global_norm(gradients))
     a = arithmetic
-    relative = a.gamma(N, a.u_accumulation) + a.gamma(FUNCTION + 4, max(a.u_accumulation, a.u_step))
-    return Expected("norm", n, settled(n, abs(n) * relative, arithmetic))
+    u = max(a.u_accumulation, a.u_step)
+    if a.varies("sqrt"):
+        own = a.own("sqrt", n * n, n) + a.gamma(4, u) * n
+    else:
+        own = a.gamma(a.roundings("sqrt") + 4, u) * n
+    return Expected("norm", n, settled(n, a.gamma(N, a.u_accumulation) * n + own, arithmetic))
 
 
 def _none(results: Sequence[Tracked]) -> list[Any]:
@@ -174,22 +178,36 @@ def _linear(arrays: Sequence[Host], options: Options, a: Arithmetic, dy: Host | 
 
 
 def _gelu(arrays: Sequence[Host], options: Options, a: Arithmetic, dy: Host | None, results: Any) -> list[Any]:
-    """x ½(1 + f) with f = erf or tanh, instead of erfc: 1 + f is off by f's error and a rounding of numbers up to 2,
-    absolutely, whatever is left of it: (FUNCTION + 2)u/2 |x|. The derivative has the same ½(1 + f), and in the tanh
-    form x ½(1 − f²)u′ for 2xT(1 − T)u′: 1 − f² = (1 − f)(1 + f) is off by 2(FUNCTION + 1)u, times ½|x|u′."""
+    """x ½(1 + f) with f = erf or tanh, instead of erfc: 1 + f is off by f's own e_f and a rounding of numbers up to 2,
+    absolutely, whatever is left of it: ½(e_f + 2u)|x|. The derivative has the same ½(1 + f), and in the tanh form
+    x ½(1 − f²)u′ for 2xT(1 − T)u′: 1 − f² = (1 − f)(1 + f) is off by 2(e_f + u), times ½|x|u′."""
     (x,) = arrays
-    cancelled = gamma(FUNCTION + 2, a.u_step) / 2
+    cancelled = _half_off(x, options["form"], a)
     out: list[Any] = [cancelled * abs(x)]
     if dy is not None:
         slope = 1.0 if options["form"] == "erf" else math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
-        near = 1.0 if options["form"] == "erf" else abs(x) < _SATURATED
+        near = options["form"] == "erf" or "tanh" in a.functions or abs(x) < _SATURATED
         out.append(abs(dy) * (cancelled + 2 * cancelled * abs(x) * np.where(near, slope, 0)))
     return out
 
 
+def _half_off(x: Host, form: str, a: Arithmetic) -> Any:
+    """How far ½(1 + f) may be off where it is computed so."""
+    name = "erf" if form == "erf" else "tanh"
+    if not a.varies(name):
+        return gamma(a.roundings(name) + 2, a.u_step) / 2
+    from scipy.special import erf
+
+    at = x / math.sqrt(2) if name == "erf" else math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+    return (a.own(name, at, erf(at) if name == "erf" else np.tanh(at)) + gamma(2, a.u_step)) / 2
+
+
 def _saturated(x: Host, y: Host, bound: Host, a: Arithmetic) -> Host:
     """From |x| = 40 on, GELU is x or 0 and its slope 1 or 0 in every dtype (e^{−x²/2} is below 10⁻³⁴⁷). On the way x²
-    or x³ may overflow to ∞; exp, erf and tanh of it are exact, so that is no excuse."""
+    or x³ may overflow to ∞; exp, erf and tanh of it are exact, so that is no excuse, unless they are declared not to
+    be."""
+    if {"erf", "tanh", "exp"} & set(a.functions):
+        return bound
     return np.where(abs(x) >= 40, a.gamma(2, a.u_step) * abs(y), bound)
 
 
@@ -215,7 +233,8 @@ def _cross_entropy(arrays: Sequence[Host], options: Options, a: Arithmetic, dy: 
     if dy is not None:  # p = e^{z − lse}: the exponent is off by as much
         p = np.exp(rows - lse[:, None])
         dz = np.zeros(z.reshape(-1, z.shape[-1]).shape)
-        dz[used] = p * np.expm1(per_row)[:, None] * abs(dy) * scale
+        own = a.own("exp", rows - lse[:, None], p) if a.varies("exp") else 0.0
+        dz[used] = (p * np.expm1(per_row)[:, None] + own) * abs(dy) * scale
         out.append(dz.reshape(z.shape))
     return out
 
@@ -228,7 +247,7 @@ def _attention(arrays: Sequence[Host], options: Options, a: Arithmetic, dy: Host
     γ_S(u_acc)Σp|v|.
     Backward: t is off by the error of the stored y and of a dot product over D, Σ_d |dy|(E_y + γ_D(u_acc)|y|); it
     enters ds = p(dp − t), then dq and dk as the products with k and q. s is rounded before lse is taken away, which the
-    tracked s − max already pays for.
+    tracked s − max already pays for. An exponential whose own error grows with its argument is off by more there, too.
     """
     q, k, v = arrays
     heads, keep = options["heads"], options.get("keep")
@@ -245,9 +264,16 @@ def _attention(arrays: Sequence[Host], options: Options, a: Arithmetic, dy: Host
     dot = split_heads(abs(dy * results[0].value), heads).sum(axis=-1, keepdims=True)
     dt = a.joined(of_y, a.gamma(D, a.u_accumulation) * dot)  # [B, A, S, 1]
     ds = p * dt / math.sqrt(D)  # [B, A, S, S]
+    dv: Any = 0.0
+    if a.varies("exp"):
+        kept = 1.0 if keep is None else keep.astype(bool) / (1 - options["rate"])
+        own = a.own("exp", np.log(np.maximum(p, np.finfo(np.float64).tiny)), p)
+        dp = kept * (split_heads(abs(dy), heads) @ split_heads(abs(v), heads).swapaxes(-1, -2))
+        ds = ds + own * (dp + dot) / math.sqrt(D)
+        dv = merge_heads((own * kept).swapaxes(-1, -2) @ split_heads(abs(dy), heads))
     dq = merge_heads(a.products(ds, split_heads(abs(k), heads)))
     dk = merge_heads(a.products(ds.swapaxes(-1, -2), split_heads(abs(q), heads)))
-    return [*out, dq, dk, 0.0]
+    return [*out, dq, dk, dv]
 
 
 _OTHER_FORMULAS: Mapping[str, Callable[..., list[Any]]] = {

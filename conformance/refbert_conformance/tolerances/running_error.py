@@ -14,7 +14,7 @@ With x̂ the computed x and |x̂ − x| ≤ e, each rule bounds the next e witho
     x wᵀ, K terms          the product rule summed, + (γ_K(u_acc) + 2u_in + u_in²) Σ(|x| + e_x)(|w| + e_w) + K η
                            n and K count the terms that are not 0: to add 0 rounds nothing
     √x                     e/(√x + √(x − e)), from √x̂ − √x = (x̂ − x)/(√x̂ + √x)
-    f in {exp, log, tanh, erfc}   the largest change over [x − e, x + e], + γ_FUNCTION(u) |f| + FUNCTION η
+    f in {exp, log, tanh, erfc}   the largest change over [x − e, x + e], + n ULPs: γ_2n(u) |f| + 2n η, n declared or 5
     a constant c           γ_1(u)|c|: it is itself rounded
 
 In a ``probable`` arithmetic (see `noise`) the same rules give how far rounding probably goes: independent errors join
@@ -37,9 +37,6 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from refbert.backend import Host
 from refbert_conformance.tolerances.arithmetic import Arithmetic, gamma
 
-# The largest error of the functions used here in the CUDA C++ Programming Guide's table "Mathematical Functions" is
-# 5 ulp (erfc, double); 1 ulp is at most 2u.
-FUNCTION = 10
 # How many roundings a step of the reference's formula may take elsewhere: x·(0.5·f) or (x·0.5)·f, 1/√v times d for
 # d/√v, exp2(x·log₂e) for exp.
 STEP = 2
@@ -171,14 +168,26 @@ class Tracked(NDArrayOperatorsMixin):
             return self.like(np.where(condition, x.value, z.value), np.where(condition, x.error, z.error))
         return NotImplemented
 
-    def stored(self, value: Host, error: Any, function: bool = False) -> Tracked:
-        """A step's result: its roundings on top of the error that came in; ∞ where it may overflow."""
+    def stored(self, value: Host, error: Any, own: Any = None, roundings: float = STEP) -> Tracked:
+        """A step's result: its roundings on top of the error that came in; ∞ where it may overflow.
+
+        own: what a function errs by itself, in place of a step's roundings; ``roundings``: how often either underflows.
+        """
         a = self.arithmetic
         size = np.where(np.isinf(value), 0, abs(value)) + error
-        # A function's error is one number, and may be the same one everywhere: never √FUNCTION u.
-        roundings, relative = (FUNCTION, gamma(FUNCTION, a.u_step)) if function else (STEP, a.gamma(STEP, a.u_step))
-        error = a.joined(error, relative * size, np.where(size == 0, 0, roundings * a.underflow_step))
+        own = a.gamma(STEP, a.u_step) * size if own is None else own
+        error = a.joined(error, own, np.where(size == 0, 0, roundings * a.underflow_step))
         return self.like(value, np.where(size > a.largest_step, np.inf, error))
+
+    def function(self, name: str, x: Tracked, value: Host, moved: Any) -> Tracked:
+        """A function's result: its own error, at the argument or within its error of it, on top of what came in."""
+        a = self.arithmetic
+        if not a.varies(name):  # one number, which may be the same error everywhere: never √n u
+            roundings = a.roundings(name)
+            size = np.where(np.isinf(value), 0, abs(value)) + moved
+            return self.stored(value, moved, gamma(roundings, a.u_step) * size, roundings)
+        around = ((x.value + s * x.error, value + s * moved) for s in (-1, 0, 1))
+        return self.stored(value, moved, np.maximum.reduce([a.own(name, at, y) for at, y in around]))
 
     def _add(self, x: Tracked, z: Tracked) -> Tracked:
         return self.stored(x.value + z.value, self.arithmetic.joined(x.error, z.error))
@@ -192,10 +201,14 @@ class Tracked(NDArrayOperatorsMixin):
 
     def _divide(self, x: Tracked, z: Tracked) -> Tracked:
         value = x.value / z.value
-        room = abs(z.value) - z.error
-        return self.stored(
-            value, np.where(room > 0, self.arithmetic.joined(x.error, abs(value) * z.error) / room, np.inf)
-        )
+        a, room = self.arithmetic, abs(z.value) - z.error
+        error = np.where(room > 0, a.joined(x.error, abs(value) * z.error) / room, np.inf)
+        found = self.stored(value, error)
+        for name in ("division", "reciprocal"):  # as declared, beyond the one rounding that a step has anyway
+            if name in a.functions:
+                own = np.maximum(a.own(name, x.value, value) - a.u_step * abs(value), 0)
+                found = self.like(value, found.error + np.where(np.isfinite(value), own, 0))
+        return found
 
     def _matmul(self, x: Tracked, z: Tracked) -> Tracked:
         a = self.arithmetic
@@ -221,31 +234,42 @@ class Tracked(NDArrayOperatorsMixin):
 
     def _exp(self, x: Tracked) -> Tracked:
         value = np.exp(x.value)
-        return self.stored(value, value * np.expm1(x.error), function=True)
+        return self.function("exp", x, value, value * np.expm1(x.error))
 
     def _log(self, x: Tracked) -> Tracked:
         error = np.where(x.error < x.value, -np.log1p(-x.error / x.value), np.inf)
-        return self.stored(np.log(x.value), error, function=True)
+        return self.function("log", x, np.log(x.value), error)
 
     def _sqrt(self, x: Tracked) -> Tracked:
         value = np.sqrt(x.value)
         below = value + np.sqrt(np.maximum(x.value - x.error, 0))
-        error = np.where(below > 0, x.error / below, np.sqrt(x.error))
-        return self.stored(value, np.where(x.error == 0, 0, error), function=True)
+        error = np.where(x.error == 0, 0, np.where(below > 0, x.error / below, np.sqrt(x.error)))
+        found = self.function("sqrt", x, value, error)
+        if "rsqrt" in self.arithmetic.functions:  # who multiplies by 1/√x is as far off, relatively
+            inverse = 1 / value
+            own = self.arithmetic.own("rsqrt", x.value, inverse) * (value + error) ** 2
+            other = self.stored(value, error, np.where(value > 0, own, 0))
+            found = self.like(value, np.maximum(found.error, other.error))
+        return found
 
     def _tanh(self, x: Tracked) -> Tracked:
         steepest = 1 - np.tanh(np.maximum(abs(x.value) - x.error, 0)) ** 2
-        return self.stored(np.tanh(x.value), steepest * x.error, function=True)
+        return self.function("tanh", x, np.tanh(x.value), steepest * x.error)
 
     def _erfc(self, x: Tracked) -> Tracked:
         from scipy.special import erfc
 
         steepest = 2 / math.sqrt(math.pi) * np.exp(-(np.maximum(abs(x.value) - x.error, 0) ** 2))
-        return self.stored(erfc(x.value), steepest * x.error, function=True)
+        return self.function("erf", x, erfc(x.value), steepest * x.error)
 
     def _logaddexp(self, x: Tracked, z: Tracked) -> Tracked:
-        """log s with s = e⁰ + e^z, of refbert.ops.gelu: s is off by a relative u + FUNCTION u e^z/s; e^z/s = σ(z)."""
-        value = np.logaddexp(x.value, z.value)
+        """log s with s = e⁰ + e^z, of refbert.ops.gelu: s is off by a relative u and σ(z) = e^z/s times e^z's own."""
+        value, a = np.logaddexp(x.value, z.value), self.arithmetic
         slope = 1 / (1 + np.exp(-(z.value + z.error)))  # σ, largest at z + e
-        u = self.arithmetic.u_step
-        return self.stored(value, slope * (z.error + gamma(FUNCTION, u)) + gamma(1, u), function=True)
+        if a.varies("exp"):
+            largest = np.minimum(z.value, 700)  # e^z is a number in float64
+            own = a.own("exp", largest, np.exp(largest)) / (1 + np.exp(largest))
+        else:
+            own = slope * gamma(a.roundings("exp"), a.u_step)
+        moved = slope * z.error + own + gamma(1, a.u_step)
+        return self.function("log", self.like(np.exp(value)), value, moved)
