@@ -42,7 +42,8 @@ NAVIGATION: dict[str, tuple[str, ...]] = {
     "How to": ("how-to/*",),
     "Guides": (
         "command-line.md", "training.md", "fine-tuning.md", "profiles.md", "writing-a-backend.md", "wire-protocol.md",
-        "conformance.md", "findings.md", "field.md", "debugging-a-backend.md", "performance.md", "mutants.md",
+        "conformance.md", "assert-within.md", "findings.md", "field.md", "debugging-a-backend.md", "performance.md",
+        "mutants.md",
     ),
     "Operations": ("ops/*",),
     "About": ("audit.md", "audit-mutations.md", "architecture.md", "changelog.md"),

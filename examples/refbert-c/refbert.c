@@ -358,7 +358,7 @@ static void serve(void) {
     if (is(what, "hello")) {
         SAY("'ok': {'wire': 1, 'contract': 1, 'name': 'refbert-c', 'library': 'C, compiler " __VERSION__ "', ");
         SAY("'device': 'cpu', 'dtypes': ['float32'], 'offers': ['asarray', 'to_numpy'");
-        for EACH(k, sizeof OPS / sizeof *OPS) if (!k || strcmp(OPS[k].name, OPS[k - 1].name)) SAY(", '%s'", OPS[k].name);
+        for EACH(k, sizeof OPS / sizeof *OPS) if (!OPS[k].form || *OPS[k].form == 'e') SAY(", '%s'", OPS[k].name);
         SAY("]}");
     } else if (is(what, "open")) {
         if (dtype && *dtype == '"' && !is(dtype, "float32")) refuse("unsupported", "there is float32 alone");

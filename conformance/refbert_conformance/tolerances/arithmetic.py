@@ -130,6 +130,9 @@ class Arithmetic:
         """`joined` over the terms of a matrix product of an error with a factor."""
         return np.sqrt((x * x) @ (z * z)) if self.probable else x @ z
 
+    def step(self, name: str) -> None:
+        """A step of a formula begins; whoever looks for where a bound comes from counts them (see `within`)."""
+
     def own(self, function: str, x: Any, y: Any) -> Any:
         """How far a function's own error takes its result y at x: ULPs as declared, times the gap between numbers. What
         comes of an infinity is exact."""

@@ -83,7 +83,7 @@ class Tracked(NDArrayOperatorsMixin):
 
     def like(self, value: Any, error: Any = None) -> Tracked:
         """Another number in the same arithmetic."""
-        return Tracked(value, error, arithmetic=self.arithmetic)
+        return type(self)(value, error, arithmetic=self.arithmetic)
 
     # As NumPy's.
     reshape, transpose, swapaxes = map(_arranging, ("reshape", "transpose", "swapaxes"))
@@ -234,7 +234,8 @@ class Tracked(NDArrayOperatorsMixin):
 
     def _exp(self, x: Tracked) -> Tracked:
         value = np.exp(x.value)
-        return self.function("exp", x, value, value * np.expm1(x.error))
+        moved = value * np.expm1(x.error)
+        return self.function("exp", x, value, np.where(np.isnan(moved), np.exp(x.value + x.error) - value, moved))
 
     def _log(self, x: Tracked) -> Tracked:
         error = np.where(x.error < x.value, -np.log1p(-x.error / x.value), np.inf)

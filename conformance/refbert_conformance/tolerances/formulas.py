@@ -1,0 +1,269 @@
+"""Bounds for any formula of NumPy arrays: `Tracked` with what today's networks are written in.
+
+Rules beside those of `running_error`, with |x̂ − x| ≤ e:
+
+    |x|, min, max, clip, sign    the largest change; nothing is rounded
+    x², x^n (n whole, |n| ≤ 64)  products and a division, step by step
+    sin, cos, exp2, expm1,       the largest change over [x − e, x + e], from the largest slope there, + 5 ULP
+    log1p, log2
+    a cumulative sum             of i terms at place i: Σe + γ_i(u_acc) Σ(|x| + e)
+    einsum of two                the product rule summed, as for x wᵀ
+    what only moves entries      moves their bounds along
+
+A comparison, and what selects by it, is decided by exact values: a formula that jumps where rounding may decide
+otherwise has no bound there, and none is claimed. Whatever is not listed is refused by its name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from refbert.backend import Host
+from refbert_conformance.tolerances.arithmetic import gamma
+from refbert_conformance.tolerances.running_error import Tracked
+
+_LARGEST_POWER = 64
+
+
+class Formula(Tracked):
+    """A number of a formula that others have written."""
+
+    __array_priority__ = 101
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        self.arithmetic.step(ufunc.__name__)
+        if method == "reduce" and ufunc in _REDUCED:
+            return getattr(self, _REDUCED[ufunc])(**{k: v for k, v in options.items() if k in ("axis", "keepdims")})
+        if ufunc in _DECIDED and method == "__call__":
+            return ufunc(*(x.value if isinstance(x, Tracked) else x for x in inputs))
+        found = super().__array_ufunc__(ufunc, method, *inputs, **options)
+        if found is NotImplemented:
+            raise TypeError(f"numpy.{ufunc.__name__} has no bound here" + f" as .{method}" * (method != "__call__"))
+        return found
+
+    def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
+        self.arithmetic.step(function.__name__)
+        handler = _FUNCTIONS.get(function)
+        if handler is not None:
+            with np.errstate(all="ignore"):
+                return handler(self, *args, **options)
+        found = super().__array_function__(function, types, args, options)
+        if found is NotImplemented:
+            raise TypeError(f"numpy.{function.__name__} has no bound here")
+        return found
+
+    # As NumPy's methods.
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def sum(self, axis: Any = None, keepdims: bool = False, **_: Any) -> Tracked:
+        """As NumPy's, in any order."""
+        self.arithmetic.step("sum")
+        return super().sum(axis, keepdims)
+
+    def mean(self, axis: Any = None, keepdims: bool = False, **_: Any) -> Tracked:
+        """As NumPy's."""
+        total = self.sum(axis, keepdims)
+        found: Tracked = total / (self.size / max(total.size, 1))
+        return found
+
+    def var(self, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Tracked:
+        """As NumPy's: the mean of the squares of x − μ."""
+        d = self - self.mean(axis, keepdims=True)
+        squares = (d * d).sum(axis, keepdims)
+        found: Tracked = squares / (self.size / max(squares.size, 1) - ddof)
+        return found
+
+    def std(self, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Tracked:
+        """As NumPy's."""
+        return np.sqrt(self.var(axis, ddof, keepdims))  # type: ignore[no-any-return]
+
+    def min(self, **how: Any) -> Tracked:
+        """As NumPy's."""
+        return -(-self).max(**how)  # type: ignore[no-any-return]
+
+    def cumsum(self, axis: int | None = None) -> Tracked:
+        """As NumPy's, each sum in any order."""
+        x = self.reshape(-1) if axis is None else self
+        axis, a = 0 if axis is None else axis, self.arithmetic
+        size = abs(x.value) + x.error
+        terms = np.cumsum(size > 0, axis)
+        joined = np.sqrt(np.cumsum(x.error**2, axis)) if a.probable else np.cumsum(x.error, axis)
+        error = a.joined(joined, a.gamma(terms, a.u_accumulation) * np.cumsum(size, axis))
+        return self.stored(np.cumsum(x.value, axis), error)
+
+    def argmax(self, axis: Any = None, **how: Any) -> Any:
+        """Of the exact values."""
+        return self.value.argmax(axis=axis, **how)
+
+    def take(self, indices: Any, axis: Any = None) -> Tracked:
+        """As NumPy's."""
+        return self.arranged(lambda a: np.take(a, indices, axis))
+
+    def ravel(self) -> Tracked:
+        """As NumPy's."""
+        return self.reshape(-1)
+
+    flatten = ravel
+
+    def clip(self, low: Any, high: Any) -> Tracked:
+        """As NumPy's."""
+        return self._minimum(self._maximum(self, self.lifted(low)), self.lifted(high))
+
+    # Rules of ufuncs.
+    def _absolute(self, x: Tracked) -> Tracked:
+        return self.like(abs(x.value), x.error)
+
+    _fabs = _absolute
+
+    def _positive(self, x: Tracked) -> Tracked:
+        return x
+
+    def _sign(self, x: Tracked) -> Tracked:
+        return self.like(np.sign(x.value), np.where(abs(x.value) > x.error, 0, np.where(x.error > 0, 2, 0)))
+
+    def _minimum(self, x: Tracked, z: Tracked) -> Tracked:
+        return self.like(np.minimum(x.value, z.value), np.maximum(x.error, z.error))
+
+    def _square(self, x: Tracked) -> Tracked:
+        return self._multiply(x, x)
+
+    def _reciprocal(self, x: Tracked) -> Tracked:
+        return self._divide(self.like(np.ones(x.shape)), x)
+
+    def _power(self, x: Tracked, n: Tracked) -> Tracked:
+        if n.ndim or n.value != round(float(n.value)) or abs(n.value) > _LARGEST_POWER:
+            if n.ndim == 0 and n.value in (0.5, -0.5):
+                root = self._sqrt(x)
+                return root if n.value > 0 else self._reciprocal(root)
+            raise TypeError(f"numpy.power has a bound here for whole numbers up to {_LARGEST_POWER}, and for ±½")
+        count = abs(int(n.value))
+        found = self.like(np.ones(x.shape))
+        for number in range(count):
+            found = self._multiply(found, x) if number else x
+        return found if n.value >= 0 else self._reciprocal(found)
+
+    def _smooth(self, x: Tracked, value: Host, slope: Any) -> Tracked:
+        """A function whose slope is at most that within the error of x."""
+        a = self.arithmetic
+        moved = np.where(x.error == 0, 0, slope * x.error)
+        own = gamma(a.roundings(""), a.u_step) * (abs(value) + moved)
+        return self.stored(value, moved, own, a.roundings(""))
+
+    def _sin(self, x: Tracked) -> Tracked:
+        return self._smooth(x, np.sin(x.value), np.minimum(1, abs(np.cos(x.value)) + x.error))
+
+    def _cos(self, x: Tracked) -> Tracked:
+        return self._smooth(x, np.cos(x.value), np.minimum(1, abs(np.sin(x.value)) + x.error))
+
+    def _exp2(self, x: Tracked) -> Tracked:
+        return self._smooth(x, np.exp2(x.value), math.log(2) * np.exp2(x.value + x.error))
+
+    def _expm1(self, x: Tracked) -> Tracked:
+        return self._smooth(x, np.expm1(x.value), np.exp(x.value + x.error))
+
+    def _log1p(self, x: Tracked) -> Tracked:
+        room = 1 + x.value - x.error
+        return self._smooth(x, np.log1p(x.value), np.where(room > 0, 1 / room, np.inf))
+
+    def _log2(self, x: Tracked) -> Tracked:
+        room = x.value - x.error
+        return self._smooth(x, np.log2(x.value), np.where(room > 0, 1 / room, np.inf) / math.log(2))
+
+
+_REDUCED = {np.add: "sum", np.maximum: "max", np.minimum: "min"}
+_DECIDED = (
+    np.greater, np.greater_equal, np.less, np.less_equal, np.equal, np.not_equal, np.isnan, np.isinf, np.isfinite,
+    np.signbit,
+)  # fmt: skip
+
+
+def _moved(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Of one array: its entries in other places."""
+    return lambda self, x, *a, **k: x.arranged(lambda part: function(part, *a, **k)) if isinstance(x, Tracked) else \
+        function(x, *a, **k)  # fmt: skip
+
+
+def _together(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Of several arrays."""
+
+    def handler(self: Formula, arrays: Any, *a: Any, **k: Any) -> Tracked:
+        parts = [self.like(x.value, x.error) if isinstance(x, Tracked) else self.like(np.asarray(x, np.float64))
+                 for x in arrays]  # fmt: skip
+        return self.like(function([p.value for p in parts], *a, **k), function([p.error for p in parts], *a, **k))
+
+    return handler
+
+
+def _split(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda self, x, *a, **k: [
+        self.like(value, error.copy())
+        for value, error in zip(function(x.value, *a, **k), function(x.error, *a, **k), strict=True)
+    ]
+
+
+def _method(name: str) -> Callable[..., Any]:
+    return lambda self, x, *a, **k: getattr(self.lifted(x), name)(*a, **k)
+
+
+def _full(self: Formula, x: Any, value: Any = 0.0, **_: Any) -> Tracked:
+    return self.like(np.full(np.shape(x), float(value)))
+
+
+def _einsum(self: Formula, said: str, *operands: Any, **_: Any) -> Tracked:
+    if not isinstance(said, str) or len(operands) > 2:
+        raise TypeError("numpy.einsum has a bound here for one or two arrays, subscripts first")
+    a, parts = self.arithmetic, [self.lifted(x) for x in operands]
+    if len(parts) == 1:
+        parts.append(self.like(np.ones(())))
+        said = said.replace("->", ",->") if "->" in said else said + ","
+
+    def over(x: Host, z: Host) -> Host:
+        return np.asarray(np.einsum(said, x, z))
+
+    x, z = parts
+    X, Z = abs(x.value) + x.error, abs(z.value) + z.error
+    touched = over((X > 0).astype(float), (Z > 0).astype(float))
+    errors = [a.gamma(touched, a.u_accumulation) * over(X, Z), touched * a.underflow_step]
+    if a.u_matmul:
+        errors.append((2 * a.u_matmul + a.u_matmul**2) * over(X, Z))
+    if a.probable:
+        errors += [np.sqrt(over(x.error**2, Z**2)), np.sqrt(over(x.value**2, z.error**2))]
+    else:
+        errors += [over(x.error, Z), over(abs(x.value), z.error)]
+    return self.stored(over(x.value, z.value), a.joined(*errors))
+
+
+def _dot(self: Formula, x: Any, z: Any) -> Any:
+    return self.lifted(x) * z if np.ndim(x) == 0 or np.ndim(z) == 0 else self.lifted(x) @ z
+
+
+def _norm(self: Formula, x: Tracked, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
+    if ord not in (None, 2):
+        raise TypeError("numpy.linalg.norm has a bound here for the 2-norm of vectors")
+    return np.sqrt((x * x).sum(axis=axis, keepdims=keepdims))
+
+
+_FUNCTIONS: Mapping[Any, Callable[..., Any]] = {
+    **{f: _moved(f) for f in (
+        np.reshape, np.transpose, np.swapaxes, np.moveaxis, np.expand_dims, np.squeeze, np.broadcast_to, np.roll,
+        np.flip, np.repeat, np.tile, np.take, np.take_along_axis, np.pad, np.ravel, np.rollaxis, np.triu, np.tril,
+        np.copy, np.diagonal, np.rot90, np.atleast_1d, np.atleast_2d,
+        np.lib.stride_tricks.sliding_window_view,
+    )},
+    **{f: _together(f) for f in (np.concatenate, np.stack, np.hstack, np.vstack)},
+    **{f: _split(f) for f in (np.split, np.array_split)},
+    **{f: _method(name) for f, name in (
+        (np.sum, "sum"), (np.mean, "mean"), (np.var, "var"), (np.std, "std"), (np.max, "max"), (np.amax, "max"),
+        (np.min, "min"), (np.amin, "min"), (np.cumsum, "cumsum"), (np.argmax, "argmax"), (np.clip, "clip"),
+    )},
+    np.zeros_like: _full, np.ones_like: lambda self, x, **_: _full(self, x, 1.0), np.full_like: _full,
+    np.einsum: _einsum, np.dot: _dot, np.linalg.norm: _norm,
+    np.shape: lambda self, x: x.shape, np.ndim: lambda self, x: x.ndim, np.size: lambda self, x: x.size,
+    np.argsort: lambda self, x, *a, **k: np.argsort(x.value, *a, **k),
+    np.outer: lambda self, x, z: self.lifted(x).reshape(-1, 1) * self.lifted(z).reshape(1, -1),
+}  # fmt: skip

@@ -1,0 +1,158 @@
+"""Stop choosing tolerances: bounds for the results of any formula, in any library.
+
+    from refbert_conformance import assert_within
+
+    def rms_norm(x, gamma):
+        return gamma * x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + 1e-6)
+
+    assert_within(mine(x, gamma), rms_norm, x, gamma, arithmetic="float32")
+
+The formula is run twice: on float64, which gives what is due, and on arrays that carry a bound on how far any order of
+rounding in the declared arithmetic may go (`refbert_conformance.tolerances`). Nothing is chosen, and nothing tuned.
+"""
+
+from __future__ import annotations
+
+import linecache
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from refbert.backend import Host, host_dtype
+from refbert_conformance.cases.inputs import rounded
+from refbert_conformance.engine.measure import Failure, Record
+from refbert_conformance.tolerances.arithmetic import Arithmetic
+from refbert_conformance.tolerances.bounds import Expected, settled
+from refbert_conformance.tolerances.formulas import Formula
+
+_LISTED = 4
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """A formula's result in float64, and how far a correct computation of it may be off, entry by entry."""
+
+    value: Host
+    bound: Host
+
+
+def bound(
+    formula: Callable[..., Any], *inputs: Any, arithmetic: str | Mapping[str, Any] = "float32", **options: Any
+) -> Bounded:
+    """What the formula of the inputs is, and what it may be off by where it is computed in that arithmetic.
+
+    formula: any function of NumPy arrays that gives one; what it calls must have a rule in
+    `refbert_conformance.tolerances.formulas`. inputs: arrays of any library; floating ones are rounded to the dtype,
+    all others, and ``options``, are handed on. arithmetic: a dtype, or {"dtype": …} with the words of a backend's
+    ``arithmetic`` (docs/conformance.md).
+
+    Raises TypeError for a NumPy function without a rule, by its name, and `BackendError` for an unknown arithmetic.
+    """
+    a = arithmetic_of(arithmetic)
+    given = [_input(x, a.dtype) for x in inputs]
+    with np.errstate(all="ignore"):
+        value = np.asarray(formula(*(x.copy() for x in given), **options))
+        return Bounded(value, settled(value, _error(formula, given, options, a), a))
+
+
+def assert_within(
+    y: Any, formula: Callable[..., Any], *inputs: Any, arithmetic: str | Mapping[str, Any] = "float32", **options: Any
+) -> None:
+    """Raise AssertionError unless every entry of y is the formula's, within what rounding may do (see `bound`).
+
+    y: an array of any library, by DLPack or NumPy's protocol. The error says which entry is worst, how far it is off in
+    bounds (ρ) and in ULPs, and which steps of the formula its bound comes from.
+    """
+    a = arithmetic_of(arithmetic)
+    found = bound(formula, *inputs, arithmetic=arithmetic, **options)
+    record = Record(a)
+    try:
+        record.compare(host(y).astype(host_dtype(a.dtype)), Expected("y", found.value, found.bound))
+    except Failure as failure:
+        worst = failure.worst
+        if worst is None:
+            raise AssertionError(str(failure)) from None
+        lines = [f"{failure} ({worst.ulps:.3g} ULP of {a.dtype})"]
+        if np.isfinite(worst.bound) and worst.bound:
+            lines += _origins(formula, [_input(x, a.dtype) for x in inputs], options, a, worst.index)
+        raise AssertionError("\n".join(lines)) from None
+
+
+def arithmetic_of(said: str | Mapping[str, Any]) -> Arithmetic:
+    """A dtype's arithmetic, or the one that a mapping with a "dtype" declares."""
+    if isinstance(said, str):
+        return Arithmetic.of(said)
+    declared = dict(said)
+    return Arithmetic.of(str(declared.pop("dtype", "float32")), declared)
+
+
+def host(x: Any) -> Host:
+    """An array of any library as NumPy's; NumPy has no bfloat16, which comes as float32."""
+    if isinstance(x, np.ndarray):
+        return x
+    for name in ("detach", "cpu"):  # a tensor of PyTorch that needs a gradient, or lies elsewhere
+        x = getattr(x, name, lambda x=x: x)()
+    if "bfloat16" in str(getattr(x, "dtype", "")) and hasattr(x, "float"):
+        x = x.float()
+    try:
+        return np.asarray(np.from_dlpack(x)) if hasattr(x, "__dlpack__") else np.asarray(x)
+    except (BufferError, RuntimeError, TypeError, ValueError):
+        return np.asarray(x)
+
+
+def _input(x: Any, dtype: str) -> Host:
+    array = host(x)
+    return array if array.dtype.kind in "biu" else rounded(array.astype(np.float64), dtype)
+
+
+def _error(formula: Callable[..., Any], given: Sequence[Host], options: Mapping[str, Any], a: Any) -> Host:
+    tracked = [x if x.dtype.kind in "biu" else Formula(x.copy(), arithmetic=a) for x in given]
+    found = formula(*tracked, **options)
+    return found.error if isinstance(found, Formula) else np.zeros(np.shape(found))
+
+
+class _Steps:
+    """An arithmetic that counts the steps of a formula, and computes one of them exactly."""
+
+    def __init__(self, arithmetic: Arithmetic, exact: int | None = None) -> None:
+        self._arithmetic, self._number, self.names = arithmetic, exact, list[tuple[str, str]]()
+        self._exact = replace(arithmetic, u_step=0.0, u_accumulation=0.0, u_matmul=0.0, underflow_step=0.0)
+        self._now = arithmetic
+
+    def step(self, name: str) -> None:
+        self._now = self._exact if len(self.names) == self._number else self._arithmetic
+        self.names.append((name, _line()))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._now, name)
+
+
+def _line() -> str:
+    """The line of the formula that is being computed."""
+    frame: Any = sys._getframe(1)
+    while frame is not None and any(name in frame.f_code.co_filename for name in ("refbert_conformance", "numpy")):
+        frame = frame.f_back
+    if frame is None:
+        return ""
+    return f"line {frame.f_lineno}: {linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()[:70]}"
+
+
+def _origins(
+    formula: Callable[..., Any], given: Sequence[Host], options: Mapping[str, Any], a: Arithmetic, at: tuple[int, ...]
+) -> list[str]:
+    """What the bound of one entry comes from: by how much less it would be, were a step exact."""
+    with np.errstate(all="ignore"):
+        steps = _Steps(a)
+        whole = float(_error(formula, given, options, steps)[at])
+        less = []
+        for number, (name, line) in enumerate(steps.names):
+            share = whole - float(_error(formula, given, options, _Steps(a, number))[at])
+            less.append((share, f"{line}  ({name})" if line else name))
+    total = sum(share for share, _ in less)
+    if not total > 0:
+        return []
+    largest = [one for one in sorted(less, key=lambda one: -one[0])[:_LISTED] if one[0] > 0]
+    return ["what it may be off by comes from", *(f"  {share / total:4.0%}  {what}" for share, what in largest)]
