@@ -43,7 +43,7 @@ LAYERS = (
     ("refbert_conformance.tolerances",),
     ("refbert_conformance.cases",),
     ("refbert_conformance.engine",),
-    ("refbert_conformance.mutants", "refbert_conformance.properties"),
+    ("refbert_conformance.mutants", "refbert_conformance.properties", "refbert_conformance.within"),
     ("refbert_conformance.process.records",),
     ("refbert_conformance.failures", "refbert_conformance.waivers"),
     ("refbert_conformance.process",),
