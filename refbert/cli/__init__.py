@@ -39,6 +39,7 @@ _GROUPS: Mapping[str, Mapping[str, str]] = {
         "conform": "refbert_conformance.commands.conform",
         "kit": "refbert_conformance.commands.kit",
         "judge": "refbert_conformance.commands.kit",
+        "judge-outputs": "refbert_conformance.commands.outputs",
         "scoreboard": "refbert_conformance.commands.scoreboard",
         "bench": "refbert.cli.bench",
     },
@@ -63,7 +64,7 @@ class _Grouped(click.Group):
 
 
 def _command(name: str) -> click.Command:
-    command: click.Command = getattr(importlib.import_module(_MODULES[name]), name)
+    command: click.Command = getattr(importlib.import_module(_MODULES[name]), name.replace("-", "_"))
     return command
 
 

@@ -22,7 +22,7 @@ backends use a hundredth to a sixth of the tolerance. It is never used for a sin
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache, partial
 from typing import Any
@@ -100,26 +100,34 @@ def _names(op: str) -> tuple[str, ...]:
     return tuple(inspect.signature(getattr(ops, op)).parameters)
 
 
+def runs(run: Run, arithmetic: Arithmetic, *, samples: int = SAMPLES) -> Iterator[Mapping[str, Host]]:
+    """What ``run(backend)`` returns on the reference, and then on the reference with noise, ``samples`` times."""
+    arithmetic = replace(arithmetic, probable=True)
+    yield run(ReferenceBackend())
+    sizes: list[Any] | None = None
+    for seed in range(samples):
+        noisy = Noisy(arithmetic, seed, sizes)
+        yield run(noisy)
+        sizes = noisy.sizes
+
+
+def allowed(variance: Host) -> Host:
+    """How far rounding may take rows whose squared distance is so much on average."""
+    floor = variance.mean() / 16 if variance.size else 0.0
+    distance = T * np.sqrt(np.maximum(variance, floor))
+    return np.where(np.isnan(distance), np.inf, distance)
+
+
 def tolerances(run: Run, arithmetic: Arithmetic, *, samples: int = SAMPLES) -> list[Expected]:
     """The reference of everything that ``run(backend)`` returns, and what each row of it may be off by, by name.
 
     ``bound`` has the output's shape, with one number per row: compare norms of rows (`measure.row_worst`), not entries.
     """
-    arithmetic = replace(arithmetic, probable=True)
     with np.errstate(all="ignore"):
-        reference = run(ReferenceBackend())
+        results = runs(run, arithmetic, samples=samples)
+        reference = next(results)
         squares = {name: np.zeros(np.shape(y)[:-1]) for name, y in reference.items()}
-        sizes: list[Any] | None = None
-        for seed in range(samples):
-            noisy = Noisy(arithmetic, seed, sizes)
-            for name, y in run(noisy).items():
+        for noisy in results:
+            for name, y in noisy.items():
                 squares[name] = squares[name] + (np.atleast_1d(y - reference[name]) ** 2).sum(axis=-1) / samples
-            sizes = noisy.sizes
-        found = []
-        for name, y in reference.items():
-            variance = squares[name]
-            floor = variance.mean() / 16 if variance.size else 0.0
-            allowed = T * np.sqrt(np.maximum(variance, floor))
-            allowed = np.where(np.isnan(allowed), np.inf, allowed)
-            found.append(Expected(name, np.asarray(y), np.asarray(allowed)))
-    return found
+        return [Expected(name, np.asarray(y), np.asarray(allowed(squares[name]))) for name, y in reference.items()]
