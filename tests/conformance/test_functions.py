@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from refbert.errors import BackendError
+from refbert_conformance import assert_within, bound
 from refbert_conformance.cases.corpus import corpus
+from refbert_conformance.cases.inputs import rounded
 from refbert_conformance.engine import runner
 from refbert_conformance.engine.subject import Subject
 from refbert_conformance.failures.likeness import Trial, explained
@@ -145,3 +147,31 @@ def test_what_is_masked_is_exact_whatever_exp_does_elsewhere():
     webgpu = Arithmetic.of("float32", {"preset": "webgpu"})
     for one in expected(built.op, built.arrays, built.options, webgpu, built.dy):
         assert np.isfinite(one.bound).all(), one.name
+
+
+def split(x):
+    """The sum of two bfloat16 numbers."""
+    high = rounded(x, "bfloat16")
+    return high, rounded(x - high, "bfloat16")
+
+
+@pytest.mark.parametrize("name", ["bfloat16x3", "float8_e4m3", "float8_e5m2"])
+def test_operands_of_products_in_narrow_formats(name):
+    """Numbers at which each format rounds as far as it may, products that do not cancel: within, and not ten times."""
+    rng = np.random.default_rng(0)
+    x, w = (np.float32(rng.uniform(1, 2, shape)) for shape in ((5, 300), (300, 4)))
+    if name == "bfloat16x3":
+        (h, l), (k, m) = split(x), split(w)
+        y = h @ k + h @ m + l @ k
+    else:
+        digits = {"float8_e4m3": 3, "float8_e5m2": 2}[name]
+        y = (np.rint(x * 2**digits) / 2**digits) @ (np.rint(w * 2**digits) / 2**digits)
+    declared = {"dtype": "float32", "matmul_inputs": name}
+    assert_within(np.float32(y), np.matmul, x, w, arithmetic=declared)
+    wide = {**declared, "accumulation": "float64"}  # what is left is the operands' share
+    found = bound(np.matmul, x[:1, :1], w[:1, :1], arithmetic=wide)
+    assert (
+        found.bound[0, 0] < 10 * {"bfloat16x3": 3 * 2.0**-18, "float8_e4m3": 2.0**-3, "float8_e5m2": 2.0**-2}[name] * 4
+    )
+    with pytest.raises(BackendError, match="no dtype"):
+        Arithmetic.of("float32", {"accumulation": "bfloat16x3"})

@@ -11,7 +11,8 @@ so; nothing in it is measured, it is taken at its word and reported:
 
     accumulation     dtype of sums and matrix products     float32 for float16 and bfloat16, else the dtype itself;
                      "float32-truncated" for tensor cores that cut instead of rounding
-    matmul_inputs    what operands of matrix products are rounded to: "tensorfloat32", "bfloat16", …; else nothing
+    matmul_inputs    what operands of matrix products are rounded to: "tensorfloat32", "bfloat16", "float8_e4m3", …;
+                     "bfloat16x3" for a product made of three of bfloat16; else nothing
     intermediates    dtype of the steps inside one op; else the dtype itself
     flush_to_zero    True: numbers below the normal range become 0
     nondeterministic names of ops whose bits may change from call to call (atomic additions)
@@ -32,6 +33,7 @@ from refbert.backend import UNIT_ROUNDOFF, Host
 from refbert.errors import BackendError
 from refbert_conformance.tolerances.functions import Accuracy, accuracies, gap
 
+_SPLIT = "bfloat16x3"
 # name -> (unit roundoff, exponent of the smallest normal number, exponent just above the largest)
 FORMATS: Mapping[str, tuple[float, int, int]] = {
     "float64": (UNIT_ROUNDOFF["float64"], -1022, 1024),
@@ -40,6 +42,12 @@ FORMATS: Mapping[str, tuple[float, int, int]] = {
     "bfloat16": (UNIT_ROUNDOFF["bfloat16"], -126, 128),
     "tensorfloat32": (2.0**-11, -126, 128),
     "float32-truncated": (2.0**-23, -126, 128),  # cutting errs by up to the whole gap, twice as far as rounding
+    "float8_e4m3": (2.0**-4, -6, 9),  # Micikevicius et al. 2022, "FP8 formats for deep learning", table 1
+    "float8_e5m2": (2.0**-3, -14, 16),
+    # An operand as the sum h + l of two bfloat16 numbers, a product as h h′ + h l′ + l h′. With |x − h| ≤ 2⁻⁹|x| and
+    # |x − h − l| ≤ 2⁻¹⁸|x| what is missing is |l l′| + |r x′| + |x r′| ≤ 3 · 2⁻¹⁸ |x x′|, a little more as h may be
+    # larger than x: 2u.
+    _SPLIT: (1.51 * 2.0**-18, -126, 128),
 }
 _KEYS = (
     "accumulation", "matmul_inputs", "intermediates", "flush_to_zero", "nondeterministic", "functions", "preset",
@@ -54,9 +62,10 @@ class Arithmetic:
     """How a backend rounds.
 
     u: stored results. u_step: steps inside an op. u_accumulation: sums. u_matmul: operands of matrix products (0: not
-    rounded). underflow: the η of stored results, and underflow_step that of steps inside an op. largest, largest_step:
-    where overflow begins. nondeterministic: ops whose bits may change. probable: errors are sizes of independent random
-    numbers, instead of bounds that add up (see `noise`). declared: what all this follows from, besides the dtype.
+    rounded). terms: products in the place of one. underflow: the η of stored results, and underflow_step that of steps
+    inside an op. largest, largest_step: where overflow begins. nondeterministic: ops whose bits may change. probable:
+    errors are sizes of independent random numbers, instead of bounds that add up (see `noise`). declared: what all this
+    follows from, besides the dtype. functions: how accurate those are that it says something of.
     """
 
     dtype: str
@@ -64,6 +73,7 @@ class Arithmetic:
     u_step: float
     u_accumulation: float
     u_matmul: float
+    terms: int
     underflow: float
     underflow_step: float
     largest: float
@@ -87,7 +97,7 @@ class Arithmetic:
         step = declared.get("intermediates") or dtype
         operands = declared.get("matmul_inputs")
         for name in (dtype, accumulation, step, *([operands] if operands else [])):
-            if name not in FORMATS:
+            if name not in FORMATS or (name == _SPLIT and name != operands):
                 raise BackendError(f'arithmetic knows no dtype "{name}"; known: {", ".join(FORMATS)}')
         flush = bool(declared.get("flush_to_zero", False))
         return cls(
@@ -96,6 +106,7 @@ class Arithmetic:
             u_step=FORMATS[step][0],
             u_accumulation=FORMATS[accumulation][0],
             u_matmul=FORMATS[operands][0] if operands else 0.0,
+            terms=3 if operands == _SPLIT else 1,
             underflow=_underflow(dtype, flush),
             underflow_step=_underflow(step, flush),
             largest=_largest(dtype),

@@ -227,7 +227,7 @@ def _einsum(self: Formula, said: str, *operands: Any, **_: Any) -> Tracked:
 
     x, z = parts
     X, Z = abs(x.value) + x.error, abs(z.value) + z.error
-    touched = over((X > 0).astype(float), (Z > 0).astype(float))
+    touched = a.terms * over((X > 0).astype(float), (Z > 0).astype(float))
     errors = [a.gamma(touched, a.u_accumulation) * over(X, Z), touched * a.underflow_step]
     if a.u_matmul:
         errors.append((2 * a.u_matmul + a.u_matmul**2) * over(X, Z))

@@ -213,7 +213,8 @@ class Tracked(NDArrayOperatorsMixin):
     def _matmul(self, x: Tracked, z: Tracked) -> Tracked:
         a = self.arithmetic
         X, Z = abs(x.value) + x.error, abs(z.value) + z.error
-        touched = (X > 0).astype(float) @ (Z > 0).astype(float)  # how many products are not 0: others round nothing
+        # How many products are not 0: others round nothing.
+        touched = a.terms * ((X > 0).astype(float) @ (Z > 0).astype(float))
         parts = [a.gamma(touched, a.u_accumulation) * (X @ Z), touched * a.underflow_step]
         if a.u_matmul:
             parts.append((2 * a.u_matmul + a.u_matmul**2) * a.products(X, Z))
