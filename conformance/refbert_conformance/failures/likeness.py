@@ -85,11 +85,16 @@ def _narrower(dtype: str) -> Iterator[dict[str, Any]]:
     u = FORMATS[dtype][0]
     wide = "float32" if dtype in ("float16", "bfloat16") else dtype
     # TF32 before float16, whose digits it has: what overflows there fails elsewhere.
-    names = ("float32", "float32-truncated", "tensorfloat32", "float16", "bfloat16")
+    names = (
+        "float32", "float32-truncated", "bfloat16x3", "tensorfloat32", "float16", "bfloat16", "float8_e4m3",
+        "float8_e5m2",
+    )  # fmt: skip
     formats = [name for name in names if FORMATS[name][0] >= u]
     for name in formats:
         kinds = [key for key in ("matmul_inputs", "intermediates") if FORMATS[name][0] > u]
-        if FORMATS[name][0] > FORMATS[wide][0]:
+        if name.startswith("float8") or name == "bfloat16x3":  # formats of operands alone
+            kinds = kinds[:1]
+        elif FORMATS[name][0] > FORMATS[wide][0]:
             kinds.insert(1, "accumulation")
         yield from ({kind: name} for kind in kinds)
 
