@@ -49,13 +49,17 @@ EFFORTS = ("quick", "default", "thorough")
     "--jobs", type=click.IntRange(min=1), metavar="N",
     help="Judges side by side, each with a process of the backend's; default: one per processor on the CPU, else one.",
 )  # fmt: skip
+@click.option(
+    "--require", type=click.Choice(["batch-invariance"]),
+    help="Also that a sequence's bits do not depend on what is computed beside it (see: refbert invariance).",
+)  # fmt: skip
 @click.option("--timeout", default=30.0, show_default=True, help="Seconds that one example may take.")
 @click.option("--list", "listing", is_flag=True, help="Only list the properties.")
 @click.option("--self-test", is_flag=True, help="Try the suite itself: it must find every one of its mutants.")
 def conform(
     backend: str, effort: str, formerly: str | None, dtype: str | None, device: str | None, seed: str,
     only: str | None, model: str | None, json_file: Path | None, html_file: Path | None, waivers: Path | None,
-    scripts: Path, jobs: int | None, timeout: float, listing: bool, self_test: bool,
+    scripts: Path, jobs: int | None, require: str | None, timeout: float, listing: bool, self_test: bool,
 ) -> int:  # fmt: skip
     """Hold a backend to refbert.ops: contract, every op and gradient, blocks, models, training.
 
@@ -79,16 +83,16 @@ def conform(
         from refbert_conformance.properties.pretrained import check_model
 
         check_model(model)
-    properties = matching(only, model)
+    properties = matching(only, model, require)
     if listing:
         for p in properties:
             say(f"{p.id:55} {p.says}")
         return 0
     require_writable(json_file, html_file)
-    waived = () if waivers is None else waiving.read(waivers, [p.id for p in matching(None, model)])
+    waived = () if waivers is None else waiving.read(waivers, [p.id for p in matching(None, model, require)])
     job = {
         "given": backend, "device": device, "effort": effort, "seed": number, "model": model,
-        "scripts": str(scripts), "explain": True,
+        "scripts": str(scripts), "explain": True, "require": require,
     }  # fmt: skip
     limits = Limits(seconds=timeout)
     needs = {p.id: p.needs for p in properties}

@@ -13,7 +13,7 @@ from refbert_conformance.engine.subject import Subject
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
-LEVELS = ("contract", "forward", "backward", "blocks", "models", "pretrained", "training")
+LEVELS = ("contract", "forward", "backward", "blocks", "models", "pretrained", "training", "invariance")
 
 # Examples at each effort, for a property of cost 1; `Property.cost` divides them. Chosen for the time that the whole
 # run may take on two cores: 10 seconds, a minute, ten minutes.

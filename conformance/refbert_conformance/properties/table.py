@@ -13,6 +13,7 @@ from refbert_conformance.engine.property import LEVELS, Property
 from refbert_conformance.properties import (
     blocks,
     contract,
+    invariance,
     layers,
     numerics,
     objective,
@@ -28,24 +29,30 @@ _MODULES = (
 )  # fmt: skip
 
 
-def all_properties(model: str | None = None) -> tuple[Property, ...]:
-    """Every property, by level; the pretrained level only for the ``model`` that it needs."""
+INVARIANCE = "batch-invariance"  # what ``--require`` may ask for
+
+
+def all_properties(model: str | None = None, require: str | None = None) -> tuple[Property, ...]:
+    """Every property, by level; the pretrained level only for the ``model`` that it needs, what holds of some correct
+    backends alone only where it is required."""
     found = [p for module in _MODULES for p in module.properties()]
     if model is not None:
         found += pretrained.properties(model)
+    if require == INVARIANCE:
+        found += invariance.properties()
     assert len({p.id for p in found}) == len(found), "two properties of one id"
     return tuple(sorted(found, key=lambda p: LEVELS.index(p.level)))
 
 
 def selected(ids: Sequence[str], model: str | None = None) -> tuple[Property, ...]:
     """The properties of those ids, in their order."""
-    table = {p.id: p for p in all_properties(model)}
+    table = {p.id: p for p in all_properties(model, INVARIANCE)}
     return tuple(table[i] for i in ids)
 
 
-def matching(pattern: str | None, model: str | None = None) -> tuple[Property, ...]:
+def matching(pattern: str | None, model: str | None = None, require: str | None = None) -> tuple[Property, ...]:
     """Those whose id holds the text, or matches a pattern with * or ?; raises `InputError` if there are none."""
-    found = all_properties(model)
+    found = all_properties(model, require)
     if pattern is None:
         return found
 

@@ -1,0 +1,57 @@
+"""``refbert invariance``: what a sequence's bits depend on."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from refbert.cli.options import backend_option, device_option
+from refbert.cli.tables import Table, print_table, say
+from refbert_conformance.commands.conform import require_hypothesis
+
+_ANSWERS = {"passed": "yes", "failed": "no", "unsupported": "-", "inconclusive": "?"}
+
+
+@click.command()
+@backend_option
+@click.option("--dtype", help="What the backend computes in; default: its own first choice.")
+@device_option
+@click.option("--timeout", default=30.0, show_default=True, help="Seconds that one example may take.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def invariance(backend: str, dtype: str | None, device: str | None, timeout: float, as_json: bool) -> int:
+    """Say whether a sequence's numbers depend on what is computed beside it, bit for bit.
+
+    Alone or in a batch, at any place, with any padding, in any split, packed or padded, 200 times in a row; forward and
+    gradients. Both answers may be right: refbert conform --require batch-invariance makes it a condition.
+    """
+    require_hypothesis()
+    from refbert_conformance.process.sharing import supervise
+    from refbert_conformance.process.supervisor import Limits
+    from refbert_conformance.properties.invariance import properties
+    from refbert_conformance.properties.table import INVARIANCE
+
+    job = {
+        "given": backend, "dtype": dtype, "device": device, "effort": "quick", "seed": 0, "model": None,
+        "require": INVARIANCE, "scripts": "", "explain": False,
+    }  # fmt: skip
+    asked = properties()
+    run = supervise(job, [p.id for p in asked], Limits(seconds=timeout))
+    found = [(p, run.results[p.id]) for p in asked]
+    if as_json:
+        rows: list[dict[str, Any]] = [
+            {"id": p.id, "says": p.says, "holds": {"yes": True, "no": False}.get(_ANSWERS[row.outcome]),
+             "message": row.message} for p, row in found
+        ]  # fmt: skip
+        click.echo(json.dumps({"backend": run.backend, "invariance": rows}, indent=1, ensure_ascii=False))
+        return 0
+    title = f"{backend} ({run.backend['library']}, {run.backend['dtype']}, {run.backend['device']})"
+    rows_shown = [(f"{p.op}, {p.name}", _ANSWERS[row.outcome], p.says) for p, row in found]
+    print_table(
+        Table(f"{title}: bit for bit", ("a sequence is the same", "id"), ("holds", "figure"), "what", rows=rows_shown)
+    )
+    for p, row in found:
+        if row.message:
+            say(f"{p.op}, {p.name}: {row.message}")
+    return 0
