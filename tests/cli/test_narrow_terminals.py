@@ -150,7 +150,7 @@ def test_conform_loses_no_figure(failed, report, monkeypatch, capsys):
 
     def shown(width):
         monkeypatch.setenv("COLUMNS", str(width))
-        module.show(found)
+        module.publish([found], None, None)
         return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
 
     wide = figures(shown(300))
