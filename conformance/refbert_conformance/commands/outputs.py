@@ -119,7 +119,8 @@ def _show(verdict: Verdict, file: Path, dtype: str, unknown: tuple[str, ...]) ->
         print_table(near)
         say(verdict.sentence)
     said = "the model's" if verdict.within else "not the model's"
-    say(f"{said}: {len(verdict.arrays)} arrays, {len(verdict.ranked) - 1} other things that might have been computed")
+    arrays = f"{len(verdict.arrays)} array{'' if len(verdict.arrays) == 1 else 's'}"
+    say(f"{said}: {arrays}, {len(verdict.ranked) - 1} other things that might have been computed")
 
 
 def _notes(one: Judged) -> list[str]:
@@ -131,6 +132,8 @@ def _notes(one: Judged) -> list[str]:
             f"{one.name}: each row is within rounding, but all together lie {one.way:.2f} of the way to another model, "
             f"the one with {one.towards}, and rounding has no aim (ρ = {one.rho_towards:.3g} in that direction)"
         )
+    if one.allowed >= 1:
+        notes.append(f"{one.name}: rounding may take a row further than its own norm, so that this says little")
     return notes
 
 

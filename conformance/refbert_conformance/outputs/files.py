@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,12 +40,14 @@ class Array:
     """One output: per text [B, D], or per token [B, S, D]; float64.
 
     kind: "hidden", "pooler", "vectors", or a head's name. part: which of the head's outputs, where it is one of them.
+    u: the unit roundoff of what the file holds them in, which they were rounded to once more.
     """
 
     name: str
     kind: str
     values: Host
     part: int | None = None
+    u: float = 0.0
 
     @property
     def per_token(self) -> bool:
@@ -88,7 +90,8 @@ def read_outputs(path: Path, model: Model, count: int) -> Outputs:
         if name in TOKENS:
             tokens[name] = _whole(x, where)
         else:
-            arrays.append(_array(name, _floating(x, where), model, where))
+            array = _array(name, _floating(x, where), model, where)
+            arrays.append(replace(array, u=float(np.finfo(x.dtype).eps) / 2))
         if not x.shape or x.shape[0] != count:
             raise InputError(f"{where} has {x.shape[0] if x.shape else 'no'} rows, and there are {count} texts")
         if name in TOKENS or arrays[-1].per_token:

@@ -89,8 +89,14 @@ def tokenizations(model: Model, how: Reading, own: Sequence[Encoding], length: i
 
     usual = () if model.embedder.max_length is None else (model.embedder.max_length,)
     ends = {*_LENGTHS, *usual, model.limit(), *(() if length is None else (length,))}
+    whole: list[tuple[Encoding, ...]] = []
     for end in sorted(n for n in ends if n <= model.limit() and n != here):
-        yield from made(f"texts cut at {end} tokens", truncate=True, max_length=end)
+        for one in made(f"texts cut at {end} tokens", truncate=True, max_length=end):
+            if max(len(e.input_ids) for e in one.encodings) == end:
+                yield one
+            elif not whole:  # longer limits give the same
+                whole.append(one.encodings)
+                yield replace(one, name="texts not cut")
     prompt = model.embedder.prompt if how.prompt is None else how.prompt
     if how.embedding and prompt:
         yield from made("no prompt", prompt="")

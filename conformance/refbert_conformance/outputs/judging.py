@@ -17,7 +17,7 @@ out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,11 +30,12 @@ from refbert_conformance.outputs.files import VECTORS, Array, Outputs
 from refbert_conformance.outputs.graph import Graph, encoded, outputs
 from refbert_conformance.outputs.hypotheses import WORDS, Reading, Tokens, hypotheses, tokenizations
 from refbert_conformance.outputs.rounding import NARROW, Narrow, parameters, rounded
-from refbert_conformance.tolerances.arithmetic import Arithmetic
+from refbert_conformance.tolerances.arithmetic import FORMATS, Arithmetic
 from refbert_conformance.tolerances.noise import T, allowed, runs
 
 MODEL = "the model"
 FAR = 3.0  # a hypothesis that explains not everything is named if it is so many times nearer than all others
+_AIMED = 0.1  # the cosine of two errors that are no accident: in hundreds of dimensions others have a few hundredths
 _KEPT = 1 << 28  # bytes of hidden states, at most, of graphs that differ in what follows them
 _SAME = 2.0**-40  # what two graphs in float64 may differ by, as a share, and be the same
 
@@ -56,21 +57,27 @@ class Made:
 
 @dataclass(frozen=True, eq=False)
 class Noise:
-    """What rounding does to one array: how far each row may go, and samples of how far all go, [samples, R, D]."""
+    """What rounding does to one array: how far each row may go, and samples of how far all go, [samples, R, D].
+
+    stored: how far each number goes, at most, where the file holds it in fewer bits, [R, D].
+    """
 
     bound: Host
     errors: Host
+    stored: Host
 
     def along(self, direction: Host, text: Host, rows: Host) -> float:
         """How far rounding may take these rows together along a direction of length 1.
 
         Texts are rounded independently, so their variances add up; a direction has a quarter of the average at least.
+        What is stored is off by a number in [−E, E], whose variance is E²/3.
         """
         shares = np.zeros((len(self.errors), int(text.max()) + 1))
         each = np.einsum("srd,rd->sr", self.errors[:, rows], direction)
         np.add.at(shares.T, text, each.T)
         floor = float((self.errors**2).mean()) / 16
-        return T * float(np.sqrt(max((shares**2).mean(axis=0).sum(), floor)))
+        storing = float(((self.stored[rows] * direction) ** 2).sum()) / 3
+        return T * float(np.sqrt(max((shares**2).mean(axis=0).sum(), floor) + storing))
 
 
 @dataclass(frozen=True)
@@ -134,8 +141,8 @@ class Judge:
         self._fast: Any = registry.create("numpy", dtype="float64")
         encodings, skip = how.tokens(model)
         self._known: dict[tuple[Any, ...], tuple[Host, Graph]] = {}
-        starts, self._theirs = self._tokens_of_the_file(encodings)
         others = [*tokenizations(model, how, encodings, given.length)]
+        starts, self._theirs = self._tokens_of_the_file([encodings, *(one.encodings for one in others)])
         self._differences, theirs = self._other_tokens(encodings, others)
         p, vocabulary = self._parameters([encodings, *(x.encodings for x in others), self._theirs or ()])
         pad = model.tokenizer.pad_id
@@ -152,29 +159,34 @@ class Judge:
 
     # Tokens
 
-    def _tokens_of_the_file(self, own: Sequence[Encoding]) -> tuple[Host, tuple[Encoding, ...] | None]:
-        """The column of each text's first token, and the tokens that the file says there were."""
-        tokens, B = self.given.tokens, len(own)
+    def _tokens_of_the_file(self, ways: Sequence[Sequence[Encoding]]) -> tuple[Host, tuple[Encoding, ...] | None]:
+        """The column of each text's first token, and the tokens that there were, by what the file says of them.
+
+        Where it has no ids, they are those of the first of the ``ways`` that makes as many.
+        """
+        tokenizer, tokens = self.model.tokenizer, self.given.tokens
         ids, mask, types = (tokens.get(name) for name in ("input_ids", "attention_mask", "token_type_ids"))
         if mask is None:
             if ids is None:
-                return np.zeros(B, np.int64), None
-            mask = (ids != self.model.tokenizer.pad_id).astype(np.int64)
-        starts, found = np.zeros(B, np.int64), []
-        for b, row in enumerate(mask):
-            seen = np.flatnonzero(row)
-            if not len(seen) or seen[-1] - seen[0] + 1 != len(seen) or row.max() > 1:
+                return np.zeros(len(ways[0]), np.int64), None
+            mask = (ids != tokenizer.pad_id).astype(np.int64)
+        places = [np.flatnonzero(row) for row in mask]
+        for b, seen in enumerate(places):
+            if not len(seen) or seen[-1] - seen[0] + 1 != len(seen) or mask[b].max() > 1 or mask[b].min() < 0:
                 raise InputError(f"attention_mask must be ones with zeros before or behind them; row {b + 1} is not")
-            starts[b], e = seen[0], own[b]
-            n = len(e.input_ids)
-            here = tuple(map(int, ids[b, seen])) if ids is not None else e.input_ids[: len(seen)]
-            kinds = tuple(map(int, types[b, seen])) if types is not None else e.token_type_ids
-            kinds = (*kinds, *(kinds[-1:] * len(here)))[: len(here)]
-            special = tuple(int(i in (self.model.tokenizer.cls_id, self.model.tokenizer.sep_id)) for i in here)
-            found.append(Encoding(here, kinds, tuple(self.model.tokenizer.tokens(here)), special))
-            if ids is None and n < len(seen):
-                raise InputError(f"attention_mask has {len(seen)} tokens in row {b + 1}, and the text has {n}")
-        return starts, tuple(found)
+        lengths = [len(seen) for seen in places]
+        like = next((way for way in ways if [len(e.input_ids) for e in way] == lengths), None)
+        if ids is None and like is None:
+            raise InputError(f"attention_mask has {lengths} tokens, and no way to read these texts gives as many")
+        found = []
+        for b, seen in enumerate(places):
+            known = like[b] if like is not None else None
+            here = known.input_ids if ids is None and known else tuple(map(int, ids[b, seen]))  # type: ignore[index]
+            kinds = known.token_type_ids if known else (0,) * len(here)
+            special = tuple(int(i in (tokenizer.cls_id, tokenizer.sep_id)) for i in here)
+            kinds = kinds if types is None else tuple(map(int, types[b, seen]))
+            found.append(Encoding(here, kinds, tuple(tokenizer.tokens(here)), special))
+        return np.array([seen[0] for seen in places]), tuple(found)
 
     def _other_tokens(self, own: Sequence[Encoding], others: Sequence[Tokens]) -> tuple[tuple[str, ...], list[Tokens]]:
         """What is other about the file's tokens, in words; and these tokens, unless they are among the others."""
@@ -249,7 +261,8 @@ class Judge:
                 D, a = reference[array.name].shape[-1], self.arithmetic
                 own = a.gamma(D, a.u_accumulation) / 2 + a.gamma(3, a.u)
                 bound = bound + own * np.linalg.norm(reference[array.name], axis=-1)
-            found[array.name] = Noise(bound, e)
+            stored = array.u * abs(reference[array.name])
+            found[array.name] = Noise(bound + np.linalg.norm(stored, axis=-1), e, stored)
         return found
 
     def _rho(self, array: Array, one: Made, noise: Noise) -> Host:
@@ -358,6 +371,11 @@ class Judge:
                 f"the next, {nearest.name}, is {number(nearest.distance)} away"
             )
             return Verdict(found.arrays, found.tokens, tuple(ranked), causes, sentence)
+        if dtype := "" if found.tokens else self._stored(base, noise):
+            sentence = (
+                f"cause: stored in {dtype}: every number is one of that format, and the storing explains the rest"
+            )
+            return Verdict(found.arrays, found.tokens, tuple(ranked), (f"stored in {dtype}",), sentence)
         narrow = self._narrow(base)
         ranked = _ranked([*ranked, *(one for one, _ in narrow)])
         nearest, *rest = ranked
@@ -417,18 +435,40 @@ class Judge:
         weights = self._candidate(narrow.name, stored)
         if simulated is None or weights is None or _alike(simulated, base):
             return None
-        far, ways = [], []
+        far, ways, aims = [], [], []
         for array in self.given.arrays:
             f, w, s = (x.made[array.name].rows for x in (base, weights, simulated))
-            y, d = array.rows[base.made[array.name].keys] - f, w - f
-            far.append(float(np.linalg.norm(y) / np.linalg.norm(s - f)))
-            ways.append(float((y * d).sum() / (d * d).sum()) if d.any() else 1.0)
-        if not all(0.5 <= x <= 2 for x in far) or not all(0.5 <= x <= 1.5 for x in ways):
+            y, d, way = array.rows[base.made[array.name].keys] - f, s - f, w - f
+            far.append(float(np.linalg.norm(y) / np.linalg.norm(d)))
+            if way.any():
+                ways.append(float((y * way).sum() / (way * way).sum()))
+            else:  # the weights are stored so
+                aims.append(float((y * d).sum() / np.linalg.norm(y) / np.linalg.norm(d)))
+        alike = all(0.5 <= x <= 2 for x in far)
+        if not alike or not all(0.5 <= x <= 1.5 for x in ways) or not all(x >= _AIMED for x in aims):
             return simulated, ""
+        where = (
+            f"{ways[0]:.2f} of the way that the rounded weights make" if ways else f"at a cosine of {aims[0]:.2f} to it"
+        )
         return simulated, (
             f"cause: computed in {narrow.name}, most likely: as far from the model as that takes it (refbert so: "
-            f"{number(base.distance / max(far))}), and {ways[0]:.2f} of the way that the rounded weights make"
+            f"{number(base.distance / max(far))}), and {where}"
         )  # fmt: skip
+
+    def _stored(self, base: Candidate, noise: Mapping[str, Noise]) -> str:
+        """The narrower format that all numbers of the file are of, if nothing else was done to the model's; else ""."""
+        for dtype in ("float16", "bfloat16"):
+            rho = []
+            for array in self.given.arrays:
+                one, its = base.made[array.name], noise[array.name]
+                y = array.rows[one.keys]
+                if not np.array_equal(rounded(y, dtype), y):
+                    break
+                room = its.bound + FORMATS[dtype][0] * np.linalg.norm(one.rows, axis=-1)
+                rho.append(float(self._rho(array, one, replace(its, bound=room)).max()))
+            if len(rho) == len(self.given.arrays) and max(rho) <= 1:
+                return dtype
+        return ""
 
 
 def number(x: float) -> str:
