@@ -98,9 +98,10 @@ class Pythons:
             os._exit(0)
         if not self._mode and (mode := changed()):
             self._mode = answer["mode"] = mode
-        for thread, lines in list(self._lines.items()):
-            if thread != self._here.thread:
-                lines.gone_on.set()
+        if header.get("do") in ("call", "pull"):  # not an array that comes or goes: the backend has computed something
+            for thread, lines in list(self._lines.items()):
+                if thread != self._here.thread:
+                    lines.gone_on.set()
         self._send(answer, out)
 
     def _send(self, answer: Mapping[str, Any], out: Sequence[Host] = ()) -> None:

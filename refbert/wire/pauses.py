@@ -15,7 +15,7 @@ from typing import Any
 from refbert.wire.connection import connection_of
 
 # Seconds that a pause lasts at most; after so many in vain, a round has no more.
-_PATIENCE, _ENOUGH = 0.002, 4
+_PATIENCE, _ENOUGH = 0.01, 4
 HURRY = 1e-6  # seconds until Python's threads hand over, instead of 5 ms
 
 
