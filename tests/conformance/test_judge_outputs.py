@@ -377,6 +377,9 @@ def saved(small, bert, tmp_path_factory):
     np.savez(place / "unknown.npz", output_0=out)
     np.savez(place / "ids.npz", input_ids=np.ones((2, 5), np.int64))
     np.savez(place / "lengths.npz", last_hidden_state=out, input_ids=np.ones((2, 99), np.int64))
+    for name, number in (("input_ids", 8192), ("token_type_ids", 2), ("attention_mask", -1)):
+        held = {"last_hidden_state": out, name: np.full(out.shape[:2], number)}
+        np.savez(place / f"{name}.npz", **held)
     np.savez(place / "scalar.npz", pooler_output=np.float32(1))
     np.savez(place / "none.npz")
     np.savez(place / "classes.npz", logits=np.zeros((2, 7)))
@@ -423,6 +426,9 @@ def test_the_command_reads_stdin_and_writes_json(saved):
         ("unknown.npz", "no output is known by its name here (there is: output_0; known: last_hidden_state, "),
         ("ids.npz", "no output is known by its name here (there is: input_ids; "),
         ("lengths.npz", "arrays of different lengths"),
+        ("input_ids.npz", "input_ids[0, 0] is 8192: the model takes 0 to 8191"),
+        ("token_type_ids.npz", "token_type_ids[0, 0] is 2: the model takes 0 to 1"),
+        ("attention_mask.npz", "attention_mask[0, 0] is -1: the model takes 0 to 1"),
         ("scalar.npz", "pooler_output must have 2 axes"),
         ("none.npz", "there is: nothing"),
         ("classes.npz", "no head of this model makes"),

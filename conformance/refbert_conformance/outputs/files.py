@@ -16,6 +16,7 @@ from refbert.config.heads import HEADS
 from refbert.errors import CheckpointError, InputError
 from refbert.files.reading import is_file, reading
 from refbert.model import Model
+from refbert.text.batching import refuse
 
 HIDDEN, POOLER, VECTORS = "hidden", "pooler", "vectors"
 TOKENS = ("input_ids", "attention_mask", "token_type_ids")
@@ -89,6 +90,10 @@ def read_outputs(path: Path, model: Model, count: int) -> Outputs:
         x, where = found[name], f"{path}: {name}"
         if name in TOKENS:
             tokens[name] = _whole(x, where)
+            limits = {"input_ids": model.config.vocab_size, "token_type_ids": model.config.type_vocab_size}
+            top = limits.get(name, 2)
+            wrong = (tokens[name] < 0) | (tokens[name] >= top)
+            refuse(where, tokens[name], wrong, f"the model takes 0 to {top - 1}")
         else:
             array = _array(name, _floating(x, where), model, where)
             arrays.append(replace(array, u=float(np.finfo(x.dtype).eps) / 2))
