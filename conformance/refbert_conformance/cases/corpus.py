@@ -23,6 +23,8 @@ def corpus(op: str) -> tuple[Recipe, ...]:
     if op == "transpose":
         found += [of(S=2, H=2, options={"axes": axes}) for axes in options["axes"].elements]
         found += [of(S=70, H=67, options={"axes": axes}) for axes in ((0, 2, 1), (2, 1, 0), (0, 2, 1, 3))]
+        # Where only axes of size 1 move, memory stays as it is, and short cuts are taken.
+        found += [of(S=2, H=1, E=1, options={"axes": axes}) for axes in options["axes"].elements]
     if not attention and op not in ("cross_entropy", "mean_squared_error", "reshape", "transpose"):
         found += [of(B=1, S=2, H=768, I=768, O=768)]  # kernels are specialised for BERT's own width
     if "axes" in options and op not in ("transpose", "mean_squared_error"):
@@ -38,9 +40,12 @@ def corpus(op: str) -> tuple[Recipe, ...]:
         found += [of("offset", I=129, O=2), of(B=1, S=1, I=4, O=600)]
         # Where all sizes are multiples of what tensor cores take, kernels of another precision step in.
         found += [of(B=2, S=4, I=16, O=8), of(B=4, S=16, I=64, O=64)]
+        # As many rows as a tile has, and fewer outputs.
+        found += [of(B=1, S=rows, I=60, O=3) for rows in (8, 16, 32, 64)]
     if op == "layer_norm":
         found += [of(regime, H=H, options={"eps": eps}) for eps in EPS for regime, H in _NORMED]
         found += [of(H=1025, B=1), of(H=768, B=1, S=2), of(B=6, S=40, H=3)]
+        found += [of("enormous", H=768, B=1, S=2)]  # squares and sums beyond float16, means within
     if op in ("gelu", "relu", "tanh", "softmax"):
         regimes = ("few", "large", "mixed", "tiny", "offset")
         found += [of(regime, H=200, options=form) for form in forms for regime in regimes]
@@ -51,6 +56,8 @@ def corpus(op: str) -> tuple[Recipe, ...]:
         found += [of(B=1, S=130, A=1, D=4, options={"mask": "ragged"}), of(B=2, S=3, A=1, D=70)]
         found += [of(B=1, S=40, A=4, D=16, options={"mask": "holes"}), of(B=3, S=5, A=3, D=2)]
         found += [of(B=9, S=4, options={"mask": "ragged"}), of(B=2, S=4, A=6, D=1)]
+        low = ("positive", "negative", "normal")[: COUNT[op]]
+        found += [of(low, D=3, options={"mask": "ragged"}), of(low, B=1, S=64, A=1, D=3, options={"mask": "ragged"})]
     if op == "attention":
         found += [of(S=4, options={"rate": rate, "mask": "holes"}) for rate in RATES]
     if op == "cross_entropy":
@@ -63,11 +70,14 @@ def corpus(op: str) -> tuple[Recipe, ...]:
 
 
 def _fixed(
-    op: str, regime: str = "normal", seed: int = 1, options: Mapping[str, Any] | None = None, **sizes: int
-) -> Recipe:
+    op: str, regime: str | tuple[str, ...] = "normal", seed: int = 1, options: Mapping[str, Any] | None = None,
+    **sizes: int,
+) -> Recipe:  # fmt: skip
+    """regime: of all arrays, or of each."""
     first = {name: values.elements[0] if hasattr(values, "elements") else 2 for name, values in DRAWN[op][1].items()}
     chosen = {"B": 2, "S": 3, "H": 4, "I": 4, "O": 5, "V": 6, "A": 2, "D": 3, "C": 5} | sizes
-    return recipe(op, chosen, (regime,) * COUNT[op] + ("normal",), seed, first | dict(options or {}))
+    regimes = (regime,) * COUNT[op] if isinstance(regime, str) else regime
+    return recipe(op, chosen, (*regimes, "normal"), seed, first | dict(options or {}))
 
 
 # Rows whose variance is about eps, far below it, and far above.

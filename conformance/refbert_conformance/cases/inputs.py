@@ -63,8 +63,18 @@ def _subnormal(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> 
     return np.asarray(rng.uniform(-0.5, 0.5, shape) * 2.0 ** FORMATS[dtype][1])
 
 
-# The ends of the dtype's range, for ops whose steps stay within it: only where the corpus names them.
-EXTREMES = {"enormous": _enormous, "subnormal": _subnormal}
+def _positive(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Host:
+    return np.asarray(10 + rng.standard_normal(shape))
+
+
+def _negative(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Host:
+    """By positive ones: scores far below 0, which a 0 in a padded place outweighs."""
+    return np.asarray(-10 + rng.standard_normal(shape))
+
+
+# The ends of the dtype's range, for ops whose steps stay within it, and what is of one sign: only where the corpus
+# names them.
+EXTREMES = {"enormous": _enormous, "subnormal": _subnormal, "positive": _positive, "negative": _negative}
 
 
 def fill(shape: tuple[int, ...], regime: str, seed: int | tuple[int, ...], dtype: str) -> Host:

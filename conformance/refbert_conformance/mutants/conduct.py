@@ -153,7 +153,8 @@ def _fortran(self: Any, x: Any) -> Any:
     return {"x": np.array(x, order="C")}
 
 
-def _as_it_lies(x: Any) -> Any:
+def as_it_lies(x: Any) -> Any:
+    """Its memory in the order in which it lies, read as rows."""
     return x.ravel(order="K").reshape(x.shape)
 
 
@@ -248,9 +249,9 @@ _TABLE: tuple[tuple[str, str, str, Change], ...] = (
     ("relu", "aliasing", "results in eight buffers by turns", {"y": _ring}),
     ("attention", "state", "after an error the next call has one head", _shaken_off),
     ("encoder_layer", "state", "weights kept while the query weight is the same array", {"given": weights_kept}),
-    ("gelu", "layout", "reads memory in the order in which it lies", {"given": lambda self, x, **_: {"x": _as_it_lies(x)}}),
+    ("gelu", "layout", "reads memory in the order in which it lies", {"given": lambda self, x, **_: {"x": as_it_lies(x)}}),
     ("linear", "layout", "the pullback reads the cotangent as it lies in memory",
-     {"pullback": lambda self, back, dy, **_: back(_as_it_lies(dy))}),
+     {"pullback": lambda self, back, dy, **_: back(as_it_lies(dy))}),
     ("add", "aliasing", "x + x gives each the sum of both gradients",
      {"pullback": lambda self, back, dy, x, z: back(dy) if x is not z else (2 * dy, 2 * dy)}),
     ("layer_norm", "not finite", "NaN in the cotangent comes out as 0",

@@ -154,7 +154,8 @@ _FILES = {
 }  # fmt: skip
 
 
-def _made(op: str, area: str, what: str, old: str, new: str) -> Mutant:
+def substituted(op: str, area: str, what: str, old: str, new: str) -> Mutant:
+    """A mutant with one piece of the op's source replaced."""
     # The helpers go below the code, so that the file's first statement stays its first.
     names = patched(f"refbert.ops.{_FILES.get(op, op)}", old, new)
     exec(compile(_HELPERS, "<helpers of mutants>", "exec"), names)
@@ -175,4 +176,4 @@ def _ruled(rule: str, function: Callable[..., Any]) -> Any:
     return staticmethod(update)
 
 
-OPERATIONS: tuple[Mutant, ...] = tuple(_made(*row) for row in _TABLE)
+OPERATIONS: tuple[Mutant, ...] = tuple(substituted(*row) for row in _TABLE)

@@ -7,7 +7,7 @@ It may write into g, m and v, so every call here gets arrays of its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -67,6 +67,8 @@ def _of(rule: str) -> list[Property]:
            corpus=lambda s: corpus(s)[1:2]),
         of("calls", "An update repeats bit for bit, and changes neither p nor old results.", _calls, cases, corpus,
            cost=2),
+        of("any layout", "New parameters and moments are right in any order of memory, all or p alone.", _any_layout,
+           corpus=lambda s: corpus(s)[1:3]),
         of("not finite", "A scale of NaN, that of gradients without a norm, spoils every entry.", _not_finite,
            corpus=lambda s: corpus(s)[1:3]),
     ]  # fmt: skip
@@ -97,6 +99,28 @@ def _own(subject: Subject, arrays: Sequence[Host]) -> list[Any]:
 def _accuracy(subject: Subject, case: UpdateCase, record: Record) -> None:
     results = update(subject, case.rule, _own(subject, case.arrays), case.options)
     subject.judge(record, results, updated(case.rule, case.arrays, case.options, subject.arithmetic))
+
+
+def _any_layout(subject: Subject, case: UpdateCase, record: Record) -> None:
+    want = updated(case.rule, case.arrays, case.options, subject.arithmetic)
+    plain = _own(subject, case.arrays)
+    found = update(subject, case.rule, plain, case.options)
+    try:
+        subject.judge(Record(subject.arithmetic), found, want)
+    except Failure:
+        return  # not the layout's fault: accuracy will tell
+    laid: dict[str, Callable[[], list[Any]]] = {
+        "in Fortran order": lambda: subject.devices(np.array(a, order="F") for a in case.arrays)
+    }
+    if subject.has("transpose"):
+        turned, axes = [np.array(a.T, order="C") for a in case.arrays], tuple(range(case.arrays[0].ndim))[::-1]
+        laid["transposed"] = lambda: [subject.op("transpose")(x, axes)[0] for x in subject.devices(turned)]
+    for kind, made in laid.items():
+        for what, arrays in (("all", made()), ("p", [made()[0], *_own(subject, case.arrays[1:])])):
+            try:
+                subject.judge(record, update(subject, case.rule, arrays, case.options), want)
+            except Failure as failure:
+                raise Failure(f"with {what} {kind}: {failure}", failure.worst) from None
 
 
 def _calls(subject: Subject, case: UpdateCase, record: Record) -> None:

@@ -37,7 +37,7 @@ def properties(op: str) -> list[Property]:
     of = about("contract", op, draw=recipes(op))
     found = [
         of("any layout", "Arrays in any order of memory, the backend's own transposes among them.", _any_layout,
-           corpus=corpus(op)[:2], cost=8.0)
+           corpus=(*corpus(op)[:2], *_wide(op)), cost=8.0)
     ]  # fmt: skip
     if op in _ALIKE:
         found.append(of("same array", "One array may be several arguments at once.", _same_array, cost=2.0))
@@ -45,6 +45,13 @@ def properties(op: str) -> list[Property]:
         said = f"{' and '.join(_HOST_OPTIONS[op])}: any type, any layout."
         found.append(of("host arrays", said, _host_options, cost=2.0))
     return found
+
+
+def _wide(op: str) -> list[Recipe]:
+    """As wide as models and their heads are: kernels are chosen by the width, and read strides or do not."""
+    small = corpus(op)[1]
+    letter = next(letter for letter in "DICHO" if letter in small.axes)
+    return [small.resized(**{letter: width}) for width in ((64, 256) if letter == "D" else (768,))]
 
 
 def _any_layout(subject: Subject, example: Recipe | OpCase, record: Record) -> None:
