@@ -30,7 +30,7 @@ def job(given):
 
 
 def told(run):
-    return {id: (row.outcome, row.examples, row.rho, row.message) for id, row in run.results.items()}
+    return {id: (row.outcome, row.message) for id, row in run.results.items()}
 
 
 def test_every_property_has_one_judge_and_an_op_has_one():
