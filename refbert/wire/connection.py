@@ -38,8 +38,12 @@ def _shared_memory() -> tuple[Any, Any]:
         with contextlib.suppress(OSError):
             if shutil.disk_usage(place).free >= 2 * MEMORY:
                 file = tempfile.NamedTemporaryFile(dir=place)  # noqa: SIM115  (closed when the other side has it mapped)
-                os.ftruncate(file.fileno(), MEMORY)
-                return mmap.mmap(file.fileno(), MEMORY), file
+                try:
+                    os.ftruncate(file.fileno(), MEMORY)
+                    return mmap.mmap(file.fileno(), MEMORY), file
+                except BaseException:
+                    file.close()
+                    raise
     return None, None
 
 

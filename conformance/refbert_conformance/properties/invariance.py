@@ -209,12 +209,10 @@ class _Noting(OpsAlone):
 
 def _first(subject: Subject, way: Way, alone: Context, context: Context) -> str:
     """The first op whose numbers for the sequence differ."""
-    noting = []
-    for one in (alone, context):
-        backend = _Noting(subject.backend)
-        way(backend, one)
-        noting.append(backend.noted)
-    for (what, a), (_, b) in zip(*noting, strict=False):
+    noting = _Noting(subject.backend), _Noting(subject.backend)
+    for each, one in zip(noting, (alone, context), strict=True):
+        way(each, one)
+    for (what, a), (_, b) in zip(*(each.noted for each in noting), strict=False):
         for mine, theirs in zip(_of(a, alone), _of(b, context), strict=False):
             if not same_bits(np.array(mine), np.array(theirs)):
                 return f"first in {what}"
