@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import linecache
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -54,8 +55,11 @@ def bound(
     a = arithmetic_of(arithmetic)
     given = [_input(x, a.dtype) for x in inputs]
     with np.errstate(all="ignore"):
-        value = np.asarray(formula(*(x.copy() for x in given), **options))
-        return Bounded(value, settled(value, _error(formula, given, options, a), a))
+        result = formula(*(x.copy() for x in given), **options)
+        value = np.asarray(result)
+        if not isinstance(result, np.ndarray | np.generic) or value.dtype.kind not in "biuf":
+            raise TypeError(f"a formula gives one array of real numbers, not {_kind(result)}")
+        return Bounded(value, settled(value, _error(formula, given, options, a, value), a))
 
 
 def assert_within(
@@ -68,9 +72,24 @@ def assert_within(
     """
     a = arithmetic_of(arithmetic)
     found = bound(formula, *inputs, arithmetic=arithmetic, **options)
-    record = Record(a)
+    record, got = Record(a), host(y)
+    if got.dtype.kind == "c":
+        raise AssertionError("y is complex, and the formula real")
+    if got.shape == found.value.shape and found.value.size:
+        sure = ~np.isfinite(found.value)  # an infinity or NaN that is due is due exactly
+        with np.errstate(all="ignore"):
+            odd = sure & ~((got == found.value) | (np.isnan(got.astype(float)) & np.isnan(found.value)))
+        if odd.any():
+            at = tuple(int(i) for i in np.argwhere(odd)[0])
+            raise AssertionError(f"y{list(at)} is {got[at]}, must be {found.value[at]}")
+        unchecked = np.isinf(found.bound) & ~sure
+        if unchecked.any():
+            said = f"{unchecked.sum():,} of {unchecked.size:,} have no bound: a step may overflow or divide by 0"
+            if unchecked.all():
+                raise AssertionError(f"nothing can be said: {said}")
+            warnings.warn(said, RuntimeWarning, stacklevel=2)
     try:
-        record.compare(host(y).astype(host_dtype(a.dtype)), Expected("y", found.value, found.bound))
+        record.compare(got.astype(host_dtype(a.dtype)), Expected("y", found.value, found.bound))
     except Failure as failure:
         worst = failure.worst
         if worst is None:
@@ -103,15 +122,45 @@ def host(x: Any) -> Host:
         return np.asarray(x)
 
 
+def _kind(x: Any) -> str:
+    return f"an array of {x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__
+
+
 def _input(x: Any, dtype: str) -> Host:
+    if x is None:
+        raise TypeError("an input is an array: give what is none by name, as an option")
     array = host(x)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"an input is an array of real numbers or integers, not {_kind(array)}")
     return array if array.dtype.kind in "biu" else rounded(array.astype(np.float64), dtype)
 
 
-def _error(formula: Callable[..., Any], given: Sequence[Host], options: Mapping[str, Any], a: Any) -> Host:
-    tracked = [x if x.dtype.kind in "biu" else Formula(x.copy(), arithmetic=a) for x in given]
+def _error(
+    formula: Callable[..., Any], given: Sequence[Any], options: Mapping[str, Any], a: Any, value: Host | None = None
+) -> Host:  # fmt: skip
+    tracked = [x.copy() if x.dtype.kind in "biu" else Formula(x.copy(), arithmetic=a) for x in given]
     found = formula(*tracked, **options)
-    return found.error if isinstance(found, Formula) else np.zeros(np.shape(found))
+    if not isinstance(found, Formula):
+        if np.asarray(found).dtype.kind not in "biu" and np.size(found):
+            raise TypeError(
+                "the formula computes with integers and constants alone, or packs numbers up: it has no bound"
+            )
+        return np.zeros(np.shape(found))
+    if value is not None and not _same(found, value, a):
+        raise TypeError(
+            "the formula has no bound: it casts to a narrower dtype, writes into a view, or calls what NumPy does "
+            "otherwise on its own arrays"
+        )
+    return found.error
+
+
+def _same(found: Formula, value: Host, a: Arithmetic) -> bool:
+    """Whether the formula did the same on arrays that carry bounds as on NumPy's own, up to float64's rounding."""
+    allowed = found.error * max(2.0**-10, 2.0**-51 / a.u_step) + 2.0**-48 * abs(value)
+    away = abs(found.value - value)
+    return found.shape == value.shape and bool(
+        np.all((away <= allowed) | (found.value == value) | (np.isnan(found.value) & np.isnan(value)))
+    )
 
 
 class _Steps:

@@ -98,7 +98,8 @@ def test_expressions():
 
 @pytest.mark.parametrize(
     "said", ["", "z", "x +", "x.real", "__import__('os')", "abs(x, y)", "ulp(x)", "[x]", "x if x else 1", "lambda: 1",
-             True, 0, -1, None, float("nan"), "x < 3", "9" * 300, "f(x)", {"x": 1}],
+             True, 0, -1, None, "1/0", "0/0", "1e999",
+             "10**400", "0", "-5", "-x", 10**400, float("nan"), "x < 3", "9" * 300, "f(x)", {"x": 1}],
 )  # fmt: skip
 def test_what_is_no_accuracy(said):
     with pytest.raises(BackendError, match=r"the accuracy of exp is a number of ULPs"):
@@ -112,6 +113,15 @@ def test_other_names_are_refused():
         Arithmetic.of("float32", {"functions": ["exp"]})
     with pytest.raises(BackendError, match='no preset "abacus"; known: '):
         Arithmetic.of("float32", {"preset": "abacus"})
+
+
+@pytest.mark.parametrize("declared", [
+    {"preset": ["webgpu"]}, {"accumulation": ["float32"]}, {"preset": "webgpu", "functions": None},
+    {"nondeterministic": 5}, {"nondeterministic": "gelu"}, {"flush_to_zero": "false"}, {"functions": "exp"},
+])  # fmt: skip
+def test_other_kinds_are_refused(declared):
+    with pytest.raises(BackendError, match="arithmetic's"):
+        Arithmetic.of("float32", declared)
 
 
 def test_a_number_is_as_before():

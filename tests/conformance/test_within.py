@@ -224,11 +224,81 @@ def test_a_declared_arithmetic():
 
 @pytest.mark.parametrize(("formula", "name"), [
     (np.arctan, "arctan"), (np.sort, "sort"), (np.linalg.pinv, "pinv"), (lambda x: np.power(x, 1.5), "power"),
-    (np.multiply.reduce, "multiply"), (lambda x: np.linalg.norm(x, 1), "norm"), (np.fft.fft, "fft"),
+    (np.multiply.reduce, "multiply"), (lambda x: np.linalg.norm(x, 1), "norm"), (np.median, "median"),
 ])  # fmt: skip
 def test_what_has_no_rule_is_refused_by_name(formula, name):
     with pytest.raises(TypeError, match=rf"numpy\.(linalg\.|fft\.)?{name} has (no|a) bound here"):
         bound(formula, X)
+
+
+def views(x):
+    y = x * 0.1
+    even = y[:, ::2]
+    even *= 0.3
+    return y
+
+
+def in_place(x):
+    y = -x
+    x *= 0.1
+    return x + y
+
+
+@pytest.mark.parametrize("formula", [
+    views, lambda x: (x, x), lambda x: np.array([x.mean(), x.var()]), lambda x: x.astype(np.float16) * 0.1,
+    lambda x: np.exp(x, out=x.copy()), lambda x: np.mean(x * 0.1, axis=-1, where=x > 0),
+    lambda x: np.pad(x * 0.1, 1, mode="mean"), lambda x: np.sum(x, initial=1e6), lambda x: x * 1j,
+])  # fmt: skip
+def test_what_would_have_a_wrong_bound_is_refused(formula):
+    with pytest.raises(TypeError):
+        bound(formula, X)
+
+
+def test_what_integers_alone_make_has_none():
+    with pytest.raises(TypeError, match="integers and constants alone"):
+        bound(lambda p: np.sin(p * 0.37), np.arange(9))
+    labels = np.array([1, -100, 3])
+
+    def formula(x, labels):
+        labels[labels == -100] = 0
+        return x[labels] * 1.1
+
+    y = X[[1, 0, 3]] * np.float32(1.1)
+    assert_within(y, formula, X, labels)
+    assert labels.tolist() == [1, -100, 3], "the caller's"
+
+
+@pytest.mark.parametrize("formula", [
+    in_place, lambda x: np.clip(x * 0.1, None, 0.05), lambda x: np.max(x * 0.1, -1), lambda x: special.erf(x * 0.3),
+    lambda x: np.pad(x * 0.1, ((0, 0), (1, 1)), constant_values=-1).sum(-1), lambda x: np.logaddexp(x * 10.1, x * 9.7),
+    lambda x: np.full_like(x, 0.1) - x, lambda x: np.var(x * 0.3, axis=(0, 1), ddof=1), lambda x: np.minimum(x, 0.1),
+])  # fmt: skip
+def test_correct_ones_are_within(formula):
+    y = formula(X.copy())
+    assert_within(np.float32(y), formula, X)
+    with pytest.raises(AssertionError):
+        assert_within(np.float32(y) + np.float32(1e-2), formula, X)
+
+
+def test_what_is_due_exactly_is_due():
+    with pytest.raises(AssertionError, match=r"y\[0, 0\] is 7.0, must be -inf"):
+        assert_within(np.full((1, 1), 7.0), lambda x: np.where(x > 0, x, -np.inf), -np.ones((1, 1)))
+    with pytest.raises(AssertionError, match="must be nan"):
+        assert_within(np.full(1, 7.0), np.log, -np.ones(1))
+    with pytest.raises(AssertionError, match="complex"):
+        assert_within(X + 1j, lambda x: x, X)
+
+
+def test_where_nothing_can_be_said_that_is_said():
+    least = np.finfo(np.float32).min
+
+    def masked(x):
+        return softmax(np.where(x > 0, x, least))
+
+    with pytest.raises(AssertionError, match="nothing can be said"):
+        assert_within(np.zeros_like(X), masked, X)
+    with pytest.warns(RuntimeWarning, match="1 of 2 have no bound"):
+        assert_within(np.float32([np.inf, 2]), lambda x: 1 / (x * x * 1e-30), np.float32([1e-25, 1e15 / 2**0.5]))
 
 
 def test_shapes_and_kinds():

@@ -26,6 +26,9 @@ def few_shapes(strategy: st.SearchStrategy[Any], op: str) -> st.SearchStrategy[A
 
 
 def _on_numbers_of(configuration: Any, other: Any) -> Any:
+    recipe = getattr(configuration, "recipe", None)
+    if recipe is not None:  # in copies
+        return dataclasses.replace(configuration, recipe=_on_numbers_of(recipe, other.recipe))
     values = {name: getattr(other, name) for name in ("seed", "regimes", "regime") if hasattr(other, name)}
     return dataclasses.replace(configuration, **values)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,7 +11,15 @@ from refbert.cli.options import backend_option, device_option
 from refbert.cli.tables import Table, print_table, say
 from refbert_conformance.commands.conform import require_hypothesis
 
+if TYPE_CHECKING:
+    from refbert_conformance.process.records import Row
+
 _ANSWERS = {"passed": "yes", "failed": "no", "unsupported": "-", "inconclusive": "?"}
+
+
+def _answer(row: Row) -> str:
+    """What a row says; no answer if the backend did not live to give one."""
+    return "?" if row.outcome == "failed" and not row.says else _ANSWERS[row.outcome]
 
 
 @click.command()
@@ -25,6 +33,8 @@ def invariance(backend: str, dtype: str | None, device: str | None, timeout: flo
 
     Alone or in a batch, at any place, with any padding, in any split, packed or padded, 200 times in a row; forward and
     gradients. Both answers may be right: refbert conform --require batch-invariance makes it a condition.
+
+    Exit status: 0 all answered, 2 bad usage or the backend is unavailable, 3 where it gave no answer.
     """
     require_hypothesis()
     from refbert_conformance.process.sharing import supervise
@@ -39,19 +49,20 @@ def invariance(backend: str, dtype: str | None, device: str | None, timeout: flo
     asked = properties()
     run = supervise(job, [p.id for p in asked], Limits(seconds=timeout))
     found = [(p, run.results[p.id]) for p in asked]
+    status = 3 if any(_answer(row) == "?" for _, row in found) else 0
     if as_json:
         rows: list[dict[str, Any]] = [
-            {"id": p.id, "says": p.says, "holds": {"yes": True, "no": False}.get(_ANSWERS[row.outcome]),
+            {"id": p.id, "says": p.says, "holds": {"yes": True, "no": False}.get(_answer(row)),
              "message": row.message} for p, row in found
         ]  # fmt: skip
         click.echo(json.dumps({"backend": run.backend, "invariance": rows}, indent=1, ensure_ascii=False))
-        return 0
+        return status
     title = f"{backend} ({run.backend['library']}, {run.backend['dtype']}, {run.backend['device']})"
-    rows_shown = [(f"{p.op}, {p.name}", _ANSWERS[row.outcome], p.says) for p, row in found]
+    rows_shown = [(f"{p.op}, {p.name}", _answer(row), p.says) for p, row in found]
     print_table(
         Table(f"{title}: bit for bit", ("a sequence is the same", "id"), ("holds", "figure"), "what", rows=rows_shown)
     )
     for p, row in found:
         if row.message:
             say(f"{p.op}, {p.name}: {row.message}")
-    return 0
+    return status

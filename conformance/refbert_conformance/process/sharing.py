@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -94,7 +95,8 @@ def _judged_elsewhere(
     for part in filter(None, parts):
         mine, theirs = context.Pipe(duplex=False)
         process = context.Process(target=_judge, args=(given, part, theirs), daemon=True)
-        process.start()
+        with _uninterrupted():
+            process.start()
         theirs.close()
         reader = threading.Thread(target=_collect, args=(mine, rows, watch), daemon=True)
         reader.start()
@@ -107,6 +109,19 @@ def _judged_elsewhere(
         for process, _ in running:
             process.terminate()
             process.join()
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """What is started here leaves Ctrl-C to this process, which ends it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _collect(pipe: Connection, rows: dict[str, Row], watch: Watch) -> None:

@@ -91,6 +91,7 @@ class Arithmetic:
         unknown = sorted(set(declared) - set(_KEYS))
         if unknown:
             raise BackendError(f"arithmetic declares {', '.join(unknown)}; known: {', '.join(_KEYS)}")
+        _check(declared)
         given, declared = declared, expanded(declared)
         wide = "float32" if dtype in ("float16", "bfloat16") else dtype
         accumulation = declared.get("accumulation") or wide
@@ -176,6 +177,22 @@ class Arithmetic:
 def gamma(n: float, u: float) -> float:
     """γ_n = nu/(1 − nu), a bound on |∏(1 + δ_i) − 1| over n factors (Higham, Lemma 3.1); infinite once nu ≥ 1."""
     return n * u / (1 - n * u) if n * u < 1 else float("inf")
+
+
+_KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
+    **dict.fromkeys(("accumulation", "matmul_inputs", "intermediates", "preset"), ((str, type(None)), "a name")),
+    "flush_to_zero": ((bool, int), "True or False"),
+    "nondeterministic": ((tuple, list, set, frozenset), "names of ops"),
+    "functions": ((Mapping,), 'a mapping as {"exp": 2} is'),
+}
+
+
+def _check(declared: Mapping[str, Any]) -> None:
+    """Raise `BackendError` for a value of another kind than a key has."""
+    for name, value in declared.items():
+        kinds, said = _KINDS[name]
+        if not isinstance(value, kinds):
+            raise BackendError(f"arithmetic's {name} is {said}, not {value!r}")
 
 
 def expanded(declared: Mapping[str, Any]) -> dict[str, Any]:

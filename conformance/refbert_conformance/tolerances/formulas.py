@@ -36,7 +36,12 @@ class Formula(Tracked):
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         self.arithmetic.step(ufunc.__name__)
+        if any(one is not self and one is not None for one in options.get("out") or ()):
+            raise TypeError(f"numpy.{ufunc.__name__} with out= has no bound here")
         if method == "reduce" and ufunc in _REDUCED:
+            odd = {k for k, v in options.items() if k not in ("axis", "keepdims", "out", "dtype") and v is not True}
+            if odd:
+                raise TypeError(f"numpy.{ufunc.__name__}.reduce with {', '.join(sorted(odd))} has no bound here")
             return getattr(self, _REDUCED[ufunc])(**{k: v for k, v in options.items() if k in ("axis", "keepdims")})
         if ufunc in _DECIDED and method == "__call__":
             return ufunc(*(x.value if isinstance(x, Tracked) else x for x in inputs))
@@ -60,12 +65,24 @@ class Formula(Tracked):
     def __len__(self) -> int:
         return int(self.shape[0])
 
-    def sum(self, axis: Any = None, keepdims: bool = False, **_: Any) -> Tracked:
+    def copied(self, x: Tracked) -> Tracked:
+        """The same number, with an error of its own."""
+        return self.like(x.value.copy(), x.error.copy())
+
+    def astype(self, dtype: Any, **_: Any) -> Tracked:
+        """Itself, for any floating dtype: what is computed in is the arithmetic's."""
+        return self.copied(super().astype(dtype))
+
+    def sum(self, axis: Any = None, keepdims: bool = False) -> Tracked:
         """As NumPy's, in any order."""
         self.arithmetic.step("sum")
         return super().sum(axis, keepdims)
 
-    def mean(self, axis: Any = None, keepdims: bool = False, **_: Any) -> Tracked:
+    def max(self, axis: Any = None, keepdims: bool = False) -> Tracked:  # type: ignore[override]
+        """As NumPy's."""
+        return super().max(axis=axis, keepdims=keepdims)
+
+    def mean(self, axis: Any = None, keepdims: bool = False) -> Tracked:
         """As NumPy's."""
         total = self.sum(axis, keepdims)
         found: Tracked = total / (self.size / max(total.size, 1))
@@ -82,9 +99,9 @@ class Formula(Tracked):
         """As NumPy's."""
         return np.sqrt(self.var(axis, ddof, keepdims))  # type: ignore[no-any-return]
 
-    def min(self, **how: Any) -> Tracked:
+    def min(self, axis: Any = None, keepdims: bool = False) -> Tracked:
         """As NumPy's."""
-        return -(-self).max(**how)  # type: ignore[no-any-return]
+        return -(-self).max(axis, keepdims)  # type: ignore[no-any-return]
 
     def cumsum(self, axis: int | None = None) -> Tracked:
         """As NumPy's, each sum in any order."""
@@ -110,24 +127,49 @@ class Formula(Tracked):
 
     flatten = ravel
 
-    def clip(self, low: Any, high: Any) -> Tracked:
-        """As NumPy's."""
-        return self._minimum(self._maximum(self, self.lifted(low)), self.lifted(high))
+    def clip(self, min: Any = None, max: Any = None) -> Tracked:
+        """As NumPy's; None: no limit."""
+        found: Tracked = self if min is None else self._maximum(self, self.lifted(min))
+        return found if max is None else self._minimum(found, self.lifted(max))
 
     # Rules of ufuncs.
     def _absolute(self, x: Tracked) -> Tracked:
-        return self.like(abs(x.value), x.error)
+        return self.like(abs(x.value), x.error.copy())
 
     _fabs = _absolute
 
     def _positive(self, x: Tracked) -> Tracked:
-        return x
+        return self.copied(x)
+
+    def _negative(self, x: Tracked) -> Tracked:
+        return self.like(-x.value, x.error.copy())
+
+    def _sqrt(self, x: Tracked) -> Tracked:
+        found = super()._sqrt(x)
+        return self.like(found.value, np.where(x.value - x.error < 0, np.inf, found.error))  # it may be NaN
+
+    def _erf(self, x: Tracked) -> Tracked:
+        from scipy.special import erf
+
+        steepest = 2 / math.sqrt(math.pi) * np.exp(-(np.maximum(abs(x.value) - x.error, 0) ** 2))
+        return self.function("erf", x, erf(x.value), steepest * x.error)
+
+    def _logaddexp(self, x: Tracked, z: Tracked) -> Tracked:
+        top = self._maximum(x, z)
+        parts = self._add(self._exp(self._subtract(x, top)), self._exp(self._subtract(z, top)))
+        return self.like(np.logaddexp(x.value, z.value), self._add(top, self._log(parts)).error)
+
+    def _maximum(self, x: Tracked, z: Tracked) -> Tracked:
+        """As of `max`: between those of x − e and of x + e."""
+        top = np.maximum(x.value, z.value)
+        above = np.maximum(x.value + x.error, z.value + z.error) - top
+        return self.like(top, np.maximum(above, top - np.maximum(x.value - x.error, z.value - z.error)))
 
     def _sign(self, x: Tracked) -> Tracked:
         return self.like(np.sign(x.value), np.where(abs(x.value) > x.error, 0, np.where(x.error > 0, 2, 0)))
 
     def _minimum(self, x: Tracked, z: Tracked) -> Tracked:
-        return self.like(np.minimum(x.value, z.value), np.maximum(x.error, z.error))
+        return self._negative(self._maximum(self._negative(x), self._negative(z)))
 
     def _square(self, x: Tracked) -> Tracked:
         return self._multiply(x, x)
@@ -144,7 +186,7 @@ class Formula(Tracked):
         count = abs(int(n.value))
         found = self.like(np.ones(x.shape))
         for number in range(count):
-            found = self._multiply(found, x) if number else x
+            found = self._multiply(found, x) if number else self.copied(x)
         return found if n.value >= 0 else self._reciprocal(found)
 
     def _smooth(self, x: Tracked, value: Host, slope: Any) -> Tracked:
@@ -211,7 +253,15 @@ def _method(name: str) -> Callable[..., Any]:
 
 
 def _full(self: Formula, x: Any, value: Any = 0.0, **_: Any) -> Tracked:
-    return self.like(np.full(np.shape(x), float(value)))
+    number = self.lifted(float(value))
+    return self.like(np.full(np.shape(x), number.value), np.full(np.shape(x), number.error))
+
+
+def _pad(self: Formula, x: Tracked, width: Any, mode: str = "constant", **how: Any) -> Tracked:
+    if mode not in ("constant", "edge", "reflect", "symmetric", "wrap"):
+        raise TypeError(f'numpy.pad has a bound here for modes that move entries, not for "{mode}"')
+    exact = {} if mode == "constant" else how
+    return self.like(np.pad(x.value, width, mode, **how), np.pad(x.error, width, mode, **exact))  # type: ignore[call-overload]
 
 
 def _einsum(self: Formula, said: str, *operands: Any, **_: Any) -> Tracked:
@@ -251,7 +301,7 @@ def _norm(self: Formula, x: Tracked, ord: Any = None, axis: Any = None, keepdims
 _FUNCTIONS: Mapping[Any, Callable[..., Any]] = {
     **{f: _moved(f) for f in (
         np.reshape, np.transpose, np.swapaxes, np.moveaxis, np.expand_dims, np.squeeze, np.broadcast_to, np.roll,
-        np.flip, np.repeat, np.tile, np.take, np.take_along_axis, np.pad, np.ravel, np.rollaxis, np.triu, np.tril,
+        np.flip, np.repeat, np.tile, np.take, np.take_along_axis, np.ravel, np.rollaxis, np.triu, np.tril,
         np.copy, np.diagonal, np.rot90, np.atleast_1d, np.atleast_2d,
         np.lib.stride_tricks.sliding_window_view,
     )},
@@ -262,7 +312,7 @@ _FUNCTIONS: Mapping[Any, Callable[..., Any]] = {
         (np.min, "min"), (np.amin, "min"), (np.cumsum, "cumsum"), (np.argmax, "argmax"), (np.clip, "clip"),
     )},
     np.zeros_like: _full, np.ones_like: lambda self, x, **_: _full(self, x, 1.0), np.full_like: _full,
-    np.einsum: _einsum, np.dot: _dot, np.linalg.norm: _norm,
+    np.pad: _pad, np.einsum: _einsum, np.dot: _dot, np.linalg.norm: _norm,
     np.shape: lambda self, x: x.shape, np.ndim: lambda self, x: x.ndim, np.size: lambda self, x: x.size,
     np.argsort: lambda self, x, *a, **k: np.argsort(x.value, *a, **k),
     np.outer: lambda self, x, z: self.lifted(x).reshape(-1, 1) * self.lifted(z).reshape(1, -1),

@@ -35,15 +35,18 @@ class Accuracy:
 
     def __init__(self, name: str, said: Any) -> None:
         self.said, self._name = said, name
-        if isinstance(said, int | float) and not isinstance(said, bool) and 0 < said < np.inf:
+        if isinstance(said, int | float) and not isinstance(said, bool) and 0 < said < 2**53:
             self._tree: ast.expr = ast.Constant(float(said))
             return
         try:
             if not isinstance(said, str) or len(said) > _LONGEST:
                 raise ValueError
             self._tree = ast.parse(said.strip(), mode="eval").body
-            self(np.ones(1), np.ones(1), np.ones(1))
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            x = np.array([1e-3, 1.0, 80.0])
+            found = self(x, np.tanh(x), gap(np.tanh(x), 2.0**-24, 2.0**-149))
+            if not np.all((found > 0) & (found < np.inf)):
+                raise ValueError
+        except (ValueError, SyntaxError, RecursionError, MemoryError, OverflowError, ZeroDivisionError):
             raise BackendError(
                 f"the accuracy of {name} is a number of ULPs above 0, or an expression of x and y as "
                 f'"3 + 2*abs(x)" is, not {said!r}'
