@@ -53,7 +53,10 @@ def bound(
     Raises TypeError for a NumPy function without a rule, by its name, and `BackendError` for an unknown arithmetic.
     """
     a = arithmetic_of(arithmetic)
-    given = [_input(x, a.dtype) for x in inputs]
+    return _bounded(formula, [_input(x, a.dtype) for x in inputs], options, a)
+
+
+def _bounded(formula: Callable[..., Any], given: Sequence[Host], options: Mapping[str, Any], a: Arithmetic) -> Bounded:
     with np.errstate(all="ignore"):
         result = formula(*(x.copy() for x in given), **options)
         value = np.asarray(result)
@@ -71,8 +74,8 @@ def assert_within(
     bounds (ρ) and in ULPs, and which steps of the formula its bound comes from.
     """
     a = arithmetic_of(arithmetic)
-    found = bound(formula, *inputs, arithmetic=arithmetic, **options)
-    record, got = Record(a), host(y)
+    given = [_input(x, a.dtype) for x in inputs]
+    found, record, got = _bounded(formula, given, options, a), Record(a), host(y)
     if got.dtype.kind == "c":
         raise AssertionError("y is complex, and the formula real")
     if got.shape == found.value.shape and found.value.size:
@@ -96,7 +99,7 @@ def assert_within(
             raise AssertionError(str(failure)) from None
         lines = [f"{failure} ({worst.ulps:.3g} ULP of {a.dtype})"]
         if np.isfinite(worst.bound) and worst.bound:
-            lines += _origins(formula, [_input(x, a.dtype) for x in inputs], options, a, worst.index)
+            lines += _origins(formula, given, options, a, worst.index)
         raise AssertionError("\n".join(lines)) from None
 
 

@@ -15,12 +15,12 @@ from refbert.errors import InputError
 from refbert.files.json import parse_json
 from refbert_conformance.commands.conform import publish, require_hypothesis, seed_number
 
-_DTYPES = ("float32", "float64", "float16", "bfloat16")
+DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 
 @click.command()
 @click.argument("place", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--dtype", type=click.Choice(_DTYPES), default="float32", show_default=True, help="What the target has.")
+@click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="What the target has.")
 @click.option("--only", metavar="PATTERN", help="Properties whose id holds this text, or matches it with * and ?.")
 @click.option(
     "--effort", type=click.Choice(("quick", "default")), default="quick", show_default=True, help="How many cases."

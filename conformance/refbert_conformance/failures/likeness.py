@@ -126,13 +126,21 @@ def _function(trial: Trial) -> str | None:
     return None
 
 
-def _holds(trial: Trial, declared: dict[str, Any]) -> bool:
-    """Whether the failing cases pass under a declaration, and others that are like them."""
+def _under(trial: Trial, declared: dict[str, Any]) -> Subject | None:
+    """The backend under a declaration, if the failing cases pass so."""
     other = copy.copy(trial.subject)
     other.arithmetic = Arithmetic.of(trial.subject.dtype, declared)
     if not all(_passes(trial.property, other, example) for example in trial.failing):
-        return False
+        return None
     trial.alive()
+    return other
+
+
+def _holds(trial: Trial, declared: dict[str, Any]) -> bool:
+    """Whether the failing cases pass under a declaration, and others that are like them."""
+    other = _under(trial, declared)
+    if other is None:
+        return False
     return runner.run(trial.property, other, effort="quick", shrinking=0.0).outcome == "passed"
 
 
@@ -142,11 +150,9 @@ def _declaration(trial: Trial, candidates: Iterable[dict[str, Any]]) -> str | No
     for candidate in candidates:
         if candidate.items() <= before.items():
             continue
-        other = copy.copy(subject)
-        other.arithmetic = Arithmetic.of(subject.dtype, before | candidate)
-        if not all(_passes(property, other, example) for example in trial.failing):
+        other = _under(trial, before | candidate)
+        if other is None:
             continue
-        trial.alive()
         if property.cost > _CHEAP:
             return _said(candidate)
         result = runner.run(property, other, effort="quick")

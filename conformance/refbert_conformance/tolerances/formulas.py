@@ -141,9 +141,6 @@ class Formula(Tracked):
     def _positive(self, x: Tracked) -> Tracked:
         return self.copied(x)
 
-    def _negative(self, x: Tracked) -> Tracked:
-        return self.like(-x.value, x.error.copy())
-
     def _sqrt(self, x: Tracked) -> Tracked:
         found = super()._sqrt(x)
         return self.like(found.value, np.where(x.value - x.error < 0, np.inf, found.error))  # it may be NaN
@@ -151,8 +148,7 @@ class Formula(Tracked):
     def _erf(self, x: Tracked) -> Tracked:
         from scipy.special import erf
 
-        steepest = 2 / math.sqrt(math.pi) * np.exp(-(np.maximum(abs(x.value) - x.error, 0) ** 2))
-        return self.function("erf", x, erf(x.value), steepest * x.error)
+        return self._error_function(x, erf(x.value))
 
     def _logaddexp(self, x: Tracked, z: Tracked) -> Tracked:
         top = self._maximum(x, z)

@@ -225,7 +225,7 @@ class Tracked(NDArrayOperatorsMixin):
         return self.stored(x.value @ z.value, a.joined(*parts))
 
     def _negative(self, x: Tracked) -> Tracked:
-        return self.like(-x.value, x.error)
+        return self.like(-x.value, x.error.copy())
 
     def _maximum(self, x: Tracked, z: Tracked) -> Tracked:
         return self.like(np.maximum(x.value, z.value), np.maximum(x.error, z.error))
@@ -261,8 +261,12 @@ class Tracked(NDArrayOperatorsMixin):
     def _erfc(self, x: Tracked) -> Tracked:
         from scipy.special import erfc
 
+        return self._error_function(x, erfc(x.value))
+
+    def _error_function(self, x: Tracked, value: Host) -> Tracked:
+        """erf or erfc, whose slopes are alike but for the sign."""
         steepest = 2 / math.sqrt(math.pi) * np.exp(-(np.maximum(abs(x.value) - x.error, 0) ** 2))
-        return self.function("erf", x, erfc(x.value), steepest * x.error)
+        return self.function("erf", x, value, steepest * x.error)
 
     def _logaddexp(self, x: Tracked, z: Tracked) -> Tracked:
         """log s with s = e⁰ + e^z, of refbert.ops.gelu: s is off by a relative u and σ(z) = e^z/s times e^z's own."""

@@ -173,7 +173,7 @@ def _forgets(subject: Subject, example: Recipe | OpCase, record: Record) -> None
     for case in cases:
         *arrays, dy = subject.devices((*case.arrays, np.array(case.dy)))
         y, pullback = forward(subject, case.op, arrays, case.options)
-        wanted.append(copied(subject, y, backward_if_any(subject, pullback, dy, len(arrays))))
+        wanted.append(copied(subject.backend, y, backward_if_any(subject, pullback, dy, len(arrays))))
         alive.append((arrays, dy))
     buffers = {name: np.array(v) for name, v in cases[0].options.items() if isinstance(v, np.ndarray)}
     for case, want in zip(cases, wanted, strict=True):

@@ -22,13 +22,12 @@ def run(subject: Subject, case: OpCase, backend: Any = None) -> tuple[Host, list
     backend = subject.backend if backend is None else backend
     *arrays, dy = put_each(backend, (*case.arrays, np.asarray(case.dy)))
     y, pullback = forward(subject, case.op, arrays, case.options, backend)
-    found = get_each(backend, (y, *backward_if_any(subject, pullback, dy, len(arrays))))
-    return np.array(found[0]), [np.array(c) for c in found[1:]]
+    return copied(backend, y, backward_if_any(subject, pullback, dy, len(arrays)))
 
 
-def copied(subject: Subject, y: Any, cotangents: Sequence[Any]) -> tuple[Host, list[Host]]:
+def copied(backend: Any, y: Any, cotangents: Sequence[Any]) -> tuple[Host, list[Host]]:
     """y and the cotangents on the host, copied."""
-    first, *others = (np.array(x) for x in subject.hosts((y, *cotangents)))
+    first, *others = (np.array(x) for x in get_each(backend, (y, *cotangents)))
     return first, others
 
 
