@@ -22,7 +22,7 @@ from refbert_numpy.threads import alone, product
 from refbert_numpy.updates import global_norm, update
 
 if TYPE_CHECKING:
-    from refbert.backend.arguments import KeepMasks
+    from refbert.backend import KeepMasks
     from refbert.spec.choices import Choices
     from refbert.text.batching import Batch
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refbert.backend import Backend
-from refbert.backend.arguments import KeepMasks
+from refbert.backend import KeepMasks
 from refbert.config.heads import POOLED_HEADS
 from refbert.ops.cross_entropy import IGNORE
 from refbert.spec import bert, head_table

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refbert.backend.arguments import KeepMasks
+from refbert.backend import KeepMasks
 from refbert.spec.choices import Choices
 from refbert.spec.scope import Scope
 from refbert.text.batching import Batch

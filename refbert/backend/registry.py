@@ -12,7 +12,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
-from refbert.backend.contract import Backend, contract_of
+from refbert.backend import Backend, contract_of
 from refbert.errors import BackendError, BackendUnavailable, RefbertError, UnknownBackend, Unsupported
 
 GROUP = "refbert.backends"

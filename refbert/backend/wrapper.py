@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from refbert.backend.contract import OPTIONAL
+from refbert.backend import OPTIONAL
 
 
 class Wrapper:

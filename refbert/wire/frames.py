@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from refbert.backend.arguments import Host
+from refbert.backend import Host
 
 MAGIC = b"refbert1"
 _PREFIX = struct.Struct("<8sQQ")

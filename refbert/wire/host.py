@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from refbert.backend import registry
-from refbert.backend.arguments import Host
-from refbert.backend.contract import OPTIONAL, OPTIONAL_ATTRIBUTES, REQUIRED
+from refbert.backend import Host
+from refbert.backend import OPTIONAL, OPTIONAL_ATTRIBUTES, REQUIRED
 from refbert.errors import RefbertError, Unsupported, one_line
 from refbert.wire.connection import VERSION
 from refbert.wire.frames import DTYPES, BadFrame, Closed, Stream

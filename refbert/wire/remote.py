@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from refbert.backend.arguments import Host, KeepMasks, ModelChoices, TokenBatch
-from refbert.backend.contract import (
+from refbert.backend import Host, KeepMasks, ModelChoices, TokenBatch
+from refbert.backend import (
     ATTRIBUTES,
     OPTIONAL,
     OPTIONAL_ATTRIBUTES,

@@ -5,7 +5,7 @@ JSON                          value
 {"pullback": 8}               a function, to be called by "pull"
 {"tensor": 0}                 a host array: the message's first tensor
 {"list": [...]}               a list; plain [...] is a tuple
-{"callback": "keep"}          dropout's masks, to be asked for (`refbert.backend.arguments.KeepMasks`)
+{"callback": "keep"}          dropout's masks, to be asked for (`refbert.backend.KeepMasks`)
 {"other": "str"}              what has no place here, by the name of its type
 "inf", "-inf", "nan"          the floats that JSON does not know
 {...}, "text", 1, 2.5, null   themselves
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from refbert.backend.arguments import Host
+from refbert.backend import Host
 
 FLOATS = {"inf": float("inf"), "-inf": float("-inf"), "nan": float("nan")}
 # What an object has only if it stands for something else.
