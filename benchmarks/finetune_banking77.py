@@ -27,7 +27,7 @@ from sklearn.linear_model import LogisticRegression
 
 import refbert
 from refbert.data.labelled import read
-from refbert.evaluation.classes import accuracy, macro_f1
+from refbert.evaluation.scores import accuracy, macro_f1
 from refbert.evaluation.tasks import evaluate
 from refbert.training.finetuning import finetune
 from refbert.training.finetuning_settings import Settings

@@ -17,8 +17,7 @@ from refbert.config.presets import preset
 from refbert.config.profiles import PROFILES, Profile
 from refbert.errors import RefbertError, RefbertWarning
 from refbert.loading import from_config, load
-from refbert.model import Model
-from refbert.output import Output
+from refbert.model import Model, Output
 from refbert.randomness import Dropout
 from refbert.text.batching import Batch
 

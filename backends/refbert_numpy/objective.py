@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refbert.backend import Backend
-from refbert.backend import KeepMasks
+from refbert.backend import Backend, KeepMasks
 from refbert.config.heads import POOLED_HEADS
 from refbert.ops.cross_entropy import IGNORE
 from refbert.spec import bert, head_table

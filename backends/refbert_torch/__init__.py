@@ -4,7 +4,7 @@ Nothing here comes from refbert's derivations: the forward calls torch.nn.functi
 makes it an independent oracle of refbert.ops as well as a fast backend.
 
 backend     the ops                              attention   scores, masks, and PyTorch's fused kernel
-layer       a whole encoder layer for inference  prepacked   weights in the layout that oneDNN multiplies by
+layer       a whole encoder layer for inference, and weights in the layout that oneDNN multiplies by
 objective   a whole training step's graph        optimizers  the updates and clipping
 """
 

@@ -14,9 +14,8 @@ import torch
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from refbert_torch import prepacked
 from refbert_torch.attention import KeyMask, attention, packed_attention, probabilities
-from refbert_torch.layer import encoder_layer
+from refbert_torch.layer import PrepackedLinears, available, encoder_layer, most_rows
 from refbert_torch.objective import LinearOfGelu, Losses, no_pullback, objective
 from refbert_torch.optimizers import global_norm, update
 
@@ -67,8 +66,8 @@ class TorchBackend:
             self.library += f", {torch.cuda.get_device_name(index)}"
         elif self._device.type != "cpu":
             raise RuntimeError(f'the torch backend runs on "cpu" and "cuda", not on "{device}"')
-        pack = prepacked.available(self._device, self._dtype)
-        self._linear = prepacked.PrepackedLinears(pack=pack, most=prepacked.most_rows())
+        pack = available(self._device, self._dtype)
+        self._linear = PrepackedLinears(pack=pack, most=most_rows())
 
     def _op(self, f: Callable[..., Tensor], *arrays: Tensor) -> Out:
         """(f(*arrays), pullback through autograd): one cotangent per array."""

@@ -9,8 +9,7 @@ import numpy as np
 
 from refbert.backend import Host
 from refbert.config.heads import HEADS
-from refbert.model import Model
-from refbert.output import Output
+from refbert.model import Model, Output
 from refbert.spec.bert import Encoded
 from refbert.spec.pooler import pooler
 from refbert.spec.scope import Scope

@@ -15,7 +15,7 @@ from refbert.text.tokenization import Tokenizer
 
 
 class Epochs:
-    """A `refbert.training.source.Source`: a batch depends on the seed and the step alone.
+    """A `refbert.training.loop.Source`: a batch depends on the seed and the step alone.
 
     The last batch of an epoch holds what is left and may be smaller. Batches are padded to their longest row.
     """

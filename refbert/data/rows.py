@@ -16,8 +16,7 @@ from refbert.data.draws import Draws, generator
 from refbert.data.masking import mask_batch
 from refbert.data.pairs import examples
 from refbert.data.settings import Pretraining
-from refbert.data.store import Store
-from refbert.data.tokens import continues, tokenizer_fingerprint
+from refbert.data.store import Store, continues, tokenizer_fingerprint
 from refbert.errors import InputError
 from refbert.text.batching import Batch
 from refbert.text.tokenization import Tokenizer

@@ -25,7 +25,6 @@ import numpy as np
 import numpy.typing as npt
 
 from refbert.data.corpus import Documents, Format, Progress, Source, read_sentences, source_name
-from refbert.data.tokens import encode_sentences, tokenizer_fingerprint
 from refbert.errors import InputError
 from refbert.files.digests import digest, digest_of_file, hasher
 from refbert.files.json import read_object
@@ -282,3 +281,28 @@ def _read(file: FileIO, dtype: np.dtype[Any], start: int, stop: int) -> npt.NDAr
     if len(content) != size:
         raise InputError(f"{getattr(file, 'name', 'the store')}: shorter than it was; build the store again")
     return np.frombuffer(content, dtype)
+
+
+def encode_sentences(tokenizer: Tokenizer, sentences: Sequence[str]) -> list[list[int]]:
+    """Return the ids of each sentence, nothing added; empty where nothing is left to read.
+
+    "[MASK]" and its like, spelled out in a corpus, are ordinary text here, as for Google's tokenizer: a [SEP] in the
+    middle of a sentence would tell the model of a boundary that is not there.
+    """
+    inner = tokenizer.library
+    before = inner.encode_special_tokens
+    inner.encode_special_tokens = True
+    try:
+        return [e.ids for e in inner.encode_batch_fast(list(sentences), add_special_tokens=False)]
+    finally:
+        inner.encode_special_tokens = before
+
+
+def continues(tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:
+    """[V]: whether the piece of that id goes on with a word ("##…")."""
+    return np.array([token.startswith("##") for token in tokenizer.tokens(range(tokenizer.vocab_size))])
+
+
+def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
+    """Return a digest of all that decides how text becomes ids."""
+    return digest([tokenizer.library.to_str()])

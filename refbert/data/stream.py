@@ -35,7 +35,7 @@ _POSITION = ("step", "phase", "round", "chunk", "offset")
 
 
 class PretrainingSource:
-    """A `refbert.training.source.Source` of masked-LM and next-sentence batches.
+    """A `refbert.training.loop.Source` of masked-LM and next-sentence batches.
 
     ``phases`` follow each other; the last goes on for as long as it is asked. Each phase begins a round of its own.
     Raises `InputError` for a store made by another tokenizer, for one document where random next sentences are wanted,

@@ -11,7 +11,7 @@ from refbert.config import BertConfig
 from refbert.config.heads import HEADS, PRETRAINING
 from refbert.data.labelled import Labelled, check_labels
 from refbert.errors import InputError
-from refbert.evaluation import classes, numbers
+from refbert.evaluation import scores as score
 from refbert.evaluation.entities import entity_scores
 from refbert.evaluation.squad import best_threshold, question_scores, squad_scores
 from refbert.labels import is_multi_label, is_regression
@@ -138,23 +138,23 @@ def _scores(task: str, labels: Sequence[str], reference: Sequence[Any], predicte
     """The scores of every task but answers."""
     if task == "regress":
         return {
-            "pearson": numbers.pearson(reference, predicted),
-            "spearman": numbers.spearman(reference, predicted),
-            "mean_squared_error": numbers.mean_squared_error(reference, predicted),
+            "pearson": score.pearson(reference, predicted),
+            "spearman": score.spearman(reference, predicted),
+            "mean_squared_error": score.mean_squared_error(reference, predicted),
         }
     if task == "multi-label":
-        return classes.set_scores(reference, predicted, labels)
+        return score.set_scores(reference, predicted, labels)
     if task == "tag":
         of_entities = entity_scores(reference, predicted) if _are_entities(labels) else {}
-        return of_entities | {"accuracy": classes.accuracy([*chain(*reference)], [*chain(*predicted)])}
-    scores = {"accuracy": classes.accuracy(reference, predicted)}
+        return of_entities | {"accuracy": score.accuracy([*chain(*reference)], [*chain(*predicted)])}
+    scores = {"accuracy": score.accuracy(reference, predicted)}
     if task == "classify":
         scores |= {
-            "macro_f1": classes.macro_f1(reference, predicted),
-            "matthews": classes.matthews(reference, predicted),
+            "macro_f1": score.macro_f1(reference, predicted),
+            "matthews": score.matthews(reference, predicted),
         }
         if len(labels) == 2:
-            scores["f1"] = classes.f1(reference, predicted, labels[1])
+            scores["f1"] = score.f1(reference, predicted, labels[1])
     return scores
 
 

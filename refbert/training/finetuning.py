@@ -37,11 +37,10 @@ from refbert.tasks.classifying import label_names
 from refbert.training import checkpoints
 from refbert.training.best import Outcome, Scores, best_epoch, best_of, export, keep_best
 from refbert.training.finetuning_settings import Plan, Settings
-from refbert.training.interruptible import interruptible
 from refbert.training.loop import NotFinite
 from refbert.training.metrics import Update
 from refbert.training.run import RunDirectory, agreed, versions
-from refbert.training.session import Log, Session
+from refbert.training.session import Log, Session, interruptible
 from refbert.training.task_model import NAMED, begin, features, of_the_checkpoint
 
 _LONG_TEXTS = "a few texts are much longer than the others of their batch; a smaller --max-length cuts them"

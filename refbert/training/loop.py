@@ -12,20 +12,39 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from refbert.backend import require_updates
+from refbert.backend import Host, require_updates
 from refbert.errors import InputError, RefbertError
 from refbert.files.directories import remove_directory
 from refbert.model import Model
 from refbert.randomness import Dropout
+from refbert.text.batching import Batch
 from refbert.training import checkpoints
 from refbert.training.accumulation import Sums, first_not_finite, loss_and_gradients
 from refbert.training.distributed import ALONE, Processes, WorkerLost
 from refbert.training.metrics import Update
 from refbert.training.optimizer import Clipped, Optimizer
 from refbert.training.precision import MixedPrecision
-from refbert.training.source import Source
+
+
+class Source(Protocol):
+    """An endless stream of batches that knows where it is."""
+
+    def next(self, step: int) -> tuple[Batch, dict[str, Host]]:
+        """Return the global batch of update ``step`` (from 0) and its labels, named as in `refbert.config.heads`.
+
+        Every process of a data-parallel run gets the same batch; the loop takes its rows.
+        """
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Return the position after the last batch, as JSON."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue at a `state` of a source of the same data and settings."""
+        ...
 
 
 class NotFinite(RefbertError):

@@ -33,11 +33,10 @@ from refbert.text.tokenization import Tokenizer
 from refbert.training.checkpoints import last_whole
 from refbert.training.distributed import ALONE, Processes
 from refbert.training.held_out import HeldOut
-from refbert.training.interruptible import interruptible
 from refbert.training.metrics import Update, read_metrics
 from refbert.training.pretraining_settings import Settings
 from refbert.training.run import RunDirectory, agreed, versions
-from refbert.training.session import Log, Session
+from refbert.training.session import Log, Session, interruptible
 
 # Seconds between two lines about the reading of the text.
 _TELL = 10.0

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from refbert.errors import InputError
 from refbert.files.writing import write_text, writing
 from refbert.model import Model
 from refbert.training.checkpoints import read_state, restore
-from refbert.training.loop import Saving, train
+from refbert.training.loop import Saving, Source, train
 from refbert.training.metrics import Metrics, Update, going_on
 from refbert.training.optimizer import Optimizer
 from refbert.training.page import render
 from refbert.training.precision import MixedPrecision
 from refbert.training.run import RunDirectory, check_same
 from refbert.training.run import effective as came_to
-from refbert.training.source import Source
 
 # Seconds between two drawings of the run's page.
 _REDRAW = 60.0
@@ -141,3 +142,25 @@ class Log:
             self._metrics.close()
             self._session.run.check()
             self._draw()
+
+
+T = TypeVar("T")
+
+
+def interruptible(compute: Callable[[], T]) -> T:
+    """Return or raise what ``compute``, long compiled work, does in a thread, so that a signal reaches this one.
+
+    It must change nothing outside memory, since a signal abandons it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return compute()
+    came: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            came.set_result(compute())
+        except BaseException as error:  # noqa: BLE001, raised again where it belongs
+            came.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return came.result()

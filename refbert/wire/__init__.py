@@ -1,6 +1,6 @@
 """A backend in another process, in any language: docs/wire-protocol.md as Python speaks it.
 
-frames, values   one message: a JSON header, then tensors as raw bytes; what stands in the header
+frames           one message: a JSON header, what stands in it, then tensors as raw bytes
 connection       the caller's side: requests and answers
 remote           a backend whose methods are messages
 command          a backend that is a command: ``exec:COMMAND``

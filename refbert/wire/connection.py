@@ -14,8 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
-from refbert.backend import Host, KeepMasks
-from refbert.backend import REQUIRED_BY_VERSION
+from refbert.backend import REQUIRED_BY_VERSION, Host, KeepMasks
 from refbert.errors import BackendUnavailable, one_line
 from refbert.wire.frames import BadFrame, Closed, Stream
 

@@ -20,15 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from refbert.backend import registry
-from refbert.backend import Host
-from refbert.backend import OPTIONAL, OPTIONAL_ATTRIBUTES, REQUIRED
+from refbert.backend import OPTIONAL, OPTIONAL_ATTRIBUTES, REQUIRED, Host, registry
 from refbert.errors import RefbertError, Unsupported, one_line
 from refbert.wire.connection import VERSION
-from refbert.wire.frames import DTYPES, BadFrame, Closed, Stream
+from refbert.wire.frames import DTYPES, BadFrame, Closed, Stream, plain, valued
 from refbert.wire.pauses import HURRY, Lines
 from refbert.wire.remote import AT_HOME
-from refbert.wire.values import plain, valued
 
 # lists: put and get take several arrays. mirror: host arrays are laid out as the caller's are, an array of the caller's
 # is one object here, too, and what is written into it is told. threads: a thread here for each of the caller's.

@@ -12,7 +12,6 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from refbert.backend import Host, KeepMasks, ModelChoices, TokenBatch
 from refbert.backend import (
     ATTRIBUTES,
     OPTIONAL,
@@ -20,11 +19,15 @@ from refbert.backend import (
     OPTIONAL_PROTOCOLS,
     REQUIRED,
     Backend,
+    Host,
+    KeepMasks,
+    ModelChoices,
+    TokenBatch,
     methods,
 )
 from refbert.errors import BackendError, Unsupported, one_line, warn
 from refbert.wire.connection import Connection, RemoteError
-from refbert.wire.values import plain, valued
+from refbert.wire.frames import plain, valued
 
 _BATCH = ("input_ids", "token_type_ids", "attention_mask")
 # A function as an argument cannot travel.

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 import refbert  # noqa: E402
 from refbert.text.tokenization import Tokenizer  # noqa: E402
 from refbert_torch.backend import TorchBackend  # noqa: E402
-from refbert_torch.prepacked import PrepackedLinears, available  # noqa: E402
+from refbert_torch.layer import PrepackedLinears, available  # noqa: E402
 
 CPU = torch.device("cpu")
 # Eight products and a bias in float32, of size 1: in another order the sums differ by some units of 2^-24; 16 here.

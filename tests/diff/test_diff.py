@@ -15,11 +15,10 @@ from refbert.backend import registry
 from refbert.backend.reference import ReferenceBackend
 from refbert_conformance.mutants import MUTANTS, Correct
 from refbert_inspection import hugging_face
-from refbert_inspection.tracing.difference import compared, side_of
+from refbert_inspection.tracing.difference import compared, side_of, verdict
 from refbert_inspection.tracing.difference_page import page
 from refbert_inspection.tracing.setting import of_model, synthetic
 from refbert_inspection.tracing.transformers_side import side_of_transformers
-from refbert_inspection.tracing.verdict import verdict
 
 SETTING = synthetic(backward=True)
 PLACES = {

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.metrics.sequence_labeling import get_entities
 
-from refbert.evaluation import classes, entities, numbers, squad
+from refbert.evaluation import entities, scores, squad
 
 PAIRS = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcde")), min_size=1, max_size=40)
 SETS = st.sets(st.sampled_from("abcd"))
@@ -28,7 +28,7 @@ class TestClasses:
     @given(PAIRS)
     def test_against_scikit_learn(self, pairs):
         reference, predicted = ([pair[side] for pair in pairs] for side in (0, 1))
-        assert classes.accuracy(reference, predicted) == pytest.approx(
+        assert scores.accuracy(reference, predicted) == pytest.approx(
             sklearn.metrics.accuracy_score(reference, predicted)
         )
         with warnings.catch_warnings():
@@ -36,14 +36,14 @@ class TestClasses:
             macro = sklearn.metrics.f1_score(reference, predicted, average="macro", zero_division=0.0)
             one = sklearn.metrics.f1_score(reference, predicted, labels=["b"], average="macro", zero_division=0.0)
             matthews = sklearn.metrics.matthews_corrcoef(reference, predicted)
-        assert classes.macro_f1(reference, predicted) == pytest.approx(macro)
-        assert classes.f1(reference, predicted, "b") == pytest.approx(one)
-        assert classes.matthews(reference, predicted) == pytest.approx(matthews, abs=1e-12)
+        assert scores.macro_f1(reference, predicted) == pytest.approx(macro)
+        assert scores.f1(reference, predicted, "b") == pytest.approx(one)
+        assert scores.matthews(reference, predicted) == pytest.approx(matthews, abs=1e-12)
 
     @given(st.lists(st.tuples(SETS, SETS), min_size=1, max_size=20))
     def test_sets_against_scikit_learn(self, pairs):
         reference, predicted = ([pair[side] for pair in pairs] for side in (0, 1))
-        found = classes.set_scores(reference, predicted, "abcd")
+        found = scores.set_scores(reference, predicted, "abcd")
         t, p = (np.array([[name in one for name in "abcd"] for one in side]) for side in (reference, predicted))
         assert found["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(t, p))
         for average in ("micro", "macro"):
@@ -51,12 +51,12 @@ class TestClasses:
             assert found[f"{average}_f1"] == pytest.approx(expected)
 
     def test_one_class_only(self):
-        assert classes.matthews(["a", "a"], ["a", "a"]) == 0.0
-        assert classes.f1(["a"], ["a"], "b") == 0.0
+        assert scores.matthews(["a", "a"], ["a", "a"]) == 0.0
+        assert scores.f1(["a"], ["a"], "b") == 0.0
 
     def test_lengths_that_differ(self):
         with pytest.raises(ValueError):
-            classes.accuracy(["a"], ["a", "b"])
+            scores.accuracy(["a"], ["a", "b"])
 
 
 class TestNumbers:
@@ -66,21 +66,21 @@ class TestNumbers:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             pearson, spearman = scipy.stats.pearsonr(x, y)[0], scipy.stats.spearmanr(x, y)[0]
-        assert numbers.pearson(x, y) == pytest.approx(pearson, abs=1e-9, nan_ok=True)
-        assert numbers.spearman(x, y) == pytest.approx(spearman, abs=1e-9, nan_ok=True)
+        assert scores.pearson(x, y) == pytest.approx(pearson, abs=1e-9, nan_ok=True)
+        assert scores.spearman(x, y) == pytest.approx(spearman, abs=1e-9, nan_ok=True)
 
     def test_ties_share_a_rank(self):
-        assert numbers.spearman([1, 2, 2, 3], [10, 20, 20, 30]) == pytest.approx(1.0)
-        assert numbers.spearman([1, 2, 2, 3], [10, 20, 30, 40]) == pytest.approx(
+        assert scores.spearman([1, 2, 2, 3], [10, 20, 20, 30]) == pytest.approx(1.0)
+        assert scores.spearman([1, 2, 2, 3], [10, 20, 30, 40]) == pytest.approx(
             scipy.stats.spearmanr([1, 2, 2, 3], [1, 2, 3, 4])[0]
         )
 
     def test_undefined(self):
-        assert math.isnan(numbers.pearson([1.0, 1.0], [1.0, 2.0]))
-        assert math.isnan(numbers.spearman([1.0], [2.0]))
+        assert math.isnan(scores.pearson([1.0, 1.0], [1.0, 2.0]))
+        assert math.isnan(scores.spearman([1.0], [2.0]))
 
     def test_tiny_numbers(self):
-        assert numbers.pearson([0, 1e-200, 3e-200], [0, 1e-200, 3e-200]) == pytest.approx(1.0)
+        assert scores.pearson([0, 1e-200, 3e-200], [0, 1e-200, 3e-200]) == pytest.approx(1.0)
 
 
 TAG = st.sampled_from(["O", "O", "B-X", "I-X", "B-Y", "I-Y", "E-X", "S-X", "E-Y", "S-Y"])

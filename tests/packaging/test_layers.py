@@ -28,7 +28,7 @@ LAYERS = (
     ("refbert.spec",),
     ("refbert.wire.host",),
     BACKENDS,
-    ("refbert.embedder", "refbert.labels", "refbert.output", "refbert.updating"),
+    ("refbert.embedder", "refbert.labels", "refbert.updating"),
     ("refbert.checkpoint", "refbert.models", "refbert.training.optimizer"),
     ("refbert.model",),
     ("refbert.loading",),

@@ -11,7 +11,7 @@ from original import masked_positions
 
 from refbert.data.masking import mask_batch
 from refbert.data.settings import Pretraining
-from refbert.data.tokens import continues
+from refbert.data.store import continues
 
 TOKENIZER = small_tokenizer()
 CONTINUES = continues(TOKENIZER)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from corpora import small_tokenizer
 
-from refbert.data.tokens import tokenizer_fingerprint
+from refbert.data.store import tokenizer_fingerprint
 
 needs_proc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from Linux's /proc")
 

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from refbert.data import train_wordpiece
-from refbert.data.tokens import tokenizer_fingerprint
+from refbert.data.store import tokenizer_fingerprint
 from refbert.data.wordpiece import _repeated
 from refbert.errors import InputError
 

@@ -16,10 +16,9 @@ from small_checkpoint import write_small_checkpoint
 import refbert
 from refbert.backend.reference import ReferenceBackend
 from refbert_inspection.tracing import Trace, run_pass, trace
-from refbert_inspection.tracing.lens import lens
 from refbert_inspection.tracing.maps import encode, largest, quantised, thumbnail
 from refbert_inspection.tracing.page import data, page
-from refbert_inspection.tracing.trace import hidden_states
+from refbert_inspection.tracing.trace import hidden_states, lens
 
 TEXT = "the cat [MASK] on a mat."
 

@@ -37,7 +37,7 @@ def batch_and_labels(key, *, B=6, S=7, V=31):
 
 
 class Stream:
-    """A source (refbert.training.source.Source): batch n is a function of (seed, n)."""
+    """A source (refbert.training.loop.Source): batch n is a function of (seed, n)."""
 
     def __init__(self, seed=0, *, B=6, S=7, only=None):
         self.seed, self.B, self.S, self.only = seed, B, S, only

@@ -8,7 +8,7 @@ from refbert.data.draws import Draws
 from refbert.data.features import answer_features, windows
 from refbert.data.masking import mask_batch
 from refbert.data.pairs import examples
-from refbert.data.tokens import continues
+from refbert.data.store import continues
 from refbert.ops.cross_entropy import IGNORE
 from refbert.tasks.answering import answer, window_length
 from refbert_audit import Value, Values

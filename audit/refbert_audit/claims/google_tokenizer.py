@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from refbert.config.profiles import get_profile
-from refbert.data.tokens import encode_sentences
+from refbert.data.store import encode_sentences
 from refbert.text.tokenization import Tokenizer
 from refbert_audit import Value, Values
 

@@ -164,7 +164,7 @@ def _as_json(found: Difference, html_file: Path | None) -> dict[str, Any]:
 
 
 def _show(found: Difference, html_file: Path | None, everything: bool) -> None:
-    from refbert_inspection.tracing.verdict import number, verdict
+    from refbert_inspection.tracing.difference import number, verdict
 
     for line in verdict(found):
         say(line)

@@ -9,10 +9,9 @@ from typing import Any
 
 from refbert import __version__
 from refbert.pages import Axis, LogAxis, fill
-from refbert_inspection.tracing.difference import Difference, Row
+from refbert_inspection.tracing.difference import Difference, Row, verdict
 from refbert_inspection.tracing.names import NUMBERING, layer_of
 from refbert_inspection.tracing.passes import GRADIENT
-from refbert_inspection.tracing.verdict import verdict
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 960, 240, 46, 34
 _HIGHEST = 1  # the plot's last power of ten

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from refbert import ops
 from refbert.backend import Host
 from refbert.errors import InputError
 from refbert.model import Model
 from refbert.ops.cross_entropy import IGNORE
+from refbert.spec import heads as head
 from refbert.text.batching import Batch, Text
 from refbert.text.tokenization import Encoding
-from refbert_inspection.tracing.lens import Lens, lens
 from refbert_inspection.tracing.names import hidden_state_names
 from refbert_inspection.tracing.passes import Pass, run_pass
 
@@ -148,3 +150,44 @@ def _id(model: Model, word: str) -> int:
         pieces = " ".join(model.tokenizer.tokens(ids))
         raise InputError(f'a label must be one token; "{word}" is {len(ids)}: {pieces}')
     return ids[0]
+
+
+CHUNK = 64  # positions at a time: a row of logits is as long as the vocabulary
+
+
+@dataclass(frozen=True)
+class Lens:
+    """What the masked-LM head says of every layer: a prediction of the last alone, of the others a way of looking.
+
+    ids, scores: [L+1, S, k], the likeliest tokens of every layer (0: the embeddings) and their probabilities.
+    final: [L+1, S], the probability, at every layer, of what the last layer says.
+    """
+
+    ids: Host
+    scores: Host
+    final: Host
+
+
+def lens(model: Model, hidden_states: list[Host], *, top_k: int = 5) -> Lens | None:
+    """Of one text's hidden states, each [1, S, H]; None for a model without a masked-LM head."""
+    if "masked_lm" not in model.heads:
+        return None
+    S = hidden_states[0].shape[1]
+    k = min(top_k, model.config.vocab_size)
+    shape = (len(hidden_states), S)
+    ids, scores, final = np.zeros((*shape, k), np.int64), np.zeros((*shape, k)), np.zeros(shape)
+    backend: Any = model.backend
+    for start in range(0, S, CHUNK):
+        rows = np.arange(start, min(start + CHUNK, S))
+        said = np.zeros(len(rows), np.int64)
+        for layer in reversed(range(len(hidden_states))):
+            x = backend.asarray(hidden_states[layer])
+            logits, _ = head.masked_lm(backend, model.parameters, x, rows, model.choices)
+            p, _ = ops.softmax(np.asarray(backend.to_numpy(logits), np.float64))  # [rows, V]
+            best = np.argpartition(-p, k - 1, axis=1)[:, :k]
+            best = np.take_along_axis(best, np.argsort(-np.take_along_axis(p, best, 1), axis=1, kind="stable"), 1)
+            ids[layer, rows], scores[layer, rows] = best, np.take_along_axis(p, best, 1)
+            if layer == len(hidden_states) - 1:
+                said = best[:, 0]
+            final[layer, rows] = p[np.arange(len(rows)), said]
+    return Lens(ids, scores, final)
