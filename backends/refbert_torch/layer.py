@@ -99,8 +99,8 @@ _QKV = tuple(f"attention.self.{name}" for name in ("query", "key", "value"))
 
 
 def encoder_layer(
-    x: Tensor, params: Mapping[str, Tensor], linear: PrepackedLinears, attend: Callable[[Tensor, Tensor, Tensor], Tensor], *,
-    activation: str, eps: float,
+    x: Tensor, params: Mapping[str, Tensor], linear: PrepackedLinears,
+    attend: Callable[[Tensor, Tensor, Tensor], Tensor], *, activation: str, eps: float,
 ) -> Tensor:  # fmt: skip
     """[..., H] -> [..., H]; ``linear`` multiplies rows by one or several weights, ``attend`` takes q, k, v like x."""
     if activation not in ACTIVATIONS:
