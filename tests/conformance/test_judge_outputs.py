@@ -450,8 +450,8 @@ def test_bad_files_are_one_line(saved, capsys, name, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--arithmetic", '{"accumulation": [1]}', "A cat sat.", "It rains."], "--arithmetic takes JSON such as"),
-        (["--arithmetic", "[1]", "A cat sat.", "It rains."], "--arithmetic takes JSON such as"),
+        (["--arithmetic", '{"accumulation": [1]}', "A cat sat.", "It rains."], "; it takes JSON such as"),
+        (["--arithmetic", "[1]", "A cat sat.", "It rains."], "--arithmetic: arithmetic is not an object"),
         (["--arithmetic", '{"sums": "float16"}', "A cat sat.", "It rains."], "arithmetic declares sums; known: "),
         (["--pair", "A cat sat."], "--pair takes texts two by two"),
         (["A cat sat.", ""], "text 2 is empty"),

@@ -18,6 +18,7 @@ from refbert.cli.output import require_writable, write_text
 from refbert.cli.tables import NOTHING, Table, bar_columns, print_table, say
 from refbert.cli.terminal import console
 from refbert.errors import BackendUnavailable, InputError, Unsupported
+from refbert_conformance.commands.options import arithmetic_option, declared_arithmetic
 
 if TYPE_CHECKING:
     from refbert_conformance.process.records import Row
@@ -33,6 +34,7 @@ EFFORTS = ("quick", "default", "thorough")
     "--dtype", help='What the backend computes in; default: its own first choice; "all": each that it offers.'
 )
 @device_option
+@arithmetic_option
 @click.option(
     "--seed", default="0", show_default=True, metavar="N|random", help="Other examples; the same for the same N."
 )
@@ -57,9 +59,10 @@ EFFORTS = ("quick", "default", "thorough")
 @click.option("--list", "listing", is_flag=True, help="Only list the properties.")
 @click.option("--self-test", is_flag=True, help="Try the suite itself: it must find every one of its mutants.")
 def conform(
-    backend: str, effort: str, formerly: str | None, dtype: str | None, device: str | None, seed: str,
-    only: str | None, model: str | None, json_file: Path | None, html_file: Path | None, waivers: Path | None,
-    scripts: Path, jobs: int | None, require: str | None, timeout: float, listing: bool, self_test: bool,
+    backend: str, effort: str, formerly: str | None, dtype: str | None, device: str | None,
+    arithmetic: str | None, seed: str, only: str | None, model: str | None, json_file: Path | None,
+    html_file: Path | None, waivers: Path | None, scripts: Path, jobs: int | None, require: str | None,
+    timeout: float, listing: bool, self_test: bool,
 ) -> int:  # fmt: skip
     """Hold a backend to refbert.ops: contract, every op and gradient, blocks, models, training.
 
@@ -93,6 +96,7 @@ def conform(
     job = {
         "given": backend, "device": device, "effort": effort, "seed": number, "model": model,
         "scripts": str(scripts), "explain": True, "require": require,
+        "arithmetic": declared_arithmetic(arithmetic),
     }  # fmt: skip
     limits = Limits(seconds=timeout)
     needs = {p.id: p.needs for p in properties}
@@ -228,7 +232,7 @@ def _show(result: dict[str, Any]) -> None:
     print_table(table)
     if "contract" in backend:
         say(f"contract: {contract_note(backend['contract'], said=backend['contract_said'])}")
-    say(_declared(backend["dtype"], backend["arithmetic"].get("declared") or {}))
+    say(declared_line(backend["dtype"], backend["arithmetic"]))
     for row in rows:
         if row.outcome == "failed":
             _show_failure(row)
@@ -248,12 +252,17 @@ def _show(result: dict[str, Any]) -> None:
     say(f"{result['verdict']}: {result['counts']['passed']} of {len(rows)} properties in {result['seconds']:.1f} s")
 
 
-def _declared(dtype: str, declared: dict[str, Any]) -> str:
+def declared_line(dtype: str, arithmetic: dict[str, Any]) -> str:
+    """What the arithmetic is, and who says so."""
     from refbert_conformance.tolerances.functions import functions_said
 
-    shown = {name: functions_said(value) if name == "functions" else value for name, value in declared.items()}
+    shown = {
+        name: functions_said(value) if name == "functions" else value
+        for name, value in (arithmetic.get("declared") or {}).items()
+    }
     words = [name if value is True else f"{name} {value}" for name, value in shown.items() if value]
-    return f"arithmetic: {dtype}" + (f"; declared: {', '.join(words)}" if words else ", nothing else declared")
+    by = "by --arithmetic, not by the backend" if arithmetic.get("given") else "declared"
+    return f"arithmetic: {dtype}" + (f"; {by}: {', '.join(words)}" if words else ", nothing else declared")
 
 
 def _show_failure(row: Row) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -12,10 +11,8 @@ from refbert.cli.options import file_option
 from refbert.cli.output import require_writable, working
 from refbert.cli.tables import say
 from refbert.errors import InputError
-from refbert.files.json import parse_json
 from refbert_conformance.commands.conform import publish, require_hypothesis, seed_number
-
-DTYPES = ("float32", "float64", "float16", "bfloat16")
+from refbert_conformance.commands.options import DTYPES, arithmetic_option, declared_arithmetic
 
 
 @click.command()
@@ -26,23 +23,18 @@ DTYPES = ("float32", "float64", "float16", "bfloat16")
     "--effort", type=click.Choice(("quick", "default")), default="quick", show_default=True, help="How many cases."
 )
 @click.option("--seed", default="0", show_default=True, metavar="N|random", help="Other cases; the same for one N.")
-@click.option("--arithmetic", metavar="JSON", help='How the target rounds, such as {"accumulation": "float16"}.')
+@arithmetic_option
 def kit(place: Path, dtype: str, only: str | None, effort: str, seed: str, arithmetic: str | None) -> int:
     """Write cases for a target that no backend can reach: inputs, options, expected values and bounds.
 
     It computes them wherever it runs, and `refbert judge` judges what comes back.
     """
     require_hypothesis()
-    from refbert_conformance.kit.files import Asked, check_arithmetic, require_new, write_kit
+    from refbert_conformance.kit.files import Asked, require_new, write_kit
     from refbert_conformance.kit.recording import left_out, record
-    from refbert_conformance.process.records import Wrong
     from refbert_conformance.properties.table import matching
 
-    declared: Any = {} if arithmetic is None else parse_json(arithmetic, "--arithmetic")
-    try:
-        check_arithmetic(dtype, declared)
-    except Wrong as wrong:
-        raise InputError(f'--arithmetic: {wrong}; it takes JSON such as {{"accumulation": "float16"}}') from None
+    declared = declared_arithmetic(arithmetic, dtype) or {}
     require_new(place)
     properties = matching(only)
     if all(map(left_out, properties)):

@@ -13,8 +13,7 @@ from refbert.cli.tables import Table, print_table, say
 from refbert.cli.texts import from_arguments, from_stdin
 from refbert.embedder import POOLINGS
 from refbert.errors import InputError
-from refbert.files.json import parse_json
-from refbert_conformance.commands.kit import DTYPES
+from refbert_conformance.commands.options import DTYPES, arithmetic_option, declared_arithmetic
 
 if TYPE_CHECKING:
     from refbert_conformance.outputs.judging import Judged, Verdict
@@ -30,7 +29,7 @@ _SHOWN = 6
 @click.option(
     "--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="What the engine computes in."
 )
-@click.option("--arithmetic", metavar="JSON", help='How it rounds, such as {"matmul_inputs": "tensorfloat32"}.')
+@arithmetic_option
 @click.option("--pair", is_flag=True, help="Texts come in twos: TEXT TEXT …, or tab-separated on each line of stdin.")
 @click.option("--pooling", type=click.Choice(POOLINGS), help="What makes a text's vector; default: the checkpoint's.")
 @click.option(
@@ -58,19 +57,12 @@ def judge_outputs(
     Exit status: 0 the model's, 1 not the model's, 2 bad usage.
     """
     from refbert.loading import load
-    from refbert_conformance.kit.files import check_arithmetic
     from refbert_conformance.outputs.files import VECTORS, read_outputs
     from refbert_conformance.outputs.hypotheses import Reading
     from refbert_conformance.outputs.judging import Judge
-    from refbert_conformance.process.records import Wrong
     from refbert_conformance.tolerances.arithmetic import Arithmetic
 
-    declared: Any = {} if arithmetic is None else parse_json(arithmetic, "--arithmetic")
-    try:
-        check_arithmetic(dtype, declared)
-    except Wrong:
-        raise InputError('--arithmetic takes JSON such as {"accumulation": "float16"}') from None
-    rounding = Arithmetic.of(dtype, declared)
+    rounding = Arithmetic.of(dtype, declared_arithmetic(arithmetic, dtype))
     given = []
     for one in from_arguments(texts, pair) if texts else from_stdin(pair):
         if one.wrong or one.text is None:

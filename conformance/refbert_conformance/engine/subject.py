@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,11 +21,13 @@ from refbert_conformance.tolerances.bounds import Expected
 @dataclass
 class Subject:
     """given: what the user named. make: constructs a fresh backend. backend: the one that properties use. compiles:
-    every new shape costs it a compilation (see `pools`). gradients: it is not for inference only.
+    every new shape costs it a compilation (see `pools`). gradients: it is not for inference only. declared: the
+    arithmetic to judge it by, in place of the one that it declares.
     """
 
     given: str
     make: Callable[[], Any]
+    declared: Mapping[str, Any] | None = None
     backend: Any = field(init=False)
     arithmetic: Arithmetic = field(init=False)
     compiles: bool = field(init=False)
@@ -37,13 +39,16 @@ class Subject:
         if not self.gradients:
             make, self.make = self.make, lambda: ForInference(make())
             self.backend = ForInference(self.backend)
-        self.arithmetic = Arithmetic.of(str(self.backend.dtype), getattr(self.backend, "arithmetic", None))
+        own = getattr(self.backend, "arithmetic", None)
+        self.arithmetic = Arithmetic.of(str(self.backend.dtype), own if self.declared is None else self.declared)
         self.compiles = bool(getattr(self.backend, "compiles", False))
 
     @classmethod
-    def named(cls, given: str, dtype: str | None = None, device: str | None = None) -> Subject:
+    def named(
+        cls, given: str, dtype: str | None = None, device: str | None = None, declared: Mapping[str, Any] | None = None
+    ) -> Subject:
         """By name, in a process of its own; raises what `refbert.backend.registry.create` raises."""
-        return cls(given, lambda: registry.create(command.hosted(given), dtype=dtype, device=device))
+        return cls(given, lambda: registry.create(command.hosted(given), dtype=dtype, device=device), declared)
 
     @property
     def mode(self) -> str:
@@ -52,7 +57,7 @@ class Subject:
 
     def fresh(self) -> Subject:
         """Another like it, whose backend has not been called."""
-        return Subject(self.given, self.make)
+        return Subject(self.given, self.make, self.declared)
 
     @property
     def dtype(self) -> str:

@@ -22,10 +22,11 @@ from refbert_conformance.properties.table import selected
 
 
 def replay(
-    backend: str, id: str, example: Any, *, dtype: str, device: str | None = None, model: str | None = None
-) -> int:
+    backend: str, id: str, example: Any, *, dtype: str, device: str | None = None, model: str | None = None,
+    arithmetic: Mapping[str, Any] | None = None,
+) -> int:  # fmt: skip
     """Try one example of one property; prints what comes of it, returns the exit status."""
-    subject = Subject.named(backend, dtype, device)
+    subject = Subject.named(backend, dtype, device, arithmetic)
     (property,) = selected([id], model)
     message, _ = attempt(property, subject, example, Record(subject.arithmetic))
     with terminal():
@@ -108,7 +109,7 @@ def _replaying(property: Property, subject: Subject, job: Mapping[str, Any], exa
 {"".join(imports)}
 example = {literal(example)}
 sys.exit(replay({job["given"]!r}, {property.id!r}, example, dtype={subject.dtype!r}, device={job["device"]!r}, \
-model={job["model"]!r}))
+model={job["model"]!r}, arithmetic={job.get("arithmetic")!r}))
 """
 
 

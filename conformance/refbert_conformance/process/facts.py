@@ -22,7 +22,7 @@ def described(subject: Subject) -> dict[str, Any]:
         "contract": contract_of(backend),
         "contract_said": says_contract(backend),
         "gradients": subject.gradients,
-        "arithmetic": subject.arithmetic.described(),
+        "arithmetic": {**subject.arithmetic.described(), "given": subject.declared is not None},
         "shapes": SHAPES if subject.compiles else None,
     }
 

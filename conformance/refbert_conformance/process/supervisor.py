@@ -207,7 +207,7 @@ class Supervisor:
             self._clock, self._example = _Clock(child, _MAKING * self._limits.seconds), ""
             connection = Connection(child.stream, self._broken)
             new = partial(RemoteBackend, connection, dtype=self._job["dtype"], device=self._job["device"])
-            subject = Subject(given, partial(registry.checked, given, new))
+            subject = Subject(given, partial(registry.checked, given, new), self._job.get("arithmetic"))
         except Exception as error:  # noqa: BLE001  (whatever a plugin makes is its own)
             self._end()
             said = str(error) if isinstance(error, RefbertError) else f'backend "{given}": {words(error)}'
