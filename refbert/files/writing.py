@@ -1,13 +1,16 @@
-"""Write files atomically: a file is there whole, or as it was before. All that somebody keeps is written so.
+"""Write files and directories atomically: they are there whole, or as before. All that somebody keeps is written so.
 
 It is written under another name in the same directory, forced to the disk, and renamed. A process that is killed leaves
 that other file. While a process lives it holds a lock on the one that it writes; so the next to write there can tell
 what nobody will finish, and removes that: files of exactly this form of name, on which nobody has a lock.
+
+A directory is likewise filled under another name beside it, and renamed before it is removed.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import zlib
 from collections.abc import Iterator
@@ -106,3 +109,44 @@ def _is_free(handle: int) -> bool:
     except OSError:
         return False
     return True
+
+
+_PARTIAL = ".partial-"  # what a process that was killed leaves of a directory begins so
+
+
+@contextmanager
+def atomic_directory(place: Path) -> Iterator[Path]:
+    """Yield a directory to fill; it becomes ``place``, or is removed if the block raises. Raises OSError."""
+    partial = _partial(place)
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        for path in (*files_in(partial), partial):
+            sync(path)
+        partial.rename(place)
+        sync(place.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove_directory(place: Path) -> None:
+    """Remove a directory, renamed first, so that half of one never looks whole; raises OSError."""
+    shutil.rmtree(_partial(place), ignore_errors=True)
+    place.rename(_partial(place))
+    shutil.rmtree(_partial(place), ignore_errors=True)
+
+
+def clear_partial(directory: Path) -> None:
+    """Delete what a process that was killed left unfinished in ``directory``."""
+    for path in directory.glob(f"{_PARTIAL}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def files_in(directory: Path) -> list[Path]:
+    """List every file in a directory and below, in order."""
+    return [path for path in sorted(directory.rglob("*")) if path.is_file()]
+
+
+def _partial(place: Path) -> Path:
+    return place.with_name(f"{_PARTIAL}{place.name}")

@@ -9,8 +9,8 @@ metrics       what each update was        page   the same as curves
 run           a run's directory           ownership     whose it is
 settings      what every run has, and how a setting is declared
 session       what both kinds of training do around the loop; long work that a signal can end
-pretraining   from text to a model: pretraining_settings; held_out: text to score it on
-finetuning    from labelled files to the best of several models: finetuning_settings, task_model, best
+pretraining   from text to a model, and text to score it on: pretraining_settings
+finetuning    from labelled files to the best of several models: finetuning_settings, task_model
 """
 
 from refbert.training.optimizer import Optimizer, decays

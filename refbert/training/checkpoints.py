@@ -5,7 +5,7 @@
         optimizer.safetensors                               Adam's moments, "m.NAME" and "v.NAME"
         training.json                                       updates, place in the data, settings, digests of the files
 
-The name `step-…` stands for a whole checkpoint at every moment (`refbert.files.directories`). Numbers are stored in the
+The name `step-…` stands for a whole checkpoint at every moment (`refbert.files.writing`). Numbers are stored in the
 precision that they are computed in, and read back bit by bit.
 
 Disks lose bits, and copies are cut short: every file is compared with its digest before anything is taken from it. One
@@ -27,8 +27,8 @@ import numpy as np
 from refbert.checkpoint.safetensors_file import read_safetensors, write_safetensors
 from refbert.errors import CheckpointError, warn
 from refbert.files.digests import digest, digest_of_file
-from refbert.files.directories import atomic_directory, files_in
 from refbert.files.json import parse_json, write_json
+from refbert.files.writing import atomic_directory, files_in
 from refbert.model import Model
 from refbert.training.optimizer import Optimizer
 

@@ -26,16 +26,15 @@ from typing import Any
 from refbert.data.epochs import Epochs
 from refbert.data.features import Feature
 from refbert.data.labelled import Labelled, check_labels, label_set, read
-from refbert.errors import InputError, quiet, warn
+from refbert.errors import CheckpointError, InputError, quiet, warn
 from refbert.evaluation.tasks import evaluate, main_score, score_names
 from refbert.files.digests import digest, digest_of_file
-from refbert.files.directories import clear_partial, remove_directory
 from refbert.files.json import read_json, write_json
 from refbert.files.reading import is_file
+from refbert.files.writing import atomic, clear_partial, remove_directory, writing
 from refbert.model import Model
 from refbert.tasks.classifying import label_names
 from refbert.training import checkpoints
-from refbert.training.best import Outcome, Scores, best_epoch, best_of, export, keep_best
 from refbert.training.finetuning_settings import Plan, Settings
 from refbert.training.loop import NotFinite
 from refbert.training.metrics import Update
@@ -250,3 +249,77 @@ def _metric(settings: Settings, labels: Sequence[str], dev: Labelled | None) -> 
     if settings.metric not in made:
         raise InputError(f'no score "{settings.metric}" is made of {dev.path} (there are: {", ".join(made)})')
     return settings.metric
+
+
+# By name; None for one that is not defined, such as the correlation with a constant.
+Scores = Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one run: the best epoch (from 1), its updates and scores; or why there is none."""
+
+    name: str
+    epoch: int
+    updates: int
+    scores: Scores
+    failed: str | None = None
+
+
+def _best(scores: Sequence[Scores], metric: str) -> int | None:
+    """The place of the first whose ``metric`` is best; None where none has it, as a constant has no correlation."""
+    values: dict[int, float] = {}
+    for place, one in enumerate(scores):
+        if one and metric not in one:
+            raise InputError(f'no score "{metric}" was recorded (there are: {", ".join(one)})')
+        if one and (value := one[metric]) is not None:
+            values[place] = -value if metric == "mean_squared_error" else value
+    return max(values, key=values.__getitem__, default=None)
+
+
+def best_epoch(told: Sequence[Mapping[str, Any]], metric: str) -> Mapping[str, Any]:
+    """Return the first of the epochs that score highest; the last where none has that score."""
+    best = _best([entry["scores"] for entry in told], metric)
+    return told[-1 if best is None else best]
+
+
+def best_of(outcomes: Sequence[Outcome], metric: str) -> Outcome | None:
+    """Return the first of the runs that score highest; the first that ended well where none has that score."""
+    ended = [outcome for outcome in outcomes if outcome.failed is None]
+    return ended[_best([outcome.scores for outcome in ended], metric) or 0] if ended else None
+
+
+def keep_best(run: RunDirectory, outcomes: Sequence[Outcome], metric: str) -> None:
+    """Delete the checkpoints of the runs that are done, but for the best epoch of the best run."""
+    best = best_of(outcomes, metric)
+    for outcome in outcomes:
+        for place in checkpoints.saved(run.path / "runs" / outcome.name / "checkpoints"):
+            if outcome is not best or checkpoints.updates_of(place) != outcome.updates:
+                remove_directory(place)
+
+
+def export(run: RunDirectory, outcomes: Sequence[Outcome], best: Outcome) -> None:
+    """Copy the best model's files to the top of the directory, each atomically; then delete the checkpoints.
+
+    Raises `CheckpointError` if the checkpoint is not whole, or the files cannot be written.
+    """
+    place = checkpoints.place_of(run.path / "runs" / best.name / "checkpoints", best.updates)
+    try:
+        with writing(run.path, CheckpointError, then="; go on with --resume"):
+            if place.is_dir() or not run.finished():  # else it has been exported already
+                checkpoints.check_whole(place)
+                # The weights last, because with them the directory holds a model.
+                others = [
+                    p for p in place.iterdir() if p.suffix in (".json", ".txt") and p.name != checkpoints.TRAINING
+                ]
+                for file in [*sorted(others), place / "model.safetensors"]:
+                    with atomic(run.path / file.name) as part:
+                        shutil.copyfile(file, part)
+                remove_directory(place)
+            for outcome in outcomes:
+                rest = run.path / "runs" / outcome.name / "checkpoints"
+                if rest.is_dir():
+                    shutil.rmtree(rest)
+    except checkpoints.Damaged as error:
+        again = place.parent.parent
+        raise CheckpointError(f"{error}; delete {again} and go on with --resume to do that run again") from None

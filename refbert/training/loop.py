@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from refbert.backend import Host, require_updates
 from refbert.errors import InputError, RefbertError
-from refbert.files.directories import remove_directory
+from refbert.files.writing import remove_directory
 from refbert.model import Model
 from refbert.randomness import Dropout
 from refbert.text.batching import Batch

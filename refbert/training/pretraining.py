@@ -6,6 +6,8 @@ rest: a run is a function of its settings and its text, however often it was sto
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 import sys
 import time
@@ -22,18 +24,18 @@ from refbert.config.heads import PRETRAINING
 from refbert.config.presets import PRESETS, preset
 from refbert.config.profiles import get_profile
 from refbert.data import PretrainingSource, Store, build_store, read_sentences, train_wordpiece
+from refbert.data.rows import Rows
 from refbert.errors import ConfigError, InputError, warn
-from refbert.files.directories import atomic_directory
+from refbert.evaluation.masked_lm import Sums
 from refbert.files.reading import is_file
-from refbert.files.writing import atomic, writing
+from refbert.files.writing import atomic, atomic_directory, writing
 from refbert.loading import from_config, load
 from refbert.model import Model
 from refbert.spec.choices import Choices
 from refbert.text.tokenization import Tokenizer
 from refbert.training.checkpoints import last_whole
 from refbert.training.distributed import ALONE, Processes
-from refbert.training.held_out import HeldOut
-from refbert.training.metrics import Update, read_metrics
+from refbert.training.metrics import Metrics, Update, read_metrics
 from refbert.training.pretraining_settings import Settings
 from refbert.training.run import RunDirectory, agreed, versions
 from refbert.training.session import Log, Session, interruptible
@@ -267,3 +269,53 @@ def _model(settings: Settings, tokenizer: Tokenizer, device: str | None) -> Mode
     model.tokenizer = tokenizer
     model.gradient_checkpointing = settings.gradient_checkpointing
     return model
+
+
+# Of what is hidden from held-out text; not the run's own, so that runs with other seeds are asked the same.
+_HIDDEN_SEED = 0
+
+
+class HeldOut:
+    """Scores of text that is not learned from, after every ``settings.score_every`` updates and at the end.
+
+    The sequences are as long as those of the phase that the run is in, so that the scores can be laid beside the
+    training loss. What is hidden is the same each time. Several processes share the batches. Raises `InputError` for
+    text that gives no examples.
+    """
+
+    def __init__(self, store: Store, tokenizer: Tokenizer, settings: Settings, processes: Processes) -> None:
+        self._settings, self._processes = settings, processes
+        self._lines: Metrics | None = None
+        self.fingerprint = store.fingerprint
+        try:
+            self._rows = Rows(store, tokenizer, settings.data(), seed=_HIDDEN_SEED)
+        except InputError as error:
+            raise InputError(f"{', '.join(settings.dev)}: {error}") from None
+
+    def begin(self, file: Path, done: int, say: Callable[[str], object]) -> None:
+        """Write to ``file``, after the scores of the first ``done`` updates, and ``say`` what is written."""
+        self._lines, self._say = Metrics(file, first=done + 1), say
+
+    def after(self, done: int, model: Model) -> None:
+        """Score the model if a scoring is due after ``done`` updates."""
+        if done % self._settings.score_every and done != self._settings.steps:
+            return
+        found = self.score(model, self._settings.length(done - 1))
+        if self._lines is not None:
+            values = {name: value if math.isfinite(value) else None for name, value in found.items()}
+            self._lines.write(json.dumps({"step": done, **values}) + "\n")
+            shown = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in found.items())
+            self._say(f"step {done:,}, development text: {shown}")
+
+    def score(self, model: Model, length: int) -> dict[str, float]:
+        """Return the scores at that length; all processes get the same."""
+        sums = Sums()
+        for number, (batch, labels) in enumerate(self._rows.once(length, self._settings.micro_batch)):
+            if number % self._processes.count == self._processes.rank:
+                sums.add(model, batch, labels)
+        return Sums(*self._processes.sum_numbers(sums.numbers())).scores()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._lines is not None:
+            self._lines.close()

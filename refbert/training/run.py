@@ -23,10 +23,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from refbert.errors import CheckpointError, InputError, warn
-from refbert.files.directories import clear_partial
 from refbert.files.json import read_object, write_json
 from refbert.files.reading import shown
-from refbert.files.writing import clear_unfinished, writing
+from refbert.files.writing import clear_partial, clear_unfinished, writing
 from refbert.training.checkpoints import saved, updates_of
 from refbert.training.ownership import Claim
 

@@ -21,10 +21,9 @@ from refbert_inspection.explain.appearances import appearances
 from refbert_inspection.explain.catalogue import READING_ORDER, Entry
 from refbert_inspection.explain.documents import read
 from refbert_inspection.explain.examples import examples, worked
-from refbert_inspection.explain.formatting import calls, made_of
 from refbert_inspection.explain.layout import columns
 from refbert_inspection.explain.sources import code, functions
-from refbert_inspection.explain.terminal import listing, page
+from refbert_inspection.explain.terminal import calls, listing, made_of, page
 from refbert_inspection.explain.worked_examples import work
 
 ROOT = Path(refbert.__file__).parent.parent

@@ -23,8 +23,7 @@ from refbert.data.labelled import read
 from refbert.data.tables import Columns
 from refbert.errors import InputError, RefbertWarning
 from refbert.evaluation.tasks import evaluate, score_names
-from refbert.training.best import Outcome, best_epoch, best_of
-from refbert.training.finetuning import finetune
+from refbert.training.finetuning import Outcome, best_epoch, best_of, finetune
 from refbert.training.finetuning_settings import PAPER_GRID, Settings
 from refbert.training.loop import NotFinite
 from refbert.training.metrics import read_metrics

@@ -191,12 +191,12 @@ def _full(monkeypatch, module, name, *, after=0):
 
 @pytest.mark.parametrize("where", ["write_safetensors", "sync"])
 def test_full_disk(tmp_path, monkeypatch, where):
-    from refbert.files import directories
+    from refbert.files import writing
     from refbert.training import checkpoints
 
     model = small.model()
     run(model, small.Stream(), 2, saving=Saving(tmp_path, every=2))
-    _full(monkeypatch, directories if where == "sync" else checkpoints, where, after=1 if where == "sync" else 0)
+    _full(monkeypatch, writing if where == "sync" else checkpoints, where, after=1 if where == "sync" else 0)
     source = small.Stream()
     source.position = 2
     optimizer = Optimizer(updates=2)
@@ -208,7 +208,7 @@ def test_full_disk(tmp_path, monkeypatch, where):
 
 
 def test_what_a_killed_process_leaves_is_cleared(tmp_path):
-    from refbert.files.directories import clear_partial
+    from refbert.files.writing import clear_partial
 
     (tmp_path / ".partial-step-00000009").mkdir()
     (tmp_path / ".partial-step-00000009" / "model.safetensors").write_bytes(b"half")

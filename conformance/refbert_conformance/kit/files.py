@@ -19,10 +19,9 @@ import numpy as np
 from refbert.backend import VERSION, Host, host_dtype
 from refbert.checkpoint.safetensors_file import read_safetensors, write_safetensors
 from refbert.errors import InputError
-from refbert.files.directories import atomic_directory
 from refbert.files.json import jsonable, read_object, write_json
 from refbert.files.reading import shown
-from refbert.files.writing import writing
+from refbert.files.writing import atomic_directory, writing
 from refbert_conformance.cases.model_cases import ModelRecipe
 from refbert_conformance.cases.operations import Recipe
 from refbert_conformance.engine.property import Property

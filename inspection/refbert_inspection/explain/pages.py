@@ -13,10 +13,9 @@ from refbert_inspection.explain.appearances import appearances
 from refbert_inspection.explain.catalogue import Entry, find
 from refbert_inspection.explain.documents import Section
 from refbert_inspection.explain.examples import worked
-from refbert_inspection.explain.formatting import CALLED_BY_NOTHING, FOUND_BY, calls, made_of
 from refbert_inspection.explain.layout import Line, is_sentence, logical
 from refbert_inspection.explain.sources import code
-from refbert_inspection.explain.terminal import example_text
+from refbert_inspection.explain.terminal import CALLED_BY_NOTHING, FOUND_BY, calls, example_text, made_of
 from refbert_inspection.explain.tex import aligned, is_formula
 from refbert_inspection.explain.worked_examples import Worked
 
