@@ -24,16 +24,6 @@ from refbert.text.batching import Batch
 __version__ = "0.1.0"
 
 __all__ = [
-    "PROFILES",
-    "Batch",
-    "BertConfig",
-    "Dropout",
-    "Model",
-    "Output",
-    "Profile",
-    "RefbertError",
-    "RefbertWarning",
-    "from_config",
-    "load",
-    "preset",
-]
+    "PROFILES", "Batch", "BertConfig", "Dropout", "Model", "Output", "Profile", "RefbertError", "RefbertWarning",
+    "from_config", "load", "preset",
+]  # fmt: skip

@@ -37,9 +37,7 @@ Out = tuple[Array, Pullback]
 P = ParamSpec("P")
 
 
-def _on_device(
-    method: Callable[Concatenate[CupyBackend, P], Out],
-) -> Callable[Concatenate[CupyBackend, P], Out]:
+def _on_device(method: Callable[Concatenate[CupyBackend, P], Out]) -> Callable[Concatenate[CupyBackend, P], Out]:
     """The op and its pullback with the backend's device current: CuPy allocates and launches on the current one."""
 
     @functools.wraps(method)

@@ -25,17 +25,13 @@ erf 15.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from refbert.backend.reference import ReferenceBackend
 from refbert.spec.layers import activate
-from refbert_numpy.memory import give_back, scratch
+from refbert_numpy.memory import Array, give_back, scratch
 from refbert_numpy.rows import blocks
-
-Array = npt.NDArray[Any]
 
 _K, _A = 2 * math.sqrt(2 / math.pi), 0.044715
 # Q's coefficients, constant term first.

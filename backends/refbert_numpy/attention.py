@@ -25,11 +25,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from refbert_numpy.memory import Recycler, give_back, scratch
-
-Array = npt.NDArray[Any]
+from refbert_numpy.memory import Array, Recycler, give_back, scratch
 
 BLOCK = 1 << 18  # scores worked on at a time: 1 MB in float32
 # Scores within ±SAFE need no maximum subtracted: S e^60 and e^−60 are both far inside float32's range. Two reductions

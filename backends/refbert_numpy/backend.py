@@ -7,9 +7,9 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
-import numpy.typing as npt
 
 from refbert import ops
+from refbert.backend import Host
 from refbert.backend.reference import ReferenceBackend
 from refbert.ops.gelu import FORMS
 from refbert.ops.types import Array, Pullback
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from refbert.spec.choices import Choices
     from refbert.text.batching import Batch
 
-Host = npt.NDArray[Any]
 Out = tuple[Array, Pullback]
 P = ParamSpec("P")
 

@@ -22,20 +22,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from refbert_numpy import attention
 from refbert_numpy.activations import activate_rows
 from refbert_numpy.attention import Block, KeyMask, attend, head_size, plan
-from refbert_numpy.memory import Workspace
+from refbert_numpy.memory import Array, Workspace
 from refbert_numpy.partition import partition, whole_sequences
 from refbert_numpy.rows import layer_norm
 from refbert_numpy.threads import Team, threads
-
-Array = npt.NDArray[Any]
 
 # Who shares a layer, by its rows; behind, ms a forward of bert-base, 1 × 32, 1 × 128, 1 × 512 and 8 × 128 on two cores.
 FEW = 64  # below, BLAS's own threads share each product, and nobody the rest: 64, 181, -, 1342

@@ -8,21 +8,17 @@ for the sums of exponentials.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from refbert.backend import Backend
 from refbert.spec.choices import Choices
 from refbert.spec.heads import TIED
 from refbert.spec.layers import activate, dense, layer_norm
-from refbert_numpy.memory import Recycler
+from refbert_numpy.memory import Array, Recycler
 from refbert_numpy.partition import partition
 from refbert_numpy.rows import blocks
 from refbert_numpy.threads import Team
-
-Array = npt.NDArray[Any]
 
 _BIAS, _TRANSFORM = "cls.predictions.bias", "cls.predictions.transform."
 

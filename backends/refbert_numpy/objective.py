@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from refbert.backend import Backend, KeepMasks
 from refbert.config.heads import POOLED_HEADS
@@ -24,12 +23,10 @@ from refbert.spec.scope import Scope, accumulate, prefixed
 from refbert.text.batching import Batch
 from refbert_numpy import threads
 from refbert_numpy.masked_lm import MaskedLM
-from refbert_numpy.memory import Recycler
+from refbert_numpy.memory import Array, Recycler
 from refbert_numpy.partition import rows_to_compute
 from refbert_numpy.rows import scatter_add
 from refbert_numpy.training import Encoder
-
-Array = npt.NDArray[Any]
 
 # Where a batch has fewer numbers in its hidden states than this for each thread, waits cost more than threads save.
 ENOUGH = 1 << 14

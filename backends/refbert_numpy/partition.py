@@ -11,16 +11,13 @@ import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from refbert.backend import Host
 from refbert.config.heads import HEADS
 from refbert.ops.cross_entropy import IGNORE
 from refbert.text.batching import Batch
-
-Host = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,9 @@ block: 4.8 (2^15), 3.2 (2^16), 2.7 (2^17), 2.3 (2^18), 2.2 (2^19); GELU of [706,
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
-from refbert_numpy.memory import give_back, scratch
-
-Array = npt.NDArray[Any]
+from refbert_numpy.memory import Array, give_back, scratch
 
 BLOCK = 1 << 18  # entries: 1 MB in float32
 

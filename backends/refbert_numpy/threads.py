@@ -23,11 +23,9 @@ from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from refbert_numpy.memory import Array
 from refbert_numpy.partition import partition
-
-Array = npt.NDArray[Any]
 
 SHARE = 1 << 22  # multiplications that are worth a thread: 0.1 ms of them
 

@@ -17,10 +17,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from refbert.backend import KeepMasks
 from refbert.spec.choices import Choices
@@ -29,12 +27,11 @@ from refbert.text.batching import Batch
 from refbert_numpy import attention
 from refbert_numpy.activations import activate_rows
 from refbert_numpy.attention import Attention, KeyMask, plan
-from refbert_numpy.memory import Recycler
+from refbert_numpy.memory import Array, Recycler
 from refbert_numpy.partition import Partition, Rows, partition, partitions
 from refbert_numpy.rows import add_sums, affine, layer_norm, norm_back
 from refbert_numpy.threads import Team
 
-Array = npt.NDArray[Any]
 Params = Mapping[str, Array]
 
 

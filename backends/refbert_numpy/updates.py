@@ -11,12 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from refbert.backend.reference import rule_of
 from refbert_numpy import threads
-
-Array = npt.NDArray[Any]
+from refbert_numpy.memory import Array
 
 BLOCK = 1 << 16  # entries: eight arrays of 256 kB in float32
 _ELEMENTWISE = ("bert_adam", "adamw")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
@@ -22,7 +23,6 @@ from refbert_torch.optimizers import global_norm, update
 if TYPE_CHECKING:
     from refbert.backend import KeepMasks, ModelChoices, TokenBatch
 
-Tensor = torch.Tensor
 Host = npt.NDArray[Any]
 Pullback = Callable[[Tensor], tuple[Tensor, ...]]
 Out = tuple[Tensor, Pullback]

@@ -14,9 +14,8 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from torch import Tensor
 from torch.nn import functional
-
-Tensor = torch.Tensor
 
 FEW = 48  # rows up to which oneDNN's layout pays without AVX-512
 

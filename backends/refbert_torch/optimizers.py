@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping
 
 import torch
-
-Tensor = torch.Tensor
+from torch import Tensor
 
 
 def update(

@@ -219,15 +219,7 @@ class FusedEncoderLayer(Protocol[A]):
     """
 
     def encoder_layer(
-        self,
-        x: A,
-        params: Mapping[str, A],
-        *,
-        mask: Host,
-        heads: int,
-        mask_value: float,
-        activation: str,
-        eps: float,
+        self, x: A, params: Mapping[str, A], *, mask: Host, heads: int, mask_value: float, activation: str, eps: float
     ) -> A:
         """[B, S, H] -> [B, S, H]."""
 
@@ -240,14 +232,7 @@ class PackedEncoderLayer(Protocol[A]):
     """
 
     def packed_encoder_layer(
-        self,
-        x: A,
-        params: Mapping[str, A],
-        *,
-        lengths: Host,
-        heads: int,
-        activation: str,
-        eps: float,
+        self, x: A, params: Mapping[str, A], *, lengths: Host, heads: int, activation: str, eps: float
     ) -> A:
         """[N, H], lengths [B] of whole numbers from 1 with sum N -> [N, H]."""
 

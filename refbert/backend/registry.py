@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 from refbert.backend import Backend, contract_of
@@ -61,7 +60,11 @@ def backend_class(name: str) -> Any:
     path, _, attribute = target.partition(":")
     with _blaming(name, f"importing {path} failed"):
         try:
-            module = _import(path, here=bool(colon))
+            if colon and "" not in sys.path and os.getcwd() not in sys.path:
+                # A backend is tried out before it is installed. The directory comes last: a file there that is called
+                # like a module of Python's or of a library is not meant.
+                sys.path.append(os.getcwd())
+            module = importlib.import_module(path)
         except ModuleNotFoundError as error:
             if error.name and (path == error.name or path.startswith(error.name + ".")):
                 raise UnknownBackend(f'backend "{name}": there is no module "{error.name}" to import') from error
@@ -143,14 +146,6 @@ def _blaming(name: str, what: str) -> Iterator[None]:
         raise BackendUnavailable(f'backend "{name}" is unavailable: {_one_line(error)}') from error
     except (Exception, SystemExit) as error:
         raise BackendError(f'backend "{name}": {what} ({type(error).__name__}: {_one_line(error)})') from error
-
-
-def _import(module: str, *, here: bool) -> ModuleType:
-    """Import a module, with ``here`` also from the current directory, since a backend is tried out before it is
-    installed. It comes last: a file there that is called like a module of Python's or of a library is not meant."""
-    if here and "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    return importlib.import_module(module)
 
 
 def _one_line(error: BaseException) -> str:

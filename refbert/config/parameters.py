@@ -70,12 +70,7 @@ def count(config: BertConfig, heads: Collection[str] = (), *, pooler: bool = Tru
 
 
 def initialize(
-    parameter_shapes: Shapes,
-    config: BertConfig,
-    *,
-    seed: int,
-    profile: Profile = HF,
-    dtype: npt.DTypeLike = np.float32,
+    parameter_shapes: Shapes, config: BertConfig, *, seed: int, profile: Profile = HF, dtype: npt.DTypeLike = np.float32
 ) -> dict[str, np.ndarray]:
     """Fresh weights: N(0, initializer_range²) matrices, zero biases, LayerNorm gain 1 and shift 0.
 

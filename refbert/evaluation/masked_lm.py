@@ -35,8 +35,6 @@ class Sums:
 
     def add(self, model: Model, batch: Batch, labels: dict[str, Host]) -> None:
         """One batch of `refbert.data.rows.Rows`; raises `InputError` if the model has no masked-LM head."""
-        if "masked_lm" not in model.heads:
-            raise InputError(f"this model has no masked_lm head (it has: {', '.join(model.heads) or 'none'})")
         flat = labels["labels"].reshape(-1)
         positions = np.flatnonzero(flat != IGNORE)
         heads = ("masked_lm", "next_sentence") if "next_sentence_label" in labels else ("masked_lm",)

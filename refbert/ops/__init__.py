@@ -33,26 +33,7 @@ from refbert.ops.softmax import softmax
 from refbert.ops.tanh import tanh
 
 __all__ = [
-    "IGNORE",
-    "adamw",
-    "add",
-    "attention",
-    "attention_probabilities",
-    "bert_adam",
-    "clip_by_global_norm",
-    "cross_entropy",
-    "dropout",
-    "embedding",
-    "gather",
-    "gelu",
-    "lamb",
-    "layer_norm",
-    "linear",
-    "mask_tokens",
-    "mean_squared_error",
-    "relu",
-    "reshape",
-    "softmax",
-    "tanh",
-    "transpose",
-]
+    "IGNORE", "adamw", "add", "attention", "attention_probabilities", "bert_adam", "clip_by_global_norm",
+    "cross_entropy", "dropout", "embedding", "gather", "gelu", "lamb", "layer_norm", "linear", "mask_tokens",
+    "mean_squared_error", "relu", "reshape", "softmax", "tanh", "transpose",
+]  # fmt: skip

@@ -28,14 +28,7 @@ MASKED, RANDOM = 0.8, 0.1  # the shares of [MASK] and of random tokens among the
 
 
 def mask_tokens(
-    input_ids: Ids,
-    special: Mask,
-    *,
-    select: Array,
-    action: Array,
-    random_ids: Ids,
-    rate: float,
-    mask_id: int,
+    input_ids: Ids, special: Mask, *, select: Array, action: Array, random_ids: Ids, rate: float, mask_id: int
 ) -> tuple[Ids, Ids]:
     """(corrupted input_ids, labels). Raises ValueError for a rate outside [0, 1] or shapes that differ."""
     if not 0 <= rate <= 1:

@@ -108,15 +108,11 @@ def _answered(
     best = sorted(candidates, key=lambda c: -c[0])[:n_best]
     highest = best[0][0]
     weights = [math.exp(score - highest) for score, _, _ in best]
-    return Answered(
-        question,
-        passage,
-        tuple(
-            Answer(passage[start:stop], start, stop, score, weight / sum(weights))
-            for (score, start, stop), weight in zip(best, weights, strict=True)
-        ),
-        null - highest,
+    answers = tuple(
+        Answer(passage[start:stop], start, stop, score, weight / sum(weights))
+        for (score, start, stop), weight in zip(best, weights, strict=True)
     )
+    return Answered(question, passage, answers, null - highest)
 
 
 def _candidates(

@@ -132,9 +132,7 @@ _CLASSES = re.compile(r"\[[^\]]*\]")
 # References back, calls, control characters.
 _MORE = re.compile(r"\\[\dkgcCM]")
 # Comments, conditions, absence, flags that change what the rest means; and what repeats a repeat, as {1,3}+ does too.
-_NEVER = re.compile(
-    r"\(\?(?:[#(~&>]|[A-Za-z-]*x)|\)(?:[*+]|\{)|[*+?][?+]?+[*+?{]|\}\??[*+{]",
-)
+_NEVER = re.compile(r"\(\?(?:[#(~&>]|[A-Za-z-]*x)|\)(?:[*+]|\{)|[*+?][?+]?+[*+?{]|\}\??[*+{]")
 _PIECES = re.compile(r"\(\??|(?:[*+]|\{[^}]*\})[?+]?|\?[?+]?|.", re.DOTALL)
 _EXACT = re.compile(r"\{(\d{1,3})\}\??")
 # Ways to match, a repeat counted as 8, though it has as many as the text is long: "a?(b|c)d*" has 2 · 2 · 8.

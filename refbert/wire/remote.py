@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -205,10 +205,6 @@ def _known(value: Any) -> Any:
         return {"array": value.number}
     if callable(getattr(value, "keep", None)):
         return {"callback": "keep"}
-    return _unknown(value)
-
-
-def _unknown(value: Any) -> NoReturn:
     raise TypeError(f"a backend in another process cannot be given {type(value).__name__}")
 
 

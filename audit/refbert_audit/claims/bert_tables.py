@@ -7,14 +7,7 @@ import numpy as np
 from refbert.config.parameters import count
 from refbert.config.presets import TABLE_6, preset
 from refbert_audit import Missing, Value, Values
-from refbert_audit.quoted import (
-    BASE_MNLI_TABLE_5,
-    BASE_SST_TABLE_5,
-    TABLE_1,
-    TABLE_6_SCORES,
-    TABLE_7_BASE_DEV,
-    TABLE_8,
-)
+from refbert_audit.quoted import BASE_MNLI_TABLE_5, BASE_SST_TABLE_5, TABLE_1, TABLE_6_SCORES, TABLE_7_BASE_DEV, TABLE_8
 from refbert_audit.registry import Check
 
 
