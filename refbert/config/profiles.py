@@ -60,7 +60,12 @@ GOOGLE = Profile(
     name="google",
     # modeling.py: get_activation. "gelu" has been the tanh form since commit bee6030 (2019-02-07). "gelu_new" is
     # Hugging Face's word for that form, under which a model of this profile is saved, so it must be read back too.
-    activations={"gelu": "gelu_tanh", "gelu_new": "gelu_tanh", "": "linear", **_SAME},
+    activations={
+        "gelu": "gelu_tanh",
+        "gelu_new": "gelu_tanh",
+        "": "linear",
+        **_SAME,
+    },
     mask_value=-10000.0,
     masked_lm_epsilon=1e-5,
     span_mean_over_batch=True,

@@ -6,14 +6,13 @@ store       documents -> a tokenized corpus on disk
 pairs       a document -> spans of sentence pairs
 masking     a batch -> hidden tokens and labels
 rows        a document's examples, and a batch of such with its labels
-stream      all of it, as a source of batches that can be resumed anywhere
+stream      all of it, as a source of batches that can be resumed anywhere; labelled examples likewise
 
 For fine-tuning, labelled files to batches with their labels:
 
 tables      CSV, TSV, JSON lines        conll   tagged words        squad   questions about passages
 labelled    a task's file, and the set of its labels
 features    texts -> rows and labels: first pieces of words, windows of passages, choices
-epochs      all of it, as a source of batches: every example once an epoch
 """
 
 from refbert.data.corpus import read_sentences

@@ -23,9 +23,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from refbert.data.epochs import Epochs
 from refbert.data.features import Feature
 from refbert.data.labelled import Labelled, check_labels, label_set, read
+from refbert.data.stream import Epochs
 from refbert.errors import CheckpointError, InputError, quiet, warn
 from refbert.evaluation.tasks import evaluate, main_score, score_names
 from refbert.files.digests import digest, digest_of_file

@@ -12,8 +12,8 @@ from rounding import RUNS, SLACK, rename
 import refbert
 from refbert import ops
 from refbert.backend.reference import ReferenceBackend
-from refbert.data.epochs import Epochs
 from refbert.data.labelled import label_set, read
+from refbert.data.stream import Epochs
 from refbert.errors import RefbertWarning
 from refbert.model import Model
 from refbert.tasks.answering import answer

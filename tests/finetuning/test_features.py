@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from labelled_files import VOCABULARY, write_model
 
 import refbert
-from refbert.data.epochs import Epochs
 from refbert.data.features import Feature, answer_features, collate, encode_words, tag_features, windows
+from refbert.data.stream import Epochs
 from refbert.errors import InputError, RefbertWarning
 from refbert.ops.cross_entropy import IGNORE
 from refbert.tasks.answering import answer
