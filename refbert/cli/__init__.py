@@ -37,6 +37,7 @@ _GROUPS: Mapping[str, Mapping[str, str]] = {
     "Judge a backend": {
         "backends": "refbert.cli.backends",
         "conform": "refbert_conformance.commands.conform",
+        "probe": "refbert_conformance.commands.probe",
         "invariance": "refbert_conformance.commands.invariance",
         "kit": "refbert_conformance.commands.kit",
         "judge": "refbert_conformance.commands.kit",

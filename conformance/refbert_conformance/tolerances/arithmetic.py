@@ -11,8 +11,9 @@ so; nothing in it is measured, it is taken at its word and reported:
 
     accumulation     dtype of sums and matrix products     float32 for float16 and bfloat16, else the dtype itself;
                      "float32-truncated" for tensor cores that cut instead of rounding
-    matmul_inputs    what operands of matrix products are rounded to: "tensorfloat32", "bfloat16", "float8_e4m3", …;
-                     "bfloat16x3" for a product made of three of bfloat16; else nothing
+    matmul_inputs    what operands of matrix products are rounded to: "tensorfloat32", "bfloat16", "float8_e4m3", …,
+                     "bfloat16-truncated" and "tensorfloat32-truncated" where they are cut; "bfloat16x3" for a product
+                     made of three of bfloat16; else nothing
     intermediates    dtype of the steps inside one op; else the dtype itself
     flush_to_zero    True: numbers below the normal range become 0
     nondeterministic names of ops whose bits may change from call to call (atomic additions)
@@ -41,7 +42,10 @@ FORMATS: Mapping[str, tuple[float, int, int]] = {
     "float16": (UNIT_ROUNDOFF["float16"], -14, 16),
     "bfloat16": (UNIT_ROUNDOFF["bfloat16"], -126, 128),
     "tensorfloat32": (2.0**-11, -126, 128),
-    "float32-truncated": (2.0**-23, -126, 128),  # cutting errs by up to the whole gap, twice as far as rounding
+    # Cutting errs by up to the whole gap, twice as far as rounding.
+    "float32-truncated": (2.0**-23, -126, 128),
+    "tensorfloat32-truncated": (2.0**-10, -126, 128),
+    "bfloat16-truncated": (2.0**-7, -126, 128),
     "float8_e4m3": (2.0**-4, -6, 9),  # Micikevicius et al. 2022, "FP8 formats for deep learning", table 1
     "float8_e5m2": (2.0**-3, -14, 16),
     # An operand as the sum h + l of two bfloat16 numbers, a product as h h′ + h l′ + l h′. With |x − h| ≤ 2⁻⁹|x| and

@@ -1,0 +1,1 @@
+"""The numerical datasheet of a backend, found through the contract's operations alone: ``refbert probe``."""

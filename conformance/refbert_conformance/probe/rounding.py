@@ -1,0 +1,130 @@
+"""How results are stored, what operands of products are rounded to, and what becomes of subnormal numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from refbert.backend import Host
+from refbert_conformance.cases.inputs import rounded
+from refbert_conformance.probe.operations import OPERANDS, Operations
+from refbert_conformance.tolerances.arithmetic import FORMATS
+
+# Parts of the gap between two neighbours, above 1 and above the number behind it, and where each rounding takes them:
+# as whole gaps above 1.
+_PARTS = ((0, 0.25), (0, 0.5), (0, 0.75), (1, 0.25), (1, 0.5), (1, 0.75))
+_ROUNDINGS: Mapping[str, Callable[[float], float]] = {
+    "to nearest, ties to even": lambda x: float(np.rint(x)),
+    "to nearest, ties away from zero": lambda x: float(np.copysign(np.floor(abs(x) + 0.5), x)),
+    "toward zero": lambda x: float(np.trunc(x)),
+    "down": lambda x: float(np.floor(x)),
+    "up": lambda x: float(np.ceil(x)),
+    "away from zero": lambda x: float(np.copysign(np.ceil(abs(x)), x)),
+}
+
+
+def rounding(of: Callable[[Host], Host], bits: int) -> str:
+    """How ``of`` rounds numbers between 1 and 2, and their negatives, to so many bits; ``of`` gets what lies between
+    neighbours, as [N, 2]: a number with that many bits, and what is to be added to it."""
+    gap = 2.0 ** (1 - bits)
+    sums = np.array([(s * (1 + k * gap), s * part * gap) for s in (1, -1) for k, part in _PARTS])
+    found = (of(sums) - np.sign(sums[:, 0])) / gap
+    exact = [s * (k + part) for s in (1, -1) for k, part in _PARTS]
+    for name, rule in _ROUNDINGS.items():
+        if found.tolist() == [rule(x) for x in exact]:
+            return name
+    if not np.array_equal(found, (of(sums) - np.sign(sums[:, 0])) / gap):
+        return "at random"
+    return "in no way known here"
+
+
+def stored(o: Operations) -> str:
+    """How the result of an addition is rounded to the dtype."""
+    bits = _bits(o.subject.dtype)
+    return rounding(lambda sums: o("add", [sums[:, 0], sums[:, 1]])[0], bits)
+
+
+def _bits(dtype: str) -> int:
+    return round(-math.log2(FORMATS[dtype][0]))
+
+
+@dataclass(frozen=True)
+class Operand:
+    """What a number is rounded to before it is multiplied: its bits, how, and the format that this is."""
+
+    bits: int
+    rounding: str
+    name: str | None
+
+    def __str__(self) -> str:
+        if self.name is None:
+            return "not rounded"
+        return self.name if self.name == "bfloat16x3" else f"{self.bits} bits, {self.rounding}: {self.name}"
+
+
+# By bits: with the range of float32, and with a small one.
+_FORMATS = {11: ("tensorfloat32", "float16"), 8: ("bfloat16", "bfloat16"), 4: ("float8_e4m3", "float8_e4m3"),
+            3: ("float8_e5m2", "float8_e5m2")}  # fmt: skip
+
+
+def operand(o: Operations, site: str, widest: int) -> Operand | None:
+    """What the operand at a place of `OPERANDS` is rounded to; None where it does not show. Rounding to ``widest``
+    bits is the accumulator's, through which products go."""
+    dtype, copied = o.subject.dtype, OPERANDS[site]
+    powers = 2.0 ** np.arange(-5, 6)
+    if not np.array_equal(copied(o, powers), powers):
+        return None
+    full = _bits(dtype)
+    ends = 1 + 2.0 ** -np.arange(1, full)
+    kept = copied(o, ends) == ends
+    bits = full if kept.all() else int(np.argmin(kept)) + 1
+    mantissas = rounded(np.random.default_rng(0).uniform(1, 2, 4096), dtype)
+    if bits >= min(full, widest):
+        if bits < full:
+            return Operand(bits, "", None)
+        off = float(np.max(abs(copied(o, mantissas) - mantissas) / mantissas))
+        if not off:
+            return Operand(bits, "", None)
+        split = 2.0**-20 < off <= 4 * FORMATS["bfloat16x3"][0]
+        return Operand(full, f"off by {off:.2g}", "bfloat16x3" if split else _loosest(2 * off))
+    how = rounding(lambda sums: copied(o, sums.sum(-1)), bits)
+    u = 2.0**-bits if how.startswith("to nearest") else 2.0 ** (1 - bits)
+    narrow = not copied(o, np.array([2.0**-40]))[0]
+    named = _FORMATS.get(bits)
+    if named and how.startswith("to nearest"):
+        return Operand(bits, how, named[narrow])
+    return Operand(bits, how, _loosest(u))
+
+
+def _loosest(u: float) -> str:
+    """The tightest format that covers it."""
+    names: Sequence[str] = ("bfloat16x3", "tensorfloat32", "tensorfloat32-truncated", "bfloat16", "bfloat16-truncated",
+                            "float8_e4m3", "float8_e5m2")  # fmt: skip
+    return next((name for name in names if FORMATS[name][0] >= u), names[-1])
+
+
+def subnormals(o: Operations, *, products: bool) -> dict[str, tuple[bool, bool]]:
+    """By operation: whether a subnormal argument counts, and whether a result may be subnormal. ``products``: theirs,
+    too, whose operands may have a smaller range.
+    """
+    small = 2.0 ** FORMATS[o.subject.dtype][1]
+    half = small / 2
+
+    def add(x: float, z: float) -> float:
+        return float(o("add", [np.array([x]), np.array([z])])[0][0])
+
+    def product(x: float, w: float) -> float:
+        return float(o("linear", [np.array([[x]]), np.array([[w]]), np.zeros(1)])[0][0, 0])
+
+    root = 2.0 ** ((FORMATS[o.subject.dtype][1] - 2) // 2)
+    found = {
+        "add": (add(half, small) == 1.5 * small, add(1.5 * small, -small) == half),
+        "linear": (product(half, 8.0) == 4 * small, product(root, root) == root * root),
+        "tanh": (True, float(o("tanh", [np.array([half])])[0][0]) != 0),
+    }
+    if not products or _bits(o.subject.dtype) < 24:  # a wide accumulator has no subnormal numbers there
+        del found["linear"]
+    return found
