@@ -10,6 +10,7 @@ from typing import Any
 
 from refbert.backend import REQUIRED, TRAINING
 from refbert_conformance.engine.property import Property
+from refbert_conformance.engine.suspicion import CHANCE
 from refbert_conformance.process.records import OUTCOMES, Row, as_data
 from refbert_conformance.process.supervisor import Run
 
@@ -43,6 +44,9 @@ def assemble(
         "model": model, "seconds": round(seconds, 2), "verdict": verdict,
         "score": round(counts["passed"] / len(rows), 4) if rows else 0.0,
         "counts": {name: counts[name] for name in (*OUTCOMES, "waived")}, "properties": as_data(rows),
+        "errors": None if run.errors is None else {
+            "chance": CHANCE, "measured": as_data(run.errors.errors), "not_measured": run.errors.not_measured,
+        },
     }  # fmt: skip
 
 

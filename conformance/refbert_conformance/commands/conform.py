@@ -21,9 +21,11 @@ from refbert.errors import BackendUnavailable, InputError, Unsupported
 from refbert_conformance.commands.options import arithmetic_option, declared_arithmetic
 
 if TYPE_CHECKING:
+    from refbert_conformance.engine.suspicion import Errors
     from refbert_conformance.process.records import Row
 
 EFFORTS = ("quick", "default", "thorough")
+_BARS = " ▁▂▃▄▅▆▇█"
 
 
 @click.command()
@@ -68,6 +70,8 @@ def conform(
 
     Exit status: 0 conformant, 1 not conformant, 2 bad usage or the backend is unavailable, 3 inconclusive: nothing
     failed, but something gave no answer in time, which may be the machine's doing.
+
+    "Suspect" changes none of that: errors within their bounds that are, taken together, not those of rounding.
     """
     require_hypothesis()
     number, effort = seed_number(seed), formerly or effort
@@ -205,9 +209,9 @@ def publish(results: Sequence[dict[str, Any]], json_file: Path | None, html_file
 def _show(result: dict[str, Any]) -> None:
     """A table of the levels, every failure, the verdict."""
     from refbert_conformance.engine.property import LEVELS
-    from refbert_conformance.process.records import rows_of
+    from refbert_conformance.process.records import errors_of, rows_of
 
-    rows = rows_of(result)
+    rows, suspects = rows_of(result), [one for one in errors_of(result) if one.suspect]
     backend = result["backend"]
     few = f", {backend['shapes']} shapes per op" if backend.get("shapes") else ""
     title = f"{backend['given']} ({backend['library']}, {backend['dtype']}, {backend['device']}{few})"
@@ -239,6 +243,8 @@ def _show(result: dict[str, Any]) -> None:
         elif row.outcome == "inconclusive":
             say(f"INCONCLUSIVE  {row.id}: {row.says}")
             say(f"    {row.message}")
+    for one in suspects:
+        _show_suspect(one)
     if backend.get("note"):
         say(f"note: {backend['note']}")
     if result["not_judged"]:
@@ -249,7 +255,22 @@ def _show(result: dict[str, Any]) -> None:
             absent.setdefault(row.message, set()).add(row.op)
     if absent:
         say("unsupported: " + "; ".join(f"{', '.join(sorted(ops))} ({reason})" for reason, ops in absent.items()))
-    say(f"{result['verdict']}: {result['counts']['passed']} of {len(rows)} properties in {result['seconds']:.1f} s")
+    but = "but" if result["verdict"].startswith("conformant") else "and"
+    suspect = f", {but} suspect" if suspects else ""
+    passed = f"{result['counts']['passed']} of {len(rows)} properties"
+    say(f"{result['verdict']}{suspect}: {passed} in {result['seconds']:.1f} s")
+
+
+def _show_suspect(one: Errors) -> None:
+    case = f", {one.case}" if one.case else ""
+    say(f"SUSPECT  {one.id}: {one.output}{case}: {one.suspect}")
+    say(
+        f"    mean error {one.mean:+.2g} of what one may be (limit {one.limit:.2g}), mean square {one.square:.2g} "
+        f"(limit {one.square_limit:.2g}), {one.samples:,} samples of {one.elements:,} entries"
+    )
+    most = max(one.bars)
+    drawn = "".join(_BARS[-(-n * (len(_BARS) - 1) // most)] for n in one.bars)
+    click.echo(f"    from {-one.edge:g} to {one.edge:g}, away from 0 on the right: |{drawn}|")
 
 
 def declared_line(dtype: str, arithmetic: dict[str, Any]) -> str:

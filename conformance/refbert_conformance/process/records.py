@@ -15,6 +15,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 from refbert_conformance.engine.divergence import Divergence, Place
 from refbert_conformance.engine.measure import Worst
 from refbert_conformance.engine.runner import Result
+from refbert_conformance.engine.suspicion import Errors
 
 OUTCOMES = ("passed", "failed", "inconclusive", "unsupported", "unavailable")
 Outcome = Annotated[str, "an outcome"]
@@ -104,6 +105,13 @@ def rows_of(report: Mapping[str, Any]) -> list[Row]:
     return [read(Row, f"property {number}", row) for number, row in enumerate(report["properties"], start=1)]
 
 
+def errors_of(report: Mapping[str, Any]) -> list[Errors]:
+    """What the report says of errors together, nothing in those of before it was looked at; raises `Wrong`."""
+    found = report.get("errors") or {"measured": []}
+    check('"errors"', found, {"measured": "a list"})
+    return [read(Errors, f"errors {number}", one) for number, one in enumerate(found["measured"], start=1)]
+
+
 def read(kind: Any, where: str, data: Any) -> Any:
     """The record that JSON holds; raises `Wrong` where a field lacks that has no default, or is of another kind."""
     hints = _hints(kind)
@@ -161,6 +169,7 @@ _KINDS: Mapping[str, Callable[[Any], bool]] = {
     "a text": lambda v: isinstance(v, str),
     "an object": lambda v: isinstance(v, dict),
     "a list": lambda v: isinstance(v, list),
+    "counts": lambda v: isinstance(v, list) and all(map(_KINDS["a count"], v)),
     "texts": lambda v: isinstance(v, list) and all(isinstance(one, str) for one in v),
     "yes or no": lambda v: isinstance(v, bool),
     "a number": _is_number,
@@ -191,5 +200,5 @@ def check(where: str, value: Any, shape: Mapping[str, str], *, optional: Collect
 
 
 # Once, here: reading annotations compiles them, and what checks the words of others compiles nothing.
-for _record in (Place, Divergence, Worst, Diagnosis, Row):
+for _record in (Place, Divergence, Worst, Diagnosis, Row, Errors):
     _hints(_record)

@@ -16,7 +16,7 @@ from typing import Any
 from refbert.errors import RefbertError, RefbertWarning
 from refbert_conformance.engine.property import EXAMPLES, Property
 from refbert_conformance.process.records import Row
-from refbert_conformance.process.supervisor import Limits, Run, Supervisor, Watch
+from refbert_conformance.process.supervisor import Limits, Measured, Run, Supervisor, Watch
 from refbert_conformance.properties.table import all_properties
 from refbert_conformance.waivers import Waiver
 
@@ -40,13 +40,16 @@ def supervise(
         jobs = usual(run.backend["device"], len(ids)) if jobs is None else jobs
         mine, *others = shares(ids, jobs, job)
         limits = replace(limits, memory=limits.memory // jobs)
-        with _judged_elsewhere((job, limits, needs, waived), others, watch) as rows:
+        with _judged_elsewhere((job, limits, needs, waived), others, watch) as (rows, measured):
             for id in mine:
                 supervisor.judge(id)
+            run.errors = found = supervisor.measure(mine)
         run.results |= rows
-        for id in ids:
-            if id not in run.results:  # that judge could not go on
-                supervisor.judge(id)
+        left = [id for id in ids if id not in run.results]  # that judge could not go on
+        for id in left:
+            supervisor.judge(id)
+        for one in (*measured, supervisor.measure(left)):
+            found.add(one)
     run.results = {id: run.results[id] for id in ids}
     return run
 
@@ -87,9 +90,10 @@ def _weight(one: Property, effort: str) -> float:
 @contextlib.contextmanager
 def _judged_elsewhere(
     given: tuple[Any, ...], parts: Sequence[Sequence[str]], watch: Watch
-) -> Iterator[dict[str, Row]]:  # fmt: skip
-    """Judge each part in a process of its own while the body runs; the rows are there when it has ended."""
+) -> Iterator[tuple[dict[str, Row], list[Measured]]]:  # fmt: skip
+    """Judge each part in a process of its own while the body runs; what came of it is there when it has ended."""
     rows: dict[str, Row] = {}
+    measured: list[Measured] = []
     context = get_context("spawn")
     running = []
     for part in filter(None, parts):
@@ -98,11 +102,11 @@ def _judged_elsewhere(
         with _uninterrupted():
             process.start()
         theirs.close()
-        reader = threading.Thread(target=_collect, args=(mine, rows, watch), daemon=True)
+        reader = threading.Thread(target=_collect, args=(mine, rows, measured, watch), daemon=True)
         reader.start()
         running.append((process, reader))
     try:
-        yield rows
+        yield rows, measured
         for _, reader in running:
             reader.join()
     finally:
@@ -124,12 +128,14 @@ def _uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _collect(pipe: Connection, rows: dict[str, Row], watch: Watch) -> None:
+def _collect(pipe: Connection, rows: dict[str, Row], measured: list[Measured], watch: Watch) -> None:
     with contextlib.suppress(EOFError):
         while True:
             one = pipe.recv()
             if isinstance(one, str):
                 warnings.warn(one, RefbertWarning, stacklevel=1)
+            elif isinstance(one, Measured):
+                measured.append(one)
             else:
                 rows[one.id] = one
                 watch("result", one.id)
@@ -145,3 +151,4 @@ def _judge(given: tuple[Any, ...], ids: Sequence[str], pipe: Connection) -> None
             supervisor.excuse(waived)
             for id in ids:
                 pipe.send(supervisor.judge(id))
+            pipe.send(supervisor.measure(ids))

@@ -32,8 +32,9 @@ from refbert.wire.connection import Connection
 from refbert.wire.remote import RemoteBackend
 from refbert_conformance.engine import runner
 from refbert_conformance.engine.conditions import Condition
-from refbert_conformance.engine.measure import Stopped, words
+from refbert_conformance.engine.measure import Failure, Stopped, words
 from refbert_conformance.engine.subject import Subject
+from refbert_conformance.engine.suspicion import TRIALS, Errors, measured
 from refbert_conformance.failures.diagnosis import explain
 from refbert_conformance.process.child import Child
 from refbert_conformance.process.facts import described, versions
@@ -71,12 +72,26 @@ class Limits:
 @dataclass
 class Run:
     """What is known so far. results: id -> row, in the order of the properties. offers: the contract's methods that are
-    there."""
+    there. errors: what they are like together, where that was looked at."""
 
     backend: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     offers: list[str] = field(default_factory=list)
     results: dict[str, Row] = field(default_factory=dict)
+    errors: Measured | None = None
+
+
+@dataclass
+class Measured:
+    """What errors are like, output by output; ``not_measured``: op -> why."""
+
+    errors: list[Errors] = field(default_factory=list)
+    not_measured: dict[str, str] = field(default_factory=dict)
+
+    def add(self, other: Measured) -> None:
+        """What another judge has measured."""
+        self.errors += other.errors
+        self.not_measured |= other.not_measured
 
 
 Watch = Callable[[str, str], None]
@@ -159,6 +174,32 @@ class Supervisor:
         self.run.results[id] = row
         self._watch("result", id)
         return row
+
+    def measure(self, ids: Sequence[str]) -> Measured:
+        """What errors are like of every op whose accuracy is among the ids, and has passed (see `engine.suspicion`).
+
+        Nothing that happens here counts against the backend.
+        """
+        levels: dict[str, list[str]] = {}
+        for id in ids:
+            level, op, name = id.split("/", 2)
+            row = self.run.results.get(id)
+            if name == "accuracy" and op in TRIALS and row is not None and row.outcome == "passed":
+                levels.setdefault(op, []).append(level)
+        found = Measured()
+        for op, of in levels.items():
+            try:
+                subject = self._made()
+                self._trying(None)
+                found.errors += measured(subject, op, of, self._job["seed"])
+            except Stopped as stopped:
+                self._end()
+                found.not_measured[op] = f"the backend {stopped.reason}"
+            except Failure as failure:
+                found.not_measured[op] = str(failure)
+            except Exception as error:  # noqa: BLE001  (whatever a plugin raises is its own)
+                found.not_measured[op] = words(error)
+        return found
 
     def _twice(self, attempt: Callable[[], Any]) -> Any:
         try:

@@ -9,6 +9,7 @@ from typing import Any
 from refbert.pages import LogAxis, number
 from refbert_conformance.engine.divergence import Place
 from refbert_conformance.engine.measure import ULPS_LABELS
+from refbert_conformance.engine.suspicion import Errors
 from refbert_conformance.scoreboard.runs import STATES
 from refbert_conformance.tolerances.functions import functions_said
 
@@ -35,6 +36,16 @@ def ulps(histogram: Mapping[str, int]) -> dict[str, Any]:
     bars = [(6 * i, round(max(1.0, 15 * math.log1p(n) / highest), 1)) for i, n in enumerate(counts) if n]
     label = "ULPs off: " + "; ".join(f"{edge}: {n}" for edge, n in zip(edges, counts, strict=True) if n)
     return {"label": label, "width": 6 * len(edges), "bars": bars}
+
+
+def errors(one: Errors) -> dict[str, Any]:
+    """Bars for how many entries have which error: (x, height)."""
+    highest = max(*one.bars, 1)
+    bars = [(6 * i, max(1.0, round(31 * n / highest, 1))) for i, n in enumerate(one.bars) if n]
+    label = (
+        f"entries by their error, in equal parts from {-one.edge:g} to {one.edge:g}: {', '.join(map(str, one.bars))}"
+    )
+    return {"label": label, "width": 6 * len(one.bars), "bars": bars, "edge": one.edge}
 
 
 def growth(places: Sequence[Place]) -> dict[str, Any]:

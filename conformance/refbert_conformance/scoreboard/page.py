@@ -10,7 +10,7 @@ from refbert.backend import contract_note
 from refbert.errors import InputError
 from refbert.pages import fill
 from refbert_conformance.engine.measure import ULPS, telling
-from refbert_conformance.process.records import Diagnosis
+from refbert_conformance.process.records import Diagnosis, errors_of
 from refbert_conformance.scoreboard import drawing, trend
 from refbert_conformance.scoreboard.runs import STATES, Report, counts_of, levels_of, runs_of, state_of
 
@@ -42,9 +42,10 @@ def page(reports: Sequence[Report], *, earlier: Sequence[Report] = ()) -> str:
         if row.outcome == "failed"
     ]
     waived = [one for one in found if one[2].waived]
+    measured = [(run, one) for run in runs for one in errors_of(run.report)]
     there = {
         "backends": True, "levels": True, "trend": bool(earlier), "failures": True, "waivers": bool(waived),
-        "properties": True,
+        "errors": bool(measured), "properties": True,
     }  # fmt: skip
     return fill(
         "refbert_conformance.scoreboard", "scoreboard.html",
@@ -53,10 +54,12 @@ def page(reports: Sequence[Report], *, earlier: Sequence[Report] = ()) -> str:
         meanings=_MEANING, ulps_edges=ULPS, rho_axis=drawing.RHO, axis_width=drawing.WIDTH,
         # Waived ones last: they are expected.
         failures=sorted(failed, key=lambda one: state_of(one[2]) == "waived"), waivers=waived,
+        suspects=[one for one in measured if one[1].suspect], regular=[one for one in measured if not one[1].suspect],
         trend=trend.trend(runs, earlier), alone=runs_of(trend.alone(runs, earlier)), kinds_of_change=trend.KINDS,
         doubled=trend.DOUBLED, unlike_in=trend.unlike,
         state_of=state_of, counts_of=counts_of, contract_of=_contract, arithmetic_of=drawing.arithmetic,
         shares_of=drawing.shares, ulps_of=drawing.ulps, growth_of=drawing.growth,
+        errors_of=drawing.errors,
         telling_of=lambda worst: telling(worst.got, worst.expected),
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import Any
 from refbert.errors import InputError
 from refbert.files.json import parse_json
 from refbert.files.reading import read_bytes
-from refbert_conformance.process.records import BACKEND, Wrong, check, rows_of
+from refbert_conformance.process.records import BACKEND, Wrong, check, errors_of, rows_of
 from refbert_conformance.report import FORMAT
 from refbert_conformance.scoreboard.runs import STATES, counts_of, state_of
 
@@ -56,7 +56,7 @@ _REPORT = {
     "only": "a text or null", "model": "a text or null", "seconds": "a number", "verdict": "a text",
     "score": "a number", "counts": "an object", "properties": "a list",
 }  # fmt: skip
-_SINCE = {"not_judged": "texts"}  # what the first reports did not have
+_SINCE = {"not_judged": "texts", "errors": "an object or null"}  # what the first reports did not have
 
 
 def _check_report(data: dict[str, Any]) -> None:
@@ -65,6 +65,7 @@ def _check_report(data: dict[str, Any]) -> None:
     check('"counts"', data["counts"], dict.fromkeys(STATES, "a count"), optional=STATES)
     if not data["properties"]:
         raise Wrong("the report has no properties")
+    errors_of(data)
     rows = rows_of(data)
     twice = [id for id, count in Counter(row.id for row in rows).items() if count > 1]
     if twice:

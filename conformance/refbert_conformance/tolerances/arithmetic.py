@@ -24,7 +24,7 @@ so; nothing in it is measured, it is taken at its word and reported:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -145,6 +145,15 @@ class Arithmetic:
     def products(self, x: Host, z: Host) -> Host:
         """`joined` over the terms of a matrix product of an error with a factor."""
         return np.sqrt((x * x) @ (z * z)) if self.probable else x @ z
+
+    def summed(self, powers: Callable[[int], Host], total: Host) -> Host:
+        """What the roundings of a sum are relative to: the sum of its terms' sizes. ``powers(n)``: the sum of the n-th
+        powers of those. ``total``: the sum itself."""
+        return powers(1)
+
+    def rounding(self, u: float, size: Any) -> Any:
+        """How far one rounding to nearest takes a number of that size."""
+        return u * size
 
     def step(self, name: str) -> None:
         """A step of a formula begins; whoever looks for where a bound comes from counts them (see `within`)."""

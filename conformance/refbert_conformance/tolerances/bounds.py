@@ -121,7 +121,7 @@ def settled(y: Host, bound: Host, arithmetic: Arithmetic) -> Host:
     with np.errstate(all="ignore"):
         own = 2.0**-53 / min(arithmetic.u, arithmetic.u_step, arithmetic.u_accumulation)
         e = bound * (1 + own)
-        e = e + arithmetic.u * (abs(y) + e) + np.where((y == 0) & (e == 0), 0, arithmetic.underflow)
+        e = e + arithmetic.rounding(arithmetic.u, abs(y) + e) + np.where((y == 0) & (e == 0), 0, arithmetic.underflow)
         return np.where(np.isfinite(e) & (abs(y) + e <= arithmetic.largest), e, np.inf)
 
 

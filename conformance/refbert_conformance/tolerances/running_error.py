@@ -119,7 +119,8 @@ class Tracked(NDArrayOperatorsMixin):
         n = math.prod(self.shape[i] for i in axes)
         total, size = self.value.sum(**how), abs(self.value) + self.error
         terms = np.count_nonzero(size, **how)  # to add 0 rounds nothing
-        error = a.joined(a.added(self.error, **how), a.gamma(terms, a.u_accumulation) * size.sum(**how))
+        summed = a.summed(lambda power: (size**power).sum(**how), total)
+        error = a.joined(a.added(self.error, **how), a.gamma(terms, a.u_accumulation) * summed)
         return self.stored(total, error + (n * a.underflow_step if a.flush_to_zero else 0))
 
     def mean(self, axis: Any, keepdims: bool = False) -> Tracked:
@@ -139,17 +140,22 @@ class Tracked(NDArrayOperatorsMixin):
         if method == "at" and ufunc is np.add:
             target, index, values = inputs
             a, moved = self.arithmetic, abs(values.value) + values.error
-            count, size = np.zeros(target.shape), np.zeros(target.shape)
-            np.add.at(count, index, moved > 0)
-            np.add.at(size, index, moved)
+
+            def added(x: Host) -> Host:
+                found = np.zeros(target.shape)
+                np.add.at(found, index, x)
+                return found
+
+            count = added(moved > 0)
             np.add.at(target.value, index, values.value)
+            summed = a.summed(lambda power: added(moved**power), target.value)
             squares = 2 if a.probable else 1
             errors = target.error**squares
             np.add.at(errors, index, values.error**squares)
             # A sum like any other. A table that is stored in a narrow dtype is no place for it: in bfloat16, 256 + 1 is
             # 256.
             rounding = np.where(count > 1, a.gamma(count, a.u_accumulation), 0)
-            target.error[...] = a.joined(errors ** (1 / squares), rounding * size)
+            target.error[...] = a.joined(errors ** (1 / squares), rounding * summed)
             return None
         options.pop("out", None)  # of x -= z: Python binds x to what comes back
         rule = getattr(self, f"_{ufunc.__name__}", None)
@@ -206,7 +212,7 @@ class Tracked(NDArrayOperatorsMixin):
         found = self.stored(value, error)
         for name in ("division", "reciprocal"):  # as declared, beyond the one rounding that a step has anyway
             if name in a.functions:
-                own = np.maximum(a.own(name, x.value, value) - a.u_step * abs(value), 0)
+                own = np.maximum(a.own(name, x.value, value) - a.rounding(a.u_step, abs(value)), 0)
                 found = self.like(value, found.error + np.where(np.isfinite(value), own, 0))
         return found
 
@@ -215,14 +221,16 @@ class Tracked(NDArrayOperatorsMixin):
         X, Z = abs(x.value) + x.error, abs(z.value) + z.error
         # How many products are not 0: others round nothing.
         touched = a.terms * ((X > 0).astype(float) @ (Z > 0).astype(float))
-        parts = [a.gamma(touched, a.u_accumulation) * (X @ Z), touched * a.underflow_step]
+        value = x.value @ z.value
+        summed = a.summed(lambda power: X**power @ Z**power, value)
+        parts = [a.gamma(touched, a.u_accumulation) * summed, touched * a.underflow_step]
         if a.u_matmul:
             parts.append((2 * a.u_matmul + a.u_matmul**2) * a.products(X, Z))
         if x.error.any():
             parts.append(a.products(x.error, Z))
         if z.error.any():
             parts.append(a.products(abs(x.value), z.error))
-        return self.stored(x.value @ z.value, a.joined(*parts))
+        return self.stored(value, a.joined(*parts))
 
     def _negative(self, x: Tracked) -> Tracked:
         return self.like(-x.value, x.error.copy())
