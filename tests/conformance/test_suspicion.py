@@ -10,7 +10,7 @@ import math
 import numpy as np
 import pytest
 from test_conform import conform
-from test_scoreboard import report
+from test_scoreboard import Page, report
 
 from refbert.backend import registry
 from refbert.errors import InputError
@@ -233,6 +233,9 @@ def test_the_verdict_stays(tmp_path):
     shown = html.read_text()
     assert 'id="errors"' in shown
     assert "4 suspect outputs" in shown
+    seen = Page(shown)
+    assert "1 output whose errors are like those of rounding" in seen.text("errors")
+    assert {link for link in seen.links if link.startswith("#")} <= {f"#{id}" for id in seen.ids}
     assert page([read(written)]) == shown
 
 

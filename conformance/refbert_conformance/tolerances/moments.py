@@ -44,7 +44,7 @@ from refbert.backend import Host
 from refbert_conformance.tolerances.arithmetic import FORMATS, Arithmetic
 from refbert_conformance.tolerances.bounds import Expected, Options, expected
 
-_CUT = FORMATS["float32-truncated"][0]
+_CUT = frozenset(u for name, (u, _, _) in FORMATS.items() if name.endswith("-truncated"))
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,12 @@ class Systematic(Arithmetic):
     """The rules give what may be the same at every call."""
 
     def gamma(self, n: Any, u: float) -> Any:
-        """Roundings to nearest: nothing. An accumulator that cuts always cuts the same way."""
-        return super().gamma(n, u) if u == _CUT else 0.0 * n
+        """Roundings to nearest: nothing. What cuts always cuts the same way."""
+        return super().gamma(n, u) if u in _CUT else 0.0 * n
 
     def rounding(self, u: float, size: Any) -> Any:
-        """Nothing."""
-        return 0.0 * size
+        """As `gamma`."""
+        return u * size if u in _CUT else 0.0 * size
 
 
 @dataclass(frozen=True)
