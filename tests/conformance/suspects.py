@@ -205,7 +205,11 @@ class Bfloat16Cuts(Bfloat16):
 
 
 class Dies(Float32):
-    """Where it is asked for many results at once; GELU raises there."""
+    """Where it is asked for many results at once; GELU raises there, and sums are NaN."""
+
+    def add(self, x, z):
+        y, back = ops.add(x, z)
+        return (y * np.float32(np.nan) if x.size == 16384 else y), back
 
     def tanh(self, x):
         if x.size == 16384:

@@ -245,6 +245,9 @@ def _show(result: dict[str, Any]) -> None:
             say(f"    {row.message}")
     for one in suspects:
         _show_suspect(one)
+    if missed := (result["errors"] or {}).get("not_measured"):
+        said = "; ".join(f"{op} ({why})" for op, why in missed.items())
+        say(f"errors not looked at together: {said}")
     if backend.get("note"):
         say(f"note: {backend['note']}")
     if result["not_judged"]:

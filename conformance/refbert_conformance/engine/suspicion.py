@@ -37,7 +37,7 @@ import numpy as np
 from refbert import ops
 from refbert.backend import Host
 from refbert_conformance.cases.inputs import rounded
-from refbert_conformance.engine.measure import check_array
+from refbert_conformance.engine.measure import Failure, check_array
 from refbert_conformance.engine.subject import Subject, backward, forward
 from refbert_conformance.tolerances.bounds import ARRAYS, OUTPUTS
 from refbert_conformance.tolerances.moments import Moments, moments
@@ -218,15 +218,19 @@ def errors(op: str, case: str, got: Host, due: Moments, grown: Host, axis: int) 
         ratio = np.where(judged, e / tau, 0)
         allowed = np.where(judged, b / tau, 0)
         rest = np.where(e == 0, 0, np.maximum(abs(e) - b, 0) / sigma)
-    z = np.clip(ratio, -1, 1)
-    along = {
-        "out": y,
-        "up": np.ones_like(y),
-        "argument": _moved(y, (grown - y) / _GROWN, np.where(judged, tau, np.inf)),
-    }
-    means = {name: (*_mean(np.sign(d) * z, axis, 2 * _most(d, axis)), d) for name, d in along.items()}
-    means = {name: (mean, float((abs(np.sign(d)) * allowed).mean()) + off, d) for name, (mean, off, d) in means.items()}
-    direction, (mean, limit, d) = max(means.items(), key=lambda one: abs(one[1][0]) / one[1][1])
+    if not np.isfinite(ratio).all():
+        raise Failure(f"{due.name} is not finite where it should be")
+    z, moved = np.clip(ratio, -1, 1), _moved(y, (grown - y) / _GROWN, np.where(judged, tau, np.inf))
+
+    def along(d: Host) -> tuple[float, float]:
+        """The mean of z in the direction, and its limit."""
+        mean, off = _mean(np.sign(d) * z, axis, 2 * _most(d, axis))
+        return mean, float(allowed[d != 0].sum() / d.size) + off
+
+    directions = {"out": y, "up": np.ones_like(y), "argument": moved}
+    found = {name: along(d) for name, d in directions.items()}
+    direction, (mean, limit) = max(found.items(), key=lambda one: abs(one[1][0]) / one[1][1])
+    d = directions[direction]
     square, off = _mean(np.minimum(rest * rest, _SQUARES), axis, _SQUARES)
     norm = float((d * d).sum()) if direction != "up" else float(abs(y).sum())
     share = float((e * d).sum()) / norm if norm else 0.0
