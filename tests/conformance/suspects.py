@@ -9,6 +9,7 @@ import numpy as np
 
 from refbert import ops
 from refbert.backend.reference import ReferenceBackend
+from refbert.ops.attention import _masked, merge_heads, split_heads
 from refbert_conformance.cases.inputs import rounded
 
 
@@ -126,9 +127,20 @@ class Scale(ReferenceBackend):
 
 
 class Sums(ReferenceBackend):
-    """Sums that are cut elsewhere: in softmax, LayerNorm, an embedding's gradient."""
+    """Sums that are cut elsewhere: in softmax, LayerNorm, attention's scores, an embedding's gradient."""
 
     dtypes = ("float32",)
+
+    def attention(self, q, k, v, *, mask, heads, mask_value, keep=None, rate=0.0):
+        options = {"mask": mask, "heads": heads, "mask_value": mask_value}
+        _, back = ops.attention(q, k, v, **options, keep=keep, rate=rate)
+        Q, K = (split_heads(x, heads).astype(np.float64) for x in (q, k))
+        D = Q.shape[-1]
+        terms = (Q[..., :, None, d] * K[..., None, :, d] for d in range(D))
+        scores = in_turn(np.stack(list(terms)), cut) * np.float32(1 / math.sqrt(D))
+        p, _ = ops.softmax(_masked(scores, mask.astype(bool), mask_value))
+        p = p if keep is None else ops.dropout(p, keep=keep, rate=rate)[0]
+        return merge_heads(p @ split_heads(v, heads)).astype(np.float32), back
 
     def softmax(self, x):
         e = np.exp(x - x.max(axis=-1, keepdims=True))

@@ -39,7 +39,7 @@ SEEN = {
     "Scale": ("attention", {"y"}, "argument"),
     "Factor": ("dropout", {"y", "dx"}, "out"),
 }
-CUT_SUMS = {"softmax": "y", "layer_norm": "y", "embedding": "dtable"}
+CUT_SUMS = {"softmax": "y", "layer_norm": "y", "embedding": "dtable", "attention": "y"}
 
 
 def subject(name):

@@ -128,13 +128,16 @@ def _softmax(n: Draw) -> Iterator[Trial]:
 
 
 def _attention(n: Draw, count: int = 3) -> Iterator[Trial]:
-    B, S, D = 2048, 4, 16
-    # Scores of 9 on either side: what scales them shows in small probabilities. Each key's value has features of its
-    # own, so that a result is one probability times a number.
-    arrays = (n(B, S, D, scale=3), n(B, S, D, scale=3), n(B, S, D) * np.repeat(np.eye(S), D // S, axis=1))[:count]
-    options = {"mask": np.ones((B, S), np.int64), "heads": 1, "mask_value": -math.inf}
-    dy = n(B, S, D) if count == 3 else n(B, 1, S, S)
-    yield Trial(f"{S} keys", arrays, options, dy, dict.fromkeys(("y", "dq", "dk", "dv")[: count + 1], 0))
+    B, S = 2048, 4
+    for D, outputs in ((64, ("y",)), (16, ("dq", "dk", "dv")[:count])):
+        # Scores of 9 on either side: what scales them shows in small probabilities. Each key's value has features of
+        # its own, so that a result is one probability times a number.
+        scale = 6 / D**0.25
+        own = np.repeat(np.eye(S), D // S, axis=1)
+        arrays = (n(B, S, D, scale=scale), n(B, S, D, scale=scale), n(B, S, D) * own)[:count]
+        options = {"mask": np.ones((B, S), np.int64), "heads": 1, "mask_value": -math.inf}
+        dy = n(B, S, D) if count == 3 else n(B, 1, S, S)
+        yield Trial(f"{S} keys of {D}", arrays, options, dy, dict.fromkeys(outputs, 0))
 
 
 def _add(n: Draw) -> Iterator[Trial]:
