@@ -54,7 +54,7 @@ def test_the_newest_version_is_the_protocol():
     assert set(TRAINING) <= set(REQUIRED)
     assert not set(REQUIRED) & set(OPTIONAL)
     assert ATTRIBUTES == ("name", "library", "dtype", "device", "dtypes")
-    assert OPTIONAL_ATTRIBUTES == ("contract", "gradients", "arithmetic", "compiles", "argument")
+    assert OPTIONAL_ATTRIBUTES == ("contract", "gradients", "arithmetic", "threads", "compiles", "argument")
 
 
 def members(protocol):

@@ -55,6 +55,7 @@ class NumpyBackend(ReferenceBackend):
 
     name = "numpy"
     dtypes: tuple[str, ...] = ("float32", "float64")
+    threads = "OPENBLAS_NUM_THREADS"
 
     def __init__(self, dtype: str | None = None, device: str | None = None) -> None:
         super().__init__(dtype, device)

@@ -47,6 +47,7 @@ class TorchBackend:
     name = "torch"
     contract = 1
     dtypes: tuple[str, ...] = tuple(_DTYPES)
+    threads = "OMP_NUM_THREADS"
 
     def __init__(self, dtype: str | None = None, device: str | None = None) -> None:
         self.dtype = dtype or self.dtypes[0]

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from refbert.backend import REQUIRED, TRAINING
+from refbert_conformance.cost import cost
 from refbert_conformance.engine.property import Property
 from refbert_conformance.engine.suspicion import CHANCE
 from refbert_conformance.process.records import OUTCOMES, Row, as_data
@@ -44,10 +45,17 @@ def assemble(
         "model": model, "seconds": round(seconds, 2), "verdict": verdict,
         "score": round(counts["passed"] / len(rows), 4) if rows else 0.0,
         "counts": {name: counts[name] for name in (*OUTCOMES, "waived")}, "properties": as_data(rows),
+        "cost": as_cost(run.backend),
         "errors": None if run.errors is None else {
             "chance": CHANCE, "measured": as_data(run.errors.errors), "not_measured": run.errors.not_measured,
         },
     }  # fmt: skip
+
+
+def as_cost(backend: Mapping[str, Any]) -> dict[str, int] | None:
+    """What the backend's declaration costs, as `refbert_conformance.cost` has it."""
+    found = cost(backend["dtype"], backend["arithmetic"]["declared"])
+    return None if found is None else vars(found)
 
 
 def _row(p: Property, row: Row, reason: str | None) -> Row:

@@ -189,6 +189,8 @@ class Declarations(Protocol):
     arithmetic: how it rounds where its dtype does not say so: a mapping with some of the keys ``accumulation``,
         ``matmul_inputs``, ``intermediates``, ``flush_to_zero``, ``nondeterministic``, ``functions``, ``preset``, as
         refbert_conformance.tolerances.arithmetic explains them; other keys are an error. Absent: by its dtype.
+    threads: the environment variable that says how many threads a process of the backend's uses, as
+        "OPENBLAS_NUM_THREADS". Absent: there is none.
     compiles: True where every new shape costs a compilation: the conformance suite tries fewer shapes, refbert does
         not care. Absent: False.
     argument: what may follow the backend's installed name and a colon, in words, as "the name of a library" for
@@ -199,6 +201,7 @@ class Declarations(Protocol):
     contract: int
     gradients: bool
     arithmetic: Mapping[str, object]
+    threads: str
     compiles: bool
     argument: str
 

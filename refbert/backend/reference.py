@@ -20,6 +20,7 @@ class ReferenceBackend:
     name = "reference"
     contract = 1
     dtypes: tuple[str, ...] = ("float64", "float32")
+    threads = "OPENBLAS_NUM_THREADS"  # of NumPy's products, where its BLAS is OpenBLAS
 
     def __init__(self, dtype: str | None = None, device: str | None = None) -> None:
         self.dtype = dtype or self.dtypes[0]

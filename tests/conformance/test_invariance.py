@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -122,3 +123,29 @@ def test_the_command_answers_and_conform_requires(monkeypatch, capsys, tmp_path)
     status, _, said = cli(capsys, *arguments)
     assert status == 2
     assert "no property matches" in said
+
+
+class SplitByThreads(ReferenceBackend):
+    """A product whose sums are split among threads: three of them add up in another order."""
+
+    threads = "THREADS_OF_THE_TEST"
+
+    def linear(self, x, w, b):
+        y, back = ops.linear(x, w, b)
+        return (nudged(y, ...) if os.environ.get(self.threads) == "3" else y), back
+
+
+class Steady(ReferenceBackend):
+    threads = "THREADS_OF_THE_TEST"
+
+
+@pytest.mark.parametrize(("kind", "holds"), [(SplitByThreads, False), (Steady, True), (LastRow, None)])
+def test_any_number_of_threads(monkeypatch, capsys, kind, holds):
+    monkeypatch.syspath_prepend(str(HERE))
+    monkeypatch.setattr(LastRow, "threads", None)
+    monkeypatch.delenv("THREADS_OF_THE_TEST", raising=False)
+    (property,) = (p for p in properties() if p.id == "invariance/forward/any number of threads")
+    result = runner.run(property, Subject(f"test_invariance:{kind.__name__}", kind), effort="quick")
+    assert result.outcome == {True: "passed", False: "failed", None: "unsupported"}[holds], result.message
+    if holds is False:
+        assert "other bits on 3 threads than on 1" in result.message

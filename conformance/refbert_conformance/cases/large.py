@@ -171,3 +171,23 @@ LARGEST: Mapping[str, tuple[tuple[int, ...], ...]] = {
     "gather": ((8, 512, 700, 768), (1, 2**18 + 7, 2**18 + 9, 3)),
     "transpose": ((8, 512, 12, 64), (4, 515, 16, 64)),
 }  # fmt: skip
+# Rows at which kernels switch: every small number, and the neighbours of multiples of 16.
+_ROWS = (*range(1, 36), *(n + d for n in (48, 64, 96, 128, 192, 256, 320, 512, 640, 1024) for d in (-1, 0, 1)))
+_MOST_ROWS = 2**23 + 3  # beyond what counts in float32 by halves
+# Beyond models, for those who ask for it: see `properties.large_sizes`.
+BEYOND: Mapping[str, tuple[tuple[int, ...], ...]] = {
+    "others": ((1, 1, 2**20), (1, 1, 2**20 + 1), (1, _MOST_ROWS, 1), (_MOST_ROWS, 1, 1), (1, 3, 2**21 + 5)),
+    "linear": (
+        *((1, n, 64, 64) for n in _ROWS), *((1, n, 768, 72) for n in _ROWS[::3]), (1, _MOST_ROWS, 2, 2),
+        (1, 3, 2**20 + 3, 2), (1, 3, 2, 2**20 + 3), (1, 9, 32, 250_002), (1, 33, 768, 250_002),
+    ),
+    "layer_norm": (*((1, n, 64) for n in _ROWS), (1, _MOST_ROWS, 2), (1, 3, 2**20), (1, 3, 2**20 + 1), (1, 5, 16_384)),
+    "softmax": (*((1, 5, n) for n in _ROWS), (1, _MOST_ROWS, 2), (1, 3, 2**20), (1, 3, 2**20 + 1), (1, 9, 250_002)),
+    "cross_entropy": ((1, _MOST_ROWS, 2), (1, 3, 2**20 + 1), (1, 33, 250_002)),
+    "mean_squared_error": ((_MOST_ROWS, 1),),
+    "attention": tuple((2, S, 3, D) for D in (32, 64, 96, 128, 80, 256) for S in (31, 32, 33, 64, 65, 127, 130, 257)),
+    "attention_probabilities": tuple((2, S, 3, D) for D in (32, 64, 96, 128, 80) for S in (32, 33, 130, 257)),
+    "embedding": ((8, 128, 250_002, 64), (2, 9, 250_002, 768), (1, _MOST_ROWS, 5, 1), (1, 40, _MOST_ROWS, 2)),
+    "gather": ((1, _MOST_ROWS, 61, 1), (1, 61, _MOST_ROWS, 1)),
+    "transpose": ((1, 2**20 + 3, 3, 2), (2, 3, 2**20 + 3, 1)),
+}  # fmt: skip

@@ -57,6 +57,10 @@ _BARS = " ▁▂▃▄▅▆▇█"
     "--require", type=click.Choice(["batch-invariance"]),
     help="Also that a sequence's bits do not depend on what is computed beside it (see: refbert invariance).",
 )  # fmt: skip
+@click.option(
+    "--sizes", type=click.Choice(["large"]),
+    help="Also beyond the sizes of models: 2²⁰ in a row, rows beyond 2²³, arrays of more than 2 GiB; by one judge.",
+)  # fmt: skip
 @click.option("--timeout", default=30.0, show_default=True, help="Seconds that one example may take.")
 @click.option("--list", "listing", is_flag=True, help="Only list the properties.")
 @click.option("--self-test", is_flag=True, help="Try the suite itself: it must find every one of its mutants.")
@@ -64,7 +68,7 @@ def conform(
     backend: str, effort: str, formerly: str | None, dtype: str | None, device: str | None,
     arithmetic: str | None, seed: str, only: str | None, model: str | None, json_file: Path | None,
     html_file: Path | None, waivers: Path | None, scripts: Path, jobs: int | None, require: str | None,
-    timeout: float, listing: bool, self_test: bool,
+    sizes: str | None, timeout: float, listing: bool, self_test: bool,
 ) -> int:  # fmt: skip
     """Hold a backend to refbert.ops: contract, every op and gradient, blocks, models, training.
 
@@ -86,20 +90,22 @@ def conform(
     from refbert_conformance.process.supervisor import Limits, Run
     from refbert_conformance.properties.table import matching
 
+    lanes = tuple(filter(None, (require, sizes)))
+    jobs = 1 if sizes and jobs is None else jobs  # each would need the memory
     if model is not None:
         from refbert_conformance.properties.pretrained import check_model
 
         check_model(model)
-    properties = matching(only, model, require)
+    properties = matching(only, model, lanes)
     if listing:
         for p in properties:
             say(f"{p.id:55} {p.says}")
         return 0
     require_writable(json_file, html_file)
-    waived = () if waivers is None else waiving.read(waivers, [p.id for p in matching(None, model, require)])
+    waived = () if waivers is None else waiving.read(waivers, [p.id for p in matching(None, model, lanes)])
     job = {
         "given": backend, "device": device, "effort": effort, "seed": number, "model": model,
-        "scripts": str(scripts), "explain": True, "require": require,
+        "scripts": str(scripts), "explain": True, "lanes": lanes,
         "arithmetic": declared_arithmetic(arithmetic),
     }  # fmt: skip
     limits = Limits(seconds=timeout)
@@ -208,6 +214,7 @@ def publish(results: Sequence[dict[str, Any]], json_file: Path | None, html_file
 
 def _show(result: dict[str, Any]) -> None:
     """A table of the levels, every failure, the verdict."""
+    from refbert_conformance.cost import Cost
     from refbert_conformance.engine.property import LEVELS
     from refbert_conformance.process.records import errors_of, rows_of
 
@@ -237,6 +244,8 @@ def _show(result: dict[str, Any]) -> None:
     if "contract" in backend:
         say(f"contract: {contract_note(backend['contract'], said=backend['contract_said'])}")
     say(declared_line(backend["dtype"], backend["arithmetic"]))
+    if result["cost"] is not None:
+        say(f"    under it {Cost(**result['cost'])}")
     for row in rows:
         if row.outcome == "failed":
             _show_failure(row)

@@ -44,7 +44,7 @@ def invariance(backend: str, dtype: str | None, device: str | None, timeout: flo
 
     job = {
         "given": backend, "dtype": dtype, "device": device, "effort": "quick", "seed": 0, "model": None,
-        "require": INVARIANCE, "scripts": "", "explain": False,
+        "lanes": (INVARIANCE,), "scripts": "", "explain": False,
     }  # fmt: skip
     asked = properties()
     run = supervise(job, [p.id for p in asked], Limits(seconds=timeout))

@@ -79,7 +79,7 @@ def _judged(backend: str, dtype: str, device: str | None, sheet: Datasheet, time
 
     job = {
         "given": backend, "dtype": dtype, "device": device, "effort": "quick", "seed": 0, "model": None,
-        "require": None, "scripts": "", "explain": False, "arithmetic": sheet.declaration,
+        "lanes": (), "scripts": "", "explain": False, "arithmetic": sheet.declaration,
     }  # fmt: skip
     properties = all_properties()
     started = time.perf_counter()

@@ -63,6 +63,10 @@ class Unsupported(Exception):
     """The backend does not offer what the property is about."""
 
 
+class Unavailable(Exception):
+    """It cannot be tried here."""
+
+
 @dataclass
 class Record:
     """What was measured over all examples of one property."""

@@ -15,7 +15,7 @@ from refbert.backend import TRAINING, Updates, methods, without_updates
 from refbert_conformance.cases.pools import few_shapes
 from refbert_conformance.engine.conditions import Condition, facts
 from refbert_conformance.engine.guards import INFERENCE
-from refbert_conformance.engine.measure import Failure, Record, Unsupported, Worst, words
+from refbert_conformance.engine.measure import Failure, Record, Unavailable, Unsupported, Worst, words
 from refbert_conformance.engine.property import Property
 from refbert_conformance.engine.subject import Subject
 
@@ -97,6 +97,8 @@ def run(
         result.outcome = "failed"
     except Unsupported as error:
         result.outcome, result.message = "unsupported", str(error)
+    except Unavailable as error:
+        result.outcome, result.message = "unavailable", str(error)
     result.seconds = time.perf_counter() - started
     if result.outcome == "passed" and not result.examples:
         result.outcome, result.message = "failed", "no example was tried"
@@ -131,7 +133,7 @@ def attempt(property: Property, subject: Subject, example: Any, record: Record) 
         property.check(subject, example, record)
     except Failure as failure:
         return " ".join(str(failure).split()) or "failed", failure.worst
-    except Unsupported:
+    except (Unsupported, Unavailable):
         raise
     except Exception as error:  # noqa: BLE001  (whatever a plugin raises is its own; what ends this process is not)
         return f"raised {words(error)}", None

@@ -65,7 +65,7 @@ def usual(device: str, count: int) -> int:
 def shares(ids: Sequence[str], count: int, job: Mapping[str, Any]) -> list[list[str]]:
     """The ids in ``count`` parts that take about as long; whatever is about one op is in one of them, since what is
     known of it counts there."""
-    known = {p.id: p for p in all_properties(job.get("model"), job.get("require"))}
+    known = {p.id: p for p in all_properties(job.get("model"), job.get("lanes", ()))}
     by_op: dict[str, list[str]] = {}
     for id in ids:
         by_op.setdefault(id.split("/")[1], []).append(id)

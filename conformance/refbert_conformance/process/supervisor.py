@@ -110,7 +110,7 @@ class Supervisor:
         self.run = Run()
         self._excuses: Mapping[str, Sequence[Waiver]] = {}
         self._job, self._limits, self._watch, self._needs = job, limits, watch, needs or {}
-        self._properties = {p.id: p for p in all_properties(job.get("model"), job.get("require"))}
+        self._properties = {p.id: p for p in all_properties(job.get("model"), job.get("lanes", ()))}
         self._printed, self._looked = 0, 0.0
         self._is_command = str(job["given"]).startswith(command.PREFIX)
         self._child: Child | None = None

@@ -7,6 +7,7 @@ of yes and no (``refbert invariance``), and a condition only where it is asked f
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ from refbert.backend.wrapper import OpsAlone
 from refbert.spec.encoder import encoder_layer
 from refbert.spec.scope import Scope
 from refbert.text.batching import Batch
+from refbert.wire import command
 from refbert_conformance.cases.inputs import rounded
 from refbert_conformance.cases.model_cases import ModelRecipe, inference, on
 from refbert_conformance.engine.divergence import place
@@ -29,6 +31,7 @@ from refbert_conformance.properties.blocks import SPEC, With
 from refbert_conformance.tolerances.bounds import ARRAYS
 
 _LENGTH, _SEQUENCES = 24, 12
+_COUNTS = (1, 2, 3, 4, 8)  # of threads
 # Small, and so wide that products choose their blocks by the size of a batch.
 _SMALL = ModelRecipe(3, "masked_lm", 2, B=1, S=128, A=2, D=32, F=256, V=60, mask="all", scale=0.1)
 _WIDE = ModelRecipe(3, "masked_lm", 1, B=1, S=128, A=4, D=64, F=1024, V=60, mask="all", scale=0.05)
@@ -90,6 +93,11 @@ def properties() -> list[Property]:
     ]
     return [
         *found,
+        *(
+            Property("invariance", op, "any number of threads", "On 1, 2, 3, 4 and 8 threads.", partial(_threads, op),
+                     needs=SPEC)
+            for op in _WAYS
+        ),
         Property("invariance", "packed", "or padded", "A packed layer gives what a padded one gives.", _packed,
                  needs=(*SPEC, "encoder_layer", "packed_encoder_layer")),
     ]  # fmt: skip
@@ -154,6 +162,23 @@ def _compared(op: str, name: str, subject: Subject, example: Any, record: Record
                 first = _first(subject, way, by_itself, context)
                 again = f"call {number} of the same batch" if name == "200 times" else str(context)
                 raise Failure(f"a sequence {again} has other bits than alone; {first} (H = {recipe.A * recipe.D})")
+
+
+def _threads(op: str, subject: Subject, example: Any, record: Record) -> None:
+    """A whole batch, in processes of the backend's own."""
+    variable = getattr(subject.backend, "threads", None)
+    if not variable:
+        raise Unsupported("the backend names no variable that says how many threads it uses")
+    batch = Context((0, *_OTHERS[:7]))
+    for recipe in (_SMALL, _WIDE):
+        way, first = _WAYS[op](recipe, subject.dtype), None
+        for count in _COUNTS:
+            start = ["env", f"{variable}={count}", *command.words(command.hosted(subject.given))]
+            other = Subject.named(command.PREFIX + shlex.join(start), subject.dtype, str(subject.backend.device))
+            got = np.array(way(other.backend, batch))
+            first = got if first is None else first
+            if not same_bits(got, first):
+                raise Failure(f"a batch has other bits on {count} threads than on 1 (H = {recipe.A * recipe.D})")
 
 
 def _packed(subject: Subject, example: Any, record: Record) -> None:

@@ -34,7 +34,7 @@ def properties() -> list[Property]:
     """Forward and backward of every op."""
     return [
         about(level, op, draw=drawn(op), cost=20.0)(
-            "real sizes", f"At the sizes of models, too, {what} is within its bound.", partial(_judged, back),
+            "real sizes", f"At the sizes of models, too, {what} is within its bound.", partial(judged, back),
             corpus=fixed(SMALLER, op), larger=fixed(LARGER, op), largest=fixed(LARGEST, op),
         )
         for op in ARRAYS
@@ -42,7 +42,8 @@ def properties() -> list[Property]:
     ]  # fmt: skip
 
 
-def _judged(back: bool, subject: Subject, large: Large, record: Record) -> None:
+def judged(back: bool, subject: Subject, large: Large, record: Record) -> None:
+    """Hold one call of that size, or its gradient, to its bound."""
     _JUDGES.get(large.op, _repeated)(subject, large, record, back)
 
 

@@ -14,6 +14,7 @@ from refbert_conformance.properties import (
     blocks,
     contract,
     invariance,
+    large_sizes,
     layers,
     numerics,
     objective,
@@ -29,30 +30,32 @@ _MODULES = (
 )  # fmt: skip
 
 
-INVARIANCE = "batch-invariance"  # what ``--require`` may ask for
+# Lanes: what is judged only where it is asked for, by ``--require`` and ``--sizes``.
+INVARIANCE, LARGE = "batch-invariance", "large"
+_LANES = {INVARIANCE: invariance, LARGE: large_sizes}
 
 
-def all_properties(model: str | None = None, require: str | None = None) -> tuple[Property, ...]:
-    """Every property, by level; the pretrained level only for the ``model`` that it needs, what holds of some correct
-    backends alone only where it is required."""
+def all_properties(model: str | None = None, lanes: Sequence[str] = ()) -> tuple[Property, ...]:
+    """Every property, by level; the pretrained level only for the ``model`` that it needs, and of the others those that
+    all are judged by, and those of the ``lanes``."""
     found = [p for module in _MODULES for p in module.properties()]
     if model is not None:
         found += pretrained.properties(model)
-    if require == INVARIANCE:
-        found += invariance.properties()
+    for lane in lanes:
+        found += _LANES[lane].properties()
     assert len({p.id for p in found}) == len(found), "two properties of one id"
     return tuple(sorted(found, key=lambda p: LEVELS.index(p.level)))
 
 
 def selected(ids: Sequence[str], model: str | None = None) -> tuple[Property, ...]:
     """The properties of those ids, in their order."""
-    table = {p.id: p for p in all_properties(model, INVARIANCE)}
+    table = {p.id: p for p in all_properties(model, tuple(_LANES))}
     return tuple(table[i] for i in ids)
 
 
-def matching(pattern: str | None, model: str | None = None, require: str | None = None) -> tuple[Property, ...]:
+def matching(pattern: str | None, model: str | None = None, lanes: Sequence[str] = ()) -> tuple[Property, ...]:
     """Those whose id holds the text, or matches a pattern with * or ?; raises `InputError` if there are none."""
-    found = all_properties(model, require)
+    found = all_properties(model, lanes)
     if pattern is None:
         return found
 

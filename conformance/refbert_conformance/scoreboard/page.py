@@ -9,6 +9,7 @@ from typing import Any
 from refbert.backend import contract_note
 from refbert.errors import InputError
 from refbert.pages import fill
+from refbert_conformance.cost import Cost
 from refbert_conformance.engine.measure import ULPS, telling
 from refbert_conformance.process.records import Diagnosis, errors_of
 from refbert_conformance.scoreboard import drawing, trend
@@ -57,11 +58,17 @@ def page(reports: Sequence[Report], *, earlier: Sequence[Report] = ()) -> str:
         suspects=[one for one in measured if one[1].suspect], regular=[one for one in measured if not one[1].suspect],
         trend=trend.trend(runs, earlier), alone=runs_of(trend.alone(runs, earlier)), kinds_of_change=trend.KINDS,
         doubled=trend.DOUBLED, unlike_in=trend.unlike,
-        state_of=state_of, counts_of=counts_of, contract_of=_contract, arithmetic_of=drawing.arithmetic,
+        state_of=state_of, counts_of=counts_of, contract_of=_contract, cost_of=_cost, arithmetic_of=drawing.arithmetic,
         shares_of=drawing.shares, ulps_of=drawing.ulps, growth_of=drawing.growth,
         errors_of=drawing.errors,
         telling_of=lambda worst: telling(worst.got, worst.expected),
     )  # fmt: skip
+
+
+def _cost(report: Mapping[str, Any]) -> str | None:
+    """What the declaration costs; None where nothing was declared, or counted."""
+    found = report.get("cost")
+    return None if found is None else str(Cost(**found))
 
 
 def _contract(backend: Mapping[str, Any]) -> str | None:

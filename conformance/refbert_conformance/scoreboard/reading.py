@@ -56,7 +56,11 @@ _REPORT = {
     "only": "a text or null", "model": "a text or null", "seconds": "a number", "verdict": "a text",
     "score": "a number", "counts": "an object", "properties": "a list",
 }  # fmt: skip
-_SINCE = {"not_judged": "texts", "errors": "an object or null"}  # what the first reports did not have
+_SINCE = {
+    "not_judged": "texts",
+    "errors": "an object or null",
+    "cost": "an object or null",
+}  # what the first reports did not have
 
 
 def _check_report(data: dict[str, Any]) -> None:
