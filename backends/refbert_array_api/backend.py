@@ -4,12 +4,12 @@ Source   https://data-apis.org/array-api. What a library needs besides is in `li
 
 Nothing is written in place, no shape depends on a device's numbers, no function but asarray takes a Python scalar:
 arrays may be immutable, lazy, or anywhere. Ids, masks and labels are the host's by contract, so NumPy plans and the
-library computes. What the standard lacks is made of what it has:
+library computes; a truth value is a number unequal to 0. What the standard lacks is made of what it has:
 
     erf               the normal distribution's tail, below
     index-add         `_added`: sums over rows of equal index, by doubling
     scatter           `_rows_or_zero`: rows are taken, and a row of zeros where nothing is due
-    take_along_axis   a comparison with arange: the one-hot matrix
+    take_along_axis   NumPy's comparison with its arange: the one-hot matrix
 
 The tail of the normal distribution, for x ≥ 0
     1 − Φ(x) = φ(x) M(x),   φ(x) = e^{−x²/2}/√(2π),   M(x) = e^{x²/2} ∫_x^∞ e^{−t²/2} dt   (Mills' ratio)
@@ -38,7 +38,7 @@ Array = Any  # the library's
 Host = npt.NDArray[Any]
 Out = tuple[Array, Callable[[Array], tuple[Array, ...]]]
 
-IGNORE = -100  # the label that does not count
+IGNORE = -100
 SATURATED = 40.0  # from here on e^{−x²/2} < 10⁻³⁴⁷ is 0 in every dtype, and x² need not overflow
 
 
@@ -80,7 +80,7 @@ class ArrayApiBackend:
         """A copy: whoever owns a host array may write there, and a library may go on reading what it was given."""
         dtype = dtype or self.dtype
         host, its_own = np.array(x, dtype, order="C"), getattr(self._xp, dtype)
-        return self._run(self._xp.asarray, host, dtype=its_own, device=self._library.device)
+        return self._run(self._library.asarray, host, dtype=its_own)
 
     def to_numpy(self, x: Array, /) -> Host:
         """The same memory where it is the host's."""
@@ -113,13 +113,13 @@ class ArrayApiBackend:
         return self._xp.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
 
     def _taken(self, rows: Array, index: Host) -> Array:
-        if len(index) == 1:  # Dask says that one row has the shape of all (dask/dask#6709): docs/findings.md
-            return self._taken(rows, np.repeat(index, 2))[:1, :]
+        if 0 < len(index) in (1, rows.shape[0]):  # Dask (1) and cubed (N) give all rows: docs/findings.md
+            return self._taken(rows, np.append(index, index[-1]))[: len(index), :]
         return self._xp.take(rows, self.asarray(index, "int64"), axis=0)
 
     def _rows_or_zero(self, rows: Array, index: Host) -> Array:
         """Rows of [N, H] at an index in 0 … N, where row N is zeros: what a scatter leaves, seen from its target."""
-        zeros = self._xp.zeros((1, rows.shape[1]), dtype=rows.dtype, device=self._library.device)
+        zeros = self.asarray(np.zeros((1, rows.shape[1])))
         return self._taken(self._xp.concat([rows, zeros], axis=0), index)
 
     def _added(self, rows: Array, index: Host, count: int) -> Array:
@@ -252,7 +252,7 @@ class ArrayApiBackend:
         if not 0 <= rate < 1:
             raise ValueError(f"dropout rate must be in [0, 1), got {rate}")
         _equal_shapes("dropout", x, keep)
-        kept = self.asarray(np.asarray(keep) != 0, self.dtype)  # a factor, not a choice: NaN stays NaN
+        kept = self.asarray(np.asarray(keep) != 0)  # a factor, not a choice: NaN stays NaN
         return x * kept / (1 - rate), lambda dy: (dy * kept / (1 - rate),)
 
     def _split(self, x: Array, heads: int) -> Array:  # [B, S, A·D] -> [B, A, S, D]
@@ -274,9 +274,9 @@ class ArrayApiBackend:
         scores = Q @ xp.matrix_transpose(K) * scale  # [B, A, S, S]
         seen = np.asarray(mask)[:, None, None, :] != 0  # [B, 1, 1, S]: the same keys for every head and query
         hide = mask_value == -math.inf
-        scores = xp.where(self.asarray(seen, "bool"), scores, self.asarray(mask_value) if hide else scores + mask_value)
+        scores = xp.where(self.asarray(seen) != 0, scores, self.asarray(mask_value) if hide else scores + mask_value)
         if hide:  # a row that sees nothing attends uniformly
-            some = self.asarray(seen.any(axis=-1, keepdims=True), "bool")
+            some = self.asarray(seen.any(axis=-1, keepdims=True)) != 0
             scores = xp.where(some, scores, self.asarray(0.0))
         p, softmax_back = self.softmax(scores)
 
@@ -313,7 +313,7 @@ class ArrayApiBackend:
         _check_range(labels[used], C)
         per_row = 1 / denominator if denominator else 0.0
         z = self._taken(self._rows(logits), used)  # [M, C], the rows that count
-        its_own = self.asarray(labels[used, None], "int64") == xp.arange(C, dtype=xp.int64, device=self._library.device)
+        its_own = self.asarray(labels[used, None] == np.arange(C)) != 0
         shifted, e, s = self._exponentials(z)
         picked = xp.sum(xp.where(its_own, shifted, self.asarray(0.0)), axis=-1, keepdims=True)
 
