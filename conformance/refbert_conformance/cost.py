@@ -31,7 +31,8 @@ Declared = Mapping[str, Any]
 ROWS: tuple[Declared, ...] = (
     {"matmul_inputs": "float8_e4m3"}, {"matmul_inputs": "bfloat16"}, {"matmul_inputs": "tensorfloat32"},
     {"matmul_inputs": "bfloat16x3"},
-    {"intermediates": "bfloat16"}, {"intermediates": "tensorfloat32"},
+    {"intermediates": "bfloat16"},
+    {"intermediates": "tensorfloat32"},
     {"accumulation": "bfloat16"}, {"accumulation": "float16"}, {"accumulation": "float32-truncated"},
     {"flush_to_zero": True},
     *({"preset": name} for name in ("tpu", "opencl-fast-relaxed", "webgpu", "vulkan", "tosa-1.1", "opencl", "cuda",
@@ -49,13 +50,15 @@ class Cost:
     of: int
 
     def __str__(self) -> str:
+        if not self.most:
+            return f"the suite still sees all of {self.of} mutants"
         if self.least == self.most:
-            said = "none" if not self.least else str(self.least)
+            said = str(self.least)
         elif self.most == self.of:
-            said = f"at least {self.least}" if self.least else "not counted how many"
+            said = f"at least {self.least}" if self.least else "an unknown number"
         else:
             said = f"between {self.least} and {self.most}"
-        return f"{said} of {self.of} mutants can no longer be seen"
+        return f"the suite no longer sees {said} of {self.of} mutants"
 
 
 @functools.cache

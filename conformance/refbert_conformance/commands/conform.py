@@ -36,7 +36,7 @@ _BARS = " ▁▂▃▄▅▆▇█"
     "--dtype", help='What the backend computes in; default: its own first choice; "all": each that it offers.'
 )
 @device_option
-@arithmetic_option
+@arithmetic_option("Judge by this, whatever the backend declares, such as")
 @click.option(
     "--seed", default="0", show_default=True, metavar="N|random", help="Other examples; the same for the same N."
 )
@@ -245,7 +245,7 @@ def _show(result: dict[str, Any]) -> None:
         say(f"contract: {contract_note(backend['contract'], said=backend['contract_said'])}")
     say(declared_line(backend["dtype"], backend["arithmetic"]))
     if result["cost"] is not None:
-        say(f"    under it {Cost(**result['cost'])}")
+        say(f"under that declaration {Cost(**result['cost'])}")
     for row in rows:
         if row.outcome == "failed":
             _show_failure(row)

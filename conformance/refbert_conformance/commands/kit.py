@@ -23,7 +23,7 @@ from refbert_conformance.commands.options import DTYPES, arithmetic_option, decl
     "--effort", type=click.Choice(("quick", "default")), default="quick", show_default=True, help="How many cases."
 )
 @click.option("--seed", default="0", show_default=True, metavar="N|random", help="Other cases; the same for one N.")
-@arithmetic_option
+@arithmetic_option("How the target rounds, such as")
 def kit(place: Path, dtype: str, only: str | None, effort: str, seed: str, arithmetic: str | None) -> int:
     """Write cases for a target that no backend can reach: inputs, options, expected values and bounds.
 

@@ -11,9 +11,10 @@ from refbert.files.json import parse_json
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 
-arithmetic_option = click.option(
-    "--arithmetic", metavar="JSON", help='How it rounds, such as {"accumulation": "float16"}.'
-)
+
+def arithmetic_option(help: str) -> Any:
+    """``--arithmetic``, with what it is for; an example follows."""
+    return click.option("--arithmetic", metavar="JSON", help=f'{help} {{"accumulation": "float16"}}.')
 
 
 def declared_arithmetic(text: str | None, dtype: str = "float32") -> dict[str, Any] | None:

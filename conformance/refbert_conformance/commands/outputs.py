@@ -29,7 +29,7 @@ _SHOWN = 6
 @click.option(
     "--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="What the engine computes in."
 )
-@arithmetic_option
+@arithmetic_option("How it rounds, such as")
 @click.option("--pair", is_flag=True, help="Texts come in twos: TEXT TEXT …, or tab-separated on each line of stdin.")
 @click.option("--pooling", type=click.Choice(POOLINGS), help="What makes a text's vector; default: the checkpoint's.")
 @click.option(
