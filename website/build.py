@@ -43,7 +43,7 @@ NAVIGATION: dict[str, tuple[str, ...]] = {
     "Guides": (
         "command-line.md", "training.md", "fine-tuning.md", "profiles.md", "writing-a-backend.md", "wire-protocol.md",
         "conformance.md", "assert-within.md", "findings.md", "field.md", "debugging-a-backend.md", "performance.md",
-        "mutants.md", "museum.md",
+        "mutants.md", "generated-mutants.md", "museum.md",
     ),
     "Operations": ("ops/*",),
     "About": ("audit.md", "audit-mutations.md", "architecture.md", "changelog.md"),

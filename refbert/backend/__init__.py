@@ -297,7 +297,7 @@ class Objective(Protocol[A]):
         draws: dropout's masks; None: no dropout. denominators: what the losses are divided by where these rows are a
         part of a batch (`refbert.spec.head_table.denominators`); None: what follows from these labels. The losses have
         the shape []; the pullback takes one of that shape, and leaves out parameters that the loss does not reach.
-        Raises ValueError where no head is labelled.
+        Raises ValueError where no head is labelled, IndexError for ids and labels out of range.
         """
 
 

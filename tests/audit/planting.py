@@ -7,7 +7,7 @@ as recorded ("= "). Each is planted as a module is read, in a process of its own
     python tests/audit/planting.py bert.masking. google.gelu        those of some claims or groups
     python tests/audit/planting.py --write docs/audit-mutations.md  all of them, as a table
 
-refbert must not be imported before an error is planted, so this file imports it nowhere outside the child.
+refbert must not be imported before an error is planted, so nothing here imports it outside the child.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
+
+from refbert_conformance.process.planting import plant
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ERRORS = Path(__file__).with_name("planted.txt")
@@ -108,18 +109,6 @@ def _audited(error: Planted, source: str) -> list[dict[str, Any]]:
         {"id": o.claim.id, "verdict": o.verdict, "ok": o.ok, "says": summary(o)}
         for o in audit.run(claims)
     ]  # fmt: skip
-
-
-def plant(path: Path, source: str) -> None:
-    """From now on Python reads the module at ``path`` as ``source``."""
-    read_code = SourceFileLoader.get_code
-
-    def get_code(self: SourceFileLoader, fullname: str) -> Any:
-        if Path(self.get_filename(fullname)).resolve() == path:
-            return compile(source, str(path), "exec", dont_inherit=True)
-        return read_code(self, fullname)
-
-    SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
 
 
 def warm(errors: Sequence[Planted]) -> None:

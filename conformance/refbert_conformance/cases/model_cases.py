@@ -69,6 +69,7 @@ class ModelRecipe:
     off: str = ""
     step: int = 0
     part: bool = False
+    checkpointing: bool = False
 
     @property
     def config(self) -> BertConfig:
@@ -95,7 +96,7 @@ class ModelRecipe:
         return Choices(
             layers=self.layers, heads=self.A, activation=self.activation, layer_norm_eps=self.eps,
             mask_value=self.mask_value, hidden_dropout=hidden, attention_dropout=attention,
-            classifier_dropout=classifier, span_mean_over_batch=google,
+            classifier_dropout=classifier, span_mean_over_batch=google, gradient_checkpointing=self.checkpointing,
             # Google's 1e-5 hides in float32's rounding of a loss; that it is used at all shows with a larger one.
             masked_lm_epsilon=(0.5, 1e-5)[self.seed % 2] if google else 0.0,
         )  # fmt: skip
@@ -149,7 +150,7 @@ class ModelRecipe:
         elif self.mask == "one":
             mask = (np.arange(self.S) == rng.integers(0, self.S, (self.B, 1))).astype(np.int64)
         elif self.mask == "none":
-            mask[0] = 0
+            mask[:1] = 0
         return Batch(rng.integers(0, self.V, shape), rng.integers(0, self.config.type_vocab_size, shape), mask)
 
     def labels(self) -> dict[str, Host]:
@@ -159,7 +160,7 @@ class ModelRecipe:
         found: dict[str, Host] = {}
         if self.task in (*_PAIRED, "words only", "masked_lm"):
             labels = np.where(rng.random((B, S)) < 0.5, rng.integers(0, self.V, (B, S)), ops.IGNORE)
-            labels[0, 0] = self.V - 1
+            labels[:1, :1] = self.V - 1
             if self.seed % 8 == 7:
                 labels[:] = ops.IGNORE
             found["labels"] = labels
@@ -169,7 +170,7 @@ class ModelRecipe:
             return found
         if self.task == "answers":
             starts, ends = rng.integers(-2, S + 3, B), rng.integers(-2, S + 3, B)
-            starts[-1] = S  # one past the end: an answer outside the window
+            starts[-1:] = S  # one past the end: an answer outside the window
             return {"start_positions": starts, "end_positions": ends}
         if self.task == "tags":
             return {"labels": np.where(rng.random((B, S)) < 0.7, rng.integers(0, K, (B, S)), ops.IGNORE)}

@@ -63,12 +63,18 @@ _BARS = " ▁▂▃▄▅▆▇█"
 )  # fmt: skip
 @click.option("--timeout", default=30.0, show_default=True, help="Seconds that one example may take.")
 @click.option("--list", "listing", is_flag=True, help="Only list the properties.")
-@click.option("--self-test", is_flag=True, help="Try the suite itself: it must find every one of its mutants.")
+@click.option(
+    "--self-test", is_flag=False, flag_value="mutants", type=click.Choice(["mutants", "generated"]),
+    help="Try the suite itself: it must find every mutant, of its own table, or generated from the source.",
+)  # fmt: skip
+@click.option(
+    "--sample", default="300", show_default=True, metavar="N|all", help="How many of the generated mutants are tried."
+)
 def conform(
     backend: str, effort: str, formerly: str | None, dtype: str | None, device: str | None,
     arithmetic: str | None, seed: str, only: str | None, model: str | None, json_file: Path | None,
     html_file: Path | None, waivers: Path | None, scripts: Path, jobs: int | None, require: str | None,
-    sizes: str | None, timeout: float, listing: bool, self_test: bool,
+    sizes: str | None, timeout: float, listing: bool, self_test: str | None, sample: str,
 ) -> int:  # fmt: skip
     """Hold a backend to refbert.ops: contract, every op and gradient, blocks, models, training.
 
@@ -79,6 +85,13 @@ def conform(
     """
     require_hypothesis()
     number, effort = seed_number(seed), formerly or effort
+    if self_test == "generated":
+        from refbert_conformance.generated.trial import run_generated
+
+        require_writable(json_file)
+        return run_generated(
+            effort=effort, seed=number, only=only, sample=_sample(sample), jobs=jobs, json_file=json_file
+        )
     if self_test:
         from refbert_conformance.selftest import run_self_test
 
@@ -160,6 +173,14 @@ def seed_number(text: str) -> int:
         return int(text)
     except ValueError:
         raise InputError(f'--seed takes a whole number or "random", not "{text}"') from None
+
+
+def _sample(text: str) -> int | None:
+    if text == "all":
+        return None
+    if not text.isdecimal() or not int(text):
+        raise InputError(f'--sample takes a number of mutants or "all", not "{text}"')
+    return int(text)
 
 
 class _Progress:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,24 +52,29 @@ class Child:
     stream: the wire protocol with it. printed, said: how many bytes it has printed, and the last few. ended: its exit
     status as `os.waitstatus_to_exitcode` has it, None while it runs. keeper_gone: somebody killed the keeper.
 
-    ``host``: the Python backend to be hosted; ``command``: the command to be run instead. ``look`` is called while
-    somebody waits for the process, to raise if that has to end; ``gone`` where it cannot answer any more.
+    ``host``: the Python backend to be hosted; ``command``: the command to be run instead; ``plant``: the arguments of
+    `planting.plant`, where the backend is to find a module with an error in it; ``environ``: what its environment has
+    besides this process's. ``look`` is called while somebody waits for the process, to raise if that has to end;
+    ``gone`` where it cannot answer any more.
     """
 
     def __init__(
-        self, host: str, command: Sequence[str] | None, look: Callable[[], None], gone: Callable[[], None]
-    ) -> None:
+        self, host: str, command: Sequence[str] | None, look: Callable[[], None], gone: Callable[[], None],
+        plant: Sequence[str] | None = None, environ: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self._look, self._gone = look, gone
         self._mark = secrets.token_hex(16)
         self._status, status = os.pipe()
         self._screen, screen = os.pipe()
         self._incoming, answers = os.pipe()
         requests, self._outgoing = os.pipe()
-        job = {"host": host, "command": command, "ends": [requests, answers], "status": status}
+        job = {"host": host, "command": command, "plant": plant, "ends": [requests, answers],
+               "status": status}  # fmt: skip
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", _START.format(path=[p for p in sys.path if p]), json.dumps(job)],
             stdin=subprocess.DEVNULL, stdout=screen, stderr=screen, pass_fds=(requests, answers, status),
-            start_new_session=True, env={**os.environ, _MARK: self._mark, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
+            env={**os.environ, **(environ or {}), _MARK: self._mark, "PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
         for fd in (status, screen, answers, requests):
             os.close(fd)

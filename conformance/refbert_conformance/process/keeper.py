@@ -17,7 +17,7 @@ _SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36  # of Linux's prctl
 
 
 def main() -> None:
-    """Keep a process for the job in the command line: "command" or "host"; "ends", "status": descriptors."""
+    """Keep a process for the job in the command line: "command" or "host", "plant"; "ends", "status": descriptors."""
     job = json.loads(sys.argv[1])
     # If refbert is killed, nothing of this shall go on.
     _prctl(_SET_PDEATHSIG, signal.SIGKILL)
@@ -31,6 +31,10 @@ def main() -> None:
     os.close(job["status"])
     _prctl(_SET_PDEATHSIG, signal.SIGKILL)
     if job["command"] is None:
+        if job["plant"] is not None:
+            from refbert_conformance.process.planting import plant
+
+            plant(*job["plant"])
         from refbert.wire import host
 
         for fd in job["ends"]:

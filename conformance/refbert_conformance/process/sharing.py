@@ -69,7 +69,7 @@ def shares(ids: Sequence[str], count: int, job: Mapping[str, Any]) -> list[list[
     by_op: dict[str, list[str]] = {}
     for id in ids:
         by_op.setdefault(id.split("/")[1], []).append(id)
-    weights = {op: sum(_weight(known[id], job["effort"]) for id in of) for op, of in by_op.items()}
+    weights = {op: sum(weight(known[id], job["effort"]) for id in of) for op, of in by_op.items()}
     found: list[list[str]] = [[] for _ in range(count)]
     loads = [0.0] * count
     for op in sorted(by_op, key=lambda op: -weights[op]):
@@ -80,7 +80,7 @@ def shares(ids: Sequence[str], count: int, job: Mapping[str, Any]) -> list[list[
     return [sorted(part, key=order.__getitem__) for part in found]
 
 
-def _weight(one: Property, effort: str) -> float:
+def weight(one: Property, effort: str) -> float:
     """Roughly the time that it takes, in ordinary examples: what is drawn, and what always runs."""
     reached = (one.corpus, one.larger, one.largest)[: tuple(EXAMPLES).index(effort) + 1]
     fixed = sum(20 if callable(some) else len(some) for some in reached)

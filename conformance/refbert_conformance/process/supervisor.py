@@ -244,7 +244,9 @@ class Supervisor:
             why = f"{argv[0]} is not executable" if os.path.exists(argv[0]) else f"there is no program {argv[0]}"
             raise BackendUnavailable(f'backend "{given}" cannot be started: {why}')
         try:
-            child = self._child = Child(given, argv, self._look, lambda: self._broken("closed", ""))
+            gone = partial(self._broken, "closed", "")
+            suspect = {name: self._job[name] for name in ("plant", "environ") if name in self._job}
+            child = self._child = Child(given, argv, self._look, gone, **suspect)
             self._clock, self._example = _Clock(child, _MAKING * self._limits.seconds), ""
             connection = Connection(child.stream, self._broken)
             new = partial(RemoteBackend, connection, dtype=self._job["dtype"], device=self._job["device"])
@@ -272,6 +274,7 @@ class Supervisor:
                 result = runner.run(
                     self._properties[id], subject, effort=self._job["effort"], seed_number=self._job["seed"],
                     trying=self._trying, excuses=excuses,
+                    shrinking=self._job.get("shrinking", runner.SHRINKING_SECONDS),
                 )  # fmt: skip
                 row = row_of(result)
                 if result.outcome == "failed" and self._job["explain"] and not (result.waived or result.stale):

@@ -6,6 +6,7 @@ It is held to the spec on the reference, in every call and for every argument, w
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -31,6 +32,7 @@ from refbert_conformance.properties.blocks import (
     possible,
     repeat,
 )
+from refbert_conformance.properties.contract.common import must_refuse
 from refbert_conformance.tolerances.noise import FEW
 
 
@@ -40,7 +42,7 @@ def properties() -> list[Property]:
     drawn = partial(of, draw=model_recipes())
     return [
         drawn("accuracy", "The backend's own model and its gradients are the reference's.", _objective,
-              corpus=MODELS, larger=_OWN, cost=2.5),
+              corpus=(*MODELS, *_EDGES), larger=_OWN, cost=2.5),
         of("first call", FIRST, first_call(_objective), corpus=MODELS[:1]),
         of("real sizes", "So they are at the sizes of models.", _large, cost=30,
            draw=large_layers(rate=0.0, mask_value=-math.inf, V=st.integers(3, 600)),
@@ -55,6 +57,15 @@ def properties() -> list[Property]:
 
 
 _GELUS = ("gelu_erf", "gelu_tanh")
+# No sequence at all, of tasks that need none to know their classes; words to be predicted where the mask hides them and
+# nowhere else; layers that run again for the backward, where a loss reads all rows and where it reads some.
+_EDGES = (
+    *(ModelRecipe(0, task, 1, B=0) for task in ("pretraining", "answers", "tags", "classes", "numbers")),
+    *(ModelRecipe(seed, "masked_lm", 2, B=2, S=3, mask="one") for seed in (2, 25)),
+    *(ModelRecipe(seed, task, 3, B=3, rate=rate, checkpointing=True)
+      for seed, (task, rate) in enumerate((task, rate) for task in ("masked_lm", "tags") for rate in (0.0, 0.3))),
+    *(ModelRecipe(4, task, 2, checkpointing=True) for task in ("pretraining", "answers")),
+)  # fmt: skip
 # What a whole model of the backend's own is tried on besides. Each rate on its own, an evaluation, later steps, heads
 # in the other order or without labels; no label at all; several questions; answers before and beyond the window.
 _OWN = (
@@ -120,7 +131,8 @@ def _own_options(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
     dropping = replace(recipe, rate=0.3)
     others = (dropping, replace(dropping, step=1), replace(dropping, seed=recipe.seed + 4), replace(recipe, rate=0.1))
     parts = (replace(dropping, part=True), replace(recipe, part=True))
-    for one in (*changing(recipe), *others, *parts, replace(dropping, off="draws")):
+    again = (replace(recipe, checkpointing=True), replace(dropping, checkpointing=True))
+    for one in (*changing(recipe), *others, *parts, *again, replace(dropping, off="draws")):
         _objective(subject, one, record)
 
 
@@ -162,11 +174,22 @@ def _own_calls(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
             loss, _, _ = call(p, batch, other, *arguments, draws=recipe.draws)
             if not same_bits(np.array(subject.host(loss)), kept["loss"]):
                 raise Failure(f"labels of {kind} give another loss")
-    try:
-        call(p, batch, {}, recipe.heads, recipe.choices, draws=recipe.draws)
-    except ValueError:
-        return
-    raise Failure("without a labelled head there is no loss; the spec raises ValueError")
+    for what, error, ids, found in _refused(recipe):
+        one = partial(call, p, ids, found, recipe.heads, recipe.choices, draws=recipe.draws)
+        must_refuse(one, what, "the spec raises", error)
+
+
+def _refused(recipe: ModelRecipe) -> Iterator[tuple[str, type[Exception], Batch, Mapping[str, Host]]]:
+    """What the spec, or an op that it calls, raises an error for: what it is, the error, the batch, the labels."""
+    batch, labels = recipe.batch(), recipe.labels()
+    yield "no labelled head", ValueError, batch, {}
+    limits = {"input_ids": recipe.V, "token_type_ids": recipe.config.type_vocab_size}
+    for name, limit in limits.items():
+        ids = getattr(batch, name).copy()
+        ids[-1, -1] = limit
+        yield f"{limit} among {name}", IndexError, replace(batch, **{name: ids}), labels
+    if "masked_lm" in recipe.heads and "labels" in labels:
+        yield "a label of V", IndexError, batch, labels | {"labels": np.full_like(labels["labels"], recipe.V)}
 
 
 def _own_each(subject: Subject, recipe: ModelRecipe, record: Record) -> None:
