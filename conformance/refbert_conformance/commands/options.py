@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
 from refbert.errors import InputError
 from refbert.files.json import parse_json
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 
-def arithmetic_option(help: str) -> Any:
+def arithmetic_option(help: str) -> Callable[[Command], Command]:
     """``--arithmetic``, with what it is for; an example follows."""
     return click.option("--arithmetic", metavar="JSON", help=f'{help} {{"accumulation": "float16"}}.')
 
