@@ -18,6 +18,7 @@ from refbert_conformance.probe.functions import Measured
 from refbert_conformance.tolerances.arithmetic import Arithmetic
 from refbert_conformance.tolerances.functions import gap
 from refbert_conformance.tolerances.presets import PRESETS
+from refbert_numpy import NumpyBackend
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +95,86 @@ def test_an_error_that_grows_with_the_argument_is_found_as_such():
 def test_bits_that_change_are_seen():
     facts, declared, _ = examined(shuffled=True)
     assert "linear" in declared["nondeterministic"]
-    assert [fact.found for fact in facts if fact.group == "determinism"] == ["differ"]
+    found = {fact.what: fact.found for fact in facts if fact.group == "determinism"}
+    assert (found["linear"], found["gelu"]) == ("other bits", "the same bits")
+
+
+def odd(**ops):
+    """NumPy's backend with other ops; None: without it."""
+
+    class Odd(NumpyBackend):
+        def __getattribute__(self, name):
+            if name in ops and ops[name] is None:
+                raise AttributeError(name)
+            return super().__getattribute__(name)
+
+    for name, op in ops.items():
+        if op is not None:
+            setattr(Odd, name, op)
+    return Subject("odd", lambda: Odd("float32"))
+
+
+def constant(name, value):
+    """NumPy's backend, one op of which gives nothing else."""
+
+    def op(self, *arrays, **options):
+        y, back = getattr(NumpyBackend("float32"), name)(*arrays, **options)
+        return np.full_like(y, value), lambda dy: tuple(np.full_like(d, value) for d in back(dy))
+
+    return odd(**{name: op})
+
+
+def raising(self, *arrays, **options):
+    raise RuntimeError("no kernel")
+
+
+def found_of(subject):
+    with np.errstate(all="ignore"):
+        facts, declared, _ = datasheet.examined(subject)
+    return {(fact.group, fact.what): (fact.found, fact.detail) for fact in facts}, declared
+
+
+@pytest.mark.parametrize(
+    ("op", "unknown"),
+    [("add", ()), ("linear", ()), ("layer_norm", ("rsqrt", "sqrt")), ("gelu", ("erf",)), ("tanh", ("tanh",)),
+     ("attention", ()), ("embedding", ()), ("cross_entropy", ("log",))],
+)  # fmt: skip
+def test_an_op_that_is_not_there_or_raises_takes_nothing_else_with_it(op, unknown):
+    for instead, outcome, why in (None, "unsupported", f"the backend has no {op}"), (raising, "failed", "no kernel"):
+        facts, declared = found_of(odd(**{op: instead}))
+        assert {what for (group, what), (found, _) in facts.items() if group == "functions" and found == outcome} == {
+            *unknown
+        }
+        assert {*declared["functions"]} == {*functions.ASKED} - {*unknown}
+        assert set(declared) == {"functions"}
+        of = [one for one in facts.values() if one[0] == outcome]
+        assert of
+        assert all(why in detail for _, detail in of)
+
+
+@pytest.mark.parametrize(
+    ("op", "value", "unknown"),
+    [
+        ("tanh", math.nan, {"tanh"}),
+        ("tanh", math.inf, {"tanh"}),
+        ("tanh", 1.0, {"tanh"}),
+        ("gelu", math.inf, {"erf"}),
+        ("softmax", math.nan, {"division", "exp"}),
+        ("softmax", 0.0, {"division", "exp"}),
+        ("layer_norm", 0.0, {"rsqrt", "sqrt"}),
+        ("cross_entropy", math.nan, {"log"}),
+        ("add", 0.0, set()),
+    ],
+)
+def test_what_is_no_error_of_a_function_is_not_declared_as_one(op, value, unknown):
+    facts, declared = found_of(constant(op, value))
+    assert {
+        what for (group, what), (found, _) in facts.items() if group == "functions" and found == "failed"
+    } == unknown
+    assert {*declared["functions"]} == {*functions.ASKED} - unknown
+    assert set(declared) == {"functions"}
+    if op == "add":
+        assert facts["subnormal numbers", "add"][0] == "failed"
 
 
 def test_the_declaration_explains_the_machine_and_a_tighter_one_does_not():
@@ -222,11 +302,47 @@ def test_the_command(capsys, tmp_path):
     assert all(page.index(a) < page.index(b) for a, b in pairwise(["<h1>", "24 bits", "<pre>arithmetic = "]))
 
 
+DYING = """
+import os, time
+from refbert.backend.reference import ReferenceBackend
+
+class Dies(ReferenceBackend):
+    def tanh(self, x):
+        os._exit(9)
+
+class Sleeps(ReferenceBackend):
+    def tanh(self, x):
+        time.sleep(3600)
+"""
+
+
+@pytest.mark.parametrize(("name", "said"), [("Dies", "status 9"), ("Sleeps", "no answer")])
+def test_a_backend_that_dies_or_hangs_is_one_line(name, said, capsys, tmp_path, monkeypatch):
+    (tmp_path / "dying.py").write_text(DYING)
+    monkeypatch.chdir(tmp_path)
+    status, out, err = cli(capsys, "probe", "--backend", f"dying:{name}", "--timeout", "1")
+    *asked, last = err.strip().splitlines()
+    assert (status, out) == (3, "")
+    assert all(line.startswith("refbert: asking") for line in asked)
+    assert last.startswith("refbert: no datasheet: asked about subnormal numbers: tanh, the backend ")
+    assert said in last
+
+
+def test_inference_alone_is_asked_for_the_forward_alone(monkeypatch):
+    monkeypatch.setattr(NumpyBackend, "gradients", False, raising=False)
+    facts, declared = found_of(odd())
+    assert facts["sums", "linear dw"] == ("unsupported", "the backend is for inference (gradients = False)")
+    assert facts["sums", "linear y"][0] == "24 bits, to nearest"
+    assert {"exp", "tanh", "erf"} < set(declared["functions"])
+
+
 def test_bad_usage_is_one_line(capsys):
     for arguments, said in {
         ("--backend", "nothing"): 'unknown backend "nothing"',
         ("--dtype", "float12"): "float12",
         ("--json", "/nowhere/a.json"): "/nowhere",
+        ("--html", "/"): "directory",
+        ("--timeout", "0"): "above 0",
     }.items():
         status, _, err = cli(capsys, "probe", *arguments)
         assert (status, said in err, len(err.strip().splitlines())) == (2, True, 1), err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from refbert_conformance.commands.conform import require_hypothesis
 
 if TYPE_CHECKING:
     from refbert_conformance.probe.datasheet import Datasheet
+    from refbert_conformance.process.supervisor import Limits
 
 
 @click.command()
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--dtype", help="What the backend computes in; default: its own first choice.")
 @device_option
 @click.option("--no-judge", is_flag=True, help="Only ask; do not judge by the declaration that comes of it.")
-@click.option("--timeout", default=30.0, show_default=True, help="Seconds that one example may take where it judges.")
+@click.option("--timeout", default=30.0, show_default=True, help="Seconds that one question, or example, may take.")
 @file_option("--json", "json_file", help="The datasheet as JSON.")
 @file_option("--html", "html_file", help="The datasheet as a page.")
 def probe(
@@ -38,20 +40,31 @@ def probe(
     be declared, and with what `refbert conform` at its quick effort says under it.
 
     Exit status: 0 conformant under that declaration (or not judged), 1 not conformant, 2 bad usage or the backend is
-    unavailable, 3 inconclusive.
+    unavailable, 3 inconclusive, or the backend gave no answer.
     """
     require_hypothesis()
-    from refbert_conformance.engine.subject import Subject
+    from refbert_conformance.engine.measure import Stopped
     from refbert_conformance.probe.datasheet import datasheet
-    from refbert_conformance.process.facts import described, versions
+    from refbert_conformance.process.supervisor import Limits, Supervisor
 
     require_writable(json_file, html_file)
-    with working() as tell:
-        subject = Subject.named(backend, dtype, device)
-        sheet = datasheet(subject, lambda what: tell("asking", what))
-    about = {"given": backend, **{name: described(subject)[name] for name in ("library", "dtype", "device")}}
-    verdict = None if no_judge else _judged(backend, str(about["dtype"]), device, sheet, timeout)
-    found = _as_json(about, versions(), sheet, verdict)
+    job, limits, asking = _job(backend, dtype, device), Limits(seconds=timeout), ""
+    with working() as tell, Supervisor(job, limits) as supervisor:
+
+        def told(what: str) -> None:
+            nonlocal asking
+            asking = what
+            tell("asking", what)
+
+        subject = supervisor.subject()
+        try:
+            sheet = datasheet(subject, told, supervisor.alive)
+        except Stopped as stopped:
+            print(f"refbert: no datasheet: asked about {asking}, the backend {stopped.reason}", file=sys.stderr)
+            return 3
+    about = {"given": backend, **{name: supervisor.run.backend[name] for name in ("library", "dtype", "device")}}
+    verdict = None if no_judge else _judged({**job, "dtype": about["dtype"], "arithmetic": sheet.declaration}, limits)
+    found = _as_json(about, supervisor.run.versions, sheet, verdict)
     if json_file is not None:
         write_text(json_file, json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     if html_file is not None:
@@ -71,19 +84,21 @@ def probe(
     return int(STATUS[verdict["verdict"]])
 
 
-def _judged(backend: str, dtype: str, device: str | None, sheet: Datasheet, timeout: float) -> dict[str, Any]:
+def _job(backend: str, dtype: str | None, device: str | None) -> dict[str, Any]:
+    return {
+        "given": backend, "dtype": dtype, "device": device, "effort": "quick", "seed": 0, "model": None,
+        "lanes": (), "scripts": "", "explain": False,
+    }  # fmt: skip
+
+
+def _judged(job: dict[str, Any], limits: Limits) -> dict[str, Any]:
     from refbert_conformance import report
     from refbert_conformance.process.sharing import supervise
-    from refbert_conformance.process.supervisor import Limits
     from refbert_conformance.properties.table import all_properties
 
-    job = {
-        "given": backend, "dtype": dtype, "device": device, "effort": "quick", "seed": 0, "model": None,
-        "lanes": (), "scripts": "", "explain": False, "arithmetic": sheet.declaration,
-    }  # fmt: skip
     properties = all_properties()
     started = time.perf_counter()
-    run = supervise(job, [p.id for p in properties], Limits(seconds=timeout), jobs=None)
+    run = supervise(job, [p.id for p in properties], limits, jobs=None)
     seconds = time.perf_counter() - started
     result = report.assemble(run, properties, {}, effort="quick", seed=0, only=None, model=None, seconds=seconds)
     failed = [id for id, row in run.results.items() if row.outcome == "failed"]
@@ -118,4 +133,4 @@ def _show(about: dict[str, Any], sheet: Datasheet) -> None:
     if sheet.presets:
         say(f"presets that allow all of it: {', '.join(sheet.presets)}")
     for id in sheet.unexplained:
-        say(f"not explained by any declaration: {id}")
+        say(f"not explained by it: {id}")

@@ -6,17 +6,18 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from refbert.backend import Host
 from refbert_conformance.engine import runner
+from refbert_conformance.engine.measure import Failure, Unavailable, Unsupported, words
 from refbert_conformance.engine.property import Property
 from refbert_conformance.engine.subject import Subject
 from refbert_conformance.probe import rounding, sums
-from refbert_conformance.probe.functions import Measured, measured, upward
-from refbert_conformance.probe.operations import FORWARD, OPERANDS, SUMS, Operations
+from refbert_conformance.probe.functions import ASKED, Measured, upward
+from refbert_conformance.probe.operations import OPERANDS, SUMS, Operations
 from refbert_conformance.properties.table import matching
 from refbert_conformance.tolerances.arithmetic import FORMATS, Arithmetic
 from refbert_conformance.tolerances.presets import PRESETS, Preset
@@ -32,6 +33,8 @@ USED: Mapping[str, tuple[str, ...]] = {
 _MOST = 1 << 13
 _HIDDEN = "does not show"
 Tell = Callable[[str], object]
+Alive = Callable[[Any], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,51 +58,84 @@ class Datasheet:
     unexplained: Sequence[str]
 
 
-def datasheet(subject: Subject, tell: Tell = lambda what: None) -> Datasheet:
-    """Ask everything; ``tell`` is told what is being asked."""
-    facts, declared, functions = examined(subject, tell)
+def datasheet(subject: Subject, tell: Tell = lambda what: None, alive: Alive = lambda example: None) -> Datasheet:
+    """Ask everything; ``tell`` is told what is being asked about, ``alive`` is called before each question."""
+    facts, declared, functions = examined(subject, tell, alive)
     tell("the declaration")
-    declared, unexplained = explaining(subject, declared)
-    return Datasheet(facts, declared, presets(declared, functions), unexplained)
+    declared, unexplained = explaining(subject, declared, alive)
+    wrong = unexplained or any(fact.found == "failed" for fact in facts)
+    allowing = [] if wrong else [
+        name for name in presets(declared, functions)
+        if all(explains(subject, {"preset": name}, p, alive) for p in _accuracy())
+    ]  # fmt: skip
+    return Datasheet(facts, declared, allowing, unexplained)
+
+
+def _accuracy() -> list[Property]:
+    return [p for p in matching("accuracy") if p.level in ("forward", "backward")]
 
 
 def examined(
-    subject: Subject, tell: Tell = lambda what: None
+    subject: Subject, tell: Tell = lambda what: None, alive: Alive = lambda example: None
 ) -> tuple[list[Fact], dict[str, Any], list[Measured]]:  # fmt: skip
     """The facts, the declaration that they come to, and what was measured of functions."""
-    o, dtype = Operations(subject), subject.dtype
+    o, dtype = Operations(subject, alive), subject.dtype
     facts: list[Fact] = []
-    tell("results")
-    facts.append(Fact("results", "addition", rounding.stored(o), f"of {dtype}"))
-    accumulators = {}
-    for site in filter(partial(_there, subject), SUMS):
-        tell(f"sums: {site}")
-        accumulators[site], order = _sum(o, site)
-        facts.append(Fact("sums", site, str(accumulators[site] or _HIDDEN), order))
-    tell("products")
-    widest = min((one.bits for one in accumulators.values() if one and one.bits), default=53)
-    operands = {site: rounding.operand(o, site, widest) for site in OPERANDS if _there(subject, site)}
-    facts += [Fact("operands of products", site, str(one or _HIDDEN)) for site, one in operands.items()]
-    found = rounding.subnormals(o, products=not any(one and one.name for one in operands.values()))
-    flush = not all(all(kept) for kept in found.values())
-    facts += [Fact("subnormal numbers", op, _subnormal(*kept)) for op, kept in found.items()]
-    tell("functions")
-    functions = measured(o, widest)
-    for one in functions:
-        ulps, at = one.worst
-        how = "every argument" if one.every else f"{len(one.x):,} arguments"
-        said = f"{ulps:.3g} ULP" if ulps > 0.5 else "0.5 ULP or less"
-        facts.append(Fact("functions", one.name, said, f"at {at:.9g}, of {how}" if ulps > 0.5 else f"at {how}"))
-    if not any(one.name == "exp" for one in functions):
-        facts.append(
-            Fact("functions", "exp, tanh, erf, log", "unavailable", "float64 needs mpmath: pip install mpmath")
-        )
-    tell("determinism")
-    random = nondeterministic(o)
-    facts.append(Fact("determinism", "bits of a call", "differ" if random else "the same",
-                      ", ".join(random) or f"{_REPEATS} calls of every operation"))  # fmt: skip
-    declared = _declared(dtype, operands.values(), accumulators.values(), functions, flush=flush, random=random)
-    return facts, declared, functions
+
+    def asked(group: str, what: str, question: Callable[[], T], said: Callable[[T], tuple[str, ...]]) -> T | None:
+        """What a question comes to, and the line that says it; where there is no answer, the line says why."""
+        tell(f"{group}: {what}")
+        try:
+            found = question()
+        except Unsupported as error:
+            facts.append(Fact(group, what, "unsupported", str(error)))
+        except Unavailable as error:
+            facts.append(Fact(group, what, "unavailable", str(error)))
+        except Failure as failure:
+            facts.append(Fact(group, what, "failed", str(failure)))
+        except Exception as error:  # noqa: BLE001  (whatever a plugin raises is its own)
+            facts.append(Fact(group, what, "failed", words(error)))
+        else:
+            facts.append(Fact(group, what, *said(found)))
+            return found
+        return None
+
+    asked("results", "addition", partial(rounding.stored, o), lambda how: (how, f"of {dtype}"))
+    sums_found = [
+        asked("sums", site, partial(_sum, o, site), lambda found: (str(found[0] or _HIDDEN), found[1])) for site in SUMS
+    ]
+    accumulators = [found[0] for found in sums_found if found is not None]
+    widest = min((one.bits for one in accumulators if one and one.bits), default=53)
+    operands = [
+        asked("operands of products", site, partial(rounding.operand, o, site, widest),
+              lambda one: (str(one or _HIDDEN),)) for site in OPERANDS
+    ]  # fmt: skip
+    # A wide accumulator has no subnormal numbers there, and operands may have a smaller range.
+    wide = dtype in ("float32", "float64") and not any(one and one.name for one in operands)
+    kept = [
+        asked("subnormal numbers", op, partial(question, o), lambda both: (_subnormal(*both),))
+        for op, question in rounding.SUBNORMALS.items() if wide or op != "linear"
+    ]  # fmt: skip
+    functions: list[Measured] = []
+    division = 0.5
+    for name, function in ASKED.items():
+        one = asked("functions", name, partial(function, o, division, widest), _worst)
+        if one is not None:
+            functions.append(one)
+            division = one.worst[0] if name == "division" else division
+    same = [
+        asked("determinism", op, partial(repeats, o, op),
+              lambda same: ("the same bits" if same else "other bits", f"{_REPEATS} calls")) for op in REPEATED
+    ]  # fmt: skip
+    random = [op for op, one in zip(REPEATED, same, strict=True) if one is False]
+    flush = not all(all(both) for both in kept if both is not None)
+    return facts, _declared(dtype, operands, accumulators, functions, flush=flush, random=random), functions
+
+
+def _worst(one: Measured) -> tuple[str, str]:
+    ulps, at = one.worst
+    how = "every argument" if one.every else f"{len(one.x):,} arguments"
+    return ("0.5 ULP or less", f"at {how}") if ulps <= 0.5 else (f"{ulps:.3g} ULP", f"at {at:.9g}, of {how}")
 
 
 def _sum(o: Operations, site: str) -> tuple[sums.Accumulator | None, str]:
@@ -110,11 +146,6 @@ def _sum(o: Operations, site: str) -> tuple[sums.Accumulator | None, str]:
     # Attention over S places makes S² scores.
     longest = 1 << 9 if site.startswith("attention") else sums.LONGEST
     return sums.accumulator(add, longest), sums.described(sums.order(add, TERMS), TERMS)
-
-
-def _there(subject: Subject, site: str) -> bool:
-    """Whether the backend offers what a place is in: gradients, or the forward alone."""
-    return subject.gradients or site.startswith(FORWARD)
 
 
 def _subnormal(taken: bool, made: bool) -> str:
@@ -129,7 +160,9 @@ def _declared(
     """What the facts come to; nothing that follows from the dtype."""
     declared: dict[str, Any] = {}
     wide = "float32" if dtype in ("float16", "bfloat16") else dtype
-    accumulation = max(((one and one.name) or wide for one in accumulators), key=lambda name: FORMATS[name][0])
+    accumulation = max(
+        ((one and one.name) or wide for one in accumulators), key=lambda name: FORMATS[name][0], default=wide
+    )
     if accumulation != wide:
         declared["accumulation"] = accumulation
     rounded = [one.name for one in operands if one is not None and one.name is not None]
@@ -157,23 +190,26 @@ def presets(declared: Mapping[str, Any], functions: Sequence[Measured]) -> list[
     return [name for name, preset in PRESETS.items() if allows(preset)]
 
 
-def explaining(subject: Subject, declared: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def explaining(
+    subject: Subject, declared: Mapping[str, Any], alive: Alive = lambda example: None
+) -> tuple[dict[str, Any], list[str]]:  # fmt: skip
     """The declaration, loosened until it explains every operation, and what it cannot be made to explain.
 
     In a 16-bit dtype steps are taken for float32's where that explains all that the dtype's own would.
     """
     declared = dict(declared)
-    properties = [p for p in matching("accuracy") if p.level in ("forward", "backward")]
+    properties = _accuracy()
+    holds = partial(explains, subject, alive=alive)
     if subject.dtype in ("float16", "bfloat16"):
         wide = {**declared, "intermediates": "float32"}
-        failing = {p.id for p in properties if not explains(subject, wide, p)}
-        if not failing or failing == {p.id for p in properties if not explains(subject, declared, p)}:
+        failing = {p.id for p in properties if not holds(wide, p)}
+        if not failing or failing == {p.id for p in properties if not holds(declared, p)}:
             declared = wide
     unexplained = []
     for p in properties:
-        if explains(subject, declared, p):
+        if holds(declared, p):
             continue
-        loosened = _loosened(subject, declared, p)
+        loosened = _loosened(subject, declared, p, alive)
         if loosened is None:
             unexplained.append(p.id)
         else:
@@ -181,18 +217,24 @@ def explaining(subject: Subject, declared: Mapping[str, Any]) -> tuple[dict[str,
     return declared, unexplained
 
 
-def explains(subject: Subject, declared: Mapping[str, Any], property: Property) -> bool:
+def explains(
+    subject: Subject, declared: Mapping[str, Any], property: Property, alive: Alive = lambda example: None
+) -> bool:  # fmt: skip
     """Whether a property holds under a declaration, or is not for this backend."""
     other = copy.copy(subject)
     other.arithmetic = Arithmetic.of(subject.dtype, declared)
-    return runner.run(property, other, effort="quick", shrinking=0.0).outcome != "failed"
+    return runner.run(property, other, effort="quick", shrinking=0.0, trying=alive).outcome != "failed"
 
 
-def _loosened(subject: Subject, declared: Mapping[str, Any], property: Property) -> dict[str, Any] | None:
+def _loosened(
+    subject: Subject, declared: Mapping[str, Any], property: Property, alive: Alive = lambda example: None
+) -> dict[str, Any] | None:  # fmt: skip
     """The functions, with one of those that the operation uses raised by the smallest factor that explains it, or all
     of them where no one does: an operation may have two forms, each with functions of its own."""
     functions = declared["functions"]
     used = USED.get(property.op, ())
+    # What errs by an eighth of the result is no function of a lesser accuracy.
+    most = min(_MOST, 0.125 / Arithmetic.of(subject.dtype, declared).u_step)
 
     def raised(names: Sequence[str], factor: float) -> dict[str, Any]:
         said = {name: functions.get(name, 0.5) for name in names}
@@ -200,18 +242,22 @@ def _loosened(subject: Subject, declared: Mapping[str, Any], property: Property)
             name: f"{factor:g}*({one})" if isinstance(one, str) else upward(factor * one) for name, one in said.items()
         }}  # fmt: skip
 
-    for choice in ([(name,) for name in used], [used] if len(used) > 1 else []):
+    def holds(names: Sequence[str], factor: float) -> bool:
+        return explains(subject, {**declared, "functions": raised(names, factor)}, property, alive)
+
+    if not used or not holds(used, most):
+        return None
+    for choice in ([(name,) for name in used], [used]):
         factor = 2.0
-        while choice and factor <= _MOST:
+        while factor <= most:
             for names in choice:
-                if explains(subject, {**declared, "functions": raised(names, factor)}, property):
+                if holds(names, factor):
                     return raised(names, factor)
             factor *= 1.5
     return None
 
 
-def nondeterministic(o: Operations) -> list[str]:
-    """Operations of which one call in twenty has other bits than another, forward or backward."""
+def _repeated() -> dict[str, tuple[list[Host], dict[str, Any], Host]]:
     rng = np.random.default_rng(0)
 
     def normal(*shape: int) -> Host:
@@ -219,7 +265,7 @@ def nondeterministic(o: Operations) -> list[str]:
 
     mask, how = np.ones((2, 48), np.int64), {"heads": 4, "mask_value": -10000.0}
     ids = rng.integers(0, 8, (4, 512))
-    calls: dict[str, tuple[list[Host], dict[str, Any], Host]] = {
+    return {
         "linear": ([normal(128, 192), normal(96, 192), normal(96)], {}, normal(128, 96)),
         "layer_norm": ([normal(512, 96), normal(96), normal(96)], {"eps": 1e-12}, normal(512, 96)),
         "gelu": ([normal(64, 128)], {"form": "erf"}, normal(64, 128)),
@@ -227,14 +273,16 @@ def nondeterministic(o: Operations) -> list[str]:
         "embedding": ([normal(8, 32)], {"ids": ids}, normal(4, 512, 32)),
         "cross_entropy": ([normal(64, 200)], {"labels": rng.integers(0, 200, 64), "denominator": 64.0}, np.ones(())),
     }  # fmt: skip
-    found = []
-    for op, (arrays, options, dy) in calls.items():
-        if not o.subject.has(op) or (op == "cross_entropy" and not o.subject.gradients):
-            continue
-        results = {
-            b"".join(x.tobytes() for x in o(op, arrays, dy if o.subject.gradients else None, **options))
-            for _ in range(_REPEATS)
-        }
-        if len(results) > 1:
-            found.append(op)
-    return found
+
+
+REPEATED = ("linear", "layer_norm", "gelu", "attention", "embedding", "cross_entropy")
+
+
+def repeats(o: Operations, op: str) -> bool:
+    """Whether every one of twenty calls has the same bits, forward and backward."""
+    arrays, options, dy = _repeated()[op]
+    results = {
+        b"".join(x.tobytes() for x in o(op, arrays, dy if o.subject.gradients else None, **options))
+        for _ in range(_REPEATS)
+    }
+    return len(results) == 1

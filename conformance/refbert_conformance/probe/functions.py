@@ -15,8 +15,9 @@ thousands of float64, where mpmath is there to know the result.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -24,6 +25,7 @@ import numpy as np
 
 from refbert.backend import Host
 from refbert_conformance.cases.inputs import rounded
+from refbert_conformance.engine.measure import Failure, Unavailable, Unsupported
 from refbert_conformance.probe.operations import Operations
 from refbert_conformance.tolerances.arithmetic import FORMATS, FUNCTION
 from refbert_conformance.tolerances.functions import Accuracy, gap
@@ -33,6 +35,7 @@ _MILLIONS, _THOUSANDS = 1 << 21, 4000
 _BINS = 256
 # A declaration that grows is worth its words if it allows less than this share of what one number would.
 _WORTH = 0.75
+_WRONG = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ class Measured:
             at[i] = size[bins == i][np.argmax(self.ulps[bins == i])]
         there = np.isfinite(most)
         cover = -np.stack([np.ones(there.sum()), at[there]], -1)
+        if not np.isfinite(most[there]).all():
+            return math.inf, ""
         fit = linprog([1, float(size.mean())], A_ub=cover, b_ub=-most[there], bounds=[(0.5, None), (0, None)])
         b = round(float(fit.x[1]) * 8) / 8
         a = upward(max(0.5, float(np.max(self.ulps - b * size))))
@@ -105,21 +110,6 @@ def upward(ulps: float) -> float:
     """The next half up to 4, the next whole number beyond."""
     ulps -= 1e-6 * ulps
     return math.ceil(2 * ulps) / 2 if ulps <= 4 else float(math.ceil(ulps))
-
-
-def measured(o: Operations, bits: int) -> list[Measured]:
-    """What can be measured of each function; in float64 only what needs no mpmath, where that is not installed.
-
-    ``bits``: of the narrowest accumulator, in which sums must be exact.
-    """
-    division = _division(o, bits)
-    root = _rsqrt(o, division.worst[0], bits)
-    found = [division, root, root.inverse()]
-    if o.subject.dtype != "float64" or find_spec("mpmath") is not None:
-        found += [_exp(o, division.worst[0]), _tanh(o), _erf(o, division.worst[0])]
-        # The loss is a sum over rows, of one row here.
-        found += [_log(o)] if o.subject.gradients and FORMATS[o.subject.dtype][0] >= 2.0**-bits else []
-    return found
 
 
 def arguments(dtype: str, low: float, high: float) -> tuple[Host, bool]:
@@ -188,7 +178,7 @@ def _normal(y: Host, dtype: str) -> Host:
     return np.asarray(abs(y) >= 2.0 ** FORMATS[dtype][1])
 
 
-def _tanh(o: Operations) -> Measured:
+def _tanh(o: Operations, division: float, bits: int) -> Measured:
     dtype = o.subject.dtype
     x, every = arguments(dtype, -30.0, 30.0)
     x = x[_normal(x, dtype)]
@@ -197,7 +187,7 @@ def _tanh(o: Operations) -> Measured:
     return Measured("tanh", x, y, _stored(off, got, ulp, dtype), ulp, every)
 
 
-def _division(o: Operations, bits: int) -> Measured:
+def _division(o: Operations, division: float, bits: int) -> Measured:
     dtype = o.subject.dtype
     ns = np.unique(np.round(2 ** np.linspace(1, min(9, bits), 160)))
     got = np.array([o.softmax(np.zeros((1, int(n))))[0, 0] for n in ns])
@@ -211,10 +201,10 @@ def _division(o: Operations, bits: int) -> Measured:
 def _product_error(y: float, n: float) -> float:
     from fractions import Fraction
 
-    return float(Fraction(float(y)) * int(n) - 1)
+    return float(Fraction(float(y)) * int(n) - 1) if math.isfinite(y) else math.nan
 
 
-def _exp(o: Operations, division: float) -> Measured:
+def _exp(o: Operations, division: float, bits: int) -> Measured:
     dtype = o.subject.dtype
     u, smallest, _ = FORMATS[dtype]
     alone = -(-math.log2(u) + 2) * math.log(2)
@@ -234,8 +224,10 @@ def _exp(o: Operations, division: float) -> Measured:
     return Measured("exp", x, y, np.maximum(ulps, 0.0), ulp, every and o.subject.has("softmax"))
 
 
-def _log(o: Operations) -> Measured:
+def _log(o: Operations, division: float, bits: int) -> Measured:
     dtype = o.subject.dtype
+    if FORMATS[dtype][0] < 2.0**-bits:  # the loss is a sum over rows, of one row here
+        raise Unsupported("does not show: sums have fewer bits than results")
     most = min(4096.0, 1 / FORMATS[dtype][0])
     counts = np.unique(np.round(2 ** np.linspace(1, math.log2(most), 160)))
     labels = np.zeros(1, np.int64)
@@ -266,7 +258,7 @@ def _rsqrt(o: Operations, division: float, bits: int) -> Measured:
     return Measured("rsqrt", a * a, root, np.maximum(left * root / ulp, 0.0), ulp)
 
 
-def _erf(o: Operations, division: float) -> Measured:
+def _erf(o: Operations, division: float, bits: int) -> Measured:
     dtype = o.subject.dtype
     u = FORMATS[dtype][0]
     x, every = arguments(dtype, -1.0, 4.0)
@@ -285,3 +277,39 @@ def _erf(o: Operations, division: float) -> Measured:
     moved = max(division - 0.5, 0.0) * gap(z, u, _least(dtype)) * 2 / math.sqrt(math.pi) * np.exp(-z * z)
     products = 2 * u * abs(got) + moved
     return Measured("erf", x * root, found[0][0], np.maximum((off - products) / ulp, 0.0), ulp, every)
+
+
+def _known(
+    measure: Callable[[Operations, float, int], Measured], o: Operations, division: float, bits: int
+) -> Measured:  # fmt: skip
+    """What is measured against exact results, if these can be known."""
+    if o.subject.dtype == "float64" and find_spec("mpmath") is None:
+        raise Unavailable("float64 needs mpmath: pip install mpmath")
+    return measure(o, division, bits)
+
+
+def _plausible(
+    measure: Callable[[Operations, float, int], Measured], o: Operations, division: float, bits: int
+) -> Measured:  # fmt: skip
+    """What is measured, if it is the function that errs: not where an error is not a number, or so large both for the
+    result and for a number of 1 that no accuracy is to be declared."""
+    found = measure(o, division, bits)
+    u = FORMATS[o.subject.dtype][0]
+    size = found.ulps * np.minimum(1, found.ulp / (2 * u))
+    beyond = ~(size <= min(_WRONG, 0.125 / u))
+    if beyond.any():
+        at = int(np.argmax(beyond))
+        ulps = found.ulps[at]
+        raise Failure(f"{f'off by {ulps:.3g} ULP' if np.isfinite(ulps) else 'not finite'} at {found.x[at]:.9g}")
+    return found
+
+
+# Function -> how to measure it, given how far a division is off, and the bits of the narrowest accumulator, in which
+# sums must be exact.
+ASKED: Mapping[str, Callable[[Operations, float, int], Measured]] = {
+    "division": partial(_plausible, _division),
+    "rsqrt": partial(_plausible, _rsqrt),
+    "sqrt": lambda o, division, bits: _plausible(_rsqrt, o, division, bits).inverse(),
+    **{name: partial(_known, partial(_plausible, measure))
+       for name, measure in {"exp": _exp, "tanh": _tanh, "erf": _erf, "log": _log}.items()},
+}  # fmt: skip

@@ -10,6 +10,7 @@ import numpy as np
 
 from refbert.backend import Host
 from refbert_conformance.cases.inputs import rounded
+from refbert_conformance.engine.measure import Failure
 from refbert_conformance.probe.operations import OPERANDS, Operations
 from refbert_conformance.tolerances.arithmetic import FORMATS
 
@@ -32,6 +33,8 @@ def rounding(of: Callable[[Host], Host], bits: int) -> str:
     gap = 2.0 ** (1 - bits)
     sums = np.array([(s * (1 + k * gap), s * part * gap) for s in (1, -1) for k, part in _PARTS])
     found = (of(sums) - np.sign(sums[:, 0])) / gap
+    if not np.isfinite(found).all():
+        raise Failure("not finite")
     exact = [s * (k + part) for s in (1, -1) for k, part in _PARTS]
     for name, rule in _ROUNDINGS.items():
         if found.tolist() == [rule(x) for x in exact]:
@@ -106,25 +109,44 @@ def _loosest(u: float) -> str:
     return next((name for name in names if FORMATS[name][0] >= u), names[-1])
 
 
-def subnormals(o: Operations, *, products: bool) -> dict[str, tuple[bool, bool]]:
-    """By operation: whether a subnormal argument counts, and whether a result may be subnormal. ``products``: theirs,
-    too, whose operands may have a smaller range.
-    """
-    small = 2.0 ** FORMATS[o.subject.dtype][1]
-    half = small / 2
+def _kept(found: float, kept: float, flushed: float) -> bool:
+    if found not in (kept, flushed):
+        raise Failure(f"{found:.9g}, where {kept:.9g} is due")
+    return found == kept
+
+
+def _least(o: Operations) -> float:
+    """The smallest normal number."""
+    return float(2.0 ** FORMATS[o.subject.dtype][1])
+
+
+def _added(o: Operations) -> tuple[bool, bool]:
+    least = _least(o)
 
     def add(x: float, z: float) -> float:
         return float(o("add", [np.array([x]), np.array([z])])[0][0])
 
+    return _kept(add(least / 2, least), 1.5 * least, least), _kept(add(2 * least, -1.5 * least), least / 2, 0)
+
+
+def _multiplied(o: Operations) -> tuple[bool, bool]:
+    least = _least(o)
+    root = 2.0 ** ((FORMATS[o.subject.dtype][1] - 2) // 2)
+
     def product(x: float, w: float) -> float:
         return float(o("linear", [np.array([[x]]), np.array([[w]]), np.zeros(1)])[0][0, 0])
 
-    root = 2.0 ** ((FORMATS[o.subject.dtype][1] - 2) // 2)
-    found = {
-        "add": (add(half, small) == 1.5 * small, add(1.5 * small, -small) == half),
-        "linear": (product(half, 8.0) == 4 * small, product(root, root) == root * root),
-        "tanh": (True, float(o("tanh", [np.array([half])])[0][0]) != 0),
-    }
-    if not products or _bits(o.subject.dtype) < 24:  # a wide accumulator has no subnormal numbers there
-        del found["linear"]
-    return found
+    return _kept(product(least / 2, 8.0), 4 * least, 0), _kept(product(root, root), root * root, 0)
+
+
+def _tanh(o: Operations) -> tuple[bool, bool]:
+    found = float(o("tanh", [np.array([_least(o) / 2])])[0][0])
+    if not math.isfinite(found):
+        raise Failure("not finite")
+    return True, found != 0
+
+
+# Operation -> whether a subnormal argument counts, and whether a result may be subnormal.
+SUBNORMALS: Mapping[str, Callable[[Operations], tuple[bool, bool]]] = {
+    "add": _added, "linear": _multiplied, "tanh": _tanh,
+}  # fmt: skip

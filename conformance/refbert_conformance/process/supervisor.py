@@ -154,6 +154,18 @@ class Supervisor:
                 ) from None
         return self.run
 
+    def subject(self) -> Subject:
+        """The backend, for one who asks by himself and calls `alive` before each question: what ends the process raises
+        `Stopped`. Raises `BackendUnavailable` if the backend cannot be made."""
+        self.make()
+        return self._made()
+
+    def alive(self, example: Any = None) -> None:
+        """The next question begins, with the time and the output that one may take."""
+        assert self._child is not None
+        self._printed = self._child.printed
+        self._trying(example)
+
     def excuse(self, waived: Sequence[Waiver]) -> dict[str, str]:
         """From now on cases that meet a waiver's condition may fail; returns id -> reason of what is waived whole."""
         whole, self._excuses = concerning(waived, self.run.backend["dtype"], self._job["effort"])
