@@ -33,4 +33,5 @@ stage long --from "$work/short" --steps 2800 --batch-size 32 --micro-batch 16 \
 python $recipe/export.py "$work/long" refbert/models/small-english
 python $recipe/evaluate.py --model refbert/models/small-english --train "$work/text/train.txt" \
     --output $recipe/scores.json "$work"/text/heldout-*.txt
+python $recipe/everyday.py --model refbert/models/small-english --output $recipe/everyday-scores.json
 refbert run "A cat is a kind of [MASK]."
