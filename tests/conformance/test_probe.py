@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from functools import partial
+from functools import partial, reduce
 from itertools import pairwise
 
 import numpy as np
@@ -240,24 +240,64 @@ def test_orders_are_described():
     assert sums.described(sums._in_turn(leaves), 16) == "one after the other"
     assert sums.described(sums._in_pairs(leaves), 16) == "in pairs: halves of halves"
     assert sums.described(tuple(leaves), 16) == "all at once"
+    fused = (((tuple(range(4)), *range(4, 8)), *range(8, 12)), *range(12, 16))
+    assert sums.described(fused, 16) == "4 at once, one such sum after the other"
     rows = [sums._in_turn(leaves[i : i + 4]) for i in range(0, 16, 4)]
     assert sums.described(sums._in_turn(rows), 16) == "4 sums, of 4 in a row, joined as (((0 + 1) + 2) + 3)"
 
 
-@pytest.mark.parametrize("rounding", ["to nearest", "toward zero", "down", "up"])
-def test_an_accumulator_of_any_width_and_rounding(rounding):
-    rule = {"to nearest": np.rint, "toward zero": np.trunc, "down": np.floor, "up": np.ceil}[rounding]
-    for bits in (9, 24, 27):
+def to(bits, rule):
+    """A rounding of numbers to so many bits."""
 
-        def add(v, bits=bits):
-            total = 0.0
-            for x in v:
-                mantissa, exponent = np.frexp(total + x)
-                total = float(np.ldexp(rule(np.ldexp(mantissa, bits)), exponent - bits))
-            return total
+    def rounded(x):
+        mantissa, exponent = np.frexp(x)
+        return float(np.ldexp(rule(np.ldexp(mantissa, bits)), exponent - bits))
 
-        found = sums.accumulator(add, 64)
-        assert (found.bits, found.rounding) == (bits, rounding)
+    return rounded
+
+
+RNG = np.random.default_rng(0)
+RULES = {
+    "to nearest": np.rint, "to nearest, ties away from zero": lambda x: np.copysign(np.floor(abs(x) + 0.5), x),
+    "toward zero": np.trunc, "down": np.floor, "up": np.ceil,
+    "away from zero": lambda x: np.copysign(np.ceil(abs(x)), x),
+    "at random": lambda x: np.floor(x + RNG.random()),
+}  # fmt: skip
+
+
+def add_blocks(inner, outer, size):
+    """A sum of sums of ``size`` in a row, with a rounding after each addition of both kinds."""
+
+    def add(v):
+        total = 0.0
+        for i in range(0, len(v), size):
+            total = outer(total + reduce(lambda a, b: inner(a + b), map(float, v[i : i + size]), 0.0))
+        return total
+
+    return add
+
+
+@pytest.mark.parametrize("rounding", RULES)
+@pytest.mark.parametrize("bits", [9, 14, 24, 27])
+def test_an_accumulator_of_any_width_and_rounding(bits, rounding):
+    add = add_blocks(to(bits, RULES[rounding]), float, 1 << 20)
+    found = sums.accumulator(add, 64, 53)
+    assert found.rounding == rounding
+    assert found.then is None or rounding == "at random"
+    assert abs(found.bits - bits) <= (rounding == "at random")
+
+
+@pytest.mark.parametrize("size", [4, 64])
+def test_what_sums_of_blocks_are_added_up_in_is_found(size):
+    add = add_blocks(to(24, np.rint), to(14, np.rint), size)
+    found = sums.accumulator(add, 64, 24)
+    assert (str(found), found.name, found.narrowest) == (
+        "24 bits, to nearest, then 14 bits, to nearest", "float16", 14,
+    )  # fmt: skip
+    found = sums.accumulator(add_blocks(to(30, np.trunc), to(24, np.trunc), size), 64, 24)
+    assert (str(found), found.name) == ("30 bits, toward zero, then 24 bits, toward zero", "float32-truncated")
+    for exact in (float, to(24, np.rint), to(30, np.trunc)):  # no more than storing the result takes off
+        assert sums.accumulator(add_blocks(to(24, np.rint), exact, size), 64, 24) == sums.Accumulator(24, "to nearest")
 
 
 def measured(ulps, x, y):
@@ -269,6 +309,10 @@ def test_the_form_of_a_declaration_is_the_tightest():
     y = np.exp(x)
     assert measured(np.full(x.shape, 1.7), x, y).declaration() == 2.0
     assert measured(3 + 2 * abs(x), x, y).declaration() == "3 + 2*abs(x)"
+    x = -np.linspace(0.01, 87, 5000)  # as absolute errors, in ULPs of the smallest they are beyond all others
+    y = np.exp(x)
+    ulp = gap(y, 2.0**-24, 2.0**-149)
+    assert measured(np.maximum(1.2, 1e-6 / ulp), x, y).declaration().endswith("/ulp(y))")
     x = 2.0 ** np.linspace(-20, 3, 5000)
     y = np.tanh(x)
     ulp = gap(y, 2.0**-24, 2.0**-149)

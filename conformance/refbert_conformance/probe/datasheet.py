@@ -105,7 +105,7 @@ def examined(
         asked("sums", site, partial(_sum, o, site), lambda found: (str(found[0] or _HIDDEN), found[1])) for site in SUMS
     ]
     accumulators = [found[0] for found in sums_found if found is not None]
-    widest = min((one.bits for one in accumulators if one and one.bits), default=53)
+    widest = min(filter(None, (one and one.narrowest for one in accumulators)), default=53)
     operands = [
         asked("operands of products", site, partial(rounding.operand, o, site, widest),
               lambda one: (str(one or _HIDDEN),)) for site in OPERANDS
@@ -145,7 +145,9 @@ def _sum(o: Operations, site: str) -> tuple[sums.Accumulator | None, str]:
         return None, "a number among zeros does not come out as it is"
     # Attention over S places makes S² scores.
     longest = 1 << 9 if site.startswith("attention") else sums.LONGEST
-    return sums.accumulator(add, longest), sums.described(sums.order(add, TERMS), TERMS)
+    return sums.accumulator(add, longest, rounding.bits_of(o.subject.dtype)), sums.described(
+        sums.order(add, TERMS), TERMS
+    )
 
 
 def _subnormal(taken: bool, made: bool) -> str:

@@ -77,9 +77,9 @@ class Measured:
             at[i] = size[bins == i][np.argmax(self.ulps[bins == i])]
         there = np.isfinite(most)
         cover = -np.stack([np.ones(there.sum()), at[there]], -1)
-        if not np.isfinite(most[there]).all():
-            return math.inf, ""
         fit = linprog([1, float(size.mean())], A_ub=cover, b_ub=-most[there], bounds=[(0.5, None), (0, None)])
+        if fit.x is None:  # numbers of such different sizes that there is no answer
+            return math.inf, ""
         b = round(float(fit.x[1]) * 8) / 8
         a = upward(max(0.5, float(np.max(self.ulps - b * size))))
         return a + b * float(size.mean()), f"{a:g} + {b:g}*abs(x)"

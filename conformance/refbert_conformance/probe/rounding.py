@@ -16,7 +16,8 @@ from refbert_conformance.tolerances.arithmetic import FORMATS
 
 # Parts of the gap between two neighbours, above 1 and above the number behind it, and where each rounding takes them:
 # as whole gaps above 1.
-_PARTS = ((0, 0.25), (0, 0.5), (0, 0.75), (1, 0.25), (1, 0.5), (1, 0.75))
+POWERS = ((0, 0.25), (0, 0.5), (0, 0.75))
+_PARTS = (*POWERS, (1, 0.25), (1, 0.5), (1, 0.75))
 _ROUNDINGS: Mapping[str, Callable[[float], float]] = {
     "to nearest, ties to even": lambda x: float(np.rint(x)),
     "to nearest, ties away from zero": lambda x: float(np.copysign(np.floor(abs(x) + 0.5), x)),
@@ -27,30 +28,36 @@ _ROUNDINGS: Mapping[str, Callable[[float], float]] = {
 }
 
 
-def rounding(of: Callable[[Host], Host], bits: int) -> str:
+TO_NEAREST = ("to nearest, ties to even", "to nearest, ties away from zero")
+RANDOM, UNKNOWN = "at random", "in no way known here"
+AGAIN = 8  # calls, until what is rounded at random has come out in two ways
+
+
+def rounding(of: Callable[[Host], Host], bits: int, parts: Sequence[tuple[int, float]] = _PARTS) -> str:
     """How ``of`` rounds numbers between 1 and 2, and their negatives, to so many bits; ``of`` gets what lies between
     neighbours, as [N, 2]: a number with that many bits, and what is to be added to it."""
     gap = 2.0 ** (1 - bits)
-    sums = np.array([(s * (1 + k * gap), s * part * gap) for s in (1, -1) for k, part in _PARTS])
+    sums = np.array([(s * (1 + k * gap), s * part * gap) for s in (1, -1) for k, part in parts])
     found = (of(sums) - np.sign(sums[:, 0])) / gap
     if not np.isfinite(found).all():
         raise Failure("not finite")
-    exact = [s * (k + part) for s in (1, -1) for k, part in _PARTS]
+    if any(not np.array_equal(found, (of(sums) - np.sign(sums[:, 0])) / gap) for _ in range(AGAIN)):
+        return RANDOM
+    exact = [s * (k + part) for s in (1, -1) for k, part in parts]
     for name, rule in _ROUNDINGS.items():
         if found.tolist() == [rule(x) for x in exact]:
             return name
-    if not np.array_equal(found, (of(sums) - np.sign(sums[:, 0])) / gap):
-        return "at random"
-    return "in no way known here"
+    return UNKNOWN
 
 
 def stored(o: Operations) -> str:
     """How the result of an addition is rounded to the dtype."""
-    bits = _bits(o.subject.dtype)
+    bits = bits_of(o.subject.dtype)
     return rounding(lambda sums: o("add", [sums[:, 0], sums[:, 1]])[0], bits)
 
 
-def _bits(dtype: str) -> int:
+def bits_of(dtype: str) -> int:
+    """Of its significand."""
     return round(-math.log2(FORMATS[dtype][0]))
 
 
@@ -80,7 +87,7 @@ def operand(o: Operations, site: str, widest: int) -> Operand | None:
     powers = 2.0 ** np.arange(-5, 6)
     if not np.array_equal(copied(o, powers), powers):
         return None
-    full = _bits(dtype)
+    full = bits_of(dtype)
     ends = 1 + 2.0 ** -np.arange(1, full)
     kept = copied(o, ends) == ends
     bits = full if kept.all() else int(np.argmin(kept)) + 1

@@ -1,7 +1,8 @@
 """How numbers are added up: in how many bits, rounded how, and in which order.
 
 Width: with M = 2^m, M + 1 − M is 1 as long as the accumulator has more than m bits, if M and 1 meet first; of the three
-orders in which a, b, c can be added, one of the arrangements of (M, 1, −M) has them meet first.
+orders in which a, b, c can be added, one of the arrangements of (M, 1, −M) has them meet first. What sums of blocks, or
+the result, are rounded to afterwards shows in 1 + 2⁻ᵏ.
 
 Order: FPRev (Xie, Gu, Wang et al. 2025, "FPRev: Revealing the order of floating-point summation", USENIX ATC). Among n
 ones let number i be M and number j be −M, with M so large that ones added to it are lost. What comes out is the number
@@ -12,13 +13,14 @@ these sizes follows the tree.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import Any
 
 import numpy as np
 
 from refbert.backend import Host
+from refbert_conformance.probe.rounding import AGAIN, POWERS, RANDOM, TO_NEAREST, UNKNOWN, rounding
 from refbert_conformance.tolerances.arithmetic import FORMATS
 
 Add = Callable[[Host], float]
@@ -32,15 +34,25 @@ _NAMES = ("float64", "float32", "float32-truncated", "float16", "bfloat16")
 @dataclass(frozen=True)
 class Accumulator:
     """bits: of its significand; None if more than can be told. rounding: of what does not fit. short: how many ones
-    it takes until their sum is wrong, if it ever is."""
+    it takes until their sum is wrong, if it ever is. then: what a sum is rounded to on its way to the result, where
+    that loses more than storing the result to nearest."""
 
     bits: int | None
     rounding: str
     short: int | None = None
+    then: Accumulator | None = None
+
+    @property
+    def narrowest(self) -> int | None:
+        """The fewest bits that a sum goes through."""
+        return min(filter(None, (self.bits, self.then and self.then.bits)), default=None)
 
     @property
     def name(self) -> str | None:
         """The tightest format that covers it; None where too little can be told."""
+        if self.then is not None:
+            both = {self.then.name, replace(self, then=None).name}
+            return next(name for name in reversed(_NAMES) if name in both)
         if self.short is not None:
             return next((name for name in reversed(_NAMES) if 1 / FORMATS[name][0] >= self.short / 2), "bfloat16")
         if self.bits is None:
@@ -50,6 +62,7 @@ class Accumulator:
 
     def __str__(self) -> str:
         said = "more bits than can be told" if self.bits is None else f"{self.bits} bits, {self.rounding}"
+        said += f", then {self.then}" if self.then is not None else ""
         return said if self.short is None else f"{said}; {self.short} ones do not add up to {self.short}"
 
 
@@ -65,8 +78,34 @@ def units(add: Add) -> tuple[float, int]:
     return _UNITS[-1]
 
 
-def accumulator(add: Add, longest: int = LONGEST) -> Accumulator:
-    """What ``add`` adds up in; ``longest``: of the sums of ones that are tried."""
+def afterwards(add: Add, stored: int) -> Accumulator | None:
+    """What a sum of two numbers is rounded to; None where that is no more than to the ``stored`` bits, to nearest."""
+    one, most = units(add)
+    large = 2.0 ** min(most, 60) * one
+    bits = 1
+    while bits < min(stored, most - 1) and add(np.array([large, 2.0**-bits * large])) == (1 + 2.0**-bits) * large:
+        bits += 1
+    if bits > most - 4:
+        return None  # the next would be too small
+
+    # Beside a power of 2 alone: another number may be rounded as an operand, and three in a sum twice.
+    how = rounding(lambda pairs: np.array([add(large * pair) for pair in pairs]) / large, bits, POWERS)
+    if how == TO_NEAREST[0]:
+        how = "to nearest"
+    return None if bits >= stored and how.startswith("to nearest") else Accumulator(bits, how)
+
+
+def accumulator(add: Add, longest: int = LONGEST, stored: int = 0) -> Accumulator:
+    """What ``add`` adds up in. ``longest``: of the sums of ones that are tried. ``stored``: the bits of results, if
+    what sums are rounded to afterwards is of interest."""
+    found = _meeting(add, longest)
+    then = afterwards(add, stored) if stored else None
+    same = then is not None and (then.bits, then.rounding) == (found.bits, found.rounding)
+    return found if same else replace(found, then=then)
+
+
+def _meeting(add: Add, longest: int) -> Accumulator:
+    """What two numbers that meet first are added in."""
     one, most = units(add)
 
     def losing(m: int) -> tuple[float, ...] | None:
@@ -86,6 +125,9 @@ def accumulator(add: Add, longest: int = LONGEST) -> Accumulator:
     return Accumulator(lost, _rounding(add, order, one, 2.0**lost), _short(add, one, longest))
 
 
+_BESIDE = (1.5, -1.5, 0.5, -0.5, 1.0, 3.0)
+
+
 def _rounding(add: Add, order: Sequence[float], one: float, M: float) -> str:
     """What becomes of 1.5, 0.5 and their negatives beside an M at which numbers are 2 apart, in the order that loses
     1."""
@@ -95,15 +137,18 @@ def _rounding(add: Add, order: Sequence[float], one: float, M: float) -> str:
         terms = {1: M if x > 0 else -M, 0: x, -1: -M if x > 0 else M}
         return add(np.array([terms[place] * one for place in places])) / one
 
-    found = tuple(map(of, (1.5, -1.5, 0.5, -0.5, 1.0, 3.0)))
+    found = tuple(map(of, _BESIDE))
     known: dict[tuple[float, ...], str] = {
         (2, -2, 0, 0, 0, 4): "to nearest",
         (2, -2, 0, 0, 2, 4): "to nearest, ties away from zero",
+        (2, -2, 2, -2, 2, 4): "away from zero",
         (0, 0, 0, 0, 0, 2): "toward zero",
         (0, -2, 0, -2, 0, 2): "down",
         (2, 0, 2, 0, 2, 4): "up",
     }
-    return known.get(found, "in no way known here")
+    if any(found != tuple(map(of, _BESIDE)) for _ in range(AGAIN)):
+        return RANDOM
+    return known.get(found, UNKNOWN)
 
 
 def _short(add: Add, one: float, longest: int) -> int | None:
@@ -162,13 +207,15 @@ def described(tree: Tree | None, n: int) -> str:
         return "all at once"
     leaves = list(range(n))
     wholes = {
+        f"{k} at once, one such sum after the other": _in_groups(leaves, k) for k in range(3, n // 2 + 1)
+    } | {
         "one after the other": _in_turn(leaves), "from the last to the first": _in_turn(leaves[::-1]),
         "in pairs: halves of halves": _in_pairs(leaves),
     }  # fmt: skip
     for name, whole in wholes.items():
         if _same(tree, whole):
             return name
-    for k in (2, 4, 8, 16):
+    for k in (k for k in (2, 4, 8, 16) if 2 * k <= n):
         m = n // k
         divided = {
             f"{k} sums, of every {k}th number": [leaves[i::k] for i in range(k)],
@@ -196,6 +243,14 @@ def _in_turn(parts: Sequence[Tree]) -> Tree:
     found = parts[0]
     for part in parts[1:]:
         found = (found, part)
+    return found
+
+
+def _in_groups(leaves: Sequence[int], k: int) -> Tree:
+    """k numbers at once, and with their sum the next k."""
+    found: Tree = tuple(leaves[:k])
+    for i in range(k, len(leaves), k):
+        found = (found, *leaves[i : i + k])
     return found
 
 
