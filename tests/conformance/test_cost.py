@@ -51,6 +51,24 @@ def test_what_allows_more(wide, narrow):
     assert not cost.allows(arithmetic(**narrow), arithmetic(**wide))
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        # A sum of three times as many terms errs more in float16 than rounded operands do.
+        ({"matmul_inputs": "tensorfloat32", "accumulation": "float16"},
+         {"matmul_inputs": "bfloat16x3", "accumulation": "float16"}),
+        # float16 has more bits and a smaller range.
+        ({"intermediates": "bfloat16"}, {"intermediates": "float16"}),
+        # Next to 1 and far out results are so small that an absolute error is beyond any number of ULPs.
+        ({"functions": {"log": 8}}, {"functions": {"log": "max(3, 1e-9/ulp(y))"}}),
+        ({"functions": {"erf": "max(3, 1e-12*abs(y)/ulp(y))"}}, {"functions": {"erf": "max(0.5, 1e-15/ulp(y))"}}),
+    ],
+)  # fmt: skip
+def test_neither_allows_all_that_the_other_does(one, other):
+    assert not cost.allows(arithmetic(**one), arithmetic(**other))
+    assert not cost.allows(arithmetic(**other), arithmetic(**one))
+
+
 def test_the_cost_of_a_declaration():
     (row,) = (row for row in cost._counted()["rows"] if row["arithmetic"] == {"matmul_inputs": "bfloat16"})
     found = cost.cost("float32", {"matmul_inputs": "bfloat16"})

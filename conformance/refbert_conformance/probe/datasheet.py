@@ -105,7 +105,7 @@ def examined(
         asked("sums", site, partial(_sum, o, site), lambda found: (str(found[0] or _HIDDEN), found[1])) for site in SUMS
     ]
     accumulators = [found[0] for found in sums_found if found is not None]
-    widest = min(filter(None, (one and one.narrowest for one in accumulators)), default=53)
+    widest = min((one.narrowest for one in accumulators if one and one.narrowest), default=53)
     operands = [
         asked("operands of products", site, partial(rounding.operand, o, site, widest),
               lambda one: (str(one or _HIDDEN),)) for site in OPERANDS

@@ -45,7 +45,7 @@ class Accumulator:
     @property
     def narrowest(self) -> int | None:
         """The fewest bits that a sum goes through."""
-        return min(filter(None, (self.bits, self.then and self.then.bits)), default=None)
+        return min((one for one in (self.bits, self.then and self.then.bits) if one), default=None)
 
     @property
     def name(self) -> str | None:
