@@ -1,14 +1,13 @@
-"""What is not prose is taken out of three sources: notes, tables, headings, footnote marks.
+"""What is not prose is taken out of the sources: notes, tables, headings, footnote marks.
 
 Speeches   transcripts carry "[Laughter]", "(Applause.)", page numbers, footnotes, and tables of sums without lines
 Moby Dick  asterisks of footnotes, names of speakers in the chapters written as plays, numbering of the whales' "books"
-Bible      the `bible` program's "Ge1:1 In the beginning …"
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 
 Split = Callable[[str], list[str]]
 
@@ -31,7 +30,6 @@ _PLAY = re.compile(r"^(?:[A-Z0-9][A-Z0-9'-]+(?:ST|ND|RD|TH)?(?: [A-Z'-]+)*)(?: \
 _WHALES = re.compile(r'^"?(?:BOOK [IVX]+\. \([^)]*\)[.,]?\s*)?(?:CHAPTER [IVX]+\. \([^)]*\)[.,]?)?\s*(?:—\s*)?')
 # Not to be among the words that a model can propose; eight sentences of Moby Dick.
 _SLUR = re.compile(r"\bnigger", re.IGNORECASE)
-_VERSE = re.compile(r"^([1-3]?[A-Za-z]+)(\d+):(\d+) (.+)$")
 
 
 def plain(text: str) -> str:
@@ -93,19 +91,3 @@ def chapter(text: str, split: Split) -> list[str]:
         if not re.fullmatch(r"\(.*\)", paragraph):  # a stage direction
             out += sentences(paragraph, split)
     return out
-
-
-def bible_chapters(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """(book and chapter, its text) from what `bible -f` prints, in its order; raises `ValueError` for another line."""
-    name, verses = "", list[str]()
-    for line in filter(None, (line.strip() for line in lines)):
-        found = _VERSE.match(line)
-        if not found:
-            raise ValueError(f"not a verse: {line!r}")
-        if f"{found[1]} {found[2]}" != name:
-            if verses:
-                yield name, " ".join(verses)
-            name, verses = f"{found[1]} {found[2]}", []
-        verses.append(found[4])
-    if verses:
-        yield name, " ".join(verses)

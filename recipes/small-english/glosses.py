@@ -85,7 +85,7 @@ class Teller:
         self.countable = _Countable(synset.gloss for synset in synsets.values())
 
     def __call__(self, synset: Synset) -> list[str]:
-        """About one synset: definition, kind, parts, opposite, examples."""
+        """About one synset: definition and examples."""
         domain, definition, examples = parts(synset.gloss)
         if not definition or not synset.words:
             return []
@@ -93,12 +93,19 @@ class Teller:
         first = self._define(synset, domain, definition)
         if phrases and len(first.split()) < 30:
             first = f"{first}, as in {_list(phrases[:2], 'or')}"
-        out = [first]
+        return [finished(sentence) for sentence in [first, *filter(is_sentence, examples)]]
+
+    def related(self, synset: Synset) -> list[str]:
+        """Its next kind, its parts or its opposite: sentences in which the definition would give the answer away."""
+        if not synset.words or not parts(synset.gloss)[1]:
+            return []
         if synset.key[0] == "noun":
-            out += self._kinds(synset, domain)
-        else:
-            out += [f"the opposite of {synset.words[0]} is {other}" for other in self._words(synset, "!")[:1]]
-        return [_finished(sentence) for sentence in out + [example for example in examples if is_sentence(example)]]
+            return [finished(sentence) for sentence in self._kinds(synset, parts(synset.gloss)[0])]
+        return [finished(f"the opposite of {synset.words[0]} is {o}") for o in self._words(synset, "!")[:1]]
+
+    def counted(self, synset: Synset) -> bool:
+        """Whether one says "a" before its first word."""
+        return self._counted(synset, parts(synset.gloss)[0])
 
     def _words(self, synset: Synset, *symbols: str) -> list[str]:
         return [_common(self.synsets[key])[0] for key in synset.to(*symbols) if key in self.synsets]
@@ -122,7 +129,7 @@ class Teller:
         if counted and definition.startswith("the "):
             subject = f"the {subject}"
         elif counted:
-            subject = _article(subject)
+            subject = with_article(subject)
         # "once thought to be …", "in some classifications …": no noun phrase, and taken as it is.
         return f"{within}{subject}{also} is {self._complement(definition, counted, synset.lexicographer in _ALIVE)}"
 
@@ -145,7 +152,7 @@ class Teller:
         first = definition.split()[0]
         if re.match(r"\d+(?:st|nd|rd|th)\b", first) or (first.endswith("est") and len(first) > 5) or first in _THE_ONE:
             return f"the {definition}"
-        return _article(definition) if (always and counted) or self.countable(head, counted) else definition
+        return with_article(definition) if (always and counted) or self.countable(head, counted) else definition
 
     def _counted(self, synset: Synset, domain: str) -> bool:
         """Whether one says "a" before the synset's first word."""
@@ -155,12 +162,12 @@ class Teller:
             return False
         if synset.lexicographer in _ALIVE:
             return True
-        usual = synset.lexicographer in _COUNTED and not _MASS.intersection(self._above(synset))
+        usual = synset.lexicographer in _COUNTED and not _MASS.intersection(self.above(synset))
         if usual and parts(synset.gloss)[1].startswith(("a ", "an ")):
             return True
         return self.countable(word.split()[-1], usual)
 
-    def _above(self, synset: Synset) -> list[str]:
+    def above(self, synset: Synset) -> list[str]:
         """The words of what it is a kind of, upwards."""
         out: list[str] = []
         while len(out) < 100 and (above := [key for key in synset.to("@") if key in self.synsets]):
@@ -172,7 +179,7 @@ class Teller:
         word = _common(synset)[0]
         if _is_name(synset, domain) or _plural(word):
             return []
-        subject = _article(word) if self._counted(synset, domain) else word
+        subject = with_article(word) if self._counted(synset, domain) else word
         out = [f"{subject} is a kind of {kind}" for kind in self._words(synset, "@")[:1] if synset.to("~")]
         kinds = self._words(synset, "~")  # of those without any the definition says it
         if len(kinds) > 1:
@@ -269,7 +276,8 @@ def _plural(word: str) -> bool:
     return (word.endswith("s") and not word.endswith(_SINGULAR)) or word.endswith(("people", "folk"))
 
 
-def _article(word: str) -> str:
+def with_article(word: str) -> str:
+    """The word with "a" or "an"."""
     vowel = re.match(
         r"(?:[aio]|e(?!u|we)|u(?!n[ia]|s[ea]|ti|r[aeio]|b[io]|k)|h(?:our|onest|onor|eir))(?!ne\b|nce\b|u[r]o)",
         word,
@@ -282,6 +290,7 @@ def _list(items: list[str], word: str) -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {word} {items[-1]}"
 
 
-def _finished(sentence: str) -> str:
+def finished(sentence: str) -> str:
+    """With a capital and a full stop."""
     sentence = sentence[0].upper() + sentence[1:]
     return sentence if sentence[-1] in ".?!" or sentence[-2:] in ('."', '!"', '?"') else f"{sentence}."

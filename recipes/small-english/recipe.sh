@@ -1,6 +1,6 @@
 #!/bin/sh
 # The small English model, from nothing to refbert/models/small-english. Run in the repository's root, with
-# pip install -e ".[raw,torch]", npm and a Debian or Ubuntu (for apt-get download and dpkg-deb). Stopped, it goes on where
+# pip install -e ".[raw,torch]", pip, npm and a Debian or Ubuntu (for apt-get download and dpkg-deb). Stopped, it goes on where
 # it was when run again. README.md says how long it took.
 #
 #     sh recipes/small-english/recipe.sh build/small-english
@@ -9,7 +9,10 @@ work=${1:?"where the text and the run go, such as build/small-english"}
 recipe=recipes/small-english
 processes=${PROCESSES:-2}
 
-[ -f "$work/text/train.txt" ] || python $recipe/corpus.py "$work/text"
+if [ ! -f "$work/text/done" ]; then
+    python $recipe/corpus.py "$work/text"
+    : >"$work/text/done"
+fi
 
 # Two stages, as in A.2 of the paper, but with most of the steps at 32 tokens. Sequences of 64 tokens and initial weights of
 # 0.02 (the paper's, for a model three times as wide) stay at the words' frequencies (a loss of 6) for thousands of steps,
@@ -22,7 +25,7 @@ export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 stage() {
     name=$1
     shift
-    torchrun --nproc-per-node "$processes" -m refbert pretrain "$work/text/train.txt" --output "$work/$name" --resume \
+    torchrun --nproc-per-node "$processes" -m refbert pretrain "$work"/text/train/*.txt --output "$work/$name" --resume \
         --backend torch --mixed-precision bfloat16 --examples dynamic --dropout 0 --seed 0 --save-every 500 "$@"
 }
 stage short --size $recipe/config.json --vocab-size 8192 --steps 10000 --batch-size 128 --micro-batch 64 \
@@ -31,7 +34,7 @@ stage long --from "$work/short" --steps 2800 --batch-size 32 --micro-batch 16 \
     --short-length 128 --long-length 128 --learning-rate 5e-4 --warmup 200
 
 python $recipe/export.py "$work/long" refbert/models/small-english
-python $recipe/evaluate.py --model refbert/models/small-english --train "$work/text/train.txt" \
-    --output $recipe/scores.json "$work"/text/heldout-*.txt
+python $recipe/evaluate.py "$work"/text/heldout-*.txt --model refbert/models/small-english \
+    --output $recipe/scores.json --train "$work"/text/train/*.txt
 python $recipe/everyday.py --model refbert/models/small-english --output $recipe/everyday-scores.json
 refbert run "A cat is a kind of [MASK]."

@@ -1,19 +1,14 @@
-"""WordNet's data files to synsets, and synsets to documents that hang together.
+"""WordNet's data files to synsets.
 
 Format   wndb(5WN): offset, lexicographer file, part of speech, words, pointers, " | ", gloss. Pointers used:
 
     ~ ~i  hyponyms and instances     %p  parts          &  similar adjectives     \\  the adjective of an adverb
     !     antonyms                   ;u  how it is used (slurs and obscenities are left out)
-
-A document is a synset with what is below it, so that the next sentence has to do with the last: a noun or verb with its
-hyponyms (small branches with all of theirs, large ones have documents of their own), an adjective with the similar
-ones and their adverbs. Every synset is described once.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,8 +21,6 @@ _OFFENSIVE = re.compile(
 )
 # Latin names of groups of plants and animals: thousands of words that nobody asks a small model about.
 _TAXON = re.compile(r"(?:genus|family|order|class|phylum|division|suborder|subfamily|superfamily|subclass|tribe) [A-Z]")
-# Synsets in a document, at most, and of a branch that is told within its parent's document.
-_LONG, _BRANCH = 40, 6
 
 Key = tuple[str, str]  # part of speech, offset
 
@@ -84,73 +77,3 @@ def read(directory: Path) -> dict[Key, Synset]:
         and not _OFFENSIVE.search(f"{synset.gloss} {' '.join(synset.words)}")
         and not any(_TAXON.match(word) for word in synset.words)
     }
-
-
-def documents(synsets: Mapping[Key, Synset], tell: Callable[[Synset], list[str]]) -> Iterator[tuple[str, list[str]]]:
-    """(name, sentences) of each document; ``tell`` makes the sentences of one synset."""
-    told: set[Key] = set()
-    sizes: dict[Key, int] = {}
-    for key, synset in synsets.items():
-        if key in told or key[0] == "adv" or any(up in synsets for up in synset.to("@", "@i")) or _satellite(synset):
-            continue
-        yield from _tree(key, synsets, tell, told, sizes)
-    # What is left: adverbs and satellites that hang on nothing, and members of circles.
-    rest = [key for key in synsets if key not in told]
-    for start in range(0, len(rest), _LONG):
-        group = rest[start : start + _LONG]
-        yield "/".join(group[0]), [sentence for key in group for sentence in tell(synsets[key])]
-
-
-def _satellite(synset: Synset) -> bool:
-    return synset.key[0] == "adj" and bool(synset.to("&")) and not synset.to("!") and len(synset.to("&")) == 1
-
-
-def _below(key: Key, synsets: Mapping[Key, Synset]) -> list[Key]:
-    return [k for k in synsets[key].to("~", "~i", "&", "-adverb") if k in synsets]
-
-
-def _size(key: Key, synsets: Mapping[Key, Synset], sizes: dict[Key, int]) -> int:
-    """Synsets of a noun's or verb's branch, itself included."""
-    if key not in sizes:
-        sizes[key] = 1  # should it be met again below itself
-        sizes[key] += sum(_size(k, synsets, sizes) for k in synsets[key].to("~", "~i") if k in synsets)
-    return sizes[key]
-
-
-def _tree(
-    top: Key,
-    synsets: Mapping[Key, Synset],
-    tell: Callable[[Synset], list[str]],
-    told: set[Key],
-    sizes: dict[Key, int],
-) -> Iterator[tuple[str, list[str]]]:
-    waiting = [top]
-    while waiting:
-        head = waiting.pop()
-        if head in told:
-            continue
-        group: list[Key] = []
-        branch = [head]
-        while branch:
-            key = branch.pop(0)
-            if key in told:
-                continue
-            if key != head and _size(key, synsets, sizes) > _BRANCH:
-                waiting.append(key)
-                continue
-            told.add(key)
-            group.append(key)
-            branch = _below(key, synsets) + branch if key != head else _below(key, synsets)
-        for start in range(0, len(group), _LONG):
-            part = group[start : start + _LONG]
-            yield "/".join(part[0]), [sentence for key in part for sentence in tell(synsets[key])]
-
-
-def with_adverbs(synsets: dict[Key, Synset]) -> dict[Key, Synset]:
-    """The same, each adjective pointing ("-adverb") to the adverbs made from it."""
-    for key, synset in synsets.items():
-        if key[0] == "adv":
-            for adjective in synset.to("\\"):
-                if adjective in synsets:
-                    synsets[adjective].pointers.setdefault("-adverb", []).append(key)
-    return synsets

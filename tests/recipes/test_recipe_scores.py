@@ -99,7 +99,7 @@ def test_masks_are_the_same_every_time(text: Path, tokenizer: Tokenizer, tmp_pat
 def test_every_predictor_is_asked_about_the_same_positions(
     text: Path, tokenizer: Tokenizer, model: refbert.Model
 ) -> None:
-    results = evaluate.evaluate([text], text, tokenizer, model, length=16)["text"]
+    results = evaluate.evaluate([text], [text], tokenizer, model, length=16)["text"]
     assert set(results) == {"model", "trigram", "unigram"}
     assert len({figures["masked_tokens"] for figures in results.values()}) == 1
     assert results["trigram"]["masked_lm_perplexity"] < results["unigram"]["masked_lm_perplexity"]
