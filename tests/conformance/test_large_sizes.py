@@ -96,6 +96,24 @@ def test_the_far_end_of_an_array(op, level):
     assert result.outcome == "failed"
 
 
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        ({}, []),
+        ({"memory.max": "max\n", "memory.current": "5\n", "memory.stat": "anon 5\n"}, []),
+        ({"memory.max": "100\n", "memory.current": "60\n", "memory.stat": "anon 5\ninactive_file 20\n"}, [60]),
+        ({"memory/memory.limit_in_bytes": "100\n", "memory/memory.usage_in_bytes": "60\n",
+          "memory/memory.stat": "inactive_file 1\ntotal_inactive_file 20\n"}, [60]),
+    ],
+)  # fmt: skip
+def test_a_container_may_have_less_memory_than_the_machine(files, left, tmp_path):
+    (tmp_path / "memory").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert large_sizes._container(tmp_path) == left
+    assert 0 < large_sizes._free() <= large_sizes._machine()
+
+
 def test_without_the_memory_it_is_unavailable_and_neither_passed_nor_failed(monkeypatch):
     monkeypatch.setattr(large_sizes, "_free", lambda: 2**30)
     result = ran("forward/relu/beyond 2 GiB")

@@ -403,5 +403,10 @@ def test_conform_judges_by_another_declaration(capsys, tmp_path):
     assert json.loads((tmp_path / "r.json").read_text())["backend"]["arithmetic"]["given"] is True
     status, out, _ = cli(capsys, *args, *where, "--arithmetic", '{"intermediates": "float64"}')
     assert status == 1
+    for said in '{"intermediates": "bfloat16x3"}', '{"intermediates": "bfloat16x3", "matmul_inputs": "bfloat16x3"}':
+        status, _, err = cli(capsys, *args, "--arithmetic", said)
+        assert status == 2
+        assert 'no dtype "bfloat16x3"; known: float64,' in err
+        assert err.count("bfloat16x3") == 1  # it is known as operands alone
     status, _, err = cli(capsys, *args, "--arithmetic", '{"sums": 1}')
     assert (status, "arithmetic declares sums" in err) == (2, True)

@@ -7,6 +7,7 @@ holds. Judged as in `real_sizes`, the last kind by what repeats in it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from functools import partial
 from pathlib import Path
@@ -61,7 +62,26 @@ def _require(arrays: int, dtype: str) -> None:
 
 
 def _free() -> int:
-    """Bytes of memory that a process may still have."""
+    """Bytes of memory that a process may still have, of the machine's and of its container's."""
+    return min(_machine(), *_container(Path("/sys/fs/cgroup")))
+
+
+def _container(groups: Path) -> list[int]:
+    """What is left of its limit, if it has one: control groups of either version. Files that are cached can be given
+    up."""
+    found = []
+    for of, limit, used, cached in (
+        (groups, "memory.max", "memory.current", "inactive_file"),
+        (groups / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        with contextlib.suppress(OSError, ValueError):  # not there, or "max"
+            most, now = (int((of / name).read_text(encoding="ascii")) for name in (limit, used))
+            stat = dict(line.split() for line in (of / "memory.stat").read_text(encoding="ascii").splitlines())
+            found.append(most - now + int(stat.get(cached, 0)))
+    return found
+
+
+def _machine() -> int:
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))

@@ -101,9 +101,10 @@ class Arithmetic:
         accumulation = declared.get("accumulation") or wide
         step = declared.get("intermediates") or dtype
         operands = declared.get("matmul_inputs")
-        for name in (dtype, accumulation, step, *([operands] if operands else [])):
-            if name not in FORMATS or (name == _SPLIT and name != operands):
-                raise BackendError(f'arithmetic knows no dtype "{name}"; known: {", ".join(FORMATS)}')
+        numbers = [name for name in FORMATS if name != _SPLIT]
+        for name, known in ((dtype, numbers), (accumulation, numbers), (step, numbers), (operands, list(FORMATS))):
+            if name and name not in known:
+                raise BackendError(f'arithmetic knows no dtype "{name}"; known: {", ".join(known)}')
         flush = bool(declared.get("flush_to_zero", False))
         return cls(
             dtype=dtype,
