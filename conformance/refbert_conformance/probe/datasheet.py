@@ -141,7 +141,7 @@ def _worst(one: Measured) -> tuple[str, str]:
 def _sum(o: Operations, site: str) -> tuple[sums.Accumulator | None, str]:
     """What a sum is added up in, and the order; None, and why, where that does not show."""
     add: sums.Add = partial(SUMS[site], o)
-    if not all(add(row) == 1 for row in np.eye(8)):
+    if add(np.zeros(8)) or not all(add(row) == 1 for row in np.eye(8)):
         return None, "a number among zeros does not come out as it is"
     # Attention over S places makes S² scores.
     longest = 1 << 9 if site.startswith("attention") else sums.LONGEST

@@ -143,14 +143,16 @@ def _multiplied(o: Operations) -> tuple[bool, bool]:
     def product(x: float, w: float) -> float:
         return float(o("linear", [np.array([[x]]), np.array([[w]]), np.zeros(1)])[0][0, 0])
 
+    if product(1, 1) != 1:
+        raise Failure("a number times 1 is another")
     return _kept(product(least / 2, 8.0), 4 * least, 0), _kept(product(root, root), root * root, 0)
 
 
 def _tanh(o: Operations) -> tuple[bool, bool]:
-    found = float(o("tanh", [np.array([_least(o) / 2])])[0][0])
-    if not math.isfinite(found):
-        raise Failure("not finite")
-    return True, found != 0
+    normal, found = o("tanh", [np.array([4 * _least(o), _least(o) / 2])])[0]
+    if not (math.isfinite(found) and normal):
+        raise Failure(f"{normal:.9g} and {found:.9g}, where two small numbers are due")
+    return True, bool(found != 0)
 
 
 # Operation -> whether a subnormal argument counts, and whether a result may be subnormal.
