@@ -26,7 +26,8 @@ stage() {
     name=$1
     shift
     torchrun --nproc-per-node "$processes" -m refbert pretrain "$work"/text/train/*.txt --output "$work/$name" --resume \
-        --backend torch --mixed-precision bfloat16 --examples dynamic --dropout 0 --seed 0 --save-every 500 "$@"
+        --backend torch --mixed-precision bfloat16 --examples dynamic --random-within 20 --dropout 0 --seed 0 \
+        --save-every 500 "$@"
 }
 stage short --size $recipe/config.json --vocab-size 8192 --steps 10000 --batch-size 128 --micro-batch 64 \
     --short-length 32 --long-length 32 --learning-rate 5e-4 --warmup 300

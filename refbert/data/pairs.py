@@ -17,6 +17,9 @@ Source   Devlin et al. 2019 §3.1, Task #2 ("50% of the time B is the actual nex
 
     Google tries ten times for another document and then takes the same one, which labels text from the same document
     as random. The dynamic profile draws among the others in the first place.
+
+    Where a corpus is of several sources, a random B mostly gives itself away by its style. With random_within r it is
+    of a document at most r before or behind A's: the sources stand one after the other.
 """
 
 from __future__ import annotations
@@ -80,13 +83,16 @@ def examples(store: Store, document: int, length: int, settings: Pretraining, dr
 
 def _random_span(store: Store, document: int, target: int, settings: Pretraining, draws: Draws) -> tuple[int, int]:
     """From a random sentence of another document on, until ``target`` tokens; at least one sentence."""
+    low, high = 0, store.documents - 1
+    if settings.random_within is not None:
+        low, high = max(low, document - settings.random_within), min(high, document + settings.random_within)
     if settings.profile == "google":
         for _ in range(_TRIES):
-            other = draws.between(0, store.documents - 1)
+            other = draws.between(low, high)
             if other != document:
                 break
     else:
-        other = draws.between(0, store.documents - 2)
+        other = draws.between(low, high - 1)
         other += other >= document
     first, last = store.document(other)
     start = draws.between(first, last - 1)

@@ -24,7 +24,8 @@ class Pretraining:
     ``max_predictions`` (None: rate · length, rounded up: 20 of 128, 77 of 512). ``masking``: "budget" hides that many,
     "independent" tosses for each token (Hugging Face's collator; no maximum). ``whole_word``: all pieces of a word or
     none. ``short_sequence_probability``: how often a document is packed into pairs of some shorter length.
-    ``next_sentence``: pairs, half of them random; without it one segment. Raises `InputError` for values out of range.
+    ``next_sentence``: pairs, half of them random; without it one segment. ``random_within``: a random second part is of
+    one of so many documents before or behind (None: of any). Raises `InputError` for values out of range.
     """
 
     profile: Literal["google", "dynamic"] = "google"
@@ -35,6 +36,7 @@ class Pretraining:
     short_sequence_probability: float = 0.1
     next_sentence: bool = True
     dupe_factor: int = 10
+    random_within: int | None = None
 
     def __post_init__(self) -> None:
         for name, choices in (("profile", ("google", "dynamic")), ("masking", ("budget", "independent"))):
@@ -45,8 +47,10 @@ class Pretraining:
                 raise InputError(f"{name} must be from 0 to 1, not {getattr(self, name)}")
         if self.dupe_factor < 1:
             raise InputError(f"dupe_factor must be 1 or more, not {self.dupe_factor}")
-        if self.max_predictions is not None and self.max_predictions < 1:
-            raise InputError(f"max_predictions must be 1 or more, not {self.max_predictions}")
+        for name in ("max_predictions", "random_within"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} must be 1 or more, not {value}")
 
     @property
     def specials(self) -> int:

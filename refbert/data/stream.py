@@ -63,7 +63,8 @@ class PretrainingSource:
             store.fingerprint,
             store.tokenizer,
             seed,
-            dataclasses.asdict(settings),
+            # A setting that came later is not among them until it says something: a run of before it goes on.
+            {k: v for k, v in dataclasses.asdict(settings).items() if k != "random_within" or v is not None},
             # How long the last phase lasts does not change what comes: a run may go on for longer.
             [p.steps for p in self.phases[:-1]],
             [(p.length, p.batch_size) for p in self.phases],

@@ -54,6 +54,9 @@ class Settings(TrainingSettings):
     mask_rate: float = setting(0.15, "Share of tokens to predict.")
     whole_word: bool = setting(False, "Mask whole words.")
     next_sentence: bool = setting(True, "Does the second sentence follow? The paper's second objective.")
+    random_within: int | None = setting(
+        None, "Random next sentences from so many documents around; default: from any.", least=1
+    )
     short_sequence_probability: float = setting(0.1, "Share of examples of a random length below the limit.")
     dupe_factor: int = setting(10, "Versions under google.", least=1)
     dev: tuple[str, ...] = setting(
@@ -96,7 +99,7 @@ class Settings(TrainingSettings):
     def data(self) -> Pretraining:
         """Return the settings of the examples."""
         profile: Any = self.examples
-        same = ("whole_word", "next_sentence", "short_sequence_probability", "dupe_factor")
+        same = ("whole_word", "next_sentence", "random_within", "short_sequence_probability", "dupe_factor")
         return Pretraining(profile=profile, rate=self.mask_rate, **{name: getattr(self, name) for name in same})
 
     def length(self, step: int) -> int:

@@ -10,6 +10,7 @@ from original import instances, truncate
 from refbert.data.draws import Draws
 from refbert.data.pairs import _shortened, examples
 from refbert.data.settings import Pretraining
+from refbert.errors import InputError
 
 GOOGLE = Pretraining()
 
@@ -142,6 +143,28 @@ def test_a_random_part_is_of_another_document(tmp_path, tokenizer):
                     same[settings.profile] += a == b
     assert same["dynamic"] == 0
     assert within(same["google"], drawn, 0.5**10)
+
+
+@pytest.mark.parametrize("profile", ["google", "dynamic"])
+def test_a_random_part_is_of_a_document_nearby(tmp_path, tokenizer, profile):
+    """Of ten documents each with words of its own: those within two, at the ends too, and all of them."""
+    store = store_of(tmp_path, documents_of(10, seed=4, sentences=(12, 12), own=True), tokenizer)
+    settings = Pretraining(profile=profile, random_within=2)
+    starts = [int(store.boundaries(*store.document(d))[0]) for d in range(10)]
+    for document, nearby in ((0, {1, 2}), (5, {3, 4, 6, 7}), (9, {7, 8})):
+        found = set()
+        for key in range(60):
+            for example in examples(store, document, 32, settings, Draws(key)):
+                if example.label == 1:
+                    found.add(int(np.searchsorted(starts, example.b_start, side="right")) - 1)
+        assert found - {document} == nearby
+        if profile == "dynamic":
+            assert document not in found
+
+
+def test_nearby_is_at_least_one_document():
+    with pytest.raises(InputError, match="random_within must be 1 or more, not 0"):
+        Pretraining(random_within=0)
 
 
 def test_the_original_tries_ten_times(tmp_path, tokenizer):
