@@ -24,6 +24,27 @@ _WORDS = """
     feeling
 """
 _KINDS = frozenset(_WORDS.split())
+# What one does with things of a kind.
+_USES = {
+    "beverage": ("She drank some {w}.", "They had {w} with their meal.", "He poured {w} into a cup.",
+                 "May I have a glass of {w}?", "Would you like some {w}?"),
+    "garment": ("She wore {a}.", "He bought {a} at the store.", "She put on a new {w}.", "His {w} was old and torn.",
+                "The {w} that she wears is blue.", "He took off his {w}."),
+    "headdress": ("He wore {a} on his head.", "She took off her {w}.", "Put on your {w}, it is cold."),
+    "footwear": ("She wears {w} on her feet.", "His {w} were wet."),
+    "edible fruit": ("She ate {a}.", "The {w} is sweet and ripe.", "They picked the {w} from the tree."),
+    "vegetable": ("We had {w} for dinner.", "He grows {w} in his garden.", "Cut the {w} with a knife."),
+    "domestic animal": ("The farmer has {a}.", "Her {w} is hungry.", "They keep {a} at home."),
+    "bird": ("The {w} flew away.", "{A} sat in the tree and sang.", "The {w} has two wings."),
+    "hand tool": ("He works with {a}.", "She used {a} to mend it.", "Give me the {w}, please."),
+    "vehicle": ("They came by {w}.", "The {w} was very fast.", "He sat in the {w} and waited."),
+    "furniture": ("There is {a} in the room.", "The {w} is made of wood.", "She bought {a} for the house."),
+    "building": ("They went into the {w}.", "The {w} stands at the end of the street.", "There is {a} in the town."),
+    "container": ("She opened the {w}.", "The {w} is full.", "He put it into {a}."),
+    "musical instrument": ("She plays the {w}.", "He learned to play the {w}.", "{A} makes music."),
+    "relative": ("My {w} lives in the city.", "Her {w} came to visit us.", "This is my {w}."),
+    "chromatic color": ("The house was {w}.", "She likes the color {w}.", "{w} is a color.", "He has a {w} car."),
+}  # fmt: skip
 _MOST = 3  # tellings of a fact
 _KIND = ("{A} is a kind of {k}.", "{A} is a type of {k}.", "{A} is {ak}.", "What kind of {k} is it? It is {a}.",
          "Is {a} {ak}? Yes, it is.", "{A} is one kind of {k}.")  # fmt: skip
@@ -114,7 +135,7 @@ def countries(path: Path) -> Iterator[str]:
 def kinds(
     synsets: Mapping[Key, Synset], teller: glosses.Teller, common: Mapping[str, int], least: int
 ) -> Iterator[str]:
-    """What the words are kinds of that the other texts use, ``least`` times or more."""
+    """What the words are kinds of that the other texts use, ``least`` times or more, and what one does with such."""
     for synset in synsets.values():
         word = synset.words[0]
         if synset.key[0] != "noun" or common.get(word, 0) < least or synset.to("@i"):
@@ -122,6 +143,8 @@ def kinds(
         above = teller.above(synset)
         found = [kind for kind in dict.fromkeys(above) if kind in _KINDS and kind != word][:2]
         a = glosses.with_article(word) if teller.counted(synset) else word
+        for kind in filter(above.__contains__, _USES):
+            yield from _told(_USES[kind], A=a, a=a, w=word)
         for kind in found:
             yield from _told(_KIND, _MOST, A=a, a=a, k=kind, ak=glosses.with_article(kind))
 

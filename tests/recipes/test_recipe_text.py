@@ -126,6 +126,8 @@ def test_facts_are_told_of_common_words_in_several_ways(synsets: dict[wordnet.Ke
     told = list(facts.kinds(synsets, teller, {"cat": 5, "tabby": 4}, 5))
     assert len(told) == len(set(told)) == 3
     assert all("cat" in sentence and "animal" in sentence for sentence in told)
+    synsets["noun", "00000010"].words.append("domestic animal")
+    assert "The farmer has a cat." in facts.kinds(synsets, teller, {"cat": 5}, 5)
     pairs = list(facts.opposites(synsets, {"young": 5, "old": 5}, 5))
     assert len(pairs) == len(set(pairs)) > 3
     assert all("young" in pair.lower() and "old" in pair.lower() for pair in pairs)
