@@ -87,8 +87,9 @@ def test_a_reproduction_prints_what_is_shown(entry):
         pytest.skip(f"unavailable: {entry.library} is not installed")
     if version.split("+")[0] != entry.version:
         pytest.skip(f"the page is about {entry.library} {entry.version}; this is {version}")
-    if entry.library == "tinygrad" and shutil.which("clang") is None:
-        pytest.skip("unavailable: tinygrad needs clang")
+    compilers = ["clang", *re.findall(r'"CC"\] = "([^"]+)"', entry.code)] if entry.library == "tinygrad" else []
+    if absent := [one for one in compilers if shutil.which(one) is None]:
+        pytest.skip(f"unavailable: the reproduction needs {absent[0]}")
     done = subprocess.run([sys.executable, "-c", entry.code], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     assert same(entry.shown, done.stdout, entry.how), done.stdout
