@@ -143,9 +143,9 @@ def relinked(file: Path) -> str:
         return f"]({Path(os.path.relpath(place, here.parent)).as_posix()}{anchor})"
 
     text = file.read_text(encoding="utf-8")
-    parts = re.split(r"(^```.*?^```)", text, flags=re.DOTALL | re.MULTILINE)  # code is not linked
+    parts = re.split(r"(^```.*?^```|`[^`\n]+`)", text, flags=re.DOTALL | re.MULTILINE)  # code is not linked
     return "".join(
-        part if part.startswith("```") else re.sub(r"\]\(([^)#\s]+)(#[^)\s]*)?\)", target, part) for part in parts
+        part if part.startswith("`") else re.sub(r"\]\(([^)#\s]+)(#[^)\s]*)?\)", target, part) for part in parts
     )
 
 

@@ -28,14 +28,15 @@ def test_links_as_the_site_needs_them(tmp_path, monkeypatch):
     (tmp_path / "docs" / "a.md").touch()
     page = tmp_path / "docs" / "deep" / "b.md"
     page.write_text(
-        "[a](../a.md#x) [code](../../code.py) [out](https://example.org) [changes](../../CHANGELOG.md) [here](#y)\n"
+        "[a](../a.md#x) [code](../../code.py) [out](https://example.org) [changes](../../CHANGELOG.md) [here](#y) "
+        "`f[1](x)` [`a`](../a.md)\n"
         "```python\nx[0](nowhere)\n```\n", encoding="utf-8",
     )  # fmt: skip
     monkeypatch.setattr(build, "ROOT", tmp_path)
     monkeypatch.setattr(build, "SOURCE", tmp_path / "source")
     assert build.relinked(page) == (
         f"[a](../a.md#x) [code]({build.REPOSITORY}code.py) [out](https://example.org) [changes](../changelog.md) "
-        "[here](#y)\n```python\nx[0](nowhere)\n```\n"
+        "[here](#y) `f[1](x)` [`a`](../a.md)\n```python\nx[0](nowhere)\n```\n"
     )
     page.write_text("[a](c.md)", encoding="utf-8")
     with pytest.raises(build.Broken, match=r"c\.md leads nowhere"):
