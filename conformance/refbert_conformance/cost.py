@@ -19,10 +19,8 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 from refbert.backend import Host
-from refbert_conformance.selftest import concerning, killer
 from refbert_conformance.tolerances.arithmetic import Arithmetic
 from refbert_conformance.tolerances.functions import FUNCTIONS
 
@@ -113,6 +111,8 @@ def _ulps(a: Arithmetic, name: str) -> Host:
     with np.errstate(all="ignore"):
         exact: dict[str, Any] = {"rsqrt": 1 / np.sqrt(x), "division": 1 / x, "reciprocal": 1 / x}
         if name == "erf":  # and 1 − erf, which takes its place
+            from scipy import special
+
             x, exact[name] = np.concatenate([x, x]), np.concatenate([special.erf(x), special.erfc(x)])
         y = exact[name] if name in exact else getattr(np, name)(x)
         return np.asarray(a.own(name, x, y))
@@ -123,6 +123,7 @@ def count(rows: Sequence[Declared], known: dict[str, Any], save: Any) -> dict[st
     from refbert_conformance.engine.subject import Subject
     from refbert_conformance.mutants import MUTANTS
     from refbert_conformance.properties.table import all_properties
+    from refbert_conformance.selftest import concerning, killer
 
     properties = all_properties()
     killers: dict[str, str] = known.setdefault("killers", {})
@@ -158,13 +159,14 @@ def count(rows: Sequence[Declared], known: dict[str, Any], save: Any) -> dict[st
 
 def table() -> str:
     """The table of the documentation, in Markdown."""
+    from refbert_conformance.selftest import table_row
+
     counted = _counted()
-    lines = ["| declared | mutants no longer seen | such as |", "| --- | --- | --- |"]
+    lines = [table_row("declared", "mutants no longer seen", "such as"), table_row(*["---"] * 3)]
     for row in counted["rows"]:
         ((key, value),) = row["arithmetic"].items()
         said = f"`{key}`" if value is True else f"`{key}`: `{value}`"
-        such = "; ".join(row["lost"][:2]).replace("|", "\\|")
-        lines.append(f"| {said} | {len(row['lost'])} of {counted['of']} | {such} |")
+        lines.append(table_row(said, f"{len(row['lost'])} of {counted['of']}", "; ".join(row["lost"][:2])))
     return "\n".join(lines) + "\n"
 
 

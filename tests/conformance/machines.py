@@ -132,6 +132,13 @@ def to_bits(x, bits, *, cut=False):
     return np.ldexp(np.trunc(scaled) if cut else np.rint(scaled), exponent - bits)
 
 
+def split(x):
+    """The sum of two bfloat16 numbers."""
+    x = np.asarray(x, np.float64)
+    high = to_bits(x, 8)
+    return high, to_bits(x - high, 8)
+
+
 class Invented(Machine):
     """A machine of products and sums.
 
@@ -183,7 +190,7 @@ class Invented(Machine):
     def product(self, x, z):
         x, z = (np.asarray(one, np.float64) for one in (x, z))
         if self._operands == "bfloat16x3":
-            (high, low), (top, rest) = ((to_bits(one, 8), to_bits(one - to_bits(one, 8), 8)) for one in (x, z))
+            (high, low), (top, rest) = split(x), split(z)
             pairs = ((high, top), (high, rest), (low, top))
         else:
             pairs = ((self._operands(x), self._operands(z)) if self._operands else (x, z),)

@@ -6,6 +6,7 @@ import math
 import os
 
 import numpy as np
+from machines import split, to_bits
 
 from refbert import ops
 from refbert.backend.reference import ReferenceBackend
@@ -26,12 +27,6 @@ def raised(x):
     return np.where(near < x, np.nextafter(near, np.float32(np.inf)), near)
 
 
-def shortened(x, bits):
-    """To the nearest float32 number of so many bits fewer."""
-    _, exponent = np.frexp(np.asarray(x, np.float64))
-    return np.ldexp(np.rint(np.ldexp(x, 24 - bits - exponent)), exponent - 24 + bits).astype(np.float32)
-
-
 def in_turn(terms, stored):
     """The sum over the first axis, from term to term."""
     found = np.zeros(np.shape(terms)[1:], np.float32)
@@ -44,13 +39,8 @@ def product(x, z, stored):
     return in_turn((np.outer(x[:, k].astype(np.float64), z[k]) for k in range(len(z))), stored) if len(z) else x @ z
 
 
-def halves(x):
-    high = rounded(x, "bfloat16")
-    return high.astype(np.float32), rounded(x - high, "bfloat16").astype(np.float32)
-
-
 def three(x, z):
-    (a, b), (c, d) = halves(x), halves(z)
+    a, b, c, d = (half.astype(np.float32) for one in (x, z) for half in split(one))
     return a @ c + (a @ d + b @ c)
 
 
@@ -108,7 +98,7 @@ class DropsABitOfWeights(Float32):
 class RoundsABitOff(Float32):
     """The same, to nearest."""
 
-    kept = staticmethod(lambda y: shortened(y, 1))
+    kept = staticmethod(lambda y: to_bits(np.asarray(y, np.float64), 23).astype(np.float32))
 
 
 class ThreeProducts(Float32):

@@ -10,7 +10,6 @@ import pytest
 from refbert.errors import BackendError
 from refbert_conformance import assert_within, bound
 from refbert_conformance.cases.corpus import corpus
-from refbert_conformance.cases.inputs import rounded
 from refbert_conformance.engine import runner
 from refbert_conformance.engine.subject import Subject
 from refbert_conformance.failures.likeness import Trial, explained
@@ -19,7 +18,7 @@ from refbert_conformance.tolerances.arithmetic import Arithmetic
 from refbert_conformance.tolerances.bounds import expected
 from refbert_conformance.tolerances.functions import Accuracy, gap
 from refbert_conformance.tolerances.presets import PRESETS
-from tests.conformance.machines import Machine
+from tests.conformance.machines import Machine, split
 
 # The ops that call functions.
 USING = (
@@ -157,12 +156,6 @@ def test_what_is_masked_is_exact_whatever_exp_does_elsewhere():
     webgpu = Arithmetic.of("float32", {"preset": "webgpu"})
     for one in expected(built.op, built.arrays, built.options, webgpu, built.dy):
         assert np.isfinite(one.bound).all(), one.name
-
-
-def split(x):
-    """The sum of two bfloat16 numbers."""
-    high = rounded(x, "bfloat16")
-    return high, rounded(x - high, "bfloat16")
 
 
 @pytest.mark.parametrize("name", ["bfloat16x3", "float8_e4m3", "float8_e5m2"])

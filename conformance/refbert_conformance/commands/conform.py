@@ -264,7 +264,7 @@ def _show(result: dict[str, Any]) -> None:
     print_table(table)
     if "contract" in backend:
         say(f"contract: {contract_note(backend['contract'], said=backend['contract_said'])}")
-    say(declared_line(backend["dtype"], backend["arithmetic"]))
+    say(_declared(backend["dtype"], backend["arithmetic"]))
     if result["cost"] is not None:
         say(f"under that declaration {Cost(**result['cost'])}")
     for row in rows:
@@ -306,7 +306,7 @@ def _show_suspect(one: Errors) -> None:
     click.echo(f"    from {-one.edge:g} to {one.edge:g}, away from 0 on the right: |{drawn}|")
 
 
-def declared_line(dtype: str, arithmetic: dict[str, Any]) -> str:
+def _declared(dtype: str, arithmetic: dict[str, Any]) -> str:
     """What the arithmetic is, and who says so."""
     from refbert_conformance.tolerances.functions import functions_said
 

@@ -43,8 +43,8 @@ def invariance(backend: str, dtype: str | None, device: str | None, timeout: flo
     from refbert_conformance.properties.table import INVARIANCE
 
     job = {
-        "given": backend, "dtype": dtype, "device": device, "effort": "quick", "seed": 0, "model": None,
-        "lanes": (INVARIANCE,), "scripts": "", "explain": False,
+        "given": backend, "dtype": dtype, "device": device, "effort": "quick", "seed": 0,
+        "lanes": (INVARIANCE,), "explain": False,
     }  # fmt: skip
     asked = properties()
     run = supervise(job, [p.id for p in asked], Limits(seconds=timeout))

@@ -86,8 +86,7 @@ def probe(
 
 def _job(backend: str, dtype: str | None, device: str | None) -> dict[str, Any]:
     return {
-        "given": backend, "dtype": dtype, "device": device, "effort": "quick", "seed": 0, "model": None,
-        "lanes": (), "scripts": "", "explain": False,
+        "given": backend, "dtype": dtype, "device": device, "effort": "quick", "seed": 0, "explain": False,
     }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from refbert.backend import Host, host_dtype
-from refbert_conformance.tolerances.arithmetic import FORMATS, Arithmetic
+from refbert_conformance.tolerances.arithmetic import Arithmetic, spacing
 from refbert_conformance.tolerances.bounds import Expected
 
 # Upper edges of the histogram of distances in ULPs; what is above the last is counted as ">1024".
@@ -90,7 +90,7 @@ class Record:
             # NaN where a number is due is as wrong as can be.
             rho = np.where(np.isnan(rho) | (np.isnan(array) & ~np.isnan(y)), np.inf, rho)
             rho = np.where(np.isinf(bound), 0, rho)
-            ulps = np.where(difference == 0, 0, difference / ulp(y, self.arithmetic))
+            ulps = np.where(difference == 0, 0, difference / spacing(y, self.arithmetic.dtype))
         judged = np.isfinite(bound)
         self.judged += int(judged.sum())
         self.unchecked += int((~judged).sum())
@@ -177,13 +177,6 @@ def check_array(array: Any, shape: tuple[int, ...], arithmetic: Arithmetic, name
     if array.dtype != want:
         raise Failure(f"{name}: to_numpy gave {array.dtype}, but {arithmetic.dtype} comes back as {want}")
     return array
-
-
-def ulp(y: Host, arithmetic: Arithmetic) -> Host:
-    """The gap between numbers of the dtype at y."""
-    u, smallest, _ = FORMATS[arithmetic.dtype]
-    _, exponent = np.frexp(np.where(np.isfinite(y), y, 1.0))
-    return np.asarray(np.ldexp(2 * u, np.where(y == 0, smallest, np.maximum(exponent - 1, smallest))))
 
 
 def same_bits(a: Host, b: Host) -> bool:

@@ -39,7 +39,7 @@ _SHARE = 0.1
 # which is enough for flush-to-zero, and for nothing else.
 _CHEAP = 3.0
 # The functions that ops call, and how many ULPs the worst published one is off.
-_CALLED: Mapping[str, tuple[str, ...]] = {
+CALLED: Mapping[str, tuple[str, ...]] = {
     "tanh": ("tanh",), "gelu": ("erf", "tanh", "exp"), "softmax": ("exp", "division"),
     "attention_probabilities": ("exp", "division"), "attention": ("exp", "division"),
     "cross_entropy": ("log", "exp"), "layer_norm": ("rsqrt", "division"),
@@ -107,7 +107,7 @@ def _function(trial: Trial) -> str | None:
         said = {**before, "functions": {**before.get("functions", {}), name: ulps}}
         return _holds(trial, said)
 
-    for name in _CALLED.get(trial.property.op, ()):
+    for name in CALLED.get(trial.property.op, ()):
         if name in before.get("functions", {}):
             continue
         low, high = 5, 8

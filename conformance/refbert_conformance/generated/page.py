@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from refbert_conformance.generated.operators import KINDS
+from refbert_conformance.selftest import table_row
 
 # What generated mutants have brought to light, and the suite has looked at since.
 _FIRST = (
@@ -53,15 +54,15 @@ def page(report: Mapping[str, Any]) -> str:
     lines += _rows("Survived", "survived", mutants)
     lines += _rows("Listed as computing the same, and killed", "not equivalent", mutants)
     lines += ["", "## Not found at first", "", "Mutants that survived because the suite did not try something.", ""]
-    lines += [_row("what", "now tried by"), _row("---", "---"), *(_row(*one) for one in _FIRST)]
+    lines += [table_row("what", "now tried by"), table_row("---", "---"), *(table_row(*one) for one in _FIRST)]
     equivalent = [one for one in mutants if one["outcome"] == "equivalent"]
     if equivalent:
         lines += ["", "## Compute the same", ""]
-        lines += [_row("where", "was", "becomes", "reason"), _row(*["---"] * 4)]
-        lines += [_row(_place(one), _code(one["was"]), _code(one["becomes"]), one["reason"]) for one in equivalent]
-    lines += ["", "## What killed most", "", _row("property", "mutants"), _row("---", "---:")]
+        lines += [table_row("where", "was", "becomes", "reason"), table_row(*["---"] * 4)]
+        lines += [table_row(_place(one), _code(one["was"]), _code(one["becomes"]), one["reason"]) for one in equivalent]
+    lines += ["", "## What killed most", "", table_row("property", "mutants"), table_row("---", "---:")]
     killers = Counter(one["by"] for one in mutants if one["outcome"] == "killed" and one["by"])
-    lines += [_row(f"`{name}`", str(n)) for name, n in killers.most_common(20)]
+    lines += [table_row(f"`{name}`", str(n)) for name, n in killers.most_common(20)]
     return "\n".join(lines) + "\n"
 
 
@@ -73,12 +74,12 @@ def _options(report: Mapping[str, Any]) -> str:
 
 
 def _totals(of: str, mutants: Sequence[Mapping[str, Any]], values: Sequence[str]) -> list[str]:
-    lines = [_row(of, "tried", "killed", "compute the same", "survived"), _row("---", *["---:"] * 4)]
+    lines = [table_row(of, "tried", "killed", "compute the same", "survived"), table_row("---", *["---:"] * 4)]
     for value in (*values, None):
         here = Counter(one["outcome"] for one in mutants if value in (None, one[of]))
         name = "all" if value is None else f"`{value}`" if of == "module" else value
         counts = (here.total(), here["killed"], here["equivalent"], here["survived"] + here["not equivalent"])
-        lines.append(_row(name, *map(str, counts)))
+        lines.append(table_row(name, *map(str, counts)))
     return lines
 
 
@@ -86,8 +87,8 @@ def _rows(title: str, outcome: str, mutants: Sequence[Mapping[str, Any]]) -> lis
     found = [one for one in mutants if one["outcome"] == outcome]
     if not found:
         return []
-    rows = [_row(_place(one), _code(one["was"]), _code(one["becomes"])) for one in found]
-    return ["", f"## {title}", "", _row("where", "was", "becomes"), _row(*["---"] * 3), *rows]
+    rows = [table_row(_place(one), _code(one["was"]), _code(one["becomes"])) for one in found]
+    return ["", f"## {title}", "", table_row("where", "was", "becomes"), table_row(*["---"] * 3), *rows]
 
 
 def _place(one: Mapping[str, Any]) -> str:
@@ -97,10 +98,6 @@ def _place(one: Mapping[str, Any]) -> str:
 
 def _code(text: str) -> str:
     return f"`{text}`"
-
-
-def _row(*cells: str) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def main() -> None:

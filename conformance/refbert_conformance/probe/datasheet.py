@@ -15,6 +15,7 @@ from refbert_conformance.engine import runner
 from refbert_conformance.engine.measure import Failure, Unavailable, Unsupported, words
 from refbert_conformance.engine.property import Property
 from refbert_conformance.engine.subject import Subject
+from refbert_conformance.failures.likeness import CALLED
 from refbert_conformance.probe import rounding, sums
 from refbert_conformance.probe.functions import ASKED, Measured, upward
 from refbert_conformance.probe.operations import OPERANDS, SUMS, Operations
@@ -24,12 +25,8 @@ from refbert_conformance.tolerances.presets import PRESETS, Preset
 
 TERMS = 32  # of the sums whose order is looked for
 _REPEATS = 20
-# The functions that an operation's bounds are made of.
-USED: Mapping[str, tuple[str, ...]] = {
-    "tanh": ("tanh",), "gelu": ("erf", "tanh", "exp"), "softmax": ("exp", "division"),
-    "attention_probabilities": ("exp", "division"), "attention": ("exp", "division"),
-    "cross_entropy": ("log", "exp"), "layer_norm": ("rsqrt", "sqrt", "division"),
-}  # fmt: skip
+# The functions that an operation's bounds are made of; a root may be declared in either way.
+_USED = {**CALLED, "layer_norm": ("rsqrt", "sqrt", "division")}
 _MOST = 1 << 13
 _HIDDEN = "does not show"
 Tell = Callable[[str], object]
@@ -123,11 +120,11 @@ def examined(
         if one is not None:
             functions.append(one)
             division = one.worst[0] if name == "division" else division
-    same = [
-        asked("determinism", op, partial(repeats, o, op),
-              lambda same: ("the same bits" if same else "other bits", f"{_REPEATS} calls")) for op in REPEATED
+    random = [
+        op for op, call in _calls().items()
+        if asked("determinism", op, partial(repeats, o, op, *call),
+                 lambda same: ("the same bits" if same else "other bits", f"{_REPEATS} calls")) is False
     ]  # fmt: skip
-    random = [op for op, one in zip(REPEATED, same, strict=True) if one is False]
     flush = not all(all(both) for both in kept if both is not None)
     return facts, _declared(dtype, operands, accumulators, functions, flush=flush, random=random), functions
 
@@ -234,7 +231,7 @@ def _loosened(
     """The functions, with one of those that the operation uses raised by the smallest factor that explains it, or all
     of them where no one does: an operation may have two forms, each with functions of its own."""
     functions = declared["functions"]
-    used = USED.get(property.op, ())
+    used = _USED.get(property.op, ())
     # What errs by an eighth of the result is no function of a lesser accuracy.
     most = min(_MOST, 0.125 / Arithmetic.of(subject.dtype, declared).u_step)
 
@@ -259,7 +256,8 @@ def _loosened(
     return None
 
 
-def _repeated() -> dict[str, tuple[list[Host], dict[str, Any], Host]]:
+def _calls() -> dict[str, tuple[list[Host], dict[str, Any], Host]]:
+    """What is repeated: op -> arrays, options, cotangent."""
     rng = np.random.default_rng(0)
 
     def normal(*shape: int) -> Host:
@@ -277,12 +275,8 @@ def _repeated() -> dict[str, tuple[list[Host], dict[str, Any], Host]]:
     }  # fmt: skip
 
 
-REPEATED = ("linear", "layer_norm", "gelu", "attention", "embedding", "cross_entropy")
-
-
-def repeats(o: Operations, op: str) -> bool:
+def repeats(o: Operations, op: str, arrays: Sequence[Host], options: Mapping[str, Any], dy: Host) -> bool:
     """Whether every one of twenty calls has the same bits, forward and backward."""
-    arrays, options, dy = _repeated()[op]
     results = {
         b"".join(x.tobytes() for x in o(op, arrays, dy if o.subject.gradients else None, **options))
         for _ in range(_REPEATS)

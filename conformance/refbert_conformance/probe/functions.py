@@ -27,8 +27,8 @@ from refbert.backend import Host
 from refbert_conformance.cases.inputs import rounded
 from refbert_conformance.engine.measure import Failure, Unavailable, Unsupported
 from refbert_conformance.probe.operations import Operations
-from refbert_conformance.tolerances.arithmetic import FORMATS, FUNCTION
-from refbert_conformance.tolerances.functions import Accuracy, gap
+from refbert_conformance.tolerances.arithmetic import FORMATS, FUNCTION, spacing
+from refbert_conformance.tolerances.functions import Accuracy
 from refbert_conformance.tolerances.presets import Preset
 
 _MILLIONS, _THOUSANDS = 1 << 21, 4000
@@ -146,7 +146,7 @@ def _exact(name: str, x: Host, dtype: str) -> Host:
 def _off(got: Host, x: Host, name: str, dtype: str) -> tuple[Host, Host, Host]:
     """(exact, distance, one ULP); of float64 the distance is from the exact result, not from its rounding."""
     y = _exact(name, x, dtype)
-    ulp = gap(y, FORMATS[dtype][0], _least(dtype))
+    ulp = spacing(y, dtype)
     if dtype != "float64":
         return y, abs(got - y), ulp
     import mpmath
@@ -157,14 +157,9 @@ def _off(got: Host, x: Host, name: str, dtype: str) -> tuple[Host, Host, Host]:
     return y, np.array(off), ulp
 
 
-def _least(dtype: str) -> float:
-    u, smallest, _ = FORMATS[dtype]
-    return float(2.0**smallest * 2 * u)
-
-
 def _stored(off: Host, got: Host, ulp: Host, dtype: str) -> Host:
     """ULPs without the half gap that storing the result may add; what is correctly rounded is off by 0.5."""
-    half = gap(got, FORMATS[dtype][0], _least(dtype)) / 2
+    half = spacing(got, dtype) / 2
     return np.maximum((off - half) / ulp, np.minimum(off / ulp, 0.5))
 
 
@@ -192,7 +187,7 @@ def _division(o: Operations, division: float, bits: int) -> Measured:
     ns = np.unique(np.round(2 ** np.linspace(1, min(9, bits), 160)))
     got = np.array([o.softmax(np.zeros((1, int(n))))[0, 0] for n in ns])
     y = 1 / ns
-    ulp = gap(y, FORMATS[dtype][0], _least(dtype))
+    ulp = spacing(y, dtype)
     # n y − 1 is exact enough: y is 1/n to a bit of float64
     off = abs(np.array([_product_error(g, n) for g, n in zip(got, ns, strict=True)])) / ns
     return Measured("division", ns, y, _stored(off, got, ulp, dtype), ulp)
@@ -218,7 +213,7 @@ def _exp(o: Operations, division: float, bits: int) -> Measured:
     y, off, ulp = _off(got, x, "exp", dtype)
     # What e^x is divided by is 1, or two divisions' worth away: what they are off, beyond the rounding of one.
     beyond, whole = (division if division > 0.5 else 0.0), _whole(division)
-    near = [gap(one * (1 + 4 * whole * u), u, _least(dtype)) / np.where(one == 0, np.inf, one) for one in p.T]
+    near = [spacing(one * (1 + 4 * whole * u), dtype) / np.where(one == 0, np.inf, one) for one in p.T]
     own = _stored(off, got, ulp, dtype)
     ulps = np.where(direct, own - beyond, own - whole * sum(near) * y / ulp)
     return Measured("exp", x, y, np.maximum(ulps, 0.0), ulp, every and o.subject.has("softmax"))
@@ -248,12 +243,12 @@ def _rsqrt(o: Operations, division: float, bits: int) -> Measured:
     a = (mantissas[:, None] * powers).ravel()
     y = o("layer_norm", [np.stack([a, -a], -1), np.ones(2), np.zeros(2)], eps=1e-30)[0][:, 0]
     root = 1 / a
-    ulp = gap(root, u, _least(dtype))
+    ulp = spacing(root, dtype)
     # What divides, 1/√v or a/√v, is off by so many gaps there; above 1 they are 2u wide, below it u.
     # A mean may be a division, too: half of what it is off.
-    mean = (_whole(division) if division > 0.5 else 0.0) * gap(a * a, u, _least(dtype)) / (2 * a * a)
+    mean = (_whole(division) if division > 0.5 else 0.0) * spacing(a * a, dtype) / (2 * a * a)
     quotient = _whole(division) * np.maximum(np.where(y < 1, u, 2 * u), ulp / root)
-    stored = u / 2 + gap(a, u, _least(dtype)) / (2 * a)  # of the root, and of what is multiplied by it
+    stored = u / 2 + spacing(a, dtype) / (2 * a)  # of the root, and of what is multiplied by it
     left = abs(y - 1) - quotient - mean - stored
     return Measured("rsqrt", a * a, root, np.maximum(left * root / ulp, 0.0), ulp)
 
@@ -274,7 +269,7 @@ def _erf(o: Operations, division: float, bits: int) -> Measured:
     off = np.minimum.reduce([distance for _, distance, _ in found])
     # Where x/√2 is a division that is off by more than its rounding, erfc is asked at another place.
     z = ways[0]
-    moved = max(division - 0.5, 0.0) * gap(z, u, _least(dtype)) * 2 / math.sqrt(math.pi) * np.exp(-z * z)
+    moved = max(division - 0.5, 0.0) * spacing(z, dtype) * 2 / math.sqrt(math.pi) * np.exp(-z * z)
     products = 2 * u * abs(got) + moved
     return Measured("erf", x * root, found[0][0], np.maximum((off - products) / ulp, 0.0), ulp, every)
 

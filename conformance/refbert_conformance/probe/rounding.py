@@ -18,7 +18,7 @@ from refbert_conformance.tolerances.arithmetic import FORMATS
 # as whole gaps above 1.
 POWERS = ((0, 0.25), (0, 0.5), (0, 0.75))
 _PARTS = (*POWERS, (1, 0.25), (1, 0.5), (1, 0.75))
-_ROUNDINGS: Mapping[str, Callable[[float], float]] = {
+ROUNDINGS: Mapping[str, Callable[[float], float]] = {
     "to nearest, ties to even": lambda x: float(np.rint(x)),
     "to nearest, ties away from zero": lambda x: float(np.copysign(np.floor(abs(x) + 0.5), x)),
     "toward zero": lambda x: float(np.trunc(x)),
@@ -26,9 +26,6 @@ _ROUNDINGS: Mapping[str, Callable[[float], float]] = {
     "up": lambda x: float(np.ceil(x)),
     "away from zero": lambda x: float(np.copysign(np.ceil(abs(x)), x)),
 }
-
-
-TO_NEAREST = ("to nearest, ties to even", "to nearest, ties away from zero")
 RANDOM, UNKNOWN = "at random", "in no way known here"
 AGAIN = 8  # calls, until what is rounded at random has come out in two ways
 
@@ -44,7 +41,7 @@ def rounding(of: Callable[[Host], Host], bits: int, parts: Sequence[tuple[int, f
     if any(not np.array_equal(found, (of(sums) - np.sign(sums[:, 0])) / gap) for _ in range(AGAIN)):
         return RANDOM
     exact = [s * (k + part) for s in (1, -1) for k, part in parts]
-    for name, rule in _ROUNDINGS.items():
+    for name, rule in ROUNDINGS.items():
         if found.tolist() == [rule(x) for x in exact]:
             return name
     return UNKNOWN

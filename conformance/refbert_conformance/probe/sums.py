@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from refbert.backend import Host
-from refbert_conformance.probe.rounding import AGAIN, POWERS, RANDOM, TO_NEAREST, UNKNOWN, rounding
+from refbert_conformance.probe.rounding import AGAIN, POWERS, RANDOM, ROUNDINGS, UNKNOWN, rounding
 from refbert_conformance.tolerances.arithmetic import FORMATS
 
 Add = Callable[[Host], float]
@@ -89,9 +89,7 @@ def afterwards(add: Add, stored: int) -> Accumulator | None:
         return None  # the next would be too small
 
     # Beside a power of 2 alone: another number may be rounded as an operand, and three in a sum twice.
-    how = rounding(lambda pairs: np.array([add(large * pair) for pair in pairs]) / large, bits, POWERS)
-    if how == TO_NEAREST[0]:
-        how = "to nearest"
+    how = _plainly(rounding(lambda pairs: np.array([add(large * pair) for pair in pairs]) / large, bits, POWERS))
     return None if bits >= stored and how.startswith("to nearest") else Accumulator(bits, how)
 
 
@@ -137,18 +135,16 @@ def _rounding(add: Add, order: Sequence[float], one: float, M: float) -> str:
         terms = {1: M if x > 0 else -M, 0: x, -1: -M if x > 0 else M}
         return add(np.array([terms[place] * one for place in places])) / one
 
-    found = tuple(map(of, _BESIDE))
-    known: dict[tuple[float, ...], str] = {
-        (2, -2, 0, 0, 0, 4): "to nearest",
-        (2, -2, 0, 0, 2, 4): "to nearest, ties away from zero",
-        (2, -2, 2, -2, 2, 4): "away from zero",
-        (0, 0, 0, 0, 0, 2): "toward zero",
-        (0, -2, 0, -2, 0, 2): "down",
-        (2, 0, 2, 0, 2, 4): "up",
-    }
-    if any(found != tuple(map(of, _BESIDE)) for _ in range(AGAIN)):
+    found = [of(x) for x in _BESIDE]
+    if any(found != [of(x) for x in _BESIDE] for _ in range(AGAIN)):
         return RANDOM
-    return known.get(found, UNKNOWN)
+    return next((_plainly(name) for name, rule in ROUNDINGS.items() if found == [2 * rule(x / 2) for x in _BESIDE]),
+                UNKNOWN)  # fmt: skip
+
+
+def _plainly(rounding: str) -> str:
+    """The usual one without its ties."""
+    return rounding.removesuffix(", ties to even")
 
 
 def _short(add: Add, one: float, longest: int) -> int | None:

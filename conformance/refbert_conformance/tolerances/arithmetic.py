@@ -223,6 +223,11 @@ def expanded(declared: Mapping[str, Any]) -> dict[str, Any]:
     return {**preset.also, **own, "functions": {**preset.functions, **declared.get("functions", {})}}
 
 
+def spacing(y: Any, dtype: str) -> Host:
+    """The gap between numbers of a dtype at y, subnormal ones among them."""
+    return gap(y, FORMATS[dtype][0], _underflow(dtype, False))
+
+
 def _underflow(dtype: str, flush: bool) -> float:
     u, smallest, _ = FORMATS[dtype]
     normal = 2.0**smallest
