@@ -114,7 +114,7 @@ def test_whole_numbers_are_buffers_or_an_error(tmp_path):
     assert_bitwise(checkpoint.tensors, weights())
     assert set(checkpoint.ignored) == set(extra)
     save_file(weights() | {WEIGHT: np.zeros((8, 8), np.int8)}, path)
-    with pytest.raises(CheckpointError, match=re.escape(f"{WEIGHT} is int8; quantised")):
+    with pytest.raises(CheckpointError, match=re.escape(f"{WEIGHT} is int8; of quantised")):
         read(tmp_path)
 
 

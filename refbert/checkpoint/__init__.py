@@ -4,6 +4,7 @@ names               the table of names: Hugging Face's (ours), its older ones, G
 safetensors_file    model.safetensors, memory-mapped
 pytorch_file        pytorch_model.bin, without PyTorch and without running what is in the file (pickled)
 tensorflow_file     bert_model.ckpt.index and .data, checked with crc32c
+quantized           int8 rows with scales, compressed-tensors' layout
 reading             a directory -> Checkpoint; matching: Checkpoint -> the parameters that a model expects
 mapped              mapped files: a look at every weight that keeps nothing in memory, and whether they have changed
 budget              what a file may make of itself, by its own length

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from refbert.backend import Host
+from refbert.checkpoint import quantized
 from refbert.checkpoint.safetensors_file import write_safetensors
 from refbert.config import BertConfig
 from refbert.config.heads import HEADS, PRETRAINING
@@ -22,13 +23,15 @@ def write(
     *,
     heads: Collection[str],
     pooler: bool,
+    int8: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Write ``model.safetensors`` and ``config.json``; the directory is made if need be.
 
     ``tensors``: exactly the names and shapes of ``parameters.shapes(config, heads, pooler=pooler)``; their
-    dtypes are kept. ``config.hidden_act`` must be Hugging Face's word for the activation. Each file appears whole or
-    not at all.
+    dtypes are kept, but with ``int8`` matrices become int8 rows with scales (`refbert.checkpoint.quantized`), which
+    transformers reads with compressed-tensors installed. ``config.hidden_act`` must be Hugging Face's word for the
+    activation. Each file appears whole or not at all.
 
     Heads that no single Hugging Face class has are loaded by one class each; the exception is question answering next
     to a classifier of other than 2 labels, because transformers takes the sizes of both from the number of labels.
@@ -55,8 +58,11 @@ def write(
         for name in ("model.safetensors", "config.json"):
             if (directory / name).exists() and not overwrite:
                 raise CheckpointError(f"{directory / name}: exists already; choose another directory or overwrite it")
-        write_safetensors(directory / "model.safetensors", {name: tensors[name] for name in expected})
-        write_json(directory / "config.json", described.to_dict(), CheckpointError)
+        ordered = {name: tensors[name] for name in expected}
+        stored = quantized.quantize(ordered) if int8 else ordered
+        write_safetensors(directory / "model.safetensors", stored)
+        stated = described.to_dict() | ({"quantization_config": quantized.CONFIG} if int8 else {})
+        write_json(directory / "config.json", stated, CheckpointError)
 
 
 def architectures(heads: Collection[str]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from refbert.backend import Host
 from refbert.checkpoint import names
+from refbert.checkpoint.quantized import dequantize
 from refbert.checkpoint.safetensors_file import read_safetensors
 from refbert.checkpoint.tensorflow_file import data_files, read_tensorflow, state_file_choice
 from refbert.errors import CheckpointError
@@ -29,7 +30,7 @@ _UNREAD = {"flax_model.msgpack": "from_flax=True", "tf_model.h5": "from_tf=True"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What is on disk, under refbert's names; nothing is converted beyond names, transposes and bfloat16 -> float32.
+    """What is on disk, under refbert's names; converted are names, transposes, bfloat16 and int8 rows (to float32).
 
     tensors: name -> array, [out, in] for a matrix; float32 safetensors and TensorFlow tensors are views of the file.
     format: "safetensors", "pytorch" or "tensorflow".
@@ -52,6 +53,7 @@ def read(directory: Path) -> Checkpoint:
     """
     file = _find(Path(directory))
     raw, kind, files = read_file(file)
+    raw = dequantize(raw, file)
     fronts = names.fronts(raw)
     if len(fronts) > 1 and "" not in fronts:
         some = ", ".join(fronts[:4])
@@ -70,7 +72,10 @@ def read(directory: Path) -> Checkpoint:
             known = names.from_hugging_face(name, front)
         if not np.issubdtype(array.dtype, np.floating):
             if names.is_known(known) or known in names.TIED:
-                raise CheckpointError(f"{file}: {name} is {array.dtype}; quantised checkpoints are not supported")
+                raise CheckpointError(
+                    f"{file}: {name} is {array.dtype}; of quantised checkpoints refbert reads "
+                    "int8 rows with scales alone"
+                )
             ignored.append(name)
         elif known not in tensors:
             tensors[known] = array
