@@ -112,8 +112,10 @@ class _Several(click.ParamType[Any]):
 
 def _option(field: dataclasses.Field[Any], hint: Any) -> Decorator:
     about, default = field.metadata, field.default
-    (kind,) = {one for one in typing.get_args(hint) or (hint,) if one not in (types.NoneType, ...)}
+    if typing.get_origin(hint) is types.UnionType:  # with None
+        (hint,) = {one for one in typing.get_args(hint) if one is not types.NoneType}
     several = typing.get_origin(hint) is tuple
+    kind = typing.get_args(hint)[0] if several else hint
     name = "--" + (about["name"] or field.name).replace("_", "-")
     how: dict[str, Any] = {"help": about["help"], "metavar": about["metavar"], "envvar": about["envvar"]}
     if kind is bool:

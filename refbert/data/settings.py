@@ -14,6 +14,8 @@ from typing import Literal
 
 from refbert.errors import InputError
 
+_MOST = 1_000_000  # showings in a round: with a count of documents, it is still a number of 64 bits
+
 
 @dataclass(frozen=True)
 class Pretraining:
@@ -25,7 +27,8 @@ class Pretraining:
     "independent" tosses for each token (Hugging Face's collator; no maximum). ``whole_word``: all pieces of a word or
     none. ``short_sequence_probability``: how often a document is packed into pairs of some shorter length.
     ``next_sentence``: pairs, half of them random; without it one segment. ``random_within``: a random second part is of
-    one of so many documents before or behind (None: of any). Raises `InputError` for values out of range.
+    one of so many documents before or behind (None: of any). ``weights``: how often a round shows each file's documents
+    (None: once; see `refbert.data.mixing`). Raises `InputError` for values out of range.
     """
 
     profile: Literal["google", "dynamic"] = "google"
@@ -37,6 +40,7 @@ class Pretraining:
     next_sentence: bool = True
     dupe_factor: int = 10
     random_within: int | None = None
+    weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         for name, choices in (("profile", ("google", "dynamic")), ("masking", ("budget", "independent"))):
@@ -51,6 +55,9 @@ class Pretraining:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} must be 1 or more, not {value}")
+        for weight in self.weights or ():
+            if not 0 < weight <= _MOST:
+                raise InputError(f"weights must be above 0, at most {_MOST:,}, not {weight}")
 
     @property
     def specials(self) -> int:
@@ -63,9 +70,9 @@ class Pretraining:
             return self.max_predictions
         return max(1, math.ceil(round(self.rate * length, 6)))  # rounded: 0.15 · 140 is a hair over 21
 
-    def version(self, round_number: int) -> int:
-        """Which version of the corpus a round (from 0) shows."""
-        return round_number % self.dupe_factor if self.profile == "google" else round_number
+    def version(self, showing: int) -> int:
+        """Which version of a document is shown when it has been shown ``showing`` times before."""
+        return showing % self.dupe_factor if self.profile == "google" else showing
 
 
 @dataclass(frozen=True)

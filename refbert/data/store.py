@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import IO, Any
@@ -52,6 +52,7 @@ class Store:
     """A corpus of ``documents`` documents, ``sentences`` sentences and ``tokens`` tokens; none is empty.
 
     ``fingerprint`` is a digest of the ids and the boundaries, ``tokenizer`` that of the tokenizer that made them.
+    ``files``: how many documents are of each file, in order.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Store:
         self.fingerprint: str = header["fingerprint"]
         self.tokenizer: str = header["tokenizer"]
         self.key: str | None = header["key"]
+        self.files: tuple[int, ...] = tuple(header["files"])
         self._dtype = np.dtype(header["dtype"])
         self._ids, self._sentences, self._documents = files
         self._close = weakref.finalize(self, close)  # also when the store is dropped
@@ -83,7 +85,8 @@ class Store:
                 for name, file in zip(_NAMES, files, strict=True):
                     if os.fstat(file.fileno()).st_size != header["bytes"][name]:
                         raise InputError(f"{directory / name}: not as long as it was written; build the store again")
-                if header["bytes"] != _sizes(header):
+                counts = header.setdefault("files", [header["documents"]])  # earlier releases did not count them
+                if header["bytes"] != _sizes(header) or sum(counts) != header["documents"]:
                     raise InputError(f"{directory / _HEADER}: damaged; delete it and build the store again")
                 return cls(directory, header, files, opened.pop_all().close)
         except OSError as error:
@@ -149,32 +152,42 @@ def build_store(
             if found.key == key:
                 return found
             found.close()
-    items = read_sentences(sources, format, documents=documents, column=column, progress=progress)
+    if not sources:
+        raise InputError("no text: name at least one file")
+    texts = (
+        read_sentences([source], format, documents=documents, column=column, progress=progress) for source in sources
+    )
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        _write(items, tokenizer, directory, {"key": key, "tokenizer": made_by})
+        _write(texts, tokenizer, directory, {"key": key, "tokenizer": made_by})
     except OSError as error:
         raise InputError(f"{directory}: the tokenized corpus cannot be written ({error.strerror})") from None
     return Store.open(directory)
 
 
-def _write(items: Iterator[str | None], tokenizer: Tokenizer, directory: Path, origin: Mapping[str, Any]) -> None:
+def _write(
+    texts: Iterable[Iterable[str | None]], tokenizer: Tokenizer, directory: Path, origin: Mapping[str, Any]
+) -> None:
     """The old header goes first and the new one comes last: at no moment does a header describe other files."""
     dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32)
+    counts: list[int] = []
     with contextlib.ExitStack() as parts:  # renamed in the reverse order, the header last
         header, *data = [parts.enter_context(atomic(directory / name)) for name in (_HEADER, *_NAMES)]
         with contextlib.ExitStack() as opened:
             files = [opened.enter_context(part.open("wb")) for part in data]
             writer = _Writer(tokenizer, dtype, files)
-            for item in items:
-                writer.add(item)
-            writer.flush()
+            for text in texts:
+                before = writer.documents
+                for item in text:
+                    writer.add(item)
+                writer.flush()
+                counts.append(writer.documents - before)
             sizes = {name: file.tell() for name, file in zip(_NAMES, files, strict=True)}
         if not writer.documents:
             raise InputError("the corpus has no text that the tokenizer reads: white space and control characters only")
         facts = {
             "version": _VERSION, "documents": writer.documents, "sentences": writer.sentences, "tokens": writer.tokens,
-            "dtype": dtype.name, "bytes": sizes, "fingerprint": writer.fingerprint(), **origin,
+            "files": counts, "dtype": dtype.name, "bytes": sizes, "fingerprint": writer.fingerprint(), **origin,
         }  # fmt: skip
         header.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         for part in (header, *data):
@@ -259,7 +272,7 @@ def _key(
 ) -> str | None:
     """A digest of the files' contents and of all that decides what becomes of them; None if a source is no file."""
     total = hasher()
-    total.update(json.dumps([_VERSION, LONGEST_DOCUMENT, tokenizer, format, documents, column]).encode())
+    total.update(json.dumps([_VERSION, "files", LONGEST_DOCUMENT, tokenizer, format, documents, column]).encode())
     for source in sources:
         if not isinstance(source, str | Path) or not os.path.isfile(source):
             return None

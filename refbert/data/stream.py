@@ -1,11 +1,13 @@
 """Stream batches of a tokenized corpus, or of labelled examples: what comes next depends on a short position alone.
 
-A round shows every document once, in an order drawn for that round. Its documents are taken in chunks; a chunk's
-examples are shuffled among themselves. The position is (step, phase, round, chunk, offset): to resume, the chunk's
+A round shows every document once (or as often as its file's weight says, `refbert.data.mixing`), in an order drawn for
+that round, over the borders of files. Its documents are taken in chunks; a chunk's examples are shuffled among
+themselves. The position is (step, phase, round, chunk, offset): to resume, the chunk's
 spans are made again (no text is read for that) and ``offset`` of them are skipped.
 
 Every example is drawn under a key of its own (`refbert.data.rows`). Under the google profile it comes back with the
-same masks after dupe_factor rounds, in another order, as when the original's files are read again and shuffled.
+same masks once its document has been shown dupe_factor times, in another order, as when the original's files are read
+again and shuffled.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import numpy.typing as npt
 from refbert.backend import Host
 from refbert.data.draws import Permutation, generator
 from refbert.data.features import Feature, collate
+from refbert.data.mixing import Mixture
 from refbert.data.rows import Rows
 from refbert.data.settings import Phase, Pretraining, phase_at
 from refbert.data.store import Store
@@ -33,6 +36,8 @@ from refbert.text.tokenization import Tokenizer
 CHUNK = 256  # documents
 
 _VERSION = 1  # of the order and the draws: a change that gives other batches for the same seed raises it
+# Settings that came later are not in the fingerprint until they say something: a run of before them goes on.
+_LATER = ("random_within", "weights")
 _POSITION = ("step", "phase", "round", "chunk", "offset")
 
 
@@ -41,7 +46,7 @@ class PretrainingSource:
 
     ``phases`` follow each other; the last goes on for as long as it is asked. Each phase begins a round of its own.
     Raises `InputError` for a store made by another tokenizer, for one document where random next sentences are wanted,
-    and for a corpus that gives fewer examples than a batch holds.
+    for a corpus that gives fewer examples than a batch holds, and for weights that are not those of its files.
     """
 
     def __init__(
@@ -53,6 +58,8 @@ class PretrainingSource:
         if not self.phases:
             raise InputError("at least one phase is needed")
         self._rows_of = Rows(store, tokenizer, settings, seed=seed)
+        files, weights = ([store.documents], [1.0]) if settings.weights is None else (store.files, settings.weights)
+        self._mixture = Mixture(files, weights, seed=seed)
         self._step = self._phase = self._round = self._chunk = self._offset = 0
         self._made: tuple[tuple[int, int, int], npt.NDArray[np.int64]] | None = None
         for phase in self.phases:
@@ -63,11 +70,11 @@ class PretrainingSource:
             store.fingerprint,
             store.tokenizer,
             seed,
-            # A setting that came later is not among them until it says something: a run of before it goes on.
-            {k: v for k, v in dataclasses.asdict(settings).items() if k != "random_within" or v is not None},
+            {k: v for k, v in dataclasses.asdict(settings).items() if k not in _LATER or v is not None},
             # How long the last phase lasts does not change what comes: a run may go on for longer.
             [p.steps for p in self.phases[:-1]],
             [(p.length, p.batch_size) for p in self.phases],
+            *([] if settings.weights is None else [files]),
         ]
         self.fingerprint = digest([json.dumps(decides)])
 
@@ -109,7 +116,7 @@ class PretrainingSource:
     def _turn(self) -> None:
         """To the next chunk, or round."""
         self._chunk, self._offset = self._chunk + 1, 0
-        if self._chunk * CHUNK >= self.store.documents:
+        if self._chunk * CHUNK >= self._mixture.size(self._round):
             self._round, self._chunk = self._round + 1, 0
 
     def _rows(self) -> npt.NDArray[np.int64]:
@@ -120,12 +127,17 @@ class PretrainingSource:
         return self._made[1]
 
     def _make(self, length: int, phase: int, round_number: int, chunk: int) -> npt.NDArray[np.int64]:
-        version = self.settings.version(round_number)
-        order = Permutation(self.store.documents, self.seed, phase, round_number)
-        documents = order(np.arange(chunk * CHUNK, min((chunk + 1) * CHUNK, self.store.documents))).tolist()
-        rows = [row for document in documents for row in self._rows_of.of(document, length, version)]
+        size = self._mixture.size(round_number)
+        order = Permutation(size, self.seed, phase, round_number)
+        entries = order(np.arange(chunk * CHUNK, min((chunk + 1) * CHUNK, size)))
+        documents, before = self._mixture(entries, phase, round_number)
+        rows = [
+            row
+            for document, showing in zip(documents.tolist(), before.tolist(), strict=True)
+            for row in self._rows_of.of(document, length, self.settings.version(showing))
+        ]
         shuffle = np.argsort(generator("shuffle", self.seed, phase, round_number, chunk).random(len(rows)))
-        return np.array(rows, dtype=np.int64)[shuffle]
+        return np.array(rows, dtype=np.int64).reshape(-1, 8)[shuffle]  # a round of small weights may be empty
 
     def _check_enough(self, phase: Phase) -> None:
         """Fewer examples than a batch would show one text twice in it; every document gives at least one."""

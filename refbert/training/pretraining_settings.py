@@ -57,6 +57,9 @@ class Settings(TrainingSettings):
     random_within: int | None = setting(
         None, "Random next sentences from so many documents around; default: from any.", least=1
     )
+    weights: tuple[float, ...] | None = setting(
+        None, "How often a round shows the documents of each FILE, in order; 0.5: half of them. Default: once.", above=0
+    )
     short_sequence_probability: float = setting(0.1, "Share of examples of a random length below the limit.")
     dupe_factor: int = setting(10, "Versions under google.", least=1)
     dev: tuple[str, ...] = setting(
@@ -72,6 +75,8 @@ class Settings(TrainingSettings):
             raise InputError(f"warmup must be from 0 to the {self.steps} steps, not {self.warmup}")
         if self.long_length < self.short_length:
             raise InputError(f"long_length {self.long_length} is below short_length {self.short_length}")
+        if self.weights is not None and len(self.weights) != len(self.files):
+            raise InputError(f"weights: {len(self.weights)}, files: {len(self.files)}; each file has one")
         self.phases()
         self.data()
 
@@ -99,7 +104,7 @@ class Settings(TrainingSettings):
     def data(self) -> Pretraining:
         """Return the settings of the examples."""
         profile: Any = self.examples
-        same = ("whole_word", "next_sentence", "random_within", "short_sequence_probability", "dupe_factor")
+        same = ("whole_word", "next_sentence", "random_within", "weights", "short_sequence_probability", "dupe_factor")
         return Pretraining(profile=profile, rate=self.mask_rate, **{name: getattr(self, name) for name in same})
 
     def length(self, step: int) -> int:

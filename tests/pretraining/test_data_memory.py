@@ -41,6 +41,7 @@ def large_store(directory, documents):
     header = {
         "version": 1,
         "documents": documents,
+        "files": [documents // 3, documents - documents // 3],
         "sentences": sentences,
         "tokens": tokens,
         "dtype": "uint16",
@@ -55,7 +56,8 @@ def large_store(directory, documents):
 
 @pytest.mark.slow
 @needs_proc
-def test_reading_takes_no_more(tmp_path):
+@pytest.mark.parametrize("weights", [None, (2.5, 0.1)])
+def test_reading_takes_no_more(tmp_path, weights):
     peaks, sizes = [], []
     for documents in (3_000, 300_000):
         sizes.append(large_store(tmp_path / f"{documents}", documents))
@@ -63,7 +65,8 @@ def test_reading_takes_no_more(tmp_path):
             peak(
                 "from refbert.data import *\n"
                 f"store = Store.open({str(tmp_path / str(documents))!r})\n"
-                "source = PretrainingSource(store, small_tokenizer(), seed=1, phases=[Phase(9, 128, 64)])\n"
+                "source = PretrainingSource(store, small_tokenizer(), seed=1, phases=[Phase(9, 128, 64)],\n"
+                f"    settings=Pretraining(weights={weights}))\n"
                 "for step in range(150): source.next(step)"
             )
         )

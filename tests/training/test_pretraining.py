@@ -19,6 +19,7 @@ import refbert
 from refbert.checkpoint.safetensors_file import read_safetensors
 from refbert.errors import CheckpointError, InputError, RefbertWarning
 from refbert.training import pretraining
+from refbert.training.checkpoints import TRAINING, saved, sealed
 from refbert.training.metrics import going_on, read_metrics
 from refbert.training.pretraining_settings import Settings
 from refbert.training.run import RunDirectory
@@ -119,6 +120,51 @@ def test_stopped_and_resumed_in_one_process(whole, text, tmp_path, place):
     ours, theirs = (list(read_metrics(d / "metrics.jsonl")) for d in (tmp_path, whole))
     timeless = [[{k: v for k, v in entry.items() if k != "seconds"} for entry in entries] for entries in (ours, theirs)]
     assert timeless[0] == timeless[1]
+
+
+def test_a_run_of_before_there_was_a_setting_goes_on(whole, text, tmp_path):
+    """Where the setting says nothing: neither run.json nor the checkpoint, both of then, knows its name."""
+    count = iter(range(1, 99))
+    pretraining.pretrain(tmp_path, settings(text), stop=lambda: next(count) == 7)
+    run = RunDirectory(tmp_path)
+    later = ("random_within", "weights")
+
+    def of_then(content):
+        return {name: value for name, value in content.items() if name not in later}
+
+    facts = json.loads(run.file.read_text(encoding="utf-8"))
+    assert set(later) <= facts["settings"].keys()
+    run.file.write_text(json.dumps(facts | {"settings": of_then(facts["settings"])}), encoding="utf-8")
+    for place in saved(run.checkpoints):
+        state = json.loads((place / TRAINING).read_text(encoding="utf-8"))
+        assert set(later) <= state["settings"].keys()
+        state = sealed(state | {"settings": of_then(state["settings"])})
+        (place / TRAINING).write_text(json.dumps(state), encoding="utf-8")
+    pretraining.pretrain(tmp_path, Settings.resumed(tmp_path, {}), resume=True)
+    same_weights(whole, tmp_path)
+
+
+def test_weights_of_files(text, tmp_path):
+    """Stopped and resumed it is the same run; without the weights it is another, and weights cannot change."""
+    lines = (text / "corpus.txt").read_text(encoding="utf-8").split("\n\n")
+    for name, some in (("a.txt", lines[:20]), ("b.txt", lines[20:])):
+        (tmp_path / name).write_text("\n\n".join(some), encoding="utf-8")
+    files = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
+    rest = arguments(text)[1:]
+    assert cli(*files, *rest, "--weights", "2.5,0.5", "--output", tmp_path / "run").returncode == 0
+    made = settings(text, files=tuple(files), weights=(2.5, 0.5))
+    count = iter(range(1, 99))
+    pretraining.pretrain(tmp_path / "stopped", made, stop=lambda: next(count) == 7)
+    fails(cli("--output", tmp_path / "stopped", "--resume", "--weights", "2.5,1"), "weights = 2.5 0.5, not 2.5 1.0")
+    done = cli("--output", tmp_path / "stopped", "--resume", "--weights", "2.5", "--weights", "0.5")
+    assert done.returncode == 0, done.stderr
+    same_weights(tmp_path / "run", tmp_path / "stopped")
+    pretraining.pretrain(tmp_path / "plain", settings(text, files=tuple(files)))
+    with pytest.raises(AssertionError):
+        same_weights(tmp_path / "run", tmp_path / "plain")
+    for given, says in (("1", "weights: 1, files: 2"), ("1,0", "above 0, not 0"), ("1,x", "'1,x' is not a number")):
+        fails(cli(*files, *rest, "--weights", given, "--output", tmp_path / "none"), says)
+    assert not (tmp_path / "none").exists()
 
 
 def killed_at(directory, step, arguments):
