@@ -3,6 +3,7 @@
 corpus      text files, stdin, Parquet -> documents of sentences
 wordpiece   sentences -> a vocabulary
 store       documents -> a tokenized corpus on disk
+duplicates  which sentences stood before
 mixing      which documents a round shows, where files have weights
 pairs       a document -> spans of sentence pairs
 masking     a batch -> hidden tokens and labels

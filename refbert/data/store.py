@@ -13,18 +13,20 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from refbert.data.corpus import Documents, Format, Progress, Source, read_sentences, source_name
+from refbert.data.duplicates import Seen
 from refbert.errors import InputError
 from refbert.files.digests import digest, digest_of_file, hasher
 from refbert.files.json import read_object
@@ -33,6 +35,7 @@ from refbert.files.writing import atomic, sync
 from refbert.text.tokenization import Tokenizer
 
 Array = npt.NDArray[np.int64]
+Deduplicate = Literal["sentences"]
 
 # A document longer than this goes on as another one. Pairs do not cross the cut: at 25 tokens a sentence that loses one
 # pair in 800 (of 128 tokens), and bounds what a document takes in memory.
@@ -52,7 +55,7 @@ class Store:
     """A corpus of ``documents`` documents, ``sentences`` sentences and ``tokens`` tokens; none is empty.
 
     ``fingerprint`` is a digest of the ids and the boundaries, ``tokenizer`` that of the tokenizer that made them.
-    ``files``: how many documents are of each file, in order.
+    ``files``: how many documents are of each file, in order. ``left_out``: sentences that stood before.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Store:
         self.tokenizer: str = header["tokenizer"]
         self.key: str | None = header["key"]
         self.files: tuple[int, ...] = tuple(header["files"])
+        self.left_out: int = header.get("left_out", 0)
         self._dtype = np.dtype(header["dtype"])
         self._ids, self._sentences, self._documents = files
         self._close = weakref.finalize(self, close)  # also when the store is dropped
@@ -116,6 +120,13 @@ class Store:
         """[stop − start]: the token ids from ``start`` to ``stop``."""
         return _read(self._ids, self._dtype, start, stop).astype(np.int64)
 
+    def pieces(self) -> Iterator[list[list[int]]]:
+        """Yield the ids of all sentences, some thousand sentences at a time."""
+        for first in range(0, self.sentences, _SENTENCES):
+            begins = self.boundaries(first, min(first + _SENTENCES, self.sentences)).tolist()
+            ids = self.ids(begins[0], begins[-1]).tolist()
+            yield [ids[a - begins[0] : b - begins[0]] for a, b in itertools.pairwise(begins)]
+
     def close(self) -> None:
         """Close the files."""
         self._close()
@@ -135,17 +146,22 @@ def build_store(
     format: Format = "lines",
     documents: Documents = "blank-line",
     column: str | None = None,
+    deduplicate: Deduplicate | None = None,
+    held_out: Store | None = None,
     progress: Progress | None = None,
 ) -> Store:
     """Tokenize a corpus into ``directory``, or open what an earlier call made there of the same files and tokenizer.
 
-    Arguments as `refbert.data.corpus.read_sentences`. Files are compared by content; what came from stdin cannot be,
-    and is built anew. One process at a time: others open the store once it is there. Raises `InputError` for a corpus
-    that cannot be read and a directory that cannot be written; an earlier store in it is then still whole.
+    Arguments as `refbert.data.corpus.read_sentences`. deduplicate: "sentences" leaves out those that stood before in
+    the corpus, and those of ``held_out`` (`refbert.data.duplicates`). Files are compared by content; what came from
+    stdin cannot be, and is built anew. One process at a time: others open the store once it is there. Raises
+    `InputError` for a corpus that cannot be read and a directory that cannot be written; an earlier store in it is then
+    still whole.
     """
     directory = Path(directory)
     made_by = tokenizer_fingerprint(tokenizer)
-    key = _key(sources, made_by, format, documents, column)
+    apart = None if held_out is None else held_out.fingerprint
+    key = _key(sources, [made_by, format, documents, column, deduplicate, apart])
     if key is not None and (directory / _HEADER).is_file():
         with contextlib.suppress(InputError):
             found = Store.open(directory)
@@ -157,17 +173,22 @@ def build_store(
     texts = (
         read_sentences([source], format, documents=documents, column=column, progress=progress) for source in sources
     )
+    seen = None if deduplicate is None else Seen()
+    if seen is not None and held_out is not None:
+        for sentences in held_out.pieces():
+            seen.first(sentences)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        _write(texts, tokenizer, directory, {"key": key, "tokenizer": made_by})
+        _write(texts, tokenizer, directory, {"key": key, "tokenizer": made_by}, seen)
     except OSError as error:
         raise InputError(f"{directory}: the tokenized corpus cannot be written ({error.strerror})") from None
     return Store.open(directory)
 
 
 def _write(
-    texts: Iterable[Iterable[str | None]], tokenizer: Tokenizer, directory: Path, origin: Mapping[str, Any]
-) -> None:
+    texts: Iterable[Iterable[str | None]], tokenizer: Tokenizer, directory: Path, origin: Mapping[str, Any],
+    seen: Seen | None,
+) -> None:  # fmt: skip
     """The old header goes first and the new one comes last: at no moment does a header describe other files."""
     dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32)
     counts: list[int] = []
@@ -175,7 +196,7 @@ def _write(
         header, *data = [parts.enter_context(atomic(directory / name)) for name in (_HEADER, *_NAMES)]
         with contextlib.ExitStack() as opened:
             files = [opened.enter_context(part.open("wb")) for part in data]
-            writer = _Writer(tokenizer, dtype, files)
+            writer = _Writer(tokenizer, dtype, files, seen)
             for text in texts:
                 before = writer.documents
                 for item in text:
@@ -183,11 +204,14 @@ def _write(
                 writer.flush()
                 counts.append(writer.documents - before)
             sizes = {name: file.tell() for name, file in zip(_NAMES, files, strict=True)}
+        if writer.left_out and not writer.documents:
+            raise InputError("every sentence of the corpus is in the development text")
         if not writer.documents:
             raise InputError("the corpus has no text that the tokenizer reads: white space and control characters only")
         facts = {
             "version": _VERSION, "documents": writer.documents, "sentences": writer.sentences, "tokens": writer.tokens,
-            "files": counts, "dtype": dtype.name, "bytes": sizes, "fingerprint": writer.fingerprint(), **origin,
+            "files": counts, "left_out": writer.left_out, "dtype": dtype.name, "bytes": sizes,
+            "fingerprint": writer.fingerprint(), **origin,
         }  # fmt: skip
         header.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         for part in (header, *data):
@@ -199,9 +223,11 @@ def _write(
 class _Writer:
     """Sentences and ends of documents in, three files out."""
 
-    def __init__(self, tokenizer: Tokenizer, dtype: np.dtype[Any], files: Sequence[IO[bytes]]) -> None:
-        self.documents = self.sentences = self.tokens = 0
-        self._tokenizer, self._dtype, self._files = tokenizer, dtype, files
+    def __init__(
+        self, tokenizer: Tokenizer, dtype: np.dtype[Any], files: Sequence[IO[bytes]], seen: Seen | None
+    ) -> None:
+        self.documents = self.sentences = self.tokens = self.left_out = 0
+        self._tokenizer, self._dtype, self._files, self._seen = tokenizer, dtype, files, seen
         self._digests = [hasher() for _ in files]
         self._waiting: list[str] = []
         self._ends: list[int] = []  # before which of the waiting sentences a document ends
@@ -221,6 +247,10 @@ class _Writer:
 
     def flush(self) -> None:
         encoded = encode_sentences(self._tokenizer, self._waiting)
+        if self._seen is not None:
+            read = sum(map(bool, encoded))
+            encoded = [ids if new else [] for ids, new in zip(encoded, self._seen.first(encoded), strict=True)]
+            self.left_out += read - sum(map(bool, encoded))
         ends = iter([*self._ends, -1])
         end = next(ends)
         lengths: list[int] = []
@@ -267,12 +297,10 @@ def _fingerprint(dtype: np.dtype[Any], digests: Sequence[Any]) -> str:
     return digest([dtype.name, *(one.hexdigest() for one in digests)])
 
 
-def _key(
-    sources: Sequence[Source], tokenizer: str, format: Format, documents: Documents, column: str | None
-) -> str | None:
+def _key(sources: Sequence[Source], decides: Sequence[str | None]) -> str | None:
     """A digest of the files' contents and of all that decides what becomes of them; None if a source is no file."""
     total = hasher()
-    total.update(json.dumps([_VERSION, "files", LONGEST_DOCUMENT, tokenizer, format, documents, column]).encode())
+    total.update(json.dumps([_VERSION, LONGEST_DOCUMENT, *decides]).encode())
     for source in sources:
         if not isinstance(source, str | Path) or not os.path.isfile(source):
             return None

@@ -179,11 +179,17 @@ def _files(run: RunDirectory, settings: Settings) -> list[str]:
 
 
 def _tokenize(run: RunDirectory, settings: Settings, tokenizer: Tokenizer, say: Callable[[str], object]) -> None:
-    both = ("text", _files(run, settings), run.data), ("development text", settings.dev, run.dev_data)
-    for what, files, place in both:
-        if files:
-            told = _reading(f"tokenizing the {what}", files, say)
-            build_store(files, tokenizer, place, **settings.text(), progress=told).close()
+    def store(what: str, files: Sequence[str], place: Path, **how: Any) -> Store:
+        told = _reading(f"tokenizing the {what}", files, say)
+        return build_store(files, tokenizer, place, **settings.text(), **how, progress=told)
+
+    with ExitStack() as stack:
+        dev = stack.enter_context(store("development text", settings.dev, run.dev_data)) if settings.dev else None
+        files = _files(run, settings)
+        text = stack.enter_context(store("text", files, run.data, deduplicate=settings.deduplicate, held_out=dev))
+        if settings.deduplicate is not None:
+            of, too = text.sentences + text.left_out, " or are in the development text" if dev else ""
+            say(f"{text.left_out:,} of {of:,} sentences are left out, as they stood before{too}")
 
 
 def _check_data(run: RunDirectory, settings: Settings, say: Callable[[str], object]) -> None:

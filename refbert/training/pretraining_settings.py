@@ -62,6 +62,11 @@ class Settings(TrainingSettings):
     )
     short_sequence_probability: float = setting(0.1, "Share of examples of a random length below the limit.")
     dupe_factor: int = setting(10, "Versions under google.", least=1)
+    deduplicate: str | None = setting(
+        None,
+        "Leave out sentences that stood before, and those of the --dev text; takes up to 16 bytes of memory for each.",
+        choices=("sentences",),
+    )
     dev: tuple[str, ...] = setting(
         (), "Text that is scored as the run goes, not learned from.", metavar="FILE", path=True
     )

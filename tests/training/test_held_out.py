@@ -200,6 +200,25 @@ def test_bad_development_text(files, dev, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_its_sentences_are_left_out_when_deduplicating(files, dev, tmp_path):
+    """And the run says how many went; resumed, damaged text is made again to the same."""
+    text = tmp_path / "text.txt"
+    rest = "the dog sat on a mat .\nthe mat sat .\n\na dog .\non the cat .\nthe mat sat .\n\n"
+    text.write_text("a cat sat on the mat .\n\n" + rest + dev.read_text(), encoding="utf-8")
+    settings = pre(files, text, dev=(str(dev),), deduplicate="sentences", batch_size=2)
+    said = []
+    pretraining.pretrain(tmp_path / "run", settings, say=said.append, stop=lambda: True)
+    run = RunDirectory(tmp_path / "run")
+    with Store.open(run.data) as store, Store.open(run.dev_data) as held_out:
+        learned, scored = ([tuple(ids) for piece in one.pieces() for ids in piece] for one in (store, held_out))
+    assert (len(learned), len(set(learned)), len(scored)) == (4, 4, 45)
+    assert not set(learned) & set(scored)
+    assert "47 of 51 sentences are left out, as they stood before or are in the development text" in said
+    (run.data / "ids.bin").write_bytes(b"")
+    with pytest.warns(refbert.errors.RefbertWarning, match="tokenized again"):
+        assert pretraining.pretrain(tmp_path / "run", Settings.resumed(tmp_path / "run", {}), resume=True).finished
+
+
 def test_other_development_text(whole, files, dev, tmp_path):
     """A run goes on with the text that it was scored on, whatever happens to the file: it is kept in the directory."""
     settings = pre(files, dev=(str(tmp_path / "dev.txt"),), score_every=2)

@@ -127,7 +127,7 @@ def test_a_run_of_before_there_was_a_setting_goes_on(whole, text, tmp_path):
     count = iter(range(1, 99))
     pretraining.pretrain(tmp_path, settings(text), stop=lambda: next(count) == 7)
     run = RunDirectory(tmp_path)
-    later = ("random_within", "weights")
+    later = ("random_within", "weights", "deduplicate")
 
     def of_then(content):
         return {name: value for name, value in content.items() if name not in later}
