@@ -196,7 +196,24 @@ def test_one_that_it_forgives_rightly():
     exact = row_sums(x.astype(np.float64))
     with pytest.raises(AssertionError):
         torch.testing.assert_close(torch.tensor(y), torch.tensor(exact, dtype=torch.float32))
-    assert_within(y, row_sums, x)
+    with pytest.warns(RuntimeWarning, match="y = 0 would pass"):
+        assert_within(y, row_sums, x)
+
+
+def kahan(x):
+    s = c = np.zeros_like(x[:, 0])
+    for column in x.T:
+        y = column - c
+        t = s + y
+        s, c = t, (t - s) - y
+    return s
+
+
+def test_a_bound_that_finds_nothing_is_said_to_be_one():
+    """A chain of + and − is taken as written, and a compensated one loses every digit if each step errs on its own."""
+    with pytest.warns(RuntimeWarning, match="y = 0 would pass"):
+        assert_within(kahan(X), kahan, X)
+    assert_within(kahan(X), row_sums, X)
 
 
 def test_it_says_which_steps_the_bound_comes_from():
@@ -225,6 +242,11 @@ def test_a_declared_arithmetic():
 @pytest.mark.parametrize(("formula", "name"), [
     (np.arctan, "arctan"), (np.sort, "sort"), (np.linalg.pinv, "pinv"), (lambda x: np.power(x, 1.5), "power"),
     (np.multiply.reduce, "multiply"), (lambda x: np.linalg.norm(x, 1), "norm"), (np.median, "median"),
+    (lambda x: x.prod(-1), "ndarray.prod"), (lambda x: x.astype(int), "ndarray.astype to int64"),
+    (lambda x: np.asarray(x) * 0.1, "asarray"), (lambda x: [np.zeros(6).__setitem__(..., x[:, 0]), x][1], "asarray"),
+    (lambda x: np.sum(x, -1, where=x > 0), "sum with where="), (lambda x: x.max(initial=0.0), "max with initial="),
+    (lambda x: [np.add.at(np.zeros(6), [0], x[0, :1]), x][1], "add.at"), (lambda x: x ** (x[0, 0] * 0 + 3), "power"),
+    (lambda x: np.exp(x, dtype=np.float32), "exp"),
 ])  # fmt: skip
 def test_what_has_no_rule_is_refused_by_name(formula, name):
     with pytest.raises(TypeError, match=rf"numpy\.(linalg\.|fft\.)?{name} has (no|a) bound here"):
@@ -235,7 +257,22 @@ def views(x):
     y = x * 0.1
     even = y[:, ::2]
     even *= 0.3
+    y.T[3], y.reshape(-1)[::7] = np.exp(y[:, 0] * 20.1), x.reshape(-1)[::7] * 0.3
+    np.add.at(y[0], [0, 0, 1], y[1, :3] * 1e4)
+    first, _ = np.split(y, 2)
+    first += np.exp(x[:3] * 2.1)
     return y
+
+
+def written(x):
+    y = np.negative(x, out=np.zeros_like(x))
+    return np.exp(x * 2.1, out=y) - np.clip(x * 0.1, a_min=-0.1, a_max=0.2).squeeze().reshape(6, 40, order="F")
+
+
+def scattered(x):
+    y = np.zeros_like(x, shape=(4, 40)) + 1e3
+    np.add.at(y, [0, 0, 1, 0, 2, 2], abs(x))
+    return y[:3] - y[3]
 
 
 def in_place(x):
@@ -245,8 +282,8 @@ def in_place(x):
 
 
 @pytest.mark.parametrize("formula", [
-    views, lambda x: (x, x), lambda x: np.array([x.mean(), x.var()]), lambda x: x.astype(np.float16) * 0.1,
-    lambda x: np.exp(x, out=x.copy()), lambda x: np.mean(x * 0.1, axis=-1, where=x > 0),
+    lambda x: (x, x), lambda x: np.array([x.mean(), x.var()]), lambda x: x.astype(np.float16) * 0.1,
+    lambda x: np.exp(x, out=np.zeros(X.shape)), lambda x: np.mean(x * 0.1, axis=-1, where=x > 0),
     lambda x: np.pad(x * 0.1, 1, mode="mean"), lambda x: np.sum(x, initial=1e6), lambda x: x * 1j,
 ])  # fmt: skip
 def test_what_would_have_a_wrong_bound_is_refused(formula):
@@ -268,8 +305,41 @@ def test_what_integers_alone_make_has_none():
     assert labels.tolist() == [1, -100, 3], "the caller's"
 
 
+@pytest.mark.parametrize("narrow", [
+    lambda x, q: x * np.sqrt(q), lambda x, q: x * np.log1p(q), lambda x, q: x * (q * q), lambda x, q: x * -q,
+])  # fmt: skip
+def test_integers_that_are_too_narrow_are_no_reference(narrow):
+    """NumPy's own result is a float16, or has wrapped around: nothing that float32 should be compared with."""
+    q = RNG.integers(100, 128, X.shape).astype(np.uint8)
+    with pytest.raises(TypeError, match=r"computes with uint8 as NumPy does.*begin with x.astype\(np.int64\)"):
+        bound(narrow, X, q)
+    assert_within(narrow(X, q.astype(np.float32)), lambda x, q: narrow(x, q.astype(np.int64)), X, q)
+
+
+def test_a_number_that_the_dtype_has_is_exact():
+    p = (1 - RNG.random(64) * 1e-5).astype(np.float32)
+    with pytest.raises(AssertionError):
+        assert_within((1 - p) * np.float32(1.001), lambda p: 1 - p, p)
+    x = np.float32([1, 3])
+    assert bound(lambda x: x - x * 0.1 * 10, x).bound[0] > bound(lambda x: x - x * 0.125 * 8, x).bound[0]
+
+
+def test_arrays_by_name_are_inputs():
+    by_name = bound(lambda x, gamma: np.exp(gamma) * x, X, gamma=torch.tensor(G))
+    assert np.array_equal(by_name.bound, bound(lambda x, gamma: np.exp(gamma) * x, X, G).bound)
+    assert np.array_equal(by_name.value, np.exp(G.astype(float)) * X)
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float8_e4m3fn", "int4"])
+def test_dtypes_that_numpy_has_not(name):
+    dtype = getattr(pytest.importorskip("ml_dtypes"), name)
+    x = np.arange(-4, 4).astype(dtype)
+    assert_within(x.astype(np.float32) * np.float32(0.1), lambda x, z: x * z, x, np.full(8, 0.1, np.float32))
+
+
 @pytest.mark.parametrize("formula", [
-    in_place, lambda x: np.clip(x * 0.1, None, 0.05), lambda x: np.max(x * 0.1, -1), lambda x: special.erf(x * 0.3),
+    in_place, views, written, scattered,
+    lambda x: np.clip(x * 0.1, None, 0.05), lambda x: np.max(x * 0.1, -1), lambda x: special.erf(x * 0.3),
     lambda x: np.pad(x * 0.1, ((0, 0), (1, 1)), constant_values=-1).sum(-1), lambda x: np.logaddexp(x * 10.1, x * 9.7),
     lambda x: np.full_like(x, 0.1) - x, lambda x: np.var(x * 0.3, axis=(0, 1), ddof=1), lambda x: np.minimum(x, 0.1),
 ])  # fmt: skip
@@ -289,14 +359,27 @@ def test_what_is_due_exactly_is_due():
         assert_within(X + 1j, lambda x: x, X)
 
 
-def test_where_nothing_can_be_said_that_is_said():
-    least = np.finfo(np.float32).min
+@pytest.mark.parametrize(("formula", "x"), [
+    (lambda x: (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True), np.full(7, 0.1, np.float32)),
+    (lambda x: np.log(1 - x * (1 / x)), np.float32([3, 41])),
+])  # fmt: skip
+def test_an_infinity_that_is_rounding_s_is_not_due(formula, x):
+    """The zeros of exact arithmetic are numbers in another, and 0/0 is one, too."""
+    assert not np.isfinite(bound(formula, x).value).any()
+    with pytest.raises(AssertionError, match="nothing can be said"):
+        assert_within(np.full(x.shape, -1.0), formula, x)
+    finite = [1.0, *np.full(x.size - 1, -1.0)]
+    with pytest.warns(RuntimeWarning, match=f"{x.size:,} of {x.size + 1:,} have no bound"):
+        assert_within([*finite, -1.0], lambda x: np.concatenate([np.ones(1), formula(x)]), x)
 
-    def masked(x):
+
+def test_where_nothing_can_be_said_that_is_said():
+    def masked(x, least):
         return softmax(np.where(x > 0, x, least))
 
+    assert_within(masked(X, np.finfo(np.float32).min), masked, X, least=np.finfo(np.float32).min)
     with pytest.raises(AssertionError, match="nothing can be said"):
-        assert_within(np.zeros_like(X), masked, X)
+        assert_within(np.zeros_like(X), masked, X, arithmetic="float16", least=-65504)
     with pytest.warns(RuntimeWarning, match="1 of 2 have no bound"):
         assert_within(np.float32([np.inf, 2]), lambda x: 1 / (x * x * 1e-30), np.float32([1e-25, 1e15 / 2**0.5]))
 

@@ -9,6 +9,7 @@ Rules beside those of `running_error`, with |x̂ − x| ≤ e:
     a cumulative sum             of i terms at place i: Σe + γ_i(u_acc) Σ(|x| + e)
     einsum of two                the product rule summed, as for x wᵀ
     what only moves entries      moves their bounds along
+    a constant                   exact if the steps' dtype has it, else rounded
 
 A comparison, and what selects by it, is decided by exact values: a formula that jumps where rounding may decide
 otherwise has no bound there, and none is claimed. Whatever is not listed is refused by its name.
@@ -16,6 +17,7 @@ otherwise has no bound there, and none is claimed. Whatever is not listed is ref
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -29,17 +31,41 @@ from refbert_conformance.tolerances.running_error import Tracked
 _LARGEST_POWER = 64
 
 
+class _NoBound(TypeError, AttributeError):
+    """What NumPy's arrays have and those with bounds have not; `hasattr` says so."""
+
+
 class Formula(Tracked):
-    """A number of a formula that others have written."""
+    """A number of a formula that others have written.
+
+    doubtful: it may be ∞ or NaN where it is not, or not where it is, as rounding decides: 1/(a − b) with a = b.
+    """
 
     __array_priority__ = 101
+    doubtful = False
+    # What is written into it is written into the array of which it is a view, but the bounds are not.
+    _astray = False
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         self.arithmetic.step(ufunc.__name__)
-        if any(one is not self and one is not None for one in options.get("out") or ()):
+        out = (options.pop("out", None) or (None,))[0]
+        if method == "at" and ufunc is np.add:
+            return self._added_at(*inputs)
+        found = self._computed(ufunc, method, inputs, options)
+        if isinstance(found, Formula):
+            found.doubtful |= _doubtful(inputs) or (ufunc in _SINGULAR and _singular(found, inputs))
+        if out is None:
+            return found
+        if not isinstance(out, Formula):
             raise TypeError(f"numpy.{ufunc.__name__} with out= has no bound here")
+        if not out.ndim:  # NumPy's numbers are never changed
+            return found
+        out[...] = found
+        return out
+
+    def _computed(self, ufunc: np.ufunc, method: str, inputs: Any, options: Any) -> Any:
         if method == "reduce" and ufunc in _REDUCED:
-            odd = {k for k, v in options.items() if k not in ("axis", "keepdims", "out", "dtype") and v is not True}
+            odd = {k for k, v in options.items() if k not in ("axis", "keepdims", "dtype") and v is not True}
             if odd:
                 raise TypeError(f"numpy.{ufunc.__name__}.reduce with {', '.join(sorted(odd))} has no bound here")
             return getattr(self, _REDUCED[ufunc])(**{k: v for k, v in options.items() if k in ("axis", "keepdims")})
@@ -47,19 +73,78 @@ class Formula(Tracked):
             return ufunc(*(x.value if isinstance(x, Tracked) else x for x in inputs))
         found = super().__array_ufunc__(ufunc, method, *inputs, **options)
         if found is NotImplemented:
-            raise TypeError(f"numpy.{ufunc.__name__} has no bound here" + f" as .{method}" * (method != "__call__"))
+            how = f" as .{method}" * (method != "__call__") + f" with {', '.join(options)}=" * bool(options)
+            raise TypeError(f"numpy.{ufunc.__name__} has no bound here{how}")
         return found
+
+    def _added_at(self, target: Any, index: Any, values: Any) -> None:
+        if not isinstance(target, Formula):
+            raise TypeError(f"numpy.add.at has no bound here into {_OWN}")
+        target.written()
+        super().__array_ufunc__(np.add, "at", target, index, self.lifted(values))
 
     def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
         self.arithmetic.step(function.__name__)
         handler = _FUNCTIONS.get(function)
-        if handler is not None:
-            with np.errstate(all="ignore"):
-                return handler(self, *args, **options)
-        found = super().__array_function__(function, types, args, options)
-        if found is NotImplemented:
-            raise TypeError(f"numpy.{function.__name__} has no bound here")
+        with np.errstate(all="ignore"):
+            if handler is not None:
+                found = handler(self, *args, **options)
+            elif function is np.where and len(args) == 3:
+                found = super().__array_function__(function, types, args, options)
+            else:
+                raise TypeError(f"numpy.{function.__name__} has no bound here")
+        if isinstance(found, Formula):
+            found.doubtful |= _doubtful(args)
         return found
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        function: Any = getattr(np, name, None)
+        if function not in _FUNCTIONS:
+            raise _NoBound(f"numpy.ndarray.{name} has no bound here")
+        return functools.partial(function, self)
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise TypeError(f"numpy.asarray has no bound here, nor has writing into {_OWN}")
+
+    def __float__(self) -> float:
+        raise TypeError("float() has no bound here: leave numbers as NumPy has them")
+
+    __int__ = __float__
+
+    def like(self, value: Any, error: Any = None) -> Tracked:
+        """Another number in the same arithmetic, of this one."""
+        found: Any = super().like(value, error)
+        found.doubtful = self.doubtful
+        return found  # type: ignore[no-any-return]
+
+    def lifted(self, x: Any) -> Tracked:
+        """A number or an array with a bound: a number is exact if the steps' dtype has it."""
+        found = super().lifted(x)
+        if found is not x and not found.ndim:
+            a, bits = self.arithmetic, np.frexp(found.value)[0] / self.arithmetic.u_step
+            if bits == np.rint(bits) and 2 * a.u_step * abs(found.value) >= a.underflow_step:
+                found.error[...] = 0
+        return found
+
+    def arranged(self, f: Callable[[Host], Host]) -> Tracked:
+        """The same rearrangement of value and error; a view of one is a view of the other."""
+        value, error = f(self.value), f(self.error)
+        shared = np.may_share_memory(value, self.value)
+        found: Any = self.like(value, error if shared else error.copy())
+        found._astray = self._astray or (shared and not np.may_share_memory(found.error, self.error))
+        return found  # type: ignore[no-any-return]
+
+    def written(self) -> None:
+        """Raise TypeError where nothing can be written."""
+        if self._astray:
+            raise TypeError("writing into this view has no bound here: write x[...] = … into the array itself")
+
+    def __setitem__(self, index: Any, x: Any) -> None:
+        self.written()
+        super().__setitem__(index, x)
+        self.doubtful = self.doubtful or getattr(x, "doubtful", False)
 
     # As NumPy's methods.
     def __len__(self) -> int:
@@ -71,40 +156,49 @@ class Formula(Tracked):
 
     def astype(self, dtype: Any, **_: Any) -> Tracked:
         """Itself, for any floating dtype: what is computed in is the arithmetic's."""
-        return self.copied(super().astype(dtype))
+        if np.dtype(dtype).kind != "f":
+            raise TypeError(f"numpy.ndarray.astype to {np.dtype(dtype)} has no bound here")
+        return self.copied(self)
 
-    def sum(self, axis: Any = None, keepdims: bool = False) -> Tracked:
+    def sum(self, axis: Any = None, keepdims: bool = False, **odd: Any) -> Tracked:
         """As NumPy's, in any order."""
+        _refuse("sum", odd)
         self.arithmetic.step("sum")
         return super().sum(axis, keepdims)
 
-    def max(self, axis: Any = None, keepdims: bool = False) -> Tracked:  # type: ignore[override]
+    def max(self, axis: Any = None, keepdims: bool = False, **odd: Any) -> Tracked:
         """As NumPy's."""
+        _refuse("max", odd)
         return super().max(axis=axis, keepdims=keepdims)
 
-    def mean(self, axis: Any = None, keepdims: bool = False) -> Tracked:
+    def mean(self, axis: Any = None, keepdims: bool = False, **odd: Any) -> Tracked:
         """As NumPy's."""
+        _refuse("mean", odd)
         total = self.sum(axis, keepdims)
         found: Tracked = total / (self.size / max(total.size, 1))
         return found
 
-    def var(self, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Tracked:
+    def var(self, axis: Any = None, ddof: int = 0, keepdims: bool = False, **odd: Any) -> Tracked:
         """As NumPy's: the mean of the squares of x − μ."""
+        _refuse("var", odd)
         d = self - self.mean(axis, keepdims=True)
         squares = (d * d).sum(axis, keepdims)
         found: Tracked = squares / (self.size / max(squares.size, 1) - ddof)
         return found
 
-    def std(self, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Tracked:
+    def std(self, axis: Any = None, ddof: int = 0, keepdims: bool = False, **odd: Any) -> Tracked:
         """As NumPy's."""
+        _refuse("std", odd)
         return np.sqrt(self.var(axis, ddof, keepdims))  # type: ignore[no-any-return]
 
-    def min(self, axis: Any = None, keepdims: bool = False) -> Tracked:
+    def min(self, axis: Any = None, keepdims: bool = False, **odd: Any) -> Tracked:
         """As NumPy's."""
+        _refuse("min", odd)
         return -(-self).max(axis, keepdims)  # type: ignore[no-any-return]
 
-    def cumsum(self, axis: int | None = None) -> Tracked:
+    def cumsum(self, axis: int | None = None, **odd: Any) -> Tracked:
         """As NumPy's, each sum in any order."""
+        _refuse("cumsum", odd)
         x = self.reshape(-1) if axis is None else self
         axis, a = 0 if axis is None else axis, self.arithmetic
         size = abs(x.value) + x.error
@@ -113,23 +207,15 @@ class Formula(Tracked):
         error = a.joined(joined, a.gamma(terms, a.u_accumulation) * np.cumsum(size, axis))
         return self.stored(np.cumsum(x.value, axis), error)
 
-    def argmax(self, axis: Any = None, **how: Any) -> Any:
-        """Of the exact values."""
-        return self.value.argmax(axis=axis, **how)
-
-    def take(self, indices: Any, axis: Any = None) -> Tracked:
+    def flatten(self) -> Tracked:
         """As NumPy's."""
-        return self.arranged(lambda a: np.take(a, indices, axis))
+        return self.reshape(-1).copy()
 
-    def ravel(self) -> Tracked:
-        """As NumPy's."""
-        return self.reshape(-1)
-
-    flatten = ravel
-
-    def clip(self, min: Any = None, max: Any = None) -> Tracked:
+    def clip(self, min: Any = None, max: Any = None, a_min: Any = None, a_max: Any = None, **odd: Any) -> Tracked:
         """As NumPy's; None: no limit."""
-        found: Tracked = self if min is None else self._maximum(self, self.lifted(min))
+        _refuse("clip", odd)
+        min, max = a_min if min is None else min, a_max if max is None else max
+        found: Tracked = self.copied(self) if min is None else self._maximum(self, self.lifted(min))
         return found if max is None else self._minimum(found, self.lifted(max))
 
     # Rules of ufuncs.
@@ -174,8 +260,9 @@ class Formula(Tracked):
         return self._divide(self.like(np.ones(x.shape)), x)
 
     def _power(self, x: Tracked, n: Tracked) -> Tracked:
-        if n.ndim or n.value != round(float(n.value)) or abs(n.value) > _LARGEST_POWER:
-            if n.ndim == 0 and n.value in (0.5, -0.5):
+        exact = n.ndim == 0 and not n.error
+        if not exact or n.value != round(float(n.value)) or abs(n.value) > _LARGEST_POWER:
+            if exact and n.value in (0.5, -0.5):
                 root = self._sqrt(x)
                 return root if n.value > 0 else self._reciprocal(root)
             raise TypeError(f"numpy.power has a bound here for whole numbers up to {_LARGEST_POWER}, and for ±½")
@@ -213,11 +300,33 @@ class Formula(Tracked):
         return self._smooth(x, np.log2(x.value), np.where(room > 0, 1 / room, np.inf) / math.log(2))
 
 
+_OWN = "an array that the formula makes: make it with np.zeros_like(x, shape=…)"
 _REDUCED = {np.add: "sum", np.maximum: "max", np.minimum: "min"}
+_SINGULAR = (np.divide, np.reciprocal, np.power, np.sqrt, np.log, np.log2, np.log1p)
 _DECIDED = (
     np.greater, np.greater_equal, np.less, np.less_equal, np.equal, np.not_equal, np.isnan, np.isinf, np.isfinite,
     np.signbit,
 )  # fmt: skip
+
+
+def _refuse(name: str, options: Mapping[str, Any]) -> None:
+    """Raise TypeError for an option without a rule; a floating dtype is the arithmetic's."""
+    odd = [key for key, x in options.items() if key != "dtype" or (x is not None and np.dtype(x).kind != "f")]
+    if odd:
+        raise TypeError(f"numpy.{name} with {', '.join(odd)}= has no bound here")
+
+
+def _doubtful(arrays: Any) -> bool:
+    return any(x.doubtful if isinstance(x, Formula) else isinstance(x, list | tuple) and _doubtful(x) for x in arrays)
+
+
+def _singular(found: Tracked, inputs: Any) -> bool:
+    """Whether finite numbers give ∞ or NaN, and others as near as rounding takes them may not: log x with |x| ≤ e."""
+    known = [x for x in inputs if isinstance(x, Formula)]
+    odd, off = ~np.isfinite(found.value), np.zeros(found.shape)
+    for x in known:
+        odd, off = odd & np.isfinite(x.value), off + x.error
+    return bool((odd & (off > 0)).any())
 
 
 def _moved(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -239,18 +348,22 @@ def _together(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _split(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda self, x, *a, **k: [
-        self.like(value, error.copy())
-        for value, error in zip(function(x.value, *a, **k), function(x.error, *a, **k), strict=True)
+        x.arranged(lambda part, i=i: function(part, *a, **k)[i]) for i in range(len(function(x.value, *a, **k)))
     ]
+
+
+def _decided(function: Callable[..., Any]) -> Callable[..., Any]:
+    """By the exact values."""
+    return lambda self, x, *a, **k: function(x.value, *a, **k)
 
 
 def _method(name: str) -> Callable[..., Any]:
     return lambda self, x, *a, **k: getattr(self.lifted(x), name)(*a, **k)
 
 
-def _full(self: Formula, x: Any, value: Any = 0.0, **_: Any) -> Tracked:
-    number = self.lifted(float(value))
-    return self.like(np.full(np.shape(x), number.value), np.full(np.shape(x), number.error))
+def _full(self: Formula, x: Any, value: Any = 0.0, *, shape: Any = None, **_: Any) -> Tracked:
+    number, shape = self.lifted(value), np.shape(x) if shape is None else shape
+    return self.like(np.full(shape, number.value), np.full(shape, number.error))
 
 
 def _pad(self: Formula, x: Tracked, width: Any, mode: str = "constant", **how: Any) -> Tracked:
@@ -305,11 +418,11 @@ _FUNCTIONS: Mapping[Any, Callable[..., Any]] = {
     **{f: _split(f) for f in (np.split, np.array_split)},
     **{f: _method(name) for f, name in (
         (np.sum, "sum"), (np.mean, "mean"), (np.var, "var"), (np.std, "std"), (np.max, "max"), (np.amax, "max"),
-        (np.min, "min"), (np.amin, "min"), (np.cumsum, "cumsum"), (np.argmax, "argmax"), (np.clip, "clip"),
+        (np.min, "min"), (np.amin, "min"), (np.cumsum, "cumsum"), (np.clip, "clip"),
     )},
-    np.zeros_like: _full, np.ones_like: lambda self, x, **_: _full(self, x, 1.0), np.full_like: _full,
+    np.zeros_like: _full, np.ones_like: lambda self, x, **how: _full(self, x, 1.0, **how), np.full_like: _full,
     np.pad: _pad, np.einsum: _einsum, np.dot: _dot, np.linalg.norm: _norm,
     np.shape: lambda self, x: x.shape, np.ndim: lambda self, x: x.ndim, np.size: lambda self, x: x.size,
-    np.argsort: lambda self, x, *a, **k: np.argsort(x.value, *a, **k),
+    **{f: _decided(f) for f in (np.argmax, np.argmin, np.argsort)},
     np.outer: lambda self, x, z: self.lifted(x).reshape(-1, 1) * self.lifted(z).reshape(1, -1),
 }  # fmt: skip

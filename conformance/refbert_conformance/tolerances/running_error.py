@@ -43,7 +43,7 @@ STEP = 2
 
 
 def _arranging(name: str) -> Callable[..., Tracked]:
-    return lambda self, *how: self.arranged(lambda a: getattr(a, name)(*how))
+    return lambda self, *how, **order: self.arranged(lambda a: getattr(a, name)(*how, **order))
 
 
 class Tracked(NDArrayOperatorsMixin):
@@ -57,7 +57,7 @@ class Tracked(NDArrayOperatorsMixin):
         unknown = np.isnan(error)  # ∞ · 0 and ∞ − ∞: nothing can be said
         if unknown.any():
             error = np.where(unknown, np.inf, error)
-        exact = np.isinf(self.value)  # −∞ stands for "masked"
+        exact = np.isinf(self.value) & (error != 0)  # −∞ stands for "masked"
         if exact.any():
             error = np.where(exact, 0, error)
         self.error: Host = error if error.shape == self.value.shape else np.broadcast_to(error, self.shape).copy()
@@ -146,9 +146,10 @@ class Tracked(NDArrayOperatorsMixin):
                 np.add.at(found, index, x)
                 return found
 
-            count = added(moved > 0)
+            before = abs(target.value) + target.error
+            count = added(moved > 0) + (before > 0)
             np.add.at(target.value, index, values.value)
-            summed = a.summed(lambda power: added(moved**power), target.value)
+            summed = a.summed(lambda power: added(moved**power) + before**power, target.value)
             squares = 2 if a.probable else 1
             errors = target.error**squares
             np.add.at(errors, index, values.error**squares)
