@@ -12,10 +12,13 @@ import pytest
 from refbert import ops
 from refbert_conformance.cases.corpus import corpus
 from refbert_conformance.cases.inputs import REGIMES, fill, rounded
+from refbert_conformance.cases.model_cases import ModelRecipe, training
 from refbert_conformance.engine.measure import Failure, Record, same_bits
+from refbert_conformance.engine.subject import Subject
+from refbert_conformance.properties.blocks import compare
 from refbert_conformance.tolerances import bounds
 from refbert_conformance.tolerances.arithmetic import Arithmetic, gamma, spacing
-from refbert_conformance.tolerances.noise import tolerances
+from refbert_conformance.tolerances.noise import orders, tolerances
 from refbert_conformance.tolerances.running_error import Tracked
 
 F32 = Arithmetic.of("float32")
@@ -152,6 +155,36 @@ def test_noise_has_the_size_of_the_bounds():
     (want,) = tolerances(run, F32)
     E = bounds.expected("add", (x, x), {}, replace(F32, probable=True))[0].bound
     assert float(want.bound[0]) == pytest.approx(7.5 * math.sqrt((E**2).sum() / 3), rel=0.15)
+
+
+# One feature: LayerNorm is β, and no gradient passes it.
+ONE_FEATURE = ModelRecipe(398, "pretraining", 1, B=1, S=6, A=1, D=1, F=8, V=2, eps=1e-5, mask="all")
+
+
+def test_where_rounding_leaves_products_of_errors():
+    found = orders(training(ONE_FEATURE, "float32"), F32)
+    assert found["loss"] == 1
+    assert found["bert.encoder.layer.0.output.LayerNorm.weight"] == 1
+    assert found["bert.embeddings.LayerNorm.bias"] == 2
+    assert found["bert.embeddings.LayerNorm.weight"] == 3
+    wider = orders(training(replace(ONE_FEATURE, D=4), "float32"), F32)
+    assert {name: k.max() for name, k in wider.items() if k.size and k.max() > 1} == {}
+
+
+def test_products_of_errors_are_forgiven_and_nothing_else():
+    """PyTorch computes x/σ − μ/σ there, and is 1.4 times as far off as a sum of errors would be."""
+    from refbert_torch import TorchBackend
+
+    subject, name = Subject("torch", TorchBackend), "bert.encoder.layer.0.attention.output.LayerNorm.weight"
+    recipe, record = replace(ONE_FEATURE, rate=0.3, part=True), Record(F32)
+    run = training(recipe, "float32")
+    (want,) = (one for one in tolerances(run, F32) if one.name == name)
+    got = dict(training(recipe, "float32", own=True)(subject.backend))
+    assert abs(got[name]) > want.bound
+    compare(subject, run, got, record)
+    assert record.rho < 1
+    with pytest.raises(Failure, match=f"{name} is off by 1e-09"):
+        compare(subject, run, got | {name: np.array([1e-9], np.float32)}, Record(F32))
 
 
 @pytest.mark.parametrize("op", sorted(bounds.ARRAYS))

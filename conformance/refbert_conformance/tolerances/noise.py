@@ -14,6 +14,11 @@ sinh(λE)/(λE) ≤ e^{λ²E²/6}), so P(|s̃ − s| > tσ) ≤ 2 e^{−t²/2}: 
 SAMPLES noisy runs, taken row by row over the last axis; a row's share is not taken below a quarter of the tensor's
 average, so that a lucky row does not fail anyone.
 
+That s̃ − s is a sum of single δ holds while the output depends on some of them to first order. Where it does not, as
+where a LayerNorm over one feature lets no gradient pass, what rounding leaves is a product of k such sums, whose tail
+is longer: if |X_1 ⋯ X_k| > t^k σ_1 ⋯ σ_k, then some |X_i| > t σ_i, which has probability 2k e^{−t²/2}. So T^k takes the
+place of T. `orders` measures k: with STRONGER times the same noise, errors grow STRONGER^k times.
+
 That errors are independent is an assumption: E_i takes every function to be as bad as the worst that is allowed, and
 every sum to be in the worst order, several times what an op really commits, and that is the room that it needs. Correct
 backends use a hundredth to a sixth of the tolerance. It is never used for a single op.
@@ -39,21 +44,25 @@ from refbert_conformance.tolerances.bounds import ARRAYS, Expected, expecting, n
 SAMPLES = 6
 FEW = 4  # where a run takes long: rows are long then, and their norms differ less from run to run
 T = 7.5
+STRONGER = 8
 
 Run = Callable[[Any], Mapping[str, Host]]
 
 
 class Noisy(Wrapper):
-    """refbert.ops in float64, every result moved by up to E. E comes from the first run and is used again in the
-    others: the inputs of an op change by no more than the noise, and E by no more than that share of itself."""
+    """refbert.ops in float64, every result moved by up to ``times`` E. E comes from the first run and is used again in
+    the others: the inputs of an op change by no more than the noise, and E by no more than that share of itself."""
 
-    def __init__(self, arithmetic: Arithmetic, seed: int, sizes: list[Any] | None = None) -> None:
+    def __init__(
+        self, arithmetic: Arithmetic, seed: int, sizes: list[Any] | None = None, *, times: float = 1.0
+    ) -> None:
         super().__init__(ReferenceBackend())
         self._arithmetic = arithmetic
         self._rng = np.random.default_rng(seed)
         self._recorded = sizes
         self.sizes: list[Any] = [] if sizes is None else sizes
         self._next = 0
+        self._times = times
 
     def moved(self, values: Iterable[Host], due: Callable[[], Sequence[Expected]]) -> list[Host]:
         """Each value moved within its bound, which is computed or remembered."""
@@ -62,7 +71,7 @@ class Noisy(Wrapper):
         found = self.sizes[self._next]
         self._next += 1
         return [
-            np.asarray(v) if e is None else v + e * self._rng.uniform(-1, 1, np.shape(v))
+            np.asarray(v) if e is None else v + self._times * e * self._rng.uniform(-1, 1, np.shape(v))
             for v, e in zip(values, found, strict=True)
         ]
 
@@ -100,13 +109,16 @@ def _names(op: str) -> tuple[str, ...]:
     return tuple(inspect.signature(getattr(ops, op)).parameters)
 
 
-def runs(run: Run, arithmetic: Arithmetic, *, samples: int = SAMPLES) -> Iterator[Mapping[str, Host]]:
-    """What ``run(backend)`` returns on the reference, and then on the reference with noise, ``samples`` times."""
+def runs(
+    run: Run, arithmetic: Arithmetic, *, samples: int = SAMPLES, times: float = 1.0
+) -> Iterator[Mapping[str, Host]]:
+    """What ``run(backend)`` returns on the reference, and then on the reference with ``times`` the noise, ``samples``
+    times."""
     arithmetic = replace(arithmetic, probable=True)
     yield run(ReferenceBackend())
     sizes: list[Any] | None = None
     for seed in range(samples):
-        noisy = Noisy(arithmetic, seed, sizes)
+        noisy = Noisy(arithmetic, seed, sizes, times=times)
         yield run(noisy)
         sizes = noisy.sizes
 
@@ -123,11 +135,27 @@ def tolerances(run: Run, arithmetic: Arithmetic, *, samples: int = SAMPLES) -> l
 
     ``bound`` has the output's shape, with one number per row: compare norms of rows (`measure.row_worst`), not entries.
     """
+    reference, squares = _squares(run, arithmetic, samples)
+    return [Expected(name, np.asarray(y), np.asarray(allowed(squares[name]))) for name, y in reference.items()]
+
+
+def orders(run: Run, arithmetic: Arithmetic, *, samples: int = SAMPLES) -> dict[str, Host]:
+    """Of every row of everything that ``run(backend)`` returns: of how many errors its own error is a product."""
+    (_, one), (_, more) = (_squares(run, arithmetic, samples, times) for times in (1.0, STRONGER))
     with np.errstate(all="ignore"):
-        results = runs(run, arithmetic, samples=samples)
+        grown = {name: np.log(more[name] / square) / np.log(STRONGER**2) for name, square in one.items()}
+    return {name: np.maximum(np.where(np.isfinite(k), np.rint(k), 1), 1) for name, k in grown.items()}
+
+
+def _squares(
+    run: Run, arithmetic: Arithmetic, samples: int, times: float = 1.0
+) -> tuple[Mapping[str, Host], dict[str, Host]]:
+    """The reference, and the mean square of how far noise takes each row of it."""
+    with np.errstate(all="ignore"):
+        results = runs(run, arithmetic, samples=samples, times=times)
         reference = next(results)
         squares = {name: np.zeros(np.shape(y)[:-1]) for name, y in reference.items()}
         for noisy in results:
             for name, y in noisy.items():
                 squares[name] = squares[name] + (np.atleast_1d(y - reference[name]) ** 2).sum(axis=-1) / samples
-        return [Expected(name, np.asarray(y), np.asarray(allowed(squares[name]))) for name, y in reference.items()]
+        return reference, squares
