@@ -212,14 +212,20 @@ def _hash(text: str) -> bytes:
     return hashlib.blake2b(text.encode()).digest()
 
 
-def texts(places: Mapping[str, Path]) -> dict[str, list[Document]]:
-    """The documents of every source."""
+def splitter() -> cleaning.Split:
+    """What splits English text into sentences."""
     import nupunkt
 
     def split(text: str) -> list[str]:
         found = [str(sentence).strip() for sentence in nupunkt.sent_tokenize(text)] if text else []
         return [sentence for sentence in found if sentence]
 
+    return split
+
+
+def texts(places: Mapping[str, Path]) -> dict[str, list[Document]]:
+    """The documents of every source."""
+    split = splitter()
     found = {source: list(reader(places[source], split)) for source, reader in READERS.items()}
     return found | dictionary(places["wordnet"] / "usr/share/wordnet", places["facts"] / "countries.json", found)
 
@@ -240,7 +246,8 @@ def command(recipe: Path, description: str | None, texts: Texts, expected: str) 
         print(f"corpus.py: {error}", file=sys.stderr)
         return 2
     weights = {source: row["weight"] for source, row in table.items()}
-    digest = write(given.directory, texts(places), weights, everyday_sentences(recipe / "everyday.tsv"))
+    asked = {said for folder in (HERE, recipe) for said in everyday_sentences(folder / "everyday.tsv")}
+    digest = write(given.directory, texts(places), weights, asked)
     print(f"{digest} {'as in the recipe' if digest == expected else f'NOT as in the recipe ({expected})'}")
     return int(digest != expected)
 

@@ -84,14 +84,15 @@ _SEASON = {
 _IN_SEASON = ("It is {w} in {s}.", "{s} is {w}.", "{m} is in {s}.", "In {m} it is {s}.", "In {s} the days are {w}.")
 
 
-def _rank(fact: str) -> bytes:
+def rank(fact: str) -> bytes:
+    """Where it stands in an order without meaning."""
     return hashlib.blake2b(fact.encode(), digest_size=8).digest()
 
 
 def _told(ways: Sequence[str], most: int | None = None, **words: str) -> list[str]:
     """The fact in ``most`` of the ways (all: None)."""
     found = [glosses.finished(way.format(**words)) for way in ways]
-    return sorted(found, key=_rank)[:most]
+    return sorted(found, key=rank)[:most]
 
 
 def calendar() -> Iterator[str]:
@@ -161,7 +162,7 @@ def opposites(synsets: Mapping[Key, Synset], common: Mapping[str, int], least: i
 
 def shuffled(sentences: Iterable[str], together: int) -> Iterator[tuple[str, list[str]]]:
     """(name, sentences) of documents of ``together`` of them, each sentence once, in an order without meaning."""
-    ordered = sorted(set(sentences), key=_rank)
+    ordered = sorted(set(sentences), key=rank)
     for start in range(0, len(ordered), together):
         yield f"list-{start // together}", ordered[start : start + together]
 

@@ -1,8 +1,8 @@
-"""The recipes' scripts import each other by name from their own folder."""
+"""The recipes' scripts import each other by name from their own folders."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "recipes" / "small-english"))
+sys.path[:0] = [str(Path(__file__).parents[2] / "recipes" / name) for name in ("small-english", "small-chinese")]
