@@ -28,7 +28,7 @@ from refbert.checkpoint.safetensors_file import read_safetensors, write_safetens
 from refbert.errors import CheckpointError, warn
 from refbert.files.digests import digest, digest_of_file
 from refbert.files.json import parse_json, write_json
-from refbert.files.writing import atomic_directory, files_in
+from refbert.files.writing import atomic, atomic_directory, files_in
 from refbert.model import Model
 from refbert.training.optimizer import Optimizer
 
@@ -104,6 +104,19 @@ def read_state(place: Path) -> State:
     """Read a checkpoint's `State`; raises `Damaged` if it is not what was written."""
     facts = _facts(place)
     return State(facts["updates"], facts["source"], facts["settings"])
+
+
+def export(place: Path, directory: Path) -> None:
+    """Copy a checkpoint's model into ``directory``, each file atomically; raises `Damaged` if it is not whole, OSError.
+
+    The weights come last, because with them the directory holds a model.
+    """
+    check_whole(place)
+    directory.mkdir(exist_ok=True)
+    others = [path for path in place.iterdir() if path.suffix in (".json", ".txt") and path.name != TRAINING]
+    for file in [*sorted(others), place / "model.safetensors"]:
+        with atomic(directory / file.name) as part:
+            shutil.copyfile(file, part)
 
 
 def check_whole(place: Path) -> None:

@@ -31,7 +31,7 @@ from refbert.evaluation.tasks import evaluate, main_score, score_names
 from refbert.files.digests import digest, digest_of_file
 from refbert.files.json import read_json, write_json
 from refbert.files.reading import is_file
-from refbert.files.writing import atomic, clear_partial, remove_directory, writing
+from refbert.files.writing import clear_partial, remove_directory, writing
 from refbert.model import Model
 from refbert.tasks.classifying import label_names
 from refbert.training import checkpoints
@@ -307,14 +307,7 @@ def export(run: RunDirectory, outcomes: Sequence[Outcome], best: Outcome) -> Non
     try:
         with writing(run.path, CheckpointError, then="; go on with --resume"):
             if place.is_dir() or not run.finished():  # else it has been exported already
-                checkpoints.check_whole(place)
-                # The weights last, because with them the directory holds a model.
-                others = [
-                    p for p in place.iterdir() if p.suffix in (".json", ".txt") and p.name != checkpoints.TRAINING
-                ]
-                for file in [*sorted(others), place / "model.safetensors"]:
-                    with atomic(run.path / file.name) as part:
-                        shutil.copyfile(file, part)
+                checkpoints.export(place, run.path)
                 remove_directory(place)
             for outcome in outcomes:
                 rest = run.path / "runs" / outcome.name / "checkpoints"

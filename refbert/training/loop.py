@@ -63,7 +63,8 @@ class Saving:
 
     every: updates from one to the next. seconds: where that takes longer, one is written in between (None: none is);
     this costs a twentieth of the time at most. keep: how many stay (None: all): the last two, and before them those of
-    every ``every`` updates; also those that ``spare`` names. settings: go into each and come back.
+    every ``every`` updates; also those that ``spare`` names, which are written when their update comes. settings: go
+    into each and come back.
     """
 
     directory: Path
@@ -131,7 +132,7 @@ def train(
                 padding=1 - float(batch.attention_mask.mean()),
             ))  # fmt: skip
         done = optimizer.updates
-        if saving is not None and (done % saving.every == 0 or due or stopping or done == steps):
+        if saving is not None and (stopping or due or _due(saving, done, steps)):
             began = time.monotonic()
             _save(model, optimizer, source, saving, write=processes.rank == 0)
             last_saved, saved_at = done, time.monotonic()
@@ -184,6 +185,11 @@ def _save(model: Model, optimizer: Optimizer, source: Source, saving: Saving, *,
         state = checkpoints.State(optimizer.updates, source.state(), saving.settings)
         checkpoints.save(saving.directory, model, optimizer, state)
         _prune(saving)
+
+
+def _due(saving: Saving, done: int, steps: int) -> bool:
+    """Whether a checkpoint is written after so many updates, whatever the clock says."""
+    return done % saving.every == 0 or done == steps or checkpoints.place_of(saving.directory, done) in saving.spare()
 
 
 def _prune(saving: Saving) -> None:

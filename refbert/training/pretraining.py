@@ -25,7 +25,7 @@ from refbert.config.presets import PRESETS, preset
 from refbert.config.profiles import get_profile
 from refbert.data import PretrainingSource, Store, build_store, read_sentences, train_wordpiece
 from refbert.data.rows import Rows
-from refbert.errors import ConfigError, InputError, warn
+from refbert.errors import CheckpointError, ConfigError, InputError, warn
 from refbert.evaluation.masked_lm import Sums
 from refbert.files.reading import is_file
 from refbert.files.writing import atomic, atomic_directory, writing
@@ -33,7 +33,7 @@ from refbert.loading import from_config, load
 from refbert.model import Model
 from refbert.spec.choices import Choices
 from refbert.text.tokenization import Tokenizer
-from refbert.training.checkpoints import last_whole
+from refbert.training.checkpoints import Damaged, export, last_whole, place_of
 from refbert.training.distributed import ALONE, Processes
 from refbert.training.metrics import Metrics, Update, read_metrics
 from refbert.training.pretraining_settings import Settings
@@ -111,7 +111,9 @@ def pretrain(
         decides = settings.decisive() | facts
         session = Session(run, settings, model, source, decides, last=run.last())
         before = session.optimizer.updates
-        processes.check_same("checkpoint", f"{before}")
+        if held_out is not None:
+            held_out.resume(run)
+        processes.check_same("checkpoint", f"{before} {held_out and held_out.best}")
         log = None
         if first:
             run.begin(settings.to_json(), facts, {
@@ -124,7 +126,7 @@ def pretrain(
                 on_update=on_update, say=say,
             ))  # fmt: skip
         if first and held_out is not None:
-            held_out.begin(run.dev_scores, before, say)
+            held_out.begin(before, say)
             stack.callback(held_out.close)
         if on_begin is not None:
             on_begin(model, before)
@@ -136,12 +138,14 @@ def pretrain(
                 held_out.after(update.step + 1, model)
 
         done = session.train(
-            settings.steps, rate=settings.rate, seed=settings.seed, saving=session.saving(settings.keep),
-            processes=processes, on_update=after, stop=stop,
+            settings.steps, rate=settings.rate, seed=settings.seed, processes=processes, on_update=after, stop=stop,
+            saving=session.saving(settings.keep, spare=held_out.spare if held_out else tuple),
         )  # fmt: skip
         if first and done >= settings.steps:
             run.check()
             model.save(run.path, overwrite=True)
+        if first and held_out is not None:
+            held_out.tell(finished=done >= settings.steps)
     return Result(done, settings.steps, run.path)
 
 
@@ -285,28 +289,59 @@ class HeldOut:
     """Scores of text that is not learned from, after every ``settings.score_every`` updates and at the end.
 
     The sequences are as long as those of the phase that the run is in, so that the scores can be laid beside the
-    training loss. What is hidden is the same each time. Several processes share the batches. Raises `InputError` for
-    text that gives no examples.
+    training loss. What is hidden is the same each time. Several processes share the batches. ``best``: the scoring with
+    the lowest loss, of those at the longest length so far: (−length, loss, updates); its checkpoint stays. Raises
+    `InputError` for text that gives no examples.
     """
 
     def __init__(self, store: Store, tokenizer: Tokenizer, settings: Settings, processes: Processes) -> None:
         self._settings, self._processes = settings, processes
         self._lines: Metrics | None = None
+        self.best: tuple[int, float, int] | None = None
         self.fingerprint = store.fingerprint
         try:
             self._rows = Rows(store, tokenizer, settings.data(), seed=_HIDDEN_SEED)
         except InputError as error:
             raise InputError(f"{', '.join(settings.dev)}: {error}") from None
 
-    def begin(self, file: Path, done: int, say: Callable[[str], object]) -> None:
-        """Write to ``file``, after the scores of the first ``done`` updates, and ``say`` what is written."""
-        self._lines, self._say = Metrics(file, first=done + 1), say
+    def resume(self, run: RunDirectory) -> None:
+        """Find the best of the scorings whose checkpoints are there; there is none after the one to go on from."""
+        self._run = run
+        for entry in read_metrics(run.dev_scores):
+            if place_of(run.checkpoints, entry["step"]).is_dir():
+                self._compare(entry["step"], entry.get("loss"))
+
+    def begin(self, done: int, say: Callable[[str], object]) -> None:
+        """Write to the run's directory, after the scores of the first ``done`` updates, and ``say`` what is written."""
+        self._lines, self._say = Metrics(self._run.dev_scores, first=done + 1), say
+
+    def spare(self) -> list[Path]:
+        """Return the best scoring's checkpoint, which must stay."""
+        return [] if self.best is None else [place_of(self._run.checkpoints, self.best[2])]
+
+    def tell(self, *, finished: bool) -> None:
+        """Say which scoring was best; once the run has ``finished``, copy its model to where it is looked for.
+
+        Raises `CheckpointError` if the checkpoint is not whole, or the model cannot be written.
+        """
+        for place in self.spare():
+            shown = place
+            if finished:
+                shown = self._run.best
+                try:
+                    with writing(shown, CheckpointError, then="; go on with --resume"):
+                        export(place, shown)
+                except Damaged as error:
+                    raise CheckpointError(f"{error}; delete it, and --resume takes the best of the others") from None
+            assert self.best is not None
+            self._say(f"the development text's loss was best at step {self.best[2]:,}, {self.best[1]:.4g}: {shown}")
 
     def after(self, done: int, model: Model) -> None:
         """Score the model if a scoring is due after ``done`` updates."""
         if done % self._settings.score_every and done != self._settings.steps:
             return
         found = self.score(model, self._settings.length(done - 1))
+        self._compare(done, found["loss"])
         if self._lines is not None:
             values = {name: value if math.isfinite(value) else None for name, value in found.items()}
             self._lines.write(json.dumps({"step": done, **values}) + "\n")
@@ -320,6 +355,11 @@ class HeldOut:
             if number % self._processes.count == self._processes.rank:
                 sums.add(model, batch, labels)
         return Sums(*self._processes.sum_numbers(sums.numbers())).scores()
+
+    def _compare(self, step: int, loss: float | None) -> None:
+        if loss is not None and math.isfinite(loss):
+            one = (-self._settings.length(step - 1), loss, step)
+            self.best = one if self.best is None else min(self.best, one)
 
     def close(self) -> None:
         """Close the file."""

@@ -68,7 +68,7 @@ class Settings(TrainingSettings):
         choices=("sentences",),
     )
     dev: tuple[str, ...] = setting(
-        (), "Text that is scored as the run goes, not learned from.", metavar="FILE", path=True
+        (), "Text that is scored, not learned from; the model that scores best is kept.", metavar="FILE", path=True
     )
     score_every: int = setting(1000, "Updates between scorings.", least=1, free="bit by bit")
     save_every: int = setting(1000, "Updates between checkpoints.", least=1, free="bit by bit")

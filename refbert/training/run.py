@@ -5,6 +5,7 @@ DIR/data/           the tokenized corpus, where the run made one
 DIR/checkpoints/    see refbert.training.checkpoints
 DIR/metrics.jsonl   one line for each update
 DIR/dev-data/, dev.jsonl    text that is not learned from, and its scores
+DIR/best/           the model whose score was best, once the run has finished
 DIR/run.html        the run as a page
 DIR/model.safetensors, config.json, tokenizer files       the model, once the run has finished
 """
@@ -47,6 +48,7 @@ class RunDirectory:
         self.partial_tokenizer = self.path / ".partial-tokenizer"
         self.checkpoints = self.path / "checkpoints"
         self.dev_data = self.path / "dev-data"
+        self.best = self.path / "best"
         self.metrics = self.path / "metrics.jsonl"
         self.dev_scores = self.path / "dev.jsonl"
         self.page = self.path / "run.html"
@@ -83,7 +85,7 @@ class RunDirectory:
             raise InputError(f"{self.path}: holds a run that is {how}; go on with --resume, or name another directory")
         if self.finished() or (self.path / "config.json").is_file():
             raise InputError(f"{self.path}: holds a model already; name another directory for the run")
-        in_the_way = (*self._prepared, self.checkpoints, self.path / "runs")
+        in_the_way = (*self._prepared, self.checkpoints, self.best, self.path / "runs")
         there = [] if self._marker.exists() else [path.name for path in in_the_way if path.exists()]
         if there:
             raise InputError(f"{self.path}: holds {', '.join(there)}, but no run.json; name another directory")

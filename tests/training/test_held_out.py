@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import sys
 
 import numpy as np
 import pytest
-from calling import cli
+from calling import cli, same_weights
 from launching import finish, launch
 from runs import pre
 
 import refbert
 from refbert.data import Pretraining, Rows, Store, build_store
-from refbert.errors import InputError
+from refbert.errors import CheckpointError, InputError
 from refbert.evaluation.masked_lm import Sums
 from refbert.training import pretraining
+from refbert.training.checkpoints import saved
 from refbert.training.metrics import read_metrics
 from refbert.training.pretraining_settings import Settings
 from refbert.training.run import RunDirectory
@@ -138,11 +140,97 @@ def test_two_processes(whole, tmp_path):
                tmp_path / "run"]  # fmt: skip
     for message, status in finish(launch(command)):
         assert status == 0, message
+    assert (tmp_path / "run" / "best" / "model.safetensors").is_file()
     ours, theirs = scores_of(tmp_path / "run"), scores_of(out)
     assert [entry["step"] for entry in ours] == [entry["step"] for entry in theirs]
     for one, other in zip(ours, theirs, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
         assert one["next_sentence_loss"] == pytest.approx(other["next_sentence_loss"], rel=1e-4)
+
+
+def steps_kept(out):
+    return [int(place.name[5:]) for place in saved(out / "checkpoints")]
+
+
+@pytest.fixture(scope="module")
+def unsteady(files, dev, tmp_path_factory):
+    """A run whose best scoring is neither the first nor the last, nor at a checkpoint that is written anyhow."""
+    out = tmp_path_factory.mktemp("unsteady") / "run"
+    settings = pre(files, dev=(str(dev),), score_every=3, save_every=4, keep=1, steps=14, learning_rate=0.1)
+    said = []
+    pretraining.pretrain(out, settings, say=said.append)
+    return out, settings, said
+
+
+def test_the_best_scoring_is_kept(unsteady, tmp_path):
+    """Whatever `keep` says: the model at that step, of which nothing else stays; the directory's is the last."""
+    out, settings, said = unsteady
+    best = min(scores_of(out), key=lambda entry: entry["loss"])
+    assert best["step"] == 9
+    assert steps_kept(out) == [9, 14]
+    assert said[-1] == f"the development text's loss was best at step 9, {best['loss']:.4g}: {out / 'best'}"
+    every = dataclasses.replace(settings, dev=(), save_every=1, keep=99)
+    pretraining.pretrain(tmp_path / "run", every)
+    same_weights(out / "best", tmp_path / "run" / "checkpoints" / "step-00000009")
+    same_weights(out, tmp_path / "run")
+    names = {path.name for path in (out / "best").iterdir()}
+    assert names == {path.name for path in (tmp_path / "run" / "checkpoints" / "step-00000009").iterdir()} - {
+        "training.json", "optimizer.safetensors",
+    }  # fmt: skip
+    on = dataclasses.replace(every, start_from=str(out / "best"), steps=1, learning_rate=1e-30)
+    pretraining.pretrain(tmp_path / "on", on)
+    same_weights(tmp_path / "on", out / "best")
+
+
+@pytest.mark.parametrize("place", [2, 7, 9, 10, 12])
+def test_the_best_is_known_after_a_stop(unsteady, tmp_path, place):
+    """Before it and after it, and where it is the checkpoint that the run goes on from."""
+    out, settings, _ = unsteady
+    count, said = iter(range(1, 99)), []
+    pretraining.pretrain(tmp_path / "run", settings, stop=lambda: next(count) == place, say=said.append)
+    scored = [entry for entry in scores_of(out) if entry["step"] <= place]
+    assert not (tmp_path / "run" / "best").exists()
+    if scored:
+        step = min(scored, key=lambda entry: entry["loss"])["step"]
+        assert said[-1].endswith(f"{tmp_path / 'run' / 'checkpoints' / f'step-{step:08d}'}")
+        assert step in steps_kept(tmp_path / "run")
+    pretraining.pretrain(tmp_path / "run", Settings.resumed(tmp_path / "run", {}), resume=True)
+    assert steps_kept(tmp_path / "run") == [9, 14]
+    same_weights(tmp_path / "run" / "best", out / "best")
+
+
+def test_a_best_that_is_lost_or_damaged(unsteady, tmp_path):
+    """The best of what is there: a run of before the best was kept, or one whose file is damaged."""
+    out, settings, _ = unsteady
+    run = tmp_path / "run"
+    count = iter(range(1, 99))
+    pretraining.pretrain(run, settings, stop=lambda: next(count) == 10)
+    weights = run / "checkpoints" / "step-00000009" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    resumed = Settings.resumed(run, {})
+    with pytest.raises(CheckpointError, match=r"step-00000009: damaged .*; delete it, and --resume takes the best of"):
+        pretraining.pretrain(run, resumed, resume=True)
+    same_weights(run, out)
+    assert not (run / "best").exists()
+    shutil.rmtree(weights.parent)
+    said = []
+    pretraining.pretrain(run, resumed, resume=True, say=said.append)
+    assert "best at step 14" in said[-1]
+    same_weights(run / "best", run)
+
+
+def test_the_best_is_of_the_last_length(unsteady, tmp_path):
+    """Losses of longer sequences are others: what has not learned the last positions is no candidate."""
+    _, settings, _ = unsteady
+    pretraining.pretrain(
+        tmp_path / "run", dataclasses.replace(settings, steps=22, long_length=14, learning_rate=0.05, keep=9)
+    )
+    found = scores_of(tmp_path / "run")
+    assert min(found, key=lambda entry: entry["loss"])["step"] < 20
+    best = min(found[-2:], key=lambda entry: entry["loss"])["step"]
+    same_weights(tmp_path / "run" / "best", tmp_path / "run" / "checkpoints" / f"step-{best:08d}")
 
 
 def test_evaluate_says_what_training_said(whole, dev, capsys):
