@@ -6,6 +6,7 @@ random order, as the English recipe's do.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import tomllib
@@ -22,7 +23,7 @@ _KIND = ("{w}是一种{k}。", "{w}属于{k}。", "{w}是{k}的一种。", "有�
          "不但{w}是{k}，{o}也是{k}。")  # fmt: skip
 _ROLE = ("{w}是{k}。", "{k}有很多，比如{w}。", "{w}和{o}都是{k}。", "不但{w}是{k}，{o}也是{k}。")
 _MEASURE = ("这里有一{m}{w}。", "我看见三{m}{w}。", "那{m}{w}是谁的？", "一{m}{w}，两{m}{w}，三{m}{w}。",
-            "这{m}{w}不错。", "他有两{m}{w}。", "每{m}{w}都不一样。", "“{w}”的量词是“{m}”。")  # fmt: skip
+            "这{m}{w}怎么样？", "他有两{m}{w}。", "每{m}{w}都不一样。", "“{w}”的量词是“{m}”。")  # fmt: skip
 _COUNTED = ("这{m}{w}怎么样？", "“{w}”的量词是“{m}”。", "那是一{m}{w}。", "有几{m}{w}？")
 # Not kinds of a thing ("一种"), nor counted like things.
 _ROLES = {"家人", "职业", "城市", "建筑", "颜色", "节日", "天气"}
@@ -49,6 +50,7 @@ _ENGLISH = ("“{w}”的英文是“{e}”。", "“{w}”用英语怎么说？
             "The Chinese word for {e} is {w}.", "In Chinese, {e} is {w}.", "{w} means {e}.", "{w}：{e}。")  # fmt: skip
 _NOT_ENGLISH = re.compile(r"(?:surname|variant|old|see|also|abbr|used)\b")
 _SOME = 3  # sentences with a word's measure word, its English, or what someone does
+_PEOPLE = 5  # who are said to do something
 
 
 def numeral(number: int) -> str:
@@ -82,19 +84,19 @@ def listed(table: Mapping[str, Any]) -> Iterator[str]:
     for name, slots in (("does", "vo"), ("places", "pd")):
         for one, others in table[name].items():
             for other in others.split() if one != "ways" else ():
-                for who, when in _chosen(f"{one}{other}", people):
+                for who, past, future in _chosen(f"{one}{other}", people):
                     words = dict(zip(slots, (one, other), strict=True))
-                    yield from _told(table[name]["ways"], _SOME, **words, who=who, when=when)
+                    yield from _told(table[name]["ways"], _SOME, **words, who=who, past=past, future=future)
     for rows in table["tables"]:
         for a, b in map(str.split, rows["rows"].strip().splitlines()):
             yield from _told(rows["ways"], a=a, b=b)
     yield from table["sentences"]["said"].split()
 
 
-def _chosen(fact: str, people: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
+def _chosen(fact: str, people: Mapping[str, Sequence[str]]) -> list[tuple[str, str, str]]:
     """A few of those who may do it and of the times, settled by a hash."""
-    every = [(who, when) for who in people["who"] for when in people["when"]]
-    return sorted(every, key=lambda some: rank(fact + "".join(some)))[:4]
+    every = itertools.product(people["who"], people["past"], people["future"])
+    return sorted(every, key=lambda some: rank(fact + "".join(some)))[:_PEOPLE]
 
 
 def calendar() -> Iterator[str]:
