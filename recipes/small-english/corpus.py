@@ -5,9 +5,9 @@
 Writes DIRECTORY/train/*.txt and DIRECTORY/heldout-*.txt; a blank line is between documents: addresses, chapters,
 articles, an entry of a dictionary, sixteen facts. Of every source the 2 % of the documents with the smallest hashes of
 their names, but no fewer than three, are held out. A line is kept once in all sources, and held-out text comes first,
-so that no line of it is in the training text. Sentences that fill one of everyday.tsv are left out. Then documents are
-repeated, or left out, as the source's weight says. A digest of it all is compared with the recipe's. Needs nupunkt
-(refbert's extra "raw").
+so that no line of it is in the training text. Sentences that fill one of everyday.tsv are left out. DIRECTORY/weights
+has the sources' weights for `refbert pretrain --weights`, in the order of train/*.txt. A digest of it all is compared
+with the recipe's. Needs nupunkt (refbert's extra "raw").
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ import wordnet
 
 HERE = Path(__file__).parent
 # Of all the files, with nupunkt 0.8.0 and the packages of sources.toml.
-DIGEST = "c1a591f4167cbb5166e0a5da0ecae5ecba943d706aaf89c4da41c0d7f2e90594"
+DIGEST = "688a652ad98e6f21136a25f0cf2bd0780f3820266094f548d18b3b48e234f3c1"
 HELD_OUT, FEWEST = 0.02, 3
 # A word so frequent in the other sources is common; facts in a document.
 COMMON, TOGETHER = 30, 16
@@ -103,12 +103,10 @@ def held_out(source: str, names: Iterable[str]) -> set[str]:
     return set(ranked[: max(FEWEST, math.ceil(HELD_OUT * len(ranked)))])
 
 
-def weighted(source: str, documents: list[Document], weight: float) -> list[list[str]]:
-    """Each document ``weight`` times; for what is left of it, those with the smallest hashes. In order of hashes."""
-    whole, part = divmod(weight, 1)
+def ordered(source: str, documents: list[Document]) -> list[list[str]]:
+    """The documents in the order of their names' hashes."""
     ranked = sorted(documents, key=lambda document: _hash(f"{source}/{document[0]}/weight"))
-    chosen = ranked * int(whole) + ranked[: round(part * len(ranked))]
-    return [sentences for _, sentences in chosen]
+    return [sentences for _, sentences in ranked]
 
 
 def plain_key(sentence: str) -> str:
@@ -149,17 +147,21 @@ def write(
     digest = hashlib.sha256()
     print("| source | documents | lines | words | times | held out |\n| --- |" + " --- |" * 5)
     total = 0
+
+    def put(name: str, content: str) -> None:
+        digest.update(name.encode() + hashlib.sha256(content.encode()).digest())
+        partial = directory / f"{name}.part"
+        partial.write_bytes(content.encode())
+        partial.replace(directory / name)
+
+    put("weights", ",".join(f"{weights[source]:g}" for source in sorted(train)) + "\n")
     for source, documents in train.items():
         texts = {
-            f"train/{source}.txt": weighted(source, documents, weights[source]),
+            f"train/{source}.txt": ordered(source, documents),
             f"heldout-{source}.txt": [sentences for _, sentences in held[source]],
         }
         for name, some in texts.items():
-            content = ("\n\n".join("\n".join(sentences) for sentences in some) + "\n").encode()
-            digest.update(name.encode() + hashlib.sha256(content).digest())
-            partial = directory / f"{name}.part"
-            partial.write_bytes(content)
-            partial.replace(directory / name)
+            put(name, "\n\n".join("\n".join(sentences) for sentences in some) + "\n")
         lines = [sentence for _, sentences in documents for sentence in sentences]
         words = sum(len(_WORD.findall(line)) for line in lines)
         total += words

@@ -5,6 +5,7 @@
 #
 #     sh recipes/small-english/recipe.sh build/small-english
 set -eu
+export LC_ALL=C.UTF-8 # the files' order, which is that of their weights
 work=${1:?"where the text and the run go, such as build/small-english"}
 recipe=recipes/small-english
 processes=${PROCESSES:-2}
@@ -25,9 +26,9 @@ export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 stage() {
     name=$1
     shift
-    torchrun --nproc-per-node "$processes" -m refbert pretrain "$work"/text/train/*.txt --output "$work/$name" --resume \
-        --backend torch --mixed-precision bfloat16 --examples dynamic --random-within 20 --dropout 0 --seed 0 \
-        --save-every 500 "$@"
+    torchrun --nproc-per-node "$processes" -m refbert pretrain "$work"/text/train/*.txt \
+        --weights "$(cat "$work/text/weights")" --output "$work/$name" --resume --backend torch \
+        --mixed-precision bfloat16 --examples dynamic --random-within 20 --dropout 0 --seed 0 --save-every 500 "$@"
 }
 stage short --size $recipe/config.json --vocab-size 8192 --steps 10000 --batch-size 128 --micro-batch 64 \
     --short-length 32 --long-length 32 --learning-rate 5e-4 --warmup 300
