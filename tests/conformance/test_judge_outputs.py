@@ -231,10 +231,38 @@ def test_other_vectors_are_named(small, bert):
     assert named(unit(mean)[[1, 2, 0]]) == "the texts in another order"
     assert named(states[:, 0]) == "not scaled to length 1 and cls pooling"
     assert named(unit(states.mean(1))) == f"padding pooled ({batch.shape[1]} columns)"
+    words = mask * (batch.input_ids != small.tokenizer.cls_id)[..., None]
+    assert named(unit((states * words).sum(1) / words.sum(1))) == "[CLS] not pooled"
+    words *= (batch.input_ids != small.tokenizer.sep_id)[..., None]
+    assert named(unit((states * words).sum(1) / words.sum(1))) == "[CLS] and [SEP] not pooled"
+    long = small.tokenizer.pad(small.tokenizer.encode(texts, max_length=64), length=64)
+    wide = run(bert, long, attention_mask=torch.ones(long.shape)).last_hidden_state.numpy()
+    rest = long.attention_mask[..., None]
+    assert named(unit((wide * rest).sum(1) / rest.sum(1))) == "padding attended to (64 columns)"
 
 
 def unit(x):
     return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def test_rows_of_other_texts_are_named(small, bert):
+    texts = [text for text in TEXTS if isinstance(text, str)] + ["Zürich has a café."]
+    batch = small.batch(texts)
+    out = run(bert, batch)
+    assert cause(small, {"last_hidden_state": out.last_hidden_state[[1, 0, 2]]}, texts) == "the texts in another order"
+    for name in ("last_hidden_state", "pooler_output"):
+        assert cause(small, {name: getattr(out, name)[[0, 1, 0]]}, texts) == "text 1 in place of text 3"
+    other = run(theirs(shipped(DEFAULT), layer_norm_eps=1e-3), batch).pooler_output[[2, 0, 1]]
+    assert set(cause(small, {"pooler_output": other}, texts).split(" and ")) == {
+        "the texts in another order", "LayerNorm's epsilon 0.001",
+    }  # fmt: skip
+
+
+def test_vectors_of_something_else_have_no_cause(small):
+    """Where a hypothesis makes longer vectors, what is far from all of them is less far from it, relatively."""
+    found = verdict(small, {"embeddings": np.random.default_rng(0).standard_normal((3, 256))})
+    assert not found.within
+    assert found.causes == ()
 
 
 def test_texts_that_were_cut_are_named(minilm):
@@ -296,6 +324,13 @@ def test_what_is_stored_in_halves_is_judged_as_computed(small, bert):
     assert cause(small, {"last_hidden_state": other}) == "LayerNorm's epsilon 1e-05"
 
 
+def test_what_is_written_with_few_decimals_is_named(small, bert):
+    out = run(bert, small.batch(TEXTS)).last_hidden_state.numpy()
+    assert cause(small, {"last_hidden_state": np.round(out, 3)}) == "written with 3 decimals"
+    assert cause(small, {"last_hidden_state": np.trunc(out * 100) / 100}) == "written with 2 decimals"
+    assert verdict(small, {"last_hidden_state": np.round(out * np.float32(1.01), 3)}).causes == ()
+
+
 def test_ids_that_no_tokenizer_makes_are_shown_and_still_computed_with(small, bert):
     batch = small.batch(TEXTS)
     ids = batch.input_ids.copy()
@@ -324,6 +359,35 @@ def test_integers_of_eight_bits_are_named(small):
                 module.weight.copy_((module.weight / step).round() * step)
     out = run(model, batch).last_hidden_state
     assert cause(small, {"last_hidden_state": out}) == "weights in int8, a scale for each row"
+
+
+def test_what_a_layer_leaves_out_is_named(small):
+    batch = small.batch(TEXTS)
+
+    def named(change):
+        model = theirs(shipped(DEFAULT))
+        with torch.no_grad():
+            change(model)
+        return cause(small, {"last_hidden_state": run(model, batch).last_hidden_state})
+
+    def scaled(model, factor):
+        for layer in model.encoder.layer:
+            layer.attention.self.query.weight.mul_(factor)
+            layer.attention.self.query.bias.mul_(factor)
+
+    def float8(model):
+        for module in model.encoder.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.weight.copy_(module.weight.to(torch.float8_e4m3fn))
+
+    nothing = torch.nn.Identity()
+    assert named(lambda m: setattr(m.encoder.layer[-1].output, "LayerNorm", nothing)) == (
+        "no LayerNorm after the last layer"
+    )
+    assert named(lambda m: setattr(m.embeddings, "LayerNorm", nothing)) == "no LayerNorm of the embeddings"
+    assert named(lambda m: scaled(m, 8)) == "the scores of attention not divided"
+    assert named(lambda m: scaled(m, 0.5)) == "the scores of attention divided by √H"
+    assert named(float8) == "weights in float8_e4m3"
 
 
 def test_two_at_once_are_named(small):
@@ -411,7 +475,7 @@ def test_the_command_reads_stdin_and_writes_json(saved):
     assert set(array) == {"name", "shape", "rows", "missing", "distance", "allowed", "rho", "where", "towards",
                           "rho_towards", "way", "within"}  # fmt: skip
     assert array["where"][0] == 1  # the row that is another text's
-    assert found["causes"] == []
+    assert found["causes"] == ["text 1 in place of text 2"]
 
 
 @pytest.mark.parametrize(

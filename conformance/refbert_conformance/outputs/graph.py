@@ -34,10 +34,10 @@ class Graph:
 
     starts: [B], the column of each text's first token; not 0 where padding comes first. vocabulary: the ids whose word
     embeddings are there, in order; None: all. length: columns, None for as
-    many as are needed. skip: so many first tokens are not pooled. first_position: what positions are counted from;
-    from_column: over the padding before a text, too. bare: [CLS]'s state in place of the pooler's output. layers: how
-    many run. order: the texts' places among the rows. wrap: what is put around the backend. ending: what follows the
-    outputs of one kind.
+    many as are needed. skip: so many first tokens are not pooled, nor are special ones of the ids unpooled.
+    first_position: what positions are counted from; from_column: over the padding before a text, too. bare: [CLS]'s
+    state in place of the pooler's output. layers: how many run. wrap: what is put around the backend. ending: what
+    follows the outputs of one kind.
     """
 
     parameters: Mapping[str, Any]
@@ -48,13 +48,13 @@ class Graph:
     pad_id: int
     vocabulary: Host | None = None
     skip: int = 0
+    unpooled: tuple[int, ...] = ()
     length: int | None = None
     attends_padding: bool = False
     pools_padding: bool = False
     first_position: int = 0
     from_column: bool = False
     bare: bool = False
-    order: tuple[int, ...] | None = None
     wrap: Callable[[Any], Any] | None = None
     ending: Mapping[str, Callable[[Host], Host]] = field(default_factory=dict)
 
@@ -153,7 +153,7 @@ def outputs(backend: Any, graph: Graph, arrays: Sequence[Array], hidden: Any = N
                     made = made[:, array.part : array.part + 1]
         if array.kind in graph.ending:
             made = graph.ending[array.kind](made)
-        found[array.name] = made if graph.order is None or array.per_token else made[list(graph.order)]
+        found[array.name] = made
     return found
 
 
@@ -161,8 +161,10 @@ def _vectors(ops: Any, graph: Graph, hidden: Any, mask: Host, pooled: Callable[[
     host, how = ops.to_numpy, graph.embedder
     B, S, H = hidden.shape
     seen = np.ones_like(mask) if graph.pools_padding else mask.copy()
-    for b, start in enumerate(graph.starts):
-        seen[b, start : start + graph.skip] = 0
+    for b, (start, e) in enumerate(zip(graph.starts, graph.encodings, strict=True)):
+        left = np.array(e.special_tokens_mask, bool) & np.isin(e.input_ids, graph.unpooled)
+        left[: graph.skip] = True
+        seen[b, start : start + len(left)][left] = 0
     rows, _ = ops.reshape(hidden, (B * S, H))
     turned, _ = ops.transpose(rows, (1, 0))
     parts = []

@@ -7,6 +7,7 @@ gives None.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -26,6 +27,7 @@ from refbert_conformance.outputs.graph import Graph
 from refbert_conformance.outputs.rounding import STORED, parameters
 
 _LENGTHS = (128, 256, 384, 512)
+_PADDED = (32, 64, 128)  # more columns cost more than they are worth
 _EPSILONS = (1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-3)
 WORDS, _SEGMENTS, _PLACES = (f"bert.embeddings.{kind}_embeddings.weight" for kind in ("word", "token_type", "position"))
 
@@ -160,7 +162,8 @@ def hypotheses(model: Model, base: Graph, outputs: Outputs, tokens: Sequence[Tok
     if base.starts.any():
         yield Hypothesis("positions", "positions counted over the padding", lambda g: g.changed(from_column=True))
     kinds = {x.kind for x in outputs.arrays}
-    lengths = [outputs.length] if outputs.length else [base.columns, *(n for n in (128,) if n <= model.limit())]
+    limit, own = model.limit(), base.columns
+    lengths = [outputs.length] if outputs.length else [own, *(n for n in _PADDED if own < n <= limit)]
     for n in lengths:
         ending = f" ({n} columns)" if len(lengths) > 1 else ""
         yield Hypothesis("mask", f"padding attended to{ending}", partial(_padded, n, True, False))
@@ -170,21 +173,27 @@ def hypotheses(model: Model, base: Graph, outputs: Outputs, tokens: Sequence[Tok
     for form in ("erf", "tanh"):
         yield Hypothesis("activation", f"the {form} form of GELU", partial(_activated, f"gelu_{form}"))
     yield Hypothesis("activation", "ReLU for GELU", partial(_activated, "relu"))
-    yield Hypothesis("activation", "x σ(1.702 x) for GELU", lambda g: g.changed(wrap=_QuickGelu))
+    yield Hypothesis("activation", "x σ(1.702 x) for GELU", _quick)
     for eps in _EPSILONS:
         yield Hypothesis("epsilon", f"LayerNorm's epsilon {eps:g}", partial(_choosing, layer_norm_eps=eps))
     for layer in range(base.choices.layers):
         says = "the embeddings alone" if layer == 0 else f"layer {layer} of {base.choices.layers}"
         yield Hypothesis("layer", says, partial(_choosing, layers=layer))
+    yield Hypothesis("norm", "no LayerNorm of the embeddings", partial(_unnormed, "bert.embeddings"))
+    last = f"bert.encoder.layer.{base.choices.layers - 1}.output"
+    yield Hypothesis("norm", "no LayerNorm after the last layer", partial(_unnormed, last))
+    heads, D = base.choices.heads, model.config.hidden_size // base.choices.heads
+    yield Hypothesis("scale", "the scores of attention not divided", partial(_scored, math.sqrt(D)))
+    yield Hypothesis("scale", "the scores of attention divided by √H", partial(_scored, 1 / math.sqrt(heads)))
     if VECTORS in kinds:
         yield from _poolings(model, base.embedder)
     if kinds - {VECTORS} and model.has_pooler:
         yield Hypothesis("pooler", "[CLS]'s state in place of the pooler's output", lambda g: g.changed(bare=True))
-    heads = tuple(kinds - {VECTORS, POOLER, "hidden"})
-    if heads:
+    logits = tuple(kinds - {VECTORS, POOLER, "hidden"})
+    if logits:
         for name, function in (("softmax", _softmax), ("log softmax", _log_softmax), ("sigmoid", sigmoid)):
             yield Hypothesis(
-                "ending", f"{name} of the logits", lambda g, f=function: g.changed(ending=dict.fromkeys(heads, f))  # type: ignore[misc]
+                "ending", f"{name} of the logits", lambda g, f=function: g.changed(ending=dict.fromkeys(logits, f))  # type: ignore[misc]
             )  # fmt: skip
     for name, change in STORED.items():
         yield Hypothesis("weights", name, _stored(base, change))
@@ -219,12 +228,30 @@ def _shifted(model: Model, by: int, g: Graph) -> Graph | None:
     return g.changed(first_position=by) if g.columns + by <= model.limit() else None
 
 
+def _unpooled(ids: tuple[int, ...], g: Graph) -> Graph | None:
+    return g.changed(unpooled=ids) if all(0 in e.special_tokens_mask for e in g.encodings) else None
+
+
+def _unnormed(place: str, g: Graph) -> Graph | None:
+    own = [g.parameters[f"{place}.LayerNorm.{name}"] for name in ("weight", "bias")]
+    return g.changed(wrap=partial(_NoNorm, own=own)) if g.wrap is None else None
+
+
+def _scored(factor: float, g: Graph) -> Graph:
+    query = {name: x * factor for name, x in g.parameters.items() if ".attention.self.query." in name}
+    return g.changed(parameters={**g.parameters, **query})
+
+
 def _padded(length: int, attends: bool, pools: bool, g: Graph) -> Graph:
     return g.changed(length=length, attends_padding=attends, pools_padding=pools)
 
 
 def _choosing(g: Graph, **changes: Any) -> Graph:
     return g.changed(choices=replace(g.choices, **changes))
+
+
+def _quick(g: Graph) -> Graph | None:
+    return g.changed(wrap=_QuickGelu) if g.wrap is None else None
 
 
 def _activated(name: str, g: Graph) -> Graph | None:
@@ -245,6 +272,10 @@ def _poolings(model: Model, how: Embedder) -> Iterator[Hypothesis]:
                 continue
             yield Hypothesis("pooling", f"{name} pooling", lambda g, n=name: g.changed(  # type: ignore[misc]
                 embedder=replace(g.embedder, pooling=(n,))))  # fmt: skip
+    special = {"[CLS]": model.tokenizer.cls_id, "[SEP]": model.tokenizer.sep_id}
+    for tokens in (("[CLS]", "[SEP]"), ("[CLS]",), ("[SEP]",)):
+        ids = tuple(special[token] for token in tokens)
+        yield Hypothesis("pooled", f"{' and '.join(tokens)} not pooled", partial(_unpooled, ids))
     left = replace(how, modules=tuple(m for m in how.modules if not isinstance(m, Dense)))
     if len(left.modules) < len(how.modules) and left.size(model.config.hidden_size) == width:
         yield Hypothesis("dense", "its Dense module left out", lambda g: g.changed(embedder=left))
@@ -268,6 +299,20 @@ class _QuickGelu(OpsAlone):
 
         x = arguments[0]
         return x * sigmoid(1.702 * x) + (made[0] - gelu(x, **options)[0]), made[1]
+
+
+class _NoNorm(OpsAlone):
+    """One LayerNorm, which is known by its parameters, left out."""
+
+    def __init__(self, backend: Any, own: Sequence[Host]) -> None:
+        super().__init__(backend)
+        self._own = own
+
+    def call(self, name: str, function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        made = function(*arguments, **options)
+        if name == "layer_norm" and all(map(np.array_equal, map(self.backend.to_numpy, arguments[1:3]), self._own)):
+            return arguments[0], made[1]
+        return made
 
 
 def _softmax(x: Host) -> Host:

@@ -28,13 +28,14 @@ from refbert.model import Model
 from refbert.text.tokenization import Encoding
 from refbert_conformance.outputs.files import VECTORS, Array, Outputs
 from refbert_conformance.outputs.graph import Graph, encoded, outputs
-from refbert_conformance.outputs.hypotheses import WORDS, Reading, Tokens, hypotheses, tokenizations
-from refbert_conformance.outputs.rounding import NARROW, Narrow, parameters, rounded
-from refbert_conformance.tolerances.arithmetic import FORMATS, Arithmetic
+from refbert_conformance.outputs.hypotheses import WORDS, Hypothesis, Reading, Tokens, hypotheses, tokenizations
+from refbert_conformance.outputs.rounding import NARROW, STORINGS, Narrow, parameters, rounded
+from refbert_conformance.tolerances.arithmetic import Arithmetic
 from refbert_conformance.tolerances.noise import T, allowed, runs
 
 MODEL = "the model"
 FAR = 3.0  # a hypothesis that explains not everything is named if it is so many times nearer than all others
+_SHOWN = 3
 _AIMED = 0.1  # the cosine of two errors that are no accident: in hundreds of dimensions others have a few hundredths
 _KEPT = 1 << 28  # bytes of hidden states, at most, of graphs that differ in what follows them
 _SAME = 2.0**-40  # what two graphs in float64 may differ by, as a share, and be the same
@@ -292,8 +293,8 @@ class Judge:
         if base is None:
             raise InputError("the model's own outputs cannot be compared with these: other sizes, or not finite")
         noise = self._noise(self.base)
+        self._tried += self._reordered(base)
         others = [x for one in self._tried for x in self._made_of(one.name, one.change(self.base), base)]
-        others += self._reordered(base)
         judged = tuple(self._judged(array, base, noise[array.name], others) for array in self.given.arrays)
         found = Verdict(judged, self._differences, tuple(_ranked([base, *others])), (), "")
         if found.within:
@@ -307,16 +308,23 @@ class Judge:
         if found is not None and not _alike(found, base):
             yield found
 
-    def _reordered(self, base: Candidate) -> list[Candidate]:
-        """The texts in another order, where each row of the output is nearest to another of the model's."""
-        if any(array.per_token for array in self.given.arrays):
+    def _reordered(self, base: Candidate) -> list[Hypothesis]:
+        """The texts that the rows are nearest to, by the first of each text's, if they are others."""
+        array, encodings = self.given.arrays[0], self.base.encodings
+        S = array.values.shape[1] if array.per_token else 1
+        rows, own = array.rows[::S], base.made[array.name]
+        first = np.isin(own.keys, np.arange(len(encodings)) * S)
+        if self.base.starts.any() or int(first.sum()) < len(encodings):
             return []
-        array = self.given.arrays[0]
-        apart = array.rows[:, None] - base.made[array.name].rows
-        order = tuple(int(i) for i in np.linalg.norm(apart, axis=-1).argmin(axis=1))
+        apart = np.stack([np.linalg.norm(rows - one, axis=-1) for one in own.rows[first]], axis=1)
+        order = [int(i) for i in apart.argmin(axis=1)]
+        wrong = [b for b, i in enumerate(order) if i != b]
+        if not wrong:
+            return []
+        name = "the texts in another order"
         if len(set(order)) < len(order):
-            return []
-        return [*self._made_of("the texts in another order", self.base.changed(order=order), base)]
+            name = ", ".join(f"text {order[b] + 1} in place of text {b + 1}" for b in wrong[:_SHOWN])
+        return [Hypothesis("order", name, lambda g: g.changed(encodings=tuple(g.encodings[i] for i in order)))]
 
     def _judged(self, array: Array, base: Candidate, noise: Noise, others: Sequence[Candidate]) -> Judged:
         one = base.made[array.name]
@@ -369,15 +377,14 @@ class Judge:
                 f"the next, {nearest.name}, is {number(nearest.distance)} away"
             )
             return Verdict(found.arrays, found.tokens, tuple(ranked), causes, sentence)
-        if dtype := "" if found.tokens else self._stored(base, noise):
-            sentence = (
-                f"cause: stored in {dtype}: every number is one of that format, and the storing explains the rest"
-            )
-            return Verdict(found.arrays, found.tokens, tuple(ranked), (f"stored in {dtype}",), sentence)
+        if stored := "" if found.tokens else self._stored(base, noise):
+            sentence = f"cause: {stored}: every number is such a one, and the storing explains the rest"
+            return Verdict(found.arrays, found.tokens, tuple(ranked), (stored,), sentence)
         narrow = self._narrow(base)
         ranked = _ranked([*ranked, *(one for one, _ in narrow)])
         nearest, *rest = ranked
-        if nearest is not base and rest and all(FAR * nearest.distance <= x.distance for x in rest):
+        # Zeros are 1 away: what is not much nearer than they are resembles nothing.
+        if nearest is not base and rest and all(FAR * nearest.distance <= x for x in (1, *(x.distance for x in rest))):
             sentence = (
                 f"cause: {nearest.name}, most likely: {number(nearest.distance)} away, which is more than rounding "
                 f"explains, but all others are {FAR:g} times as far or more"
@@ -454,18 +461,19 @@ class Judge:
         )  # fmt: skip
 
     def _stored(self, base: Candidate, noise: Mapping[str, Noise]) -> str:
-        """The narrower format that all numbers of the file are of, if nothing else was done to the model's; else ""."""
-        for dtype in ("float16", "bfloat16"):
+        """What all numbers of the file are rounded to, if nothing else was done to the model's; else ""."""
+        for name, storing, room in STORINGS:
             rho = []
             for array in self.given.arrays:
                 one, its = base.made[array.name], noise[array.name]
                 y = array.rows[one.keys]
-                if not np.array_equal(rounded(y, dtype), y):
+                # A decimal fraction is a number of float32, too; and a number has to have more digits to show it.
+                if np.any(abs(storing(y) - y) > 2.0**-24 * abs(y)) or np.mean(room(y) > 2.0**-22 * abs(y)) < 0.5:
                     break
-                room = its.bound + FORMATS[dtype][0] * np.linalg.norm(one.rows, axis=-1)
-                rho.append(float(self._rho(array, one, replace(its, bound=room)).max()))
+                bound = its.bound + np.linalg.norm(room(one.rows), axis=-1)
+                rho.append(float(self._rho(array, one, replace(its, bound=bound)).max()))
             if len(rho) == len(self.given.arrays) and max(rho) <= 1:
-                return dtype
+                return name
         return ""
 
 

@@ -47,6 +47,15 @@ def uint8(x: Host, levels: int) -> Host:
     return np.asarray((np.clip(np.rint(x / step) + zero, 0, levels) - zero) * step)
 
 
+def float8(x: Host, *, axis: Any = ()) -> Host:
+    """x in float8_e4m3, its largest number being 448; axis: () as it is, None for all of x, −1 for each row."""
+    top = abs(x).max(axis=axis, keepdims=True)
+    scale = np.where(top == 0, 1, top) / 448 if axis != () else 1.0
+    _, exponent = np.frexp(x / scale)
+    step = 2.0 ** np.maximum(exponent - 4, -9)
+    return np.asarray(np.clip(np.rint(x / scale / step) * step, -448, 448) * scale)
+
+
 def in_format(dtype: str) -> Callable[[str, Host], Host]:
     """Every parameter in a format."""
     return lambda name, x: rounded(x, dtype)
@@ -140,4 +149,19 @@ STORED: Mapping[str, Callable[[str, Host], Host]] = {
     "weights in int8, a scale for each row": matrices(_row),
     "weights and embeddings in int8, a scale for each matrix": matrices(int8, tables=True),
     "weights and embeddings in int8, a scale for each row": matrices(_row, tables=True),
+    "weights in float8_e4m3": matrices(float8),
+    "weights in float8_e4m3, a scale for each matrix": matrices(lambda x: float8(x, axis=None)),
+    "weights in float8_e4m3, a scale for each row": matrices(lambda x: float8(x, axis=-1)),
 }
+
+
+def _storing(dtype: str) -> tuple[str, Callable[[Host], Host], Callable[[Host], Host]]:
+    return f"stored in {dtype}", lambda x: rounded(x, dtype), lambda x: FORMATS[dtype][0] * abs(x)
+
+
+def _decimals(n: int) -> tuple[str, Callable[[Host], Host], Callable[[Host], Host]]:
+    return f"written with {n} decimals", lambda x: np.round(x, n), lambda x: np.full(x.shape, 10.0**-n)
+
+
+# What becomes of results on their way into a file: a name, the storing, and how far it may take each number.
+STORINGS = (_storing("float16"), _storing("bfloat16"), *map(_decimals, range(1, 9)))
