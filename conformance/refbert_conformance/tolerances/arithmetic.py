@@ -48,10 +48,10 @@ FORMATS: Mapping[str, tuple[float, int, int]] = {
     "bfloat16-truncated": (2.0**-7, -126, 128),
     "float8_e4m3": (2.0**-4, -6, 9),  # Micikevicius et al. 2022, "FP8 formats for deep learning", table 1
     "float8_e5m2": (2.0**-3, -14, 16),
-    # An operand as the sum h + l of two bfloat16 numbers, a product as h h′ + h l′ + l h′. With |x − h| ≤ 2⁻⁹|x| and
-    # |x − h − l| ≤ 2⁻¹⁸|x| what is missing is |l l′| + |r x′| + |x r′| ≤ 3 · 2⁻¹⁸ |x x′|, a little more as h may be
-    # larger than x: 2u.
-    _SPLIT: (1.51 * 2.0**-18, -126, 128),
+    # An operand as the sum h + l of two bfloat16 numbers, a product as h h′ + h l′ + l h′. With |x − h| ≤ 2⁻⁸|x| and
+    # |x − h − l| ≤ 2⁻¹⁶|x| what is missing is |l l′| + |r x′| + |x r′| ≤ 3 · 2⁻¹⁶ |x x′|, a little more as l may be
+    # larger than x − h: 2u.
+    _SPLIT: (1.51 * 2.0**-16, -126, 128),
 }
 _KEYS = (
     "accumulation", "matmul_inputs", "intermediates", "flush_to_zero", "nondeterministic", "functions", "preset",
