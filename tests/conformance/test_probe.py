@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from calling import cli
-from machines import Invented, to_bits
+from machines import Invented, split, to_bits
 
 from refbert_conformance.engine.subject import Subject
 from refbert_conformance.probe import datasheet, functions, sums
@@ -97,6 +97,50 @@ def test_bits_that_change_are_seen():
     assert "linear" in declared["nondeterministic"]
     found = {fact.what: fact.found for fact in facts if fact.group == "determinism"}
     assert (found["linear"], found["gelu"]) == ("other bits", "the same bits")
+
+
+class FixedPoint(Invented):
+    def _added(self, terms):
+        return np.rint(terms.astype(np.float64) * 2**16).sum(0) / 2**16
+
+
+class FlushedArguments(Invented):
+    def asarray(self, x, /):
+        return np.where(abs(x) < 2.0**-126, 0 * x, x).astype(np.float32)
+
+
+class RandomAddition(Invented):
+    def add(self, x, z):
+        return (x + z) * np.float32(1 + 2.0**-23 * self._rng.integers(0, 2, x.shape)), lambda dy: (dy, dy)
+
+
+class TwoProducts(Invented):
+    """Of an operand in one part with one in two."""
+
+    def product(self, x, z):
+        high, low = split(z)
+        return super().product(to_bits(np.float64(x), 8), high + low)
+
+
+def test_what_no_declaration_has_is_not_called_by_the_name_of_another():
+    facts, declared = found_of(Subject("machine", FixedPoint))
+    said = [found for (group, what), found in facts.items()
+            if group in ("sums", "operands of products") and what != "embedding dtable"]  # fmt: skip
+    assert {found for found, _ in said} == {"failed"}
+    assert all("as in fixed point" in detail for _, detail in said)
+    assert not {"accumulation", "matmul_inputs"} & set(declared)
+    facts, declared = found_of(Subject("machine", FlushedArguments))
+    assert [facts["subnormal numbers", op][0] for op in ("add", "linear", "tanh")] == [
+        "flushed to zero, as arguments", "flushed to zero, as arguments", "flushed to zero",
+    ]  # fmt: skip
+    assert declared["flush_to_zero"] is True
+    facts, declared = found_of(Subject("machine", RandomAddition))
+    assert facts["results", "addition"][0] == "at random"
+    assert declared["nondeterministic"] == ["add"]
+    facts, declared = found_of(Subject("machine", TwoProducts))
+    assert facts["operands of products", "linear y, x"][0] == "8 bits, to nearest, ties to even: bfloat16"
+    assert facts["operands of products", "linear y, w"][0].endswith(", as with bfloat16x3")
+    assert declared["matmul_inputs"] == "bfloat16"
 
 
 def odd(**ops):
@@ -264,6 +308,7 @@ def to(bits, rule):
 RNG = np.random.default_rng(0)
 RULES = {
     "to nearest": np.rint, "to nearest, ties away from zero": lambda x: np.copysign(np.floor(abs(x) + 0.5), x),
+    "to nearest, ties up": lambda x: np.floor(x + 0.5),
     "toward zero": np.trunc, "down": np.floor, "up": np.ceil,
     "away from zero": lambda x: np.copysign(np.ceil(abs(x)), x),
     "at random": lambda x: np.floor(x + RNG.random()),
@@ -318,6 +363,8 @@ def test_the_form_of_a_declaration_is_the_tightest():
     y = np.exp(x)
     ulp = gap(y, 2.0**-24, 2.0**-149)
     assert measured(np.maximum(1.2, 1e-6 / ulp), x, y).declaration().endswith("/ulp(y))")
+    # 0 for what is nearly 0 is no excuse for 10⁵ ULP at −1.
+    assert measured(np.where(x < -80, y / ulp, 0.0), x, y).declaration().startswith("max(0.5, ")
     x = 2.0 ** np.linspace(-20, 3, 5000)
     y = np.tanh(x)
     ulp = gap(y, 2.0**-24, 2.0**-149)

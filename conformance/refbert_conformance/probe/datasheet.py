@@ -132,6 +132,7 @@ def examined(
 def _worst(one: Measured) -> tuple[str, str]:
     ulps, at = one.worst
     how = "every argument" if one.every else f"{len(one.x):,} arguments"
+    how += f" from {one.x.min():.3g} to {one.x.max():.3g}"
     return ("0.5 ULP or less", f"at {how}") if ulps <= 0.5 else (f"{ulps:.3g} ULP", f"at {at:.9g}, of {how}")
 
 
@@ -140,6 +141,8 @@ def _sum(o: Operations, site: str) -> tuple[sums.Accumulator | None, str]:
     add: sums.Add = partial(SUMS[site], o)
     if add(np.zeros(8)) or not all(add(row) == 1 for row in np.eye(8)):
         return None, "a number among zeros does not come out as it is"
+    if sums.fixed(add, rounding.bits_of(o.subject.dtype)):
+        raise Failure(rounding.FIXED)
     # Attention over S places makes S² scores.
     longest = 1 << 9 if site.startswith("attention") else sums.LONGEST
     return sums.accumulator(add, longest, rounding.bits_of(o.subject.dtype)), sums.described(
@@ -271,6 +274,12 @@ def _calls() -> dict[str, tuple[list[Host], dict[str, Any], Host]]:
         "gelu": ([normal(64, 128)], {"form": "erf"}, normal(64, 128)),
         "attention": ([normal(2, 48, 64) for _ in "qkv"], {"mask": mask, **how}, normal(2, 48, 64)),
         "embedding": ([normal(8, 32)], {"ids": ids}, normal(4, 512, 32)),
+        "gather": ([normal(8, 32)], {"positions": ids.reshape(-1)}, normal(2048, 32)),
+        "add": ([normal(64, 128), normal(64, 128)], {}, normal(64, 128)),
+        "tanh": ([normal(64, 128)], {}, normal(64, 128)),
+        "softmax": ([normal(64, 200)], {}, normal(64, 200)),
+        "attention_probabilities": ([normal(2, 48, 64) for _ in "qk"], {"mask": mask, **how}, normal(2, 4, 48, 48)),
+        "mean_squared_error": ([normal(512)], {"targets": normal(512), "denominator": 512.0}, np.ones(())),
         "cross_entropy": ([normal(64, 200)], {"labels": rng.integers(0, 200, 64), "denominator": 64.0}, np.ones(())),
     }  # fmt: skip
 

@@ -78,6 +78,17 @@ def units(add: Add) -> tuple[float, int]:
     return _UNITS[-1]
 
 
+def fixed(add: Add, stored: int) -> bool:
+    """Whether a sum of small numbers loses bits that one of larger ones keeps."""
+    if units(add) != _UNITS[0]:
+        return False
+
+    def kept(size: float, bits: int) -> bool:
+        return add(np.array([size, 2.0**-bits * size])) == (1 + 2.0**-bits) * size
+
+    return any(kept(2.0**10, bits) and not kept(2.0**-10, bits) for bits in range(1, stored))
+
+
 def afterwards(add: Add, stored: int) -> Accumulator | None:
     """What a sum of two numbers is rounded to; None where that is no more than to the ``stored`` bits, to nearest."""
     one, most = units(add)
@@ -123,7 +134,7 @@ def _meeting(add: Add, longest: int) -> Accumulator:
     return Accumulator(lost, _rounding(add, order, one, 2.0**lost), _short(add, one, longest))
 
 
-_BESIDE = (1.5, -1.5, 0.5, -0.5, 1.0, 3.0)
+_BESIDE = (1.5, -1.5, 0.5, -0.5, 1.0, 3.0, -1.0, -3.0)
 
 
 def _rounding(add: Add, order: Sequence[float], one: float, M: float) -> str:
