@@ -27,7 +27,7 @@ from refbert_conformance.cases.inputs import rounded
 from refbert_conformance.engine.measure import Failure, Record
 from refbert_conformance.tolerances.arithmetic import Arithmetic
 from refbert_conformance.tolerances.bounds import Expected, settled
-from refbert_conformance.tolerances.formulas import Formula
+from refbert_conformance.tolerances.formulas import Formula, Integers
 
 _LISTED = 4
 
@@ -189,7 +189,9 @@ def _input(x: Any, dtype: str) -> Host:
 def _tracked(formula: Callable[..., Any], given: Sequence[Any], a: Any) -> Formula:
     """The formula's result with its bound."""
     try:
-        result = formula(*(x.copy() if x.dtype.kind in "biu" else Formula(x.copy(), arithmetic=a) for x in given))
+        result = formula(*(
+            Integers.of(x, a) if x.dtype.kind in "biu" else Formula(x.copy(), arithmetic=a) for x in given
+        ))  # fmt: skip
     except ValueError as error:  # NumPy's own, of a number that it cannot hold
         if isinstance(error.__cause__, TypeError):
             raise error.__cause__ from None
@@ -197,7 +199,7 @@ def _tracked(formula: Callable[..., Any], given: Sequence[Any], a: Any) -> Formu
     if isinstance(result, Formula):
         return result
     if np.asarray(result).dtype.kind not in "biu" and np.size(result):
-        raise TypeError("the formula computes with integers and constants alone, or packs numbers up: it has no bound")
+        raise TypeError("the formula computes with constants alone, or packs numbers up: it has no bound")
     return Formula(result, arithmetic=a)
 
 

@@ -291,9 +291,28 @@ def test_what_would_have_a_wrong_bound_is_refused(formula):
         bound(formula, X)
 
 
-def test_what_integers_alone_make_has_none():
-    with pytest.raises(TypeError, match="integers and constants alone"):
-        bound(lambda p: np.sin(p * 0.37), np.arange(9))
+def normalized(image, mean):
+    return (image / 255 - mean) / 0.225
+
+
+@pytest.mark.parametrize("formula", [
+    normalized, lambda q, z: (q.astype(float) - 3) * 0.1 - z, lambda q, z: np.sin(q * 0.37) - np.sin(z),
+    lambda q, z: np.where(q > 3, q, z) * 0.1, lambda q, z: (q * q.astype(np.int64) + 1) * 0.7 - z,
+    lambda q, z: (q > 100) * 0.3 - z, lambda q, z: z * q.max(-1, keepdims=True) + np.log(q + 1.0),
+])  # fmt: skip
+def test_what_is_made_of_integers_is_rounded(formula):
+    """In float32 image / 255 is off by a rounding, and much of it is left where the mean is near."""
+    q = RNG.integers(0, 256, (64, 40)).astype(np.uint8)
+    z = np.float32(q / 255 + 1e-4)
+    y = np.float32(formula(np.float32(q) if formula is normalized else q.astype(np.int64), z))
+    assert_within(y, formula, q, z)
+    with pytest.raises(AssertionError):
+        assert_within(y + np.float32(0.01), formula, q, z)
+
+
+def test_what_constants_alone_make_has_none():
+    with pytest.raises(TypeError, match="constants alone"):
+        bound(lambda p: np.sin(np.arange(9.0)), np.arange(9))
     labels = np.array([1, -100, 3])
 
     def formula(x, labels):

@@ -300,6 +300,36 @@ class Formula(Tracked):
         return self._smooth(x, np.log2(x.value), np.where(room > 0, 1 / room, np.inf) / math.log(2))
 
 
+class Integers(np.ndarray[Any, Any]):
+    """Whole numbers and booleans, exact and NumPy's own until a number of floating point comes of them.
+
+    arithmetic: what that is then computed in; of a subclass.
+    """
+
+    arithmetic: Any
+
+    @classmethod
+    def of(cls, x: Host, arithmetic: Any) -> Host:
+        """A copy of x, for that arithmetic."""
+        return x.copy().view(type(cls.__name__, (cls,), {"arithmetic": arithmetic}))
+
+    def _formula(self) -> Formula:
+        return Formula(self.view(np.ndarray), arithmetic=self.arithmetic)
+
+    def astype(self, dtype: Any, *how: Any, **more: Any) -> Any:
+        """As NumPy's; a floating dtype is the arithmetic's."""
+        return self._formula() if np.dtype(dtype).kind == "f" else super().astype(dtype, *how, **more)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        plain = [x.view(np.ndarray) if isinstance(x, Integers) else x for x in inputs]
+        if "out" in options:
+            options["out"] = tuple(x.view(np.ndarray) if isinstance(x, Integers) else x for x in options["out"])
+        found = getattr(ufunc, method)(*plain, **options)
+        if method != "__call__" or isinstance(found, Formula) or np.asarray(found).dtype.kind != "f":
+            return found.view(type(self)) if isinstance(found, np.ndarray) and found.dtype.kind in "iu" else found
+        return ufunc(*(x._formula() if isinstance(x, Integers) else x for x in inputs), **options)
+
+
 _OWN = "an array that the formula makes: make it with np.zeros_like(x, shape=…)"
 _REDUCED = {np.add: "sum", np.maximum: "max", np.minimum: "min"}
 _SINGULAR = (np.divide, np.reciprocal, np.power, np.sqrt, np.log, np.log2, np.log1p)
