@@ -56,14 +56,45 @@ def bound(
     return _bounded(*_called(formula, inputs, options, a.dtype), a)[0]
 
 
+class _Place(int):
+    """Of an array among those given."""
+
+
 def _called(
     formula: Callable[..., Any], inputs: Sequence[Any], options: Mapping[str, Any], dtype: str
 ) -> tuple[Callable[..., Any], list[Host]]:
-    """A formula of arrays alone, and these: the inputs, and those that came by name."""
-    names = [name for name, x in options.items() if isinstance(x, np.ndarray) or hasattr(x, "__dlpack__")]
-    rest, n = {name: x for name, x in options.items() if name not in names}, len(inputs)
-    given = [_input(x, dtype) for x in (*inputs, *(options[name] for name in names))]
-    return lambda *arrays: formula(*arrays[:n], **dict(zip(names, arrays[n:], strict=True)), **rest), given
+    """A formula of arrays alone, and these: the inputs, and those among the options or in lists and mappings."""
+    given: list[Host] = []
+
+    def each(x: Any, change: Callable[[Any], Any]) -> Any:
+        if isinstance(x, Mapping):
+            return {name: each(one, change) for name, one in x.items()}
+        if isinstance(x, list | tuple):
+            return (tuple if isinstance(x, tuple) else list)(each(one, change) for one in x)
+        return change(x)
+
+    def taken(x: Any) -> Any:
+        if not isinstance(x, np.ndarray) and not hasattr(x, "__dlpack__"):
+            return x
+        given.append(_input(x, dtype))
+        return _Place(len(given) - 1)
+
+    def placed(x: Any) -> Any:
+        """An input, which may be a number, or a list of them."""
+        n, found = len(given), each(x, taken)
+        if isinstance(x, Mapping) or len(given) > n:
+            return found
+        return taken(_input(x, dtype))
+
+    where, named = [placed(x) for x in inputs], {name: each(x, taken) for name, x in options.items()}
+
+    def called(*arrays: Any) -> Any:
+        def there(x: Any) -> Any:
+            return arrays[x] if isinstance(x, _Place) else x
+
+        return formula(*each(where, there), **each(named, there))
+
+    return called, given
 
 
 def _bounded(formula: Callable[..., Any], given: Sequence[Host], a: Arithmetic) -> tuple[Bounded, bool]:

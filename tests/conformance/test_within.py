@@ -348,6 +348,19 @@ def test_arrays_by_name_are_inputs():
     assert np.array_equal(by_name.bound, bound(lambda x, gamma: np.exp(gamma) * x, X, G).bound)
     assert np.array_equal(by_name.value, np.exp(G.astype(float)) * X)
 
+    def layers(x, p, *, last=(), scale=1.0):
+        for w in (*p["weights"], *last):
+            x = np.tanh(x @ np.exp(w)) * scale
+        return x
+
+    p = {"weights": [W, torch.tensor(W.T)], "name": "mlp"}
+    found = bound(layers, X, p, last=(W,), scale=0.5)
+    one = bound(lambda x, v, w, u: layers(x, {"weights": [v, w, u]}, scale=0.5), X, W, W.T, W)
+    assert np.array_equal(found.bound, one.bound)
+    assert_within(layers(X, {"weights": [W, W.T]}), layers, X, p)
+    assert_within(X.sum((0, 1)), lambda x, axis: x.sum(axis), X, axis=(0, 1))
+    assert bound(lambda x: x * 0.1, [1, 2.0, 3]).value.tolist() == [0.1, 0.2, 3 * 0.1]
+
 
 @pytest.mark.parametrize("name", ["bfloat16", "float8_e4m3fn", "int4"])
 def test_dtypes_that_numpy_has_not(name):

@@ -92,7 +92,7 @@ class Formula(Tracked):
             elif function is np.where and len(args) == 3:
                 found = super().__array_function__(function, types, args, options)
             else:
-                raise TypeError(f"numpy.{function.__name__} has no bound here")
+                raise TypeError(f"{function.__module__}.{function.__name__} has no bound here")
         if isinstance(found, Formula):
             found.doubtful |= _doubtful(args)
         return found
