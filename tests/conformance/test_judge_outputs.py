@@ -252,6 +252,13 @@ def test_rows_of_other_texts_are_named(small, bert):
     assert cause(small, {"last_hidden_state": out.last_hidden_state[[1, 0, 2]]}, texts) == "the texts in another order"
     for name in ("last_hidden_state", "pooler_output"):
         assert cause(small, {name: getattr(out, name)[[0, 1, 0]]}, texts) == "text 1 in place of text 3"
+    ids = {name: getattr(batch, name) for name in ("input_ids", "attention_mask")}
+    swapped = {"last_hidden_state": out.last_hidden_state[[1, 0, 2]], **ids}
+    assert cause(small, swapped, texts) == "the texts in another order"
+    others = {"last_hidden_state": out.last_hidden_state, **{name: x[[1, 0, 2]] for name, x in ids.items()}}
+    found = verdict(small, others, texts)
+    assert (found.within, found.causes) == (False, ())
+    assert found.sentence.startswith("the arrays are the model's, and the tokens beside them others: other tokens")
     other = run(theirs(shipped(DEFAULT), layer_norm_eps=1e-3), batch).pooler_output[[2, 0, 1]]
     assert set(cause(small, {"pooler_output": other}, texts).split(" and ")) == {
         "the texts in another order", "LayerNorm's epsilon 0.001",

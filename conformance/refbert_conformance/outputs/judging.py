@@ -349,9 +349,19 @@ class Judge:
     def _fits(self, one: Candidate, noise: dict[str, Noise]) -> float:
         """The worst row in bounds; infinite where tokens or rows are not those of the file."""
         lacking = any(made.missing for made in one.made.values())
-        if lacking or (self._theirs is not None and not _same(self._theirs, one.graph.encodings)):
+        if lacking or not self._of_the_file(one):
             return float("inf")
         return max(float(self._rho(x, one.made[x.name], noise[x.name]).max()) for x in self.given.arrays)
+
+    def _of_the_file(self, one: Candidate) -> bool:
+        """Whether its tokens are those that the file names, if it does: the model's own in whatever order, as rows may
+        have another."""
+        if self._theirs is None or _same(self._theirs, one.graph.encodings):
+            return True
+        if self._differences:
+            return False
+        named = {(e.input_ids, e.token_type_ids) for e in self._theirs}
+        return all((e.input_ids, e.token_type_ids) in named for e in one.graph.encodings)
 
     def _rules_out(self, one: Candidate, other: Candidate, noise: dict[str, Noise]) -> bool:
         """Whether the output is further from ``other`` towards ``one`` than rounding takes it."""
@@ -361,6 +371,9 @@ class Judge:
     def _explained(
         self, found: Verdict, base: Candidate, others: list[Candidate], noise: dict[str, Noise]
     ) -> Verdict:  # fmt: skip
+        if all(one.within for one in found.arrays):
+            sentence = f"the arrays are the model's, and the tokens beside them others: {found.tokens[0]}"
+            return replace(found, sentence=sentence)
         best = self._best(others)
         if best is None and others:
             others += self._pairs(base, others)
@@ -399,8 +412,7 @@ class Judge:
 
     def _best(self, others: Sequence[Candidate]) -> tuple[Candidate, dict[str, Noise]] | None:
         """The nearest candidate if it explains the output, with its noise; of the file's tokens, if these are known."""
-        able = [x for x in others if self._theirs is None or _same(self._theirs, x.graph.encodings)]
-        for one in _ranked(able)[:1]:
+        for one in _ranked([x for x in others if self._of_the_file(x)])[:1]:
             noise = self._noise(one.graph)
             if self._fits(one, noise) <= 1:
                 return one, noise
