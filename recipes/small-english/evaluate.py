@@ -10,8 +10,8 @@ also the tenth that shows a random word and the tenth that shows the word itself
     accuracy     share of the chosen positions at which the likeliest token is the right one
     perplexity   exp of the mean of −ln p(right token) over the chosen positions
     NSP          share of the pairs told rightly; "majority" always says what is more frequent. Random second parts come
-                 from the same file, that is the same source, which is harder than in training, where they may come
-                 from any
+                 from the same file, that is the same source. Not of the files named as --lists: there no sentence
+                 follows from the last
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ def masked_batches(
         step += 1
 
 
-def score(predict: Predict, batches: Sequence[tuple[Batch, Ids, Ids]]) -> Score:
-    """One predictor's sums over batches."""
+def score(predict: Predict, batches: Sequence[tuple[Batch, Ids, Ids]], *, pairs: bool = True) -> Score:
+    """One predictor's sums over batches; ``pairs``: whether what it says of them counts."""
     total = Score()
     for batch, labels, is_random in batches:
         chosen = labels != IGNORE
@@ -92,8 +92,8 @@ def score(predict: Predict, batches: Sequence[tuple[Batch, Ids, Ids]]) -> Score:
             masked=len(target),
             right=int((log_p.argmax(axis=1) == target).sum()),
             nats=float(-log_p[np.arange(len(target)), target].sum()),
-            pairs=0 if guesses is None else len(is_random),
-            pairs_right=0 if guesses is None else int((guesses == is_random).sum()),
+            pairs=0 if guesses is None or not pairs else len(is_random),
+            pairs_right=0 if guesses is None or not pairs else int((guesses == is_random).sum()),
         )
     return total
 
@@ -162,7 +162,13 @@ def markdown(results: dict[str, dict[str, dict[str, Any]]]) -> str:
 
 
 def evaluate(
-    files: Sequence[Path], train: Sequence[Path], tokenizer: Tokenizer, model: Any | None, *, length: int
+    files: Sequence[Path],
+    train: Sequence[Path],
+    tokenizer: Tokenizer,
+    model: Any | None,
+    *,
+    length: int,
+    lists: Sequence[Path] = (),
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """By file, and "all": by predictor: the figures."""
     results: dict[str, dict[str, Score]] = {}
@@ -177,7 +183,9 @@ def evaluate(
             specials = [tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id]
             predictors = {"model": of_model(model)} if model is not None else {}
             predictors |= {"trigram": of_trigram(trigram, specials), "unigram": of_unigram(trigram.unigram, majority)}
-            results[file.stem] = {name: score(predict, batches) for name, predict in predictors.items()}
+            results[file.stem] = {
+                name: score(predict, batches, pairs=file not in lists) for name, predict in predictors.items()
+            }
     names = list(next(iter(results.values())))
     if len(results) > 1:
         results["all"] = {name: sum((scores[name] for scores in results.values()), Score()) for name in names}
@@ -191,6 +199,7 @@ def main() -> int:
     parser.add_argument("--model", help="what `refbert pretrain` or export.py wrote")
     parser.add_argument("--tokenizer", type=Path, help="a directory with a tokenizer, to score the baselines alone")
     parser.add_argument("--train", type=Path, nargs="+", required=True, help="the text that the baselines count")
+    parser.add_argument("--lists", type=Path, nargs="*", default=[], help="files whose sentences do not follow")
     parser.add_argument("--length", type=int, default=LENGTH, help="tokens of an example (default: %(default)s)")
     parser.add_argument("--backend", default="numpy")
     parser.add_argument("--output", type=Path, required=True, help="a JSON file for the figures")
@@ -204,7 +213,7 @@ def main() -> int:
 
             model = refbert.load(given.model, backend=given.backend)
         tokenizer = Tokenizer.from_directory(given.tokenizer) if model is None else model.tokenizer
-        results = evaluate(given.files, given.train, tokenizer, model, length=given.length)
+        results = evaluate(given.files, given.train, tokenizer, model, length=given.length, lists=given.lists)
     except RefbertError as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 2

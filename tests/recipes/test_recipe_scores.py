@@ -105,6 +105,9 @@ def test_every_predictor_is_asked_about_the_same_positions(
     assert results["trigram"]["masked_lm_perplexity"] < results["unigram"]["masked_lm_perplexity"]
     assert results["unigram"]["next_sentence_accuracy"] >= 0.5
     assert results["trigram"]["next_sentence_accuracy"] is None
+    as_list = evaluate.evaluate([text], [text], tokenizer, model, length=16, lists=[text])["text"]["model"]
+    assert as_list == results["model"] | {"next_sentence_accuracy": None, "pairs": 0}
+    assert results["model"]["pairs"] > 0
     table = evaluate.markdown({"text": results})
     assert table.count("\n") == 4
     assert f"{results['model']['masked_lm_accuracy']:.1%}" in table
