@@ -17,6 +17,7 @@ import pytest
 
 from refbert.errors import BackendUnavailable, RefbertWarning
 from refbert.wire.frames import MAGIC
+from refbert_conformance.cases.large import SMALLER, fixed
 from refbert_conformance.process.supervisor import Limits, Supervisor
 
 HERE = Path(__file__).parent
@@ -99,6 +100,14 @@ def test_each_way_to_die_is_a_verdict_and_the_run_goes_on(name, says):
     relu, tanh = tried(name)
     assert relu.outcome == "failed"
     assert says in relu.message
+    assert tanh.outcome == "passed", tanh.message
+
+
+def test_what_has_more_to_compute_has_more_time(monkeypatch):
+    large = fixed(SMALLER, "relu")[0]
+    monkeypatch.setattr("refbert_conformance.process.supervisor._USUAL", large.operations / 4)
+    relu, tanh = tried("Spins", Limits(seconds=0.5), ids=("forward/relu/real sizes", TANH))
+    assert "no answer within the limit of 2 seconds" in relu.message
     assert tanh.outcome == "passed", tanh.message
 
 

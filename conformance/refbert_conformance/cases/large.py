@@ -29,6 +29,14 @@ class Large:
         """What may be shrunk, by name."""
         return self.sizes
 
+    @property
+    def operations(self) -> int:
+        """About how many a call takes."""
+        entries = math.prod(self.sizes.values())
+        if self.op == "linear":
+            return 2 * entries
+        return 4 * entries * self.sizes["S"] if self.op in ATTENTIONS else entries
+
     def resized(self, **axes: int) -> Large:
         """The same with other sizes."""
         return replace(self, sizes={**self.sizes, **axes})

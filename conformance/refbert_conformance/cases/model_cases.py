@@ -81,6 +81,12 @@ class ModelRecipe:
         )  # fmt: skip
 
     @property
+    def operations(self) -> int:
+        """About how many a forward takes."""
+        H = self.A * self.D
+        return 2 * self.B * self.S * (self.layers * (4 * H * H + 2 * H * self.F + 2 * self.S * H) + H * self.V)
+
+    @property
     def K(self) -> int:
         """Classes."""
         return (3, 1, 5, 2)[self.seed % 4]
@@ -179,7 +185,7 @@ class ModelRecipe:
         if self.task == "several":
             return {"labels": np.where(rng.random((B, K)) < 0.9, rng.integers(0, 2, (B, K)), ops.IGNORE)}
         if self.task == "numbers":
-            return {"labels": rounded(rng.standard_normal((B, K)), "float16")}
+            return {"labels": rounded(rng.standard_normal((B, K)), "bfloat16")}
         each = next(n for n in (3, 2, 1) if B % n == 0)  # the batch's rows are the choices of one or more questions
         return {"labels": rng.integers(0, each, B // each)}
 
@@ -204,6 +210,11 @@ class Repeated:
     def seed(self) -> int:
         """The recipe's."""
         return self.recipe.seed
+
+    @property
+    def operations(self) -> int:
+        """About how many a forward takes."""
+        return self.copies * self.recipe.operations
 
     @property
     def axes(self) -> dict[str, int]:

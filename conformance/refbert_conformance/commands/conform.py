@@ -61,7 +61,9 @@ _BARS = " ▁▂▃▄▅▆▇█"
     "--sizes", type=click.Choice(["large"]),
     help="Also beyond the sizes of models: 2²⁰ in a row, rows beyond 2²³, arrays of more than 2 GiB; by one judge.",
 )  # fmt: skip
-@click.option("--timeout", default=30.0, show_default=True, help="Seconds that one example may take.")
+@click.option(
+    "--timeout", default=30.0, show_default=True, help="Seconds that one example may take; large ones have more."
+)
 @click.option("--list", "listing", is_flag=True, help="Only list the properties.")
 @click.option(
     "--self-test", is_flag=False, flag_value="mutants", type=click.Choice(["mutants", "generated"]),

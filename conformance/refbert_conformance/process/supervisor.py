@@ -52,6 +52,9 @@ _LOOK = 0.2
 _WAITS, _PATIENCE = 0.05, 8.0
 # Making a backend may mean importing and compiling a library: so many times as long as an example.
 _MAKING = 4.0
+# Operations of an example that has the limit's time; a larger one has more in proportion, since a slow kernel or an
+# interpreted machine is not a wrong one.
+_USUAL = 2**30
 _KEPT_APART = "refbert's own numbers are computed in another process"
 
 
@@ -315,7 +318,7 @@ class Supervisor:
 
     def _trying(self, example: Any) -> None:
         assert self._child is not None
-        self._clock = _Clock(self._child, self._limits.seconds)
+        self._clock = _Clock(self._child, self._limits.seconds * max(1.0, getattr(example, "operations", 0) / _USUAL))
         self._example = "" if example is None else printable(repr(example)[:2000])
         self._watch("try", "")
 

@@ -303,6 +303,7 @@ def _product(subject: Subject, large: Large, record: Record, back: bool) -> None
     dtype = host_dtype(subject.dtype)
     x = _integers(2 * rng.integers(-bits // 2, bits // 2, _POOL) + 1, (rows, n_in), dtype)
     w = _integers(_sparse(rng, min(room / 2 / bits / n_in, room / 4 / n_out)), (n_out, n_in), dtype)
+    w = _adding_up(w, (room - 2) / bits, 1)  # and 2 for b
     b = rng.integers(-2, 3, n_out).astype(dtype)
     case = OpCase("linear", (x.reshape(B, S, n_in), w, b), {})
     if not back:
@@ -310,6 +311,7 @@ def _product(subject: Subject, large: Large, record: Record, back: bool) -> None
         _freivalds(y.reshape(rows, n_out), x, w.T, b, rng, "y")
         return
     dy = _integers(_sparse(rng, min(room / 2 / bits / rows, room / 4 / n_out)), (rows, n_out), dtype)
+    dy = _adding_up(_adding_up(dy, room / bits, 0), room / 2, 1)  # against x, and against w, which is 2 at most
     got = _called(subject, case, dy.reshape(B, S, n_out), [(B, S, n_in), w.shape, b.shape])
     dx, dw, db = got
     none = np.zeros(n_in, dtype)
@@ -329,6 +331,11 @@ def _integers(pool: Host, shape: tuple[int, int], dtype: Any) -> Host:
 def _sparse(rng: np.random.Generator, share: float) -> Host:
     """Numbers from −2 to 2, 1.2 on average, of which the share (of what sums have room for) is not 0."""
     return rng.integers(-2, 3, _POOL) * (rng.random(_POOL) < share / 2)
+
+
+def _adding_up(x: Host, most: float, axis: int) -> Host:
+    """x with 0 where the magnitudes along the axis come to more: no sum of them, in any order, is then any larger."""
+    return np.where(np.cumsum(abs(x), axis=axis) <= most, x, 0)
 
 
 def _freivalds(y: Host, x: Host, z: Host, b: Host, rng: np.random.Generator, name: str) -> None:
