@@ -1,6 +1,6 @@
 """No false alarms on machines that err as much as each preset allows: more than 10⁵ examples together.
 
-    python benchmarks/simulated_machines.py --out benchmarks/results/DATE-simulated-machines.json
+    python benchmarks/simulated_machines.py --out benchmarks/results/DATE-simulated-machines.json [PRESET …]
 
 refbert.ops in float32 where every function is off by its whole allowance, up, down or at random (tests' `machines`),
 judged by the accuracy properties of every op that uses one, at thorough effort. Exits with 1 if anything fails.
@@ -32,6 +32,7 @@ OPS = (
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("presets", nargs="*", default=list(PRESETS), metavar="PRESET")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--effort", default="thorough")
     parser.add_argument("--seed", type=int, default=0)
@@ -39,10 +40,10 @@ def main() -> int:
     warnings.simplefilter("ignore")
     properties = [p for p in matching("accuracy") if p.level in ("forward", "backward") and p.op in OPS]
     rows: list[dict[str, Any]] = []
-    for name, preset in PRESETS.items():
+    for name in arguments.presets:
         for signs in ("random", 1, -1):
 
-            def make(functions: Any = preset.functions, name: str = name, signs: Any = signs) -> Machine:
+            def make(functions: Any = PRESETS[name].functions, name: str = name, signs: Any = signs) -> Machine:
                 return Machine(functions, {"preset": name}, share=0.99, signs=signs)
 
             started, subject = time.perf_counter(), Subject(name, make)
