@@ -2,8 +2,8 @@
 
 A round shows every document once (or as often as its file's weight says, `refbert.data.mixing`), in an order drawn for
 that round, over the borders of files. Its documents are taken in chunks; a chunk's examples are shuffled among
-themselves. The position is (step, phase, round, chunk, offset): to resume, the chunk's
-spans are made again (no text is read for that) and ``offset`` of them are skipped.
+themselves. The position is (step, phase, round, chunk, offset): to resume, the chunk's spans are made again (no text is
+read for that) and ``offset`` of them are skipped.
 
 Every example is drawn under a key of its own (`refbert.data.rows`). Under the google profile it comes back with the
 same masks once its document has been shown dupe_factor times, in another order, as when the original's files are read

@@ -103,7 +103,7 @@ def pretrain(
         model = _model(settings, tokenizer, device or settings.device)
         held_out = None
         if settings.dev:
-            held_out = HeldOut(stack.enter_context(Store.open(run.dev_data)), tokenizer, settings, processes)
+            held_out = HeldOut(run, stack.enter_context(Store.open(run.dev_data)), tokenizer, settings, processes)
         facts = {
             "config": model.config.to_dict(), "tokenized data": source.fingerprint,
             "development data": held_out.fingerprint if held_out else None,
@@ -112,7 +112,7 @@ def pretrain(
         session = Session(run, settings, model, source, decides, last=run.last())
         before = session.optimizer.updates
         if held_out is not None:
-            held_out.resume(run)
+            held_out.resume()
         processes.check_same("checkpoint", f"{before} {held_out and held_out.best}")
         log = None
         if first:
@@ -294,8 +294,10 @@ class HeldOut:
     `InputError` for text that gives no examples.
     """
 
-    def __init__(self, store: Store, tokenizer: Tokenizer, settings: Settings, processes: Processes) -> None:
-        self._settings, self._processes = settings, processes
+    def __init__(
+        self, run: RunDirectory, store: Store, tokenizer: Tokenizer, settings: Settings, processes: Processes
+    ) -> None:
+        self._run, self._settings, self._processes = run, settings, processes
         self._lines: Metrics | None = None
         self.best: tuple[int, float, int] | None = None
         self.fingerprint = store.fingerprint
@@ -304,11 +306,10 @@ class HeldOut:
         except InputError as error:
             raise InputError(f"{', '.join(settings.dev)}: {error}") from None
 
-    def resume(self, run: RunDirectory) -> None:
+    def resume(self) -> None:
         """Find the best of the scorings whose checkpoints are there; there is none after the one to go on from."""
-        self._run = run
-        for entry in read_metrics(run.dev_scores):
-            if place_of(run.checkpoints, entry["step"]).is_dir():
+        for entry in read_metrics(self._run.dev_scores):
+            if place_of(self._run.checkpoints, entry["step"]).is_dir():
                 self._compare(entry["step"], entry.get("loss"))
 
     def begin(self, done: int, say: Callable[[str], object]) -> None:
@@ -324,17 +325,18 @@ class HeldOut:
 
         Raises `CheckpointError` if the checkpoint is not whole, or the model cannot be written.
         """
-        for place in self.spare():
-            shown = place
-            if finished:
-                shown = self._run.best
-                try:
-                    with writing(shown, CheckpointError, then="; go on with --resume"):
-                        export(place, shown)
-                except Damaged as error:
-                    raise CheckpointError(f"{error}; delete it, and --resume takes the best of the others") from None
-            assert self.best is not None
-            self._say(f"the development text's loss was best at step {self.best[2]:,}, {self.best[1]:.4g}: {shown}")
+        if self.best is None:
+            return
+        _, loss, step = self.best
+        shown = place = place_of(self._run.checkpoints, step)
+        if finished:
+            shown = self._run.best
+            try:
+                with writing(shown, CheckpointError, then="; go on with --resume"):
+                    export(place, shown)
+            except Damaged as error:
+                raise CheckpointError(f"{error}; delete it, and --resume takes the best of the others") from None
+        self._say(f"the development text's loss was best at step {step:,}, {loss:.4g}: {shown}")
 
     def after(self, done: int, model: Model) -> None:
         """Score the model if a scoring is due after ``done`` updates."""

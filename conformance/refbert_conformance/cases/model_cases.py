@@ -83,8 +83,8 @@ class ModelRecipe:
     @property
     def operations(self) -> int:
         """About how many a forward takes."""
-        H = self.A * self.D
-        return 2 * self.B * self.S * (self.layers * (4 * H * H + 2 * H * self.F + 2 * self.S * H) + H * self.V)
+        head = 2 * self.A * self.D * self.V
+        return self.B * self.S * (self.layers * _a_token(self) + head)
 
     @property
     def K(self) -> int:
@@ -230,8 +230,14 @@ class Repeated:
         return np.tile(x, (self.copies, *(1,) * (x.ndim - 1)))
 
 
-# What a layer costs the reference is 2 B S (4 H² + 2 H F + 2 S H) operations; a drawn one may have so many.
+# A drawn layer may have so many operations.
 _OPERATIONS = 2**26
+
+
+def _a_token(recipe: ModelRecipe) -> int:
+    """The operations of a layer for one token."""
+    H = recipe.A * recipe.D
+    return 2 * (4 * H * H + 2 * H * recipe.F + 2 * recipe.S * H)
 
 
 def large_layers(**fixed: Any) -> st.SearchStrategy[Repeated]:
@@ -246,10 +252,9 @@ def large_layers(**fixed: Any) -> st.SearchStrategy[Repeated]:
 
 
 def _affordable(recipe: ModelRecipe, copies: int) -> Repeated:
-    H = recipe.A * recipe.D
-    rows = _OPERATIONS // (2 * (4 * H * H + 2 * H * recipe.F + 2 * recipe.S * H))
+    rows = _OPERATIONS // _a_token(recipe)
     recipe = replace(recipe, B=max(1, min(recipe.B, rows // recipe.S)), S=max(1, min(recipe.S, rows)))
-    return Repeated(recipe, max(1, min(copies, 2**19 // (recipe.B * recipe.S * max(H, recipe.F)))))
+    return Repeated(recipe, max(1, min(copies, 2**19 // (recipe.B * recipe.S * max(recipe.A * recipe.D, recipe.F)))))
 
 
 def model_recipes(**fixed: Any) -> st.SearchStrategy[ModelRecipe]:

@@ -30,7 +30,7 @@ from refbert_conformance.engine.measure import Failure, Record, Worst, row_descr
 from refbert_conformance.engine.property import Property
 from refbert_conformance.engine.subject import Subject
 from refbert_conformance.tolerances.bounds import Expected
-from refbert_conformance.tolerances.noise import T, orders, tolerances
+from refbert_conformance.tolerances.noise import T, distances, due, orders
 
 SPEC = REQUIRED  # what the spec composes everything of
 REPEATABLE = "The same step gives the same bits; rows of unused ids get gradient exactly 0."
@@ -58,16 +58,17 @@ def properties() -> list[Property]:
 def compare(
     subject: Subject, run: Callable[[Any], Mapping[str, Host]], got: Mapping[str, Host], record: Record, **how: Any
 ) -> None:
-    """Every row of everything; raises `Failure` for the worst. how: `tolerances`' ``samples``, and ``times`` as much as
+    """Every row of everything; raises `Failure` for the worst. how: `distances`' ``samples``, and ``times`` as much as
     these may be off."""
     times = how.pop("times", 1.0)
-    wanted = [Expected(want.name, want.y, times * want.bound) for want in tolerances(run, subject.arithmetic, **how)]
+    reference, squares = distances(run, subject.arithmetic, **how)
+    wanted = [Expected(want.name, want.y, times * want.bound) for want in due(reference, squares)]
     if set(got) != {one.name for one in wanted}:
         names = {one.name for one in wanted}
         raise Failure(f"missing: {sorted(names - set(got))}, not asked for: {sorted(set(got) - names)}")
     worst = _worst(got, wanted, record)
     if worst is not None and worst.rho > 1:  # rare, so that the orders are not measured for nothing
-        k = orders(run, subject.arithmetic, **how)
+        k = orders(run, subject.arithmetic, squares, **how)
         worst = _worst(got, [Expected(w.name, w.y, w.bound * T ** (k[w.name] - 1)) for w in wanted])
     if worst is not None:
         record.rho = max(record.rho or 0.0, worst.rho)

@@ -135,22 +135,29 @@ def tolerances(run: Run, arithmetic: Arithmetic, *, samples: int = SAMPLES) -> l
 
     ``bound`` has the output's shape, with one number per row: compare norms of rows (`measure.row_worst`), not entries.
     """
-    reference, squares = _squares(run, arithmetic, samples)
+    return due(*distances(run, arithmetic, samples=samples))
+
+
+def due(reference: Mapping[str, Host], squares: Mapping[str, Host]) -> list[Expected]:
+    """`tolerances`, of `distances`."""
     return [Expected(name, np.asarray(y), np.asarray(allowed(squares[name]))) for name, y in reference.items()]
 
 
-def orders(run: Run, arithmetic: Arithmetic, *, samples: int = SAMPLES) -> dict[str, Host]:
-    """Of every row of everything that ``run(backend)`` returns: of how many errors its own error is a product."""
-    (_, one), (_, more) = (_squares(run, arithmetic, samples, times) for times in (1.0, STRONGER))
+def orders(run: Run, arithmetic: Arithmetic, squares: Mapping[str, Host], *, samples: int = SAMPLES) -> dict[str, Host]:
+    """Of every row of everything that ``run(backend)`` returns: of how many errors its own error is a product.
+
+    squares: those that `distances` gives for as many ``samples``.
+    """
+    _, more = distances(run, arithmetic, samples=samples, times=STRONGER)
     with np.errstate(all="ignore"):
-        grown = {name: np.log(more[name] / square) / np.log(STRONGER**2) for name, square in one.items()}
+        grown = {name: np.log(more[name] / square) / np.log(STRONGER**2) for name, square in squares.items()}
     return {name: np.maximum(np.where(np.isfinite(k), np.rint(k), 1), 1) for name, k in grown.items()}
 
 
-def _squares(
-    run: Run, arithmetic: Arithmetic, samples: int, times: float = 1.0
+def distances(
+    run: Run, arithmetic: Arithmetic, *, samples: int = SAMPLES, times: float = 1.0
 ) -> tuple[Mapping[str, Host], dict[str, Host]]:
-    """The reference, and the mean square of how far noise takes each row of it."""
+    """The reference, and the mean square of how far ``times`` the noise takes each row of it, by name."""
     with np.errstate(all="ignore"):
         results = runs(run, arithmetic, samples=samples, times=times)
         reference = next(results)
