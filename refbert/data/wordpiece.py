@@ -19,6 +19,7 @@ from refbert.text.vocabulary import SPECIALS
 # As Google's released vocabularies begin, but for their unused entries.
 _SPECIALS = tuple(SPECIALS[role] for role in ("pad", "unk", "cls", "sep", "mask"))
 _ALPHABET = 1000  # characters kept, the most frequent; a word with another is [UNK] (the library's default for BERT)
+_FEWEST = 2  # times that a piece stands in the text
 _TOGETHER = 2**16  # characters in one call of the library, which holds some hundred of them
 
 
@@ -38,7 +39,7 @@ def train_wordpiece(sentences: Iterable[str], *, size: int, cased: bool) -> Toke
     for word, count in words.items():
         for character in word:
             frequency[character] += count
-    alphabet = {c for c, _ in sorted(frequency.items(), key=lambda item: (-item[1], item[0]))[:_ALPHABET]}
+    alphabet = {*_most_frequent(frequency)[:_ALPHABET], *_words_of_one_character(words)[: size // 2]}
     kept = {word: count for word, count in words.items() if alphabet.issuperset(word)}
     inside = {character for word in kept for character in word[1:]}
     first = [*_SPECIALS, *sorted(alphabet), *(f"##{character}" for character in sorted(inside))]
@@ -50,11 +51,24 @@ def train_wordpiece(sentences: Iterable[str], *, size: int, cased: bool) -> Toke
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     # There can be no more pieces than that, and the library makes room at once for as many as it is told.
     size = min(size, len(first) + sum(map(len, kept)))
-    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=first, min_frequency=2, show_progress=False)
+    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=first, min_frequency=_FEWEST, show_progress=False)
     inner.train_from_iterator(_repeated(kept), trainer)
     found = inner.get_vocab(with_added_tokens=True)
     vocabulary = sorted(found, key=found.__getitem__)
     return Tokenizer.from_vocabulary(vocabulary, settings={"do_lower_case": not cased})
+
+
+def _most_frequent(counts: Counter[str]) -> list[str]:
+    """All of them, the most frequent first, equals in their order."""
+    return sorted(counts, key=lambda key: (-counts[key], key))
+
+
+def _words_of_one_character(words: Counter[str]) -> list[str]:
+    """Words of one character, which a tokenizer that splits at Chinese characters makes of each of them.
+
+    Chinese text has some thousands, and each is a piece of the vocabulary like any other word, without a "##" form.
+    """
+    return _most_frequent(Counter({word: n for word, n in words.items() if len(word) == 1 and n >= _FEWEST}))
 
 
 def _count_words(sentences: Iterable[str], cased: bool) -> Counter[str]:

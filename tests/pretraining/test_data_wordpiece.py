@@ -72,6 +72,21 @@ def test_rare_characters_are_left_out(monkeypatch):
     assert tokenizer.encode(["aab abz"], max_length=9)[0].tokens[-2] == "[UNK]"
 
 
+def test_each_chinese_character_that_stands_twice_is_a_piece():
+    """There are more of them than the alphabet's thousand, and each is a word."""
+    characters = [chr(0x4E00 + i) for i in range(3000)]
+    rare = "龥"
+    text = ["".join(characters), "".join(reversed(characters)), f"low lower lowest {rare}"]
+    found = set(pieces(train_wordpiece(text, size=8000, cased=False)))
+    assert found >= set(characters)
+    assert not {rare, f"##{characters[0]}"} & found
+    # Where there is no room for all, half of the vocabulary is the most frequent ones.
+    frequent = ["".join(characters[:500])] * 2
+    few = set(pieces(train_wordpiece(text + frequent, size=2000, cased=False)))
+    assert few >= set(characters[:500])
+    assert 900 < len(few & set(characters)) <= 1000
+
+
 def test_long_words_are_not_held_a_thousand_times():
     """A Parquet file of 100 KB can hold one word of 1,000 letters a million times."""
     words = {"a" * 1000: 5001, "b" * 200_000: 3, "c": 100_000}
