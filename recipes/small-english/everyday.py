@@ -1,6 +1,6 @@
 """What a model answers where everyone knows the answer, and whether its sentence vectors follow the meaning.
 
-    python everyday.py --model DIR [--output FILE] [--list everyday.tsv] [--pairs similar.tsv]
+    python everyday.py --model DIR [--output FILE] [--list everyday.tsv] [--pairs similar.tsv | --no-pairs]
 
 first, five   of sentences with a [MASK], how many have a sensible likeliest token, and one among the likeliest five.
               A sensible answer is a whole word of the list; one that the vocabulary does not hold cannot be given, and
@@ -135,8 +135,8 @@ def figures(answered: Sequence[Answered]) -> dict[str, Any]:
     }
 
 
-def report(answered: Sequence[Answered], similarity: dict[str, float]) -> str:
-    """The counts, the sentences whose first answer is not sensible, and the vectors' figures."""
+def report(answered: Sequence[Answered], similarity: dict[str, float] | None) -> str:
+    """The counts, the sentences whose first answer is not sensible, and the vectors' figures if there are any."""
     lines = ["| kind | first answer sensible | among the first five |", "| --- | --- | --- |"]
     for name, count in figures(answered)["counts"].items():
         lines.append(f"| {name} | {count['first']} of {count['of']} | {count['five']} of {count['of']} |")
@@ -146,6 +146,8 @@ def report(answered: Sequence[Answered], similarity: dict[str, float]) -> str:
     for a in missed:
         note = "among them" if a.among else "" if a.known else "not in its vocabulary"
         lines.append(f"| {a.sentence.text} | {', '.join(a.said)} | {note} |")
+    if similarity is None:
+        return "\n".join(lines)
     cat, law = similarity["cat_kitten"], similarity["cat_tax_law"]
     lines += [
         "",
@@ -162,20 +164,23 @@ def main() -> int:
     parser.add_argument("--model", required=True, help="what `refbert pretrain` or export.py wrote")
     parser.add_argument("--list", type=Path, default=here / "everyday.tsv", help="kind, sentence, answers, by tabs")
     parser.add_argument("--pairs", type=Path, default=here / "similar.tsv", help="similarity, two sentences, by tabs")
+    parser.add_argument("--no-pairs", dest="pairs", action="store_const", const=None, help="no sentence vectors")
     parser.add_argument("--output", type=Path, help="a JSON file for the figures")
     given = parser.parse_args()
     try:
         import refbert
 
-        sentences, pairs = read_sentences(given.list), read_pairs(given.pairs)
+        sentences = read_sentences(given.list)
+        pairs = None if given.pairs is None else read_pairs(given.pairs)
         model = refbert.load(given.model)
-        answered, similarity = ask(model, sentences), vectors(model, pairs)
+        answered = ask(model, sentences)
+        similarity = None if pairs is None else vectors(model, pairs)
     except (RefbertError, OSError) as error:
         print(f"everyday.py: {error}", file=sys.stderr)
         return 2
     if given.output is not None:
-        content = figures(answered) | {"vectors": similarity}
-        given.output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        content = figures(answered) | ({} if similarity is None else {"vectors": similarity})
+        given.output.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     print(report(answered, similarity))
     return 0
 

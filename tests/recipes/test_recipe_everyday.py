@@ -23,8 +23,9 @@ def _answered(*said: str) -> everyday.Answered:
 
 
 def test_the_committed_lists_are_lists() -> None:
-    sentences = everyday.read_sentences(RECIPE / "everyday.tsv")
-    assert len({sentence.text for sentence in sentences}) == len(sentences) == 60
+    for name in ("everyday.tsv", "second.tsv"):
+        sentences = everyday.read_sentences(RECIPE / name)
+        assert len({sentence.text for sentence in sentences}) == len(sentences) == 60
     pairs = everyday.read_pairs(RECIPE / "similar.tsv")
     assert 20 <= len(pairs) <= 30
     # Both ends of the scale, or a correlation says little.

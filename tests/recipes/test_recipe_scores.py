@@ -145,30 +145,30 @@ def test_the_models_perplexity_is_the_exponential_of_its_loss(
 
 def test_export_writes_int8_rows_and_loads_as_float32(model: refbert.Model, tmp_path: Path) -> None:
     model.save(tmp_path / "run")
-    size = export.export(tmp_path / "run", tmp_path / "small")
-    assert {path.name for path in (tmp_path / "small").iterdir()} >= {
+    size = export.export(tmp_path / "run", tmp_path / "small-english")
+    assert {path.name for path in (tmp_path / "small-english").iterdir()} >= {
         "model.safetensors",
         "config.json",
         "vocab.txt",
         "README.md",
     }
-    assert size == sum(path.stat().st_size for path in (tmp_path / "small").iterdir())
+    assert size == sum(path.stat().st_size for path in (tmp_path / "small-english").iterdir())
     given = model.state_dict()
-    stored = (tmp_path / "small/model.safetensors").stat().st_size
+    stored = (tmp_path / "small-english/model.safetensors").stat().st_size
     # A byte for each entry, and for each row 4 more; the header has names.
     rows = sum(tensor.shape[0] if tensor.ndim == 2 else 3 * tensor.size / 4 for tensor in given.values())
     assert stored - sum(tensor.size for tensor in given.values()) - 4 * rows < 20_000
-    for name, tensor in refbert.load(tmp_path / "small").state_dict().items():
+    for name, tensor in refbert.load(tmp_path / "small-english").state_dict().items():
         assert tensor.dtype == np.float32
         step = np.abs(given[name]).max(axis=-1, keepdims=True) / 127
         assert (np.abs(tensor - given[name]) <= 0.501 * step).all()
-    assert json.loads((tmp_path / "small/config.json").read_text())["architectures"] == ["BertForPreTraining"]
+    assert json.loads((tmp_path / "small-english/config.json").read_text())["architectures"] == ["BertForPreTraining"]
     with pytest.raises(InputError, match="exists already"):
-        export.export(tmp_path / "run", tmp_path / "small")
+        export.export(tmp_path / "run", tmp_path / "small-english")
 
 
 def test_what_is_too_large_leaves_nothing(model: refbert.Model, tmp_path: Path) -> None:
     model.save(tmp_path / "run")
     with pytest.raises(InputError, match="more than the 1,000"):
-        export.export(tmp_path / "run", tmp_path / "small", limit=1000)
+        export.export(tmp_path / "run", tmp_path / "small-english", limit=1000)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
