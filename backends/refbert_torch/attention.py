@@ -97,9 +97,9 @@ def attention(
     """[B, S, H] three times -> [B, S, H]; ``keep`` [B, A, S, S] bool is dropout's mask of the probabilities.
 
     The fused kernel takes no explicit dropout mask, and its backward rebuilds the probabilities from a stored
-    log-sum-exp, in which a row without any visible key has lost its scores: gradients there would be wrong. Its backward
-    in bfloat16 on a CPU is slow: 61 ms of 64 × 64 tokens, A12 H384, forward and backward, where products and softmax
-    take 10, and 114 against 77 of 8 × 512 (two cores of a Zen 5, PyTorch 2.13).
+    log-sum-exp, in which a row without any visible key has lost its scores: gradients there would be wrong. In bfloat16
+    on a CPU that backward is slow: with the forward it takes 61 ms of 64 × 64 tokens, A12 H384, where products and
+    softmax take 10, and 114 against 77 of 8 × 512 (two cores of a Zen 5, PyTorch 2.13).
     """
     fused = keep is None and mask.seen_by_all and mask.fits
     bias = mask.bias() if fused else None
