@@ -19,7 +19,7 @@ from refbert.text.vocabulary import SPECIALS
 # As Google's released vocabularies begin, but for their unused entries.
 _SPECIALS = tuple(SPECIALS[role] for role in ("pad", "unk", "cls", "sep", "mask"))
 _ALPHABET = 1000  # characters kept, the most frequent; a word with another is [UNK] (the library's default for BERT)
-_TWICE = 2  # a piece stands in the text at least so often
+_FEWEST = 2  # a piece stands in the text at least so often
 _TOGETHER = 2**16  # characters in one call of the library, which holds some hundred of them
 
 
@@ -52,7 +52,7 @@ def train_wordpiece(sentences: Iterable[str], *, size: int, cased: bool) -> Toke
     # There can be no more pieces than that, and the library makes room at once for as many as it is told.
     size = min(size, len(first) + sum(map(len, kept)))
     trainer = trainers.WordPieceTrainer(
-        vocab_size=size, special_tokens=first, min_frequency=_TWICE, show_progress=False
+        vocab_size=size, special_tokens=first, min_frequency=_FEWEST, show_progress=False
     )
     inner.train_from_iterator(_repeated(kept), trainer)
     found = inner.get_vocab(with_added_tokens=True)
@@ -70,7 +70,7 @@ def _words_of_one_character(words: Counter[str]) -> list[str]:
 
     Chinese text has some thousands, and each is a piece of the vocabulary like any other word, without a "##" form.
     """
-    return _most_frequent(Counter({word: n for word, n in words.items() if len(word) == 1 and n >= _TWICE}))
+    return _most_frequent(Counter({word: n for word, n in words.items() if len(word) == 1 and n >= _FEWEST}))
 
 
 def _count_words(sentences: Iterable[str], cased: bool) -> Counter[str]:
