@@ -35,6 +35,10 @@ CONFIG: dict[str, Any] = {
 }
 
 
+# What is said of every other.
+READ_ALONE = "of quantised checkpoints refbert reads symmetric int8 rows with scales alone (int-quantized)"
+
+
 def quantize(tensors: Mapping[str, Host]) -> dict[str, Host]:
     """Round each matrix to int8 rows; vectors keep their dtype.
 
@@ -61,16 +65,14 @@ def dequantize(tensors: dict[str, Host], file: Path) -> dict[str, Host]:
     """
     for name in tensors:
         if name.endswith(_PACKED):
-            raise CheckpointError(
-                f"{file}: {name} is packed; of quantised checkpoints refbert reads int8 rows alone (int-quantized)"
-            )
+            raise CheckpointError(f"{file}: {name} is packed; {READ_ALONE}")
     scaled = {name.removesuffix(_SCALE) for name in tensors if name.endswith(_SCALE)}
     out = {}
     for name, tensor in tensors.items():
         owner = name.removesuffix(_SCALE).removesuffix(_ZERO)
         if owner != name and owner in scaled and owner in tensors:
             if name.endswith(_ZERO) and tensor.any():
-                raise CheckpointError(f"{file}: {name} is not 0; refbert reads symmetric int8 rows alone")
+                raise CheckpointError(f"{file}: {name} is not 0; {READ_ALONE}")
             continue
         out[name] = _times(tensor, tensors[name + _SCALE], name, file) if name in scaled else tensor
     return out

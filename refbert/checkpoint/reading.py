@@ -11,7 +11,7 @@ import numpy as np
 
 from refbert.backend import Host
 from refbert.checkpoint import names
-from refbert.checkpoint.quantized import dequantize
+from refbert.checkpoint.quantized import READ_ALONE, dequantize
 from refbert.checkpoint.safetensors_file import read_safetensors
 from refbert.checkpoint.tensorflow_file import data_files, read_tensorflow, state_file_choice
 from refbert.errors import CheckpointError
@@ -72,10 +72,7 @@ def read(directory: Path) -> Checkpoint:
             known = names.from_hugging_face(name, front)
         if not np.issubdtype(array.dtype, np.floating):
             if names.is_known(known) or known in names.TIED:
-                raise CheckpointError(
-                    f"{file}: {name} is {array.dtype}; of quantised checkpoints refbert reads "
-                    "int8 rows with scales alone"
-                )
+                raise CheckpointError(f"{file}: {name} is {array.dtype}; {READ_ALONE}")
             ignored.append(name)
         elif known not in tensors:
             tensors[known] = array
