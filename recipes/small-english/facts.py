@@ -1,4 +1,4 @@
-"""What everyone knows, in single sentences: kinds and opposites (WordNet), countries (a table), the calendar, numbers.
+"""What everyone knows, in single sentences: facts.toml, kinds and opposites (WordNet), countries, calendar, numbers.
 
 Each fact is told in several ways, so that a model learns the fact rather than one sentence. Which ways is settled by a
 hash of the fact. The sentences stand in random order: nothing in a neighbouring line gives an answer away.
@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import tomllib
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import glosses
 from wordnet import Key, Synset
@@ -117,6 +119,32 @@ def calendar() -> Iterator[str]:
             yield f"{_NUMBERS[a + b].capitalize()} minus {_NUMBERS[b]} is {_NUMBERS[a]}."
 
 
+def read(path: Path) -> list[Mapping[str, Any]]:
+    """The tables of facts.toml, their rows as words by column; the single sentences are a table of one column."""
+    content = tomllib.loads(path.read_text(encoding="utf-8"))
+    single = {"name": "sentences", "columns": ["a"], "ways": ["{a}"], "rows": content["sentences"]["said"]}
+    return [
+        {**table, "rows": [_row(table, line) for line in table["rows"].strip().splitlines()]}
+        for table in (*content["tables"], single)
+    ]
+
+
+def _row(table: Mapping[str, Any], line: str) -> dict[str, str]:
+    cells = [cell.strip() for cell in line.split("|")]
+    return dict(zip(table["columns"], cells, strict=True))
+
+
+def listed(tables: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """What facts.toml says: {a} is a row's cell in column a, {A} the same with a capital."""
+    for table in tables:
+        for row in table["rows"]:
+            yield from _told(table["ways"], **row, **{name.upper(): _capital(cell) for name, cell in row.items()})
+
+
+def _capital(words: str) -> str:
+    return words[:1].upper() + words[1:]
+
+
 def countries(path: Path) -> Iterator[str]:
     """Capitals, regions, languages and neighbours from npm's world-countries."""
     table = json.loads(path.read_text(encoding="utf-8"))
@@ -150,13 +178,15 @@ def kinds(
             yield from _told(_KIND, _MOST, A=a, a=a, k=kind, ak=glosses.with_article(kind))
 
 
-def opposites(synsets: Mapping[Key, Synset], common: Mapping[str, int], least: int) -> Iterator[str]:
-    """The pairs of opposites of which both are common."""
+def opposites(
+    synsets: Mapping[Key, Synset], common: Mapping[str, int], least: int, *, known: Container[str] = ()
+) -> Iterator[str]:
+    """The pairs of opposites of which both are common, and neither ``known`` to have another."""
     for synset in synsets.values():
         a = synset.words[0]
         for key in synset.to("!"):
             b = synsets[key].words[0] if key in synsets else ""
-            if a < b and min(common.get(a, 0), common.get(b, 0)) >= least:
+            if a < b and min(common.get(a, 0), common.get(b, 0)) >= least and a not in known and b not in known:
                 yield from _told(_OPPOSITE, A=a, a=a, b=b)
 
 

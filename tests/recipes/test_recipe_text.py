@@ -120,6 +120,24 @@ def test_what_gives_the_definition_away_stands_apart(synsets: dict[wordnet.Key, 
     assert teller.related(synsets["adj", "00000200"]) == ["The opposite of young is old."]
 
 
+def test_a_table_of_facts_is_told_in_all_its_ways(tmp_path: Path) -> None:
+    (tmp_path / "facts.toml").write_text(
+        '[[tables]]\nname = "colors"\ncolumns = ["a", "b"]\nways = ["{A} is {b}.", "It is {b}, {a}"]\n'
+        'rows = """\nthe sky | blue\ngrass | green\n"""\n[sentences]\nsaid = """\nYes.\n"""\n'
+    )
+    told = list(facts.listed(facts.read(tmp_path / "facts.toml")))
+    assert set(told) == {
+        "The sky is blue.", "It is blue, the sky.", "Grass is green.", "It is green, grass.", "Yes.",
+    }  # fmt: skip
+
+
+def test_every_committed_fact_is_a_sentence() -> None:
+    told = list(facts.listed(facts.read(Path(facts.__file__).with_name("facts.toml"))))
+    assert len(set(told)) > 20_000
+    assert not [sentence for sentence in told if sentence[0].islower() or sentence[-1] not in ".?!"]
+    assert not [sentence for sentence in told if sentence.split(" ") != sentence.split() or set("{}|") & set(sentence)]
+
+
 def test_facts_are_told_of_common_words_in_several_ways(synsets: dict[wordnet.Key, wordnet.Synset]) -> None:
     teller = glosses.Teller(synsets)
     told = list(facts.kinds(synsets, teller, {"cat": 5, "tabby": 4}, 5))
@@ -131,6 +149,7 @@ def test_facts_are_told_of_common_words_in_several_ways(synsets: dict[wordnet.Ke
     assert len(pairs) == len(set(pairs)) > 3
     assert all("young" in pair.lower() and "old" in pair.lower() for pair in pairs)
     assert not list(facts.opposites(synsets, {"young": 5, "old": 4}, 5))
+    assert not list(facts.opposites(synsets, {"young": 5, "old": 5}, 5, known={"old"}))
 
 
 def test_the_calendar_goes_round() -> None:
