@@ -39,7 +39,9 @@ def cli(*arguments, cwd):
 def test_run_without_a_model(tmp_path):
     done = cli("run", "--json", "The president of the United [MASK].", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "small-english, which comes with refbert" in done.stderr
+    # One line: which model, and what it is good for.
+    assert done.stderr.count("\n") == 1
+    assert "small-english, which comes with refbert: for plain English" in done.stderr
     (line,) = done.stdout.splitlines()
     assert "states" in line
 
@@ -136,3 +138,19 @@ def test_the_readme_shows_what_it_says(model):
     assert len(words) >= 3
     (filled,) = tasks.fill_mask(model, [prompt], top_k=5)
     assert [p.token for p in filled.masks[0].predictions][: len(words)] == words
+
+
+def test_the_examples_work(model):
+    """What is shown without --model is of the everyday lists, and its first answer is sensible."""
+    documents = ["README.md", "docs/how-to/run.md", "docs/tour/19-shipped-model.md", "refbert/cli/run.py"]
+    examples = {
+        name: re.findall(r'refbert run "([^"]*\[MASK\][^"]*)"', (ROOT / name).read_text(encoding="utf-8"))
+        for name in documents
+    }
+    assert all(examples.values()), examples
+    lists = [ROOT / "recipes/small-english" / name for name in ("everyday.tsv", "second.tsv")]
+    rows = [line.split("\t") for path in lists for line in path.read_text(encoding="utf-8").splitlines() if line]
+    sensible = {row[1]: row[2].split() for row in rows if len(row) == 3}
+    for text in {text for texts in examples.values() for text in texts}:
+        (filled,) = tasks.fill_mask(model, [text], top_k=1)
+        assert filled.masks[0].predictions[0].token in sensible[text], text

@@ -28,8 +28,12 @@ def print_json(value: Any) -> None:
 
 
 def say_default_model(model: str) -> None:
-    """Say on stderr which model is used, where none was named."""
-    print(f"refbert: no --model named, so it is {model}, which comes with refbert", file=sys.stderr)
+    """Say on stderr which model is used, where none was named, and what for."""
+    print(
+        f"refbert: no --model named, so it is {model}, which comes with refbert: for plain English of every day; "
+        "--model google-bert/bert-base-uncased knows more",
+        file=sys.stderr,
+    )
 
 
 def require_writable(*files: Path | None) -> None:

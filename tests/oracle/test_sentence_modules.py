@@ -22,7 +22,7 @@ TEXTS = [
     ("In the beginning", "God created the heaven."),
     "President Smith spoke " * 9,
 ]
-H, S = 256, 24
+H, S = 384, 24
 TRANSFORMER, POOLING = "sentence_transformers.models.Transformer", "sentence_transformers.models.Pooling"
 DENSE, NORMALIZE = "sentence_transformers.models.Dense", "sentence_transformers.models.Normalize"
 
@@ -246,7 +246,7 @@ def test_what_is_given_wins(tmp_path):
     assert np.abs(quietly(model.encode, TEXTS, normalize=True) - theirs(tmp_path)).max() <= 1e-5
     other = Directory(tmp_path / "max").pool(pooling_mode_max_tokens=True).dense(H, 16).add(NORMALIZE)
     assert np.abs(quietly(model.encode, TEXTS, pooling="max") - theirs(other.root)).max() <= 1e-5
-    with pytest.raises(InputError, match=r"Dense module takes vectors of 256 numbers, the pooling makes 512"):
+    with pytest.raises(InputError, match=r"Dense module takes vectors of 384 numbers, the pooling makes 768"):
         model.encode("a", pooling=("max", "cls"))
 
 
@@ -292,7 +292,7 @@ class TestRefused:
             (lambda d: d.pool().dense(H, 3, activation_function="mine.Tanh"), "mine.Tanh"),
             (lambda d: d.pool().dense(H, 3, module_input_name="token_embeddings"), "module_input_name"),
             (lambda d: d.pool().add(NORMALIZE, module_input_name="token_embeddings"), "module_input_name"),
-            (lambda d: d.pool().dense(100, 3), "takes vectors of 100 numbers, the pooling makes 256"),
+            (lambda d: d.pool().dense(100, 3), "takes vectors of 100 numbers, the pooling makes 384"),
         ],
     )  # fmt: skip
     def test_what_makes_no_sense(self, tmp_path, build, message):

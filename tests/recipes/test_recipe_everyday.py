@@ -115,7 +115,7 @@ def test_the_recorded_figures_are_the_shipped_models() -> None:
     recorded = json.loads((RECIPE / "everyday-scores.json").read_text())
     assert found["counts"] == recorded["counts"]
     vectors = everyday.vectors(model, everyday.read_pairs(RECIPE / "similar.tsv"))
-    # Cosines of float32 vectors of 256 numbers: two neighbours in rank may change places, no more.
+    # Cosines of float32 vectors of 384 numbers: two neighbours in rank may change places, no more.
     assert vectors == pytest.approx(recorded["vectors"], abs=0.01)
 
 

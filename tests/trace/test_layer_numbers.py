@@ -98,13 +98,12 @@ def test_it_is_said_where_readers_meet_layers():
 
 
 def test_what_the_shipped_models_card_says_of_its_heads():
-    """Heads 0 and 2 of layer 0 look at the word before and the word after."""
+    """Head 2 of layer 0 looks at the word before, head 8 of layer 1 at the word after."""
     card = words((ROOT / "recipes/small-english/README.md").read_text(encoding="utf-8"))
-    assert "Heads 0 and 2 of layer 0, its first, look at the word before and the word after" in card
+    assert "Head 2 of layer 0, its first, looks at the word before, and head 8 of layer 1 at the word after" in card
     found = trace(refbert.load("small-english"), "The captain stood on the deck of the [MASK].")
-    looks = habits(found.attentions[0], found.special)
-    assert looks[0]["previous"] > 0.5
-    assert looks[2]["next"] > 0.5
+    assert habits(found.attentions[0], found.special)[2]["previous"] > 0.5
+    assert habits(found.attentions[1], found.special)[8]["next"] > 0.5
 
 
 def test_no_script_of_the_page_adds_one_to_a_number_that_is_shown():
