@@ -96,8 +96,8 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Judged:
-    """One array against the model. where: its worst row. towards: the nearer hypothesis that is furthest out of what
-    rounding explains, ρ in that direction, and how much of the way the output has gone."""
+    """One array against the model. where: its worst row. towards: the nearest hypothesis of those in whose direction
+    it is further out than rounding explains; ρ in that direction, and how much of the way the output has gone."""
 
     name: str
     shape: tuple[int, ...]
@@ -330,17 +330,19 @@ class Judge:
         one = base.made[array.name]
         rho = self._rho(array, one, noise)
         worst = int(rho.argmax())
-        towards, far, gone = "", 1.0, 0.0
+        towards, far, gone, nearest = "", 0.0, 0.0, np.inf
         for other in others:
             aim = other.made[array.name]
             ratio, way = self._towards(array, one, aim, noise)
-            if ratio > far and way > 0.5:  # beyond the middle: nearer to it than to the model
-                towards, far, gone = other.name, ratio, way
+            apart = _share(array.rows[aim.keys] - aim.rows, aim.rows)
+            # Beyond the middle: nearer to it than to the model. Of several in one direction it is the nearest.
+            if ratio > 1 and way > 0.5 and apart < nearest:
+                towards, far, gone, nearest = other.name, ratio, way, apart
         return Judged(
             array.name, array.values.shape, len(one.keys), one.missing,
             _share(array.rows[one.keys] - one.rows, one.rows),
             float(np.sqrt((noise.bound**2).sum())) / float(np.linalg.norm(one.rows)),
-            float(rho[worst]), self._at(array, int(one.keys[worst])), towards, far if towards else 0.0, gone,
+            float(rho[worst]), self._at(array, int(one.keys[worst])), towards, far, gone,
         )  # fmt: skip
 
     def _at(self, array: Array, key: int) -> tuple[int, ...]:
