@@ -2,7 +2,7 @@
 
     python experiments.py TEXT WORK [NAME …]      TEXT: what corpus.py wrote; prints a Markdown table
 
-Each is the recipe's training with one choice changed, for a sixteenth of its tokens (--tokens), with a schedule of its
+Each is the recipe's training with one choice changed, for a small part of its tokens (--tokens), with a schedule of its
 own, in WORK/NAME, which goes on where it was. Measured on what is held out of Tatoeba, the encyclopedia, Andersen's
 tales and facts: masked accuracy; and on the everyday lists: sensible first answers. Tokens a second depend on the
 machine.
