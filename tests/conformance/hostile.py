@@ -237,6 +237,24 @@ class SleepsOnce(Base):
         time.sleep(float(LONG))
 
 
+class Remembers(Base):
+    """Keeps 300 MiB for each op that it has computed, as a library keeps what it has compiled."""
+
+    kept: dict[str, bytes] = {}  # noqa: RUF012
+
+    def keep(self, op):
+        if op not in self.kept:
+            self.kept[op] = b"x" * (300 << 20)
+            time.sleep(1)  # until it was seen
+
+    def act(self):
+        self.keep("relu")
+
+    def tanh(self, x):
+        self.keep("tanh")
+        return ops.tanh(x)
+
+
 class HoardsInAChild(Base):
     def act(self):
         if os.fork() == 0:

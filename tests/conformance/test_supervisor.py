@@ -149,6 +149,16 @@ def test_signals_to_its_parent_are_nobodys_business():
     assert [row.outcome for row in tried("SignalsParent")] == ["passed", "passed"]
 
 
+def test_memory_counts_by_property():
+    with pytest.warns(RefbertWarning, match=r"used more memory than the limit of 0\.5 GiB, with what it keeps"):
+        relu, tanh = tried("Remembers", Limits(seconds=30, memory=500 << 20))
+    assert (relu.outcome, tanh.outcome) == ("passed", "passed"), tanh.message
+    relu, tanh = tried("Remembers", Limits(seconds=30, memory=250 << 20))
+    for row in (relu, tanh):
+        assert row.outcome == "failed"
+        assert "used more memory than the limit of 0.2 GiB" in row.message
+
+
 def test_a_childs_memory_counts():
     relu, tanh = tried("HoardsInAChild", Limits(seconds=30, memory=700 << 20))
     assert "used more memory than the limit of 0.7 GiB" in relu.message

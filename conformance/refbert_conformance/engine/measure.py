@@ -51,7 +51,8 @@ class Stopped(BaseException):
     """A backend's process had to end: no check's business, nor Hypothesis's.
 
     reason: what is said of it, after "the backend". kind: "slow" if it gave no answer without computing for long,
-    "hung" if it computed too long, "killed" by a signal that the system sends too, else "died". example: the one tried.
+    "hung" if it computed too long, "killed" by a signal that the system sends too, "full" if it used too much memory
+    after other properties, else "died". example: the one tried.
     """
 
     def __init__(self, kind: str, reason: str, example: str = "") -> None:

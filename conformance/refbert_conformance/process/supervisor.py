@@ -10,6 +10,10 @@ silent; how much memory it may use; how much may be printed during one property.
 A busy machine makes everything slow, and is nobody's fault. What counts against a backend is therefore the time that
 it computes (CPU seconds of its busiest thread), and only if it is beyond the limit twice. What gives no answer without
 computing that long (it waits for something, or for a turn) is tried once more as well, and is then *inconclusive*.
+
+A library may keep what it has compiled for every shape that it has met. So a process that reaches the limit of memory
+after other properties is made again, which is said, and the property tried in a new one: what counts is what one
+property takes.
 """
 
 from __future__ import annotations
@@ -118,6 +122,7 @@ class Supervisor:
         self._is_command = str(job["given"]).startswith(command.PREFIX)
         self._child: Child | None = None
         self._subject: Subject | None = None
+        self._used = False  # whether this process has been asked about something else before
         self._clock: _Clock | None = None
         self._example = ""
         self._deaths: dict[str, list[tuple[str, str, str]]] = {}  # op -> (property, outcome, reason)
@@ -204,17 +209,25 @@ class Supervisor:
         found = Measured()
         for op, of in levels.items():
             try:
-                subject = self._made()
-                self._trying(None)
-                found.errors += measured(subject, op, of, self._job["seed"])
+                found.errors += self._twice(partial(self._errors, op, of))
             except Stopped as stopped:
-                self._end()
                 found.not_measured[op] = f"the backend {stopped.reason}"
             except Failure as failure:
                 found.not_measured[op] = str(failure)
             except Exception as error:  # noqa: BLE001  (whatever a plugin raises is its own)
                 found.not_measured[op] = words(error)
         return found
+
+    def _errors(self, op: str, levels: Sequence[str]) -> list[Errors]:
+        try:
+            subject = self._made()
+            self._trying(None)
+            return measured(subject, op, levels, self._job["seed"])
+        except Stopped:
+            self._end()
+            raise
+        finally:
+            self._used = True
 
     def _twice(self, attempt: Callable[[], Any]) -> Any:
         try:
@@ -223,6 +236,9 @@ class Supervisor:
             if stopped.kind == "died":
                 raise
             first = stopped.kind
+            if first == "full":
+                again = "with what it keeps of earlier properties; it goes on in a new process"
+                warnings.warn(f"the backend {stopped.reason}, {again}", RefbertWarning, stacklevel=2)
         try:
             return attempt()
         except Stopped as again:
@@ -275,7 +291,7 @@ class Supervisor:
             raise
         self.run.backend, self.run.versions = described(subject), versions()
         self.run.offers = [name for name in (*REQUIRED, *OPTIONAL) if subject.has(name)]
-        self._subject = subject
+        self._subject, self._used = subject, False
         return subject
 
     def _asked(self, id: str) -> Row:
@@ -297,6 +313,7 @@ class Supervisor:
         except BaseException:
             self._end()
             raise
+        self._used = True
         if mode := subject.mode:
             self.run.backend["note"] = f"the backend sets {mode} for its whole process; {_KEPT_APART}"
         return row
@@ -335,7 +352,7 @@ class Supervisor:
         self._clock.check(self._example)
         if child.memory(self._limits.memory) > self._limits.memory:
             limit = f"the limit of {self._limits.memory / 2**30:.1f} GiB"
-            raise Stopped("died", f"used more memory than {limit}", self._example)
+            raise Stopped("full" if self._used else "died", f"used more memory than {limit}", self._example)
 
     def _broken(self, kind: str, why: str) -> NoReturn:
         """What it means that the backend's process does not speak the protocol any more."""
