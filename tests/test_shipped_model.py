@@ -1,4 +1,4 @@
-"""The model in the package: there, small, offline, the same in transformers, and as good as its card says."""
+"""The models in the package: there, small, offline, the same in transformers, and as good as their cards say."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from refbert.data import Phase, Pretraining, PretrainingSource, build_store
 from refbert.tasks import fill_mask as tasks
 
 ROOT = Path(__file__).parent.parent
+SIZES = {"small-english": 12_000_000, "small-chinese": 8_000_000}  # bytes, at most
 # Sentences of the held-out text (its sources and licences are in the model card), never seen in training.
 HELD_OUT = Path(__file__).parent / "data" / "small-english" / "heldout.txt"
 
@@ -56,21 +57,35 @@ def test_a_folder_of_that_name_does_not_take_its_place(tmp_path):
     assert "config" in done.stderr
 
 
-def test_what_ships(model):
-    folder = models.shipped(models.DEFAULT)
-    assert sum(path.stat().st_size for path in folder.iterdir()) <= 12_000_000
+@pytest.mark.parametrize("name", SIZES)
+def test_what_ships(name):
+    model = refbert.load(name)
+    assert sum(path.stat().st_size for path in models.shipped(name).iterdir()) <= SIZES[name]
     assert model.heads == ("masked_lm", "next_sentence")
     assert not model.report.initialized
     assert not model.report.unused
     assert all(np.isfinite(x).all() for x in model.state_dict().values())
+
+
+def test_nothing_else_ships():
+    here = Path(models.__file__).parent
+    assert {path.parent.name for path in here.glob("*/config.json")} == set(SIZES)
     assert models.shipped("nothing") is None
 
 
-def test_transformers_computes_the_same(model):
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [
+        ("small-english", [("A cat is a kind of [MASK].", "It is a [MASK] animal."), "He [MASK] it."]),
+        ("small-chinese", [("猫是一种[MASK]物。", "A cat is an [MASK]."), "我喜欢吃[MASK]果。"]),
+    ],
+)
+def test_transformers_computes_the_same(name, texts):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    theirs = transformers.BertForPreTraining.from_pretrained(models.shipped(models.DEFAULT), dtype=torch.float32).eval()
-    batch = model.batch([("A cat is a kind of [MASK].", "It is a [MASK] animal."), "He [MASK] it."])
+    theirs = transformers.BertForPreTraining.from_pretrained(models.shipped(name), dtype=torch.float32).eval()
+    model = refbert.load(name)
+    batch = model.batch(texts)
     with torch.no_grad():
         out = theirs(
             torch.from_numpy(batch.input_ids), torch.from_numpy(batch.attention_mask),
@@ -83,14 +98,17 @@ def test_transformers_computes_the_same(model):
     assert np.abs(out.seq_relationship_logits.numpy() - ours["next_sentence"]).max() < 1e-4
 
 
-def test_the_card_has_the_figures_that_were_measured():
-    card = (models.shipped(models.DEFAULT) / "README.md").read_text(encoding="utf-8")
-    assert card == (ROOT / "recipes" / "small-english" / "README.md").read_text(encoding="utf-8")
-    assert "not trained yet" not in card
-    scores = json.loads((ROOT / "recipes" / "small-english" / "scores.json").read_text(encoding="utf-8"))["results"]
-    for name in ("model", "trigram", "unigram"):
-        figures = scores["all"][name]
-        row = next(line for line in card.splitlines() if line.startswith(f"| all | {name} |"))
+@pytest.mark.parametrize("name", SIZES)
+def test_the_card_has_the_figures_that_were_measured(name):
+    recipe = ROOT / "recipes" / name
+    card = (models.shipped(name) / "README.md").read_text(encoding="utf-8")
+    assert card == (recipe / "README.md").read_text(encoding="utf-8")
+    said = json.loads((recipe / "everyday-scores.json").read_text(encoding="utf-8"))["said"]
+    assert all(f"| {text} | {', '.join(answers)} |" in card for text, answers in said.items())
+    scores = json.loads((recipe / "scores.json").read_text(encoding="utf-8"))["results"]
+    for predictor in ("model", "trigram", "unigram"):
+        figures = scores["all"][predictor]
+        row = next(line for line in card.splitlines() if line.startswith(f"| all | {predictor} |"))
         assert f"{figures['masked_lm_accuracy']:.1%}" in row
         assert f"{figures['masked_lm_perplexity']:.1f}" in row
 
@@ -140,17 +158,17 @@ def test_the_readme_shows_what_it_says(model):
     assert [p.token for p in filled.masks[0].predictions][: len(words)] == words
 
 
-def test_the_examples_work(model):
-    """What is shown without --model is of the everyday lists, and its first answer is sensible."""
+def test_the_examples_work():
+    """What is shown is of the everyday lists, and its first answer is sensible."""
     documents = ["README.md", "docs/how-to/run.md", "docs/tour/19-shipped-model.md", "refbert/cli/run.py"]
-    examples = {
-        name: re.findall(r'refbert run "([^"]*\[MASK\][^"]*)"', (ROOT / name).read_text(encoding="utf-8"))
-        for name in documents
-    }
+    command = re.compile(r'refbert run (?:--model (small-\w+) )?"([^"]*\[MASK\][^"]*)"')
+    examples = {name: command.findall((ROOT / name).read_text(encoding="utf-8")) for name in documents}
     assert all(examples.values()), examples
-    lists = [ROOT / "recipes/small-english" / name for name in ("everyday.tsv", "second.tsv")]
-    rows = [line.split("\t") for path in lists for line in path.read_text(encoding="utf-8").splitlines() if line]
-    sensible = {row[1]: row[2].split() for row in rows if len(row) == 3}
-    for text in {text for texts in examples.values() for text in texts}:
-        (filled,) = tasks.fill_mask(model, [text], top_k=1)
+    assert {model for found in examples.values() for model, _ in found} == {"", "small-chinese"}
+    for name, text in {example for found in examples.values() for example in found}:
+        model = name or models.DEFAULT
+        lists = [ROOT / "recipes" / model / file for file in ("everyday.tsv", "second.tsv")]
+        rows = [line.split("\t") for path in lists for line in path.read_text(encoding="utf-8").splitlines() if line]
+        sensible = {row[1]: row[2].split() for row in rows if len(row) == 3}
+        (filled,) = tasks.fill_mask(refbert.load(model), [text], top_k=1)
         assert filled.masks[0].predictions[0].token in sensible[text], text

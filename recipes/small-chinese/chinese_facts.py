@@ -69,10 +69,10 @@ def _told(ways: Sequence[str], most: int | None = None, **words: str) -> list[st
 def listed(table: Mapping[str, Any]) -> Iterator[str]:
     """What facts.toml says but the countries."""
     for kind in table["kinds"]:
-        words = [word.partition(":")[::2] for word in kind["words"].split()]
-        for number, (word, measure) in enumerate(words):
+        members = [word.partition(":")[::2] for word in kind["words"].split()]
+        for number, (word, measure) in enumerate(members):
             said = {"w": word, "k": kind["name"], "m": measure or kind["measure"]}
-            other = words[(number + 1) % len(words)][0]
+            other = members[(number + 1) % len(members)][0]
             yield from _told(_ROLE if kind["name"] in _ROLES else _KIND, **said, o=other)
             yield from _told(kind["uses"], **said)
             if kind["name"] not in _ROLES and kind["measure"] not in ("种", "项", "门"):

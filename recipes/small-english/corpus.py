@@ -257,7 +257,7 @@ def command(recipe: Path, description: str | None, texts: Texts, expected: str) 
         print(f"corpus.py: {error}", file=sys.stderr)
         return 2
     weights = {source: row["weight"] for source, row in table.items()}
-    lists = {HERE / "everyday.tsv", HERE / "second.tsv", recipe / "everyday.tsv"}
+    lists = {folder / name for folder in (HERE, recipe) for name in ("everyday.tsv", "second.tsv")}
     asked = {said for path in lists for said in everyday_sentences(path)}
     digest = write(given.directory, texts(places), weights, asked)
     print(f"{digest} {'as in the recipe' if digest == expected else f'NOT as in the recipe ({expected})'}")

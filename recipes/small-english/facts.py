@@ -112,11 +112,11 @@ def calendar() -> Iterator[str]:
     for unit, (count, parts) in _PARTS.items():
         a = glosses.with_article(unit)
         yield from _told(_CONSISTS, A=a, a=a, u=unit, n=count, p=parts)
-    for a in range(1, 11):
-        yield f"{_NUMBERS[a + 1].capitalize()} comes after {_NUMBERS[a]}."
-        for b in range(1, 11):
-            yield f"{_NUMBERS[a].capitalize()} plus {_NUMBERS[b]} is {_NUMBERS[a + b]}."
-            yield f"{_NUMBERS[a + b].capitalize()} minus {_NUMBERS[b]} is {_NUMBERS[a]}."
+    for m in range(1, 11):
+        yield f"{_NUMBERS[m + 1].capitalize()} comes after {_NUMBERS[m]}."
+        for n in range(1, 11):
+            yield f"{_NUMBERS[m].capitalize()} plus {_NUMBERS[n]} is {_NUMBERS[m + n]}."
+            yield f"{_NUMBERS[m + n].capitalize()} minus {_NUMBERS[n]} is {_NUMBERS[m]}."
 
 
 def read(path: Path) -> list[Mapping[str, Any]]:
@@ -138,7 +138,8 @@ def listed(tables: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """What facts.toml says: {a} is a row's cell in column a, {A} the same with a capital."""
     for table in tables:
         for row in table["rows"]:
-            yield from _told(table["ways"], **row, **{name.upper(): _capital(cell) for name, cell in row.items()})
+            words = row | {name.upper(): _capital(cell) for name, cell in row.items()}
+            yield from _told(table["ways"], None, **words)
 
 
 def _capital(words: str) -> str:

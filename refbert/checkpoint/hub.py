@@ -48,9 +48,10 @@ def resolve(name: str | Path, *, revision: str | None = None) -> Path:
 def locate(name: str | Path, *, revision: str | None = None) -> Path:
     """A model that comes with refbert or a local directory, never touching the network; else a hub name's.
 
-    ``name``: a name in `refbert.models` ("small-english"; a directory that is called so is "./small-english", or any
-    `Path`), a directory, or a hub name such as "google-bert/bert-base-uncased" ("bert-base-uncased" is the same), which
-    is downloaded into the hub's cache unless there is a directory of that name.
+    ``name``: a name in `refbert.models` ("small-english", "small-chinese"; a directory that is called so is
+    "./small-english", or any `Path`), a directory, or a hub name such as "google-bert/bert-base-uncased"
+    ("bert-base-uncased" is the same), which is downloaded into the hub's cache unless there is a directory of that
+    name.
     ``revision``: a branch, tag or commit on the hub; a local directory has none. Raises `CheckpointError` for a path
     that is not a directory, a name that the hub does not have or does not give out, and a hub that cannot be reached
     when the cache does not hold the model.

@@ -33,7 +33,7 @@ profile_option = click.option(
 )
 model_option = click.option(
     "--model", envvar="REFBERT_MODEL", default=DEFAULT, show_default=True,
-    help="A local directory, a hub name, or the model that comes with refbert (or set REFBERT_MODEL).",
+    help="A directory, a hub name, or one that comes with refbert: small-english, small-chinese (or set REFBERT_MODEL).",
 )  # fmt: skip
 
 

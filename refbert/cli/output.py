@@ -31,7 +31,7 @@ def say_default_model(model: str) -> None:
     """Say on stderr which model is used, where none was named, and what for."""
     print(
         f"refbert: no --model named, so it is {model}, which comes with refbert: for plain English of every day; "
-        "--model google-bert/bert-base-uncased knows more",
+        "--model small-chinese knows Chinese, --model google-bert/bert-base-uncased more",
         file=sys.stderr,
     )
 

@@ -1,6 +1,7 @@
 """Models that come with refbert: a folder for each, in Hugging Face's layout, with its model card in README.md.
 
 small-english   a small English BERT, of MiniLM's layers and refbert's pretraining; recipes/small-english is how.
+small-chinese   a small Chinese and English BERT, of refbert's pretraining alone; recipes/small-chinese is how.
 """
 
 from __future__ import annotations
