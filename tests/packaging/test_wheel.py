@@ -46,6 +46,14 @@ def test_entry_points_and_types(wheel):
 
 
 @pytest.mark.slow
+def test_the_models_are_in_it_and_it_is_small(wheel):
+    names = set(wheel.namelist())
+    for model in ("small-english", "small-chinese"):
+        assert f"refbert/models/{model}/model.safetensors" in names
+    assert sum(one.compress_size for one in wheel.infolist()) < 25_000_000
+
+
+@pytest.mark.slow
 def test_what_pages_are_made_of(wheel):
     """Templates, styles and scripts are no Python, and come along."""
     (folders,) = re.findall(r"^packages = \[(.*?)\]", (ROOT / "pyproject.toml").read_text(), re.DOTALL | re.MULTILINE)
