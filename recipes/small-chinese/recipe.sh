@@ -1,8 +1,8 @@
 #!/bin/sh
-# The small Chinese and English model, from nothing to build/small-chinese/small-chinese, which is copied to refbert/models to
-# ship. Run it in the repository's root, on Debian 12 (apt-get download, dpkg-deb) with npm, after
-# pip install -e ".[raw,torch]" nupunkt==0.8.0 opencc==1.4.2 tables. If it stops, run it again: it goes on from
-# where it was.
+# The small Chinese and English model, from nothing to build/small-chinese/small-chinese; to ship it, copy that to
+# refbert/models. Run this in the repository's root, on Debian 12 (apt-get download, dpkg-deb) with npm, after
+# pip install -e ".[raw,torch]" nupunkt==0.8.0 opencc==1.4.2 tables. If it stops, run it again: it goes on from where
+# it was.
 #
 #     sh recipes/small-chinese/recipe.sh build/small-chinese
 set -eu

