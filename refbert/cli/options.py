@@ -33,7 +33,7 @@ profile_option = click.option(
 )
 model_option = click.option(
     "--model", envvar="REFBERT_MODEL", default=DEFAULT, show_default=True,
-    help="A directory, a hub name, or one that comes with refbert: small-english, small-chinese (or set REFBERT_MODEL).",
+    help="A directory, a hub name, or small-english or small-chinese, which come with refbert (or set REFBERT_MODEL).",
 )  # fmt: skip
 
 

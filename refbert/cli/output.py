@@ -30,8 +30,8 @@ def print_json(value: Any) -> None:
 def say_default_model(model: str) -> None:
     """Say on stderr which model is used, where none was named, and what for."""
     print(
-        f"refbert: no --model named, so it is {model}, which comes with refbert: for plain English about everyday things; "
-        "--model small-chinese knows Chinese, --model google-bert/bert-base-uncased more",
+        f"refbert: no --model named, so it is {model}, which comes with refbert: for plain English about everyday "
+        "things; --model small-chinese knows Chinese, --model google-bert/bert-base-uncased more",
         file=sys.stderr,
     )
 
