@@ -16,21 +16,24 @@ if [ ! -f "$work/text/done" ]; then
     : >"$work/text/done"
 fi
 
-# From random weights, in two stages. With 32 tokens and an initializer range of 0.06, some heads learn to look at
+# From random weights, in three stages. With 32 tokens and an initializer range of 0.06, some heads learn to look at
 # neighbouring tokens within a few hundred updates. With 64 tokens and the paper's 0.02, a model this narrow predicts
-# little more than the characters' frequencies for thousands. The second stage has its own learning rate, because
-# positions from 32 on are untrained. It shows facts 12 times a round (before: 4), and what is everyday more often than
-# before: capitals and opposites have to be memorised.
+# little more than the characters' frequencies for thousands. Each later stage has its own learning rate, because its
+# positions from 32 and from 64 on are untrained. The last two show facts 12 times a round (before: 4), and what is
+# everyday more often than before: capitals and opposites have to be memorised.
 stage() {
     name=$1
     shift
     python -m refbert pretrain "$work"/text/train/*.txt --output "$work/$name" --resume --backend torch \
         --mixed-precision bfloat16 --examples dynamic --random-within 20 --dropout 0 --batch-size 32 "$@"
 }
+later=0.5,1,0.5,1,0.5,1,12,0.5,6,0.5,4
 stage short --size $recipe/config.json --vocab-size 12000 --weights "$(cat "$work/text/weights")" --seed 0 \
     --steps 8000 --short-length 32 --long-length 32 --learning-rate 5e-4 --warmup 500
-stage long --from "$work/short" --weights 0.5,1,0.5,1,0.5,1,12,0.5,6,0.5,4 --seed 1 \
-    --steps 11000 --short-length 64 --long-length 128 --learning-rate 4e-4 --warmup 200
+stage middle --from "$work/short" --weights $later --seed 1 \
+    --steps 10000 --short-length 64 --long-length 64 --learning-rate 4e-4 --warmup 200
+stage long --from "$work/middle" --weights $later --seed 2 \
+    --steps 1500 --short-length 128 --long-length 128 --learning-rate 4e-4 --warmup 30
 
 rm -rf "$work/small-chinese"
 python $english/export.py "$work/long" "$work/small-chinese" --limit 8000000
