@@ -37,7 +37,8 @@ stage long --from "$work/middle" --weights $later --seed 2 \
 
 rm -rf "$work/small-chinese"
 python $english/export.py "$work/long" "$work/small-chinese" --limit 8000000
-lists="$work/text/heldout-dictionary.txt $work/text/heldout-english-facts.txt $work/text/heldout-facts.txt"
+lists="$work/text/heldout-dictionary.txt $work/text/heldout-facts.txt"
+for source in english-facts handbook hsk; do rm -f "$work/text/heldout-$source.txt"; done # not enough for a batch
 for model in long small-chinese; do # what int8 costs is the difference
     python $english/evaluate.py "$work"/text/heldout-*.txt --lists $lists --model "$work/$model" --backend torch \
         --output "$work/scores-$model.json" --train "$work"/text/train/*.txt
