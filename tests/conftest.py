@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 # The matrices here are small: waiting for a second thread costs more than it does, many times over on a busy machine.
 # Read when NumPy's and PyTorch's libraries are loaded, so it comes before every other import.
@@ -16,6 +17,10 @@ os.environ.setdefault("PYTEST_TIMEOUT", "300")
 # readline, which pytest loads, exports the terminal's width to the workers of pytest-xdist; the tests write to pipes,
 # which have none.
 os.environ.pop("COLUMNS", None)
+
+# What a shell starts in the background ignores Ctrl-C, and so would all that the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from hypothesis import settings  # noqa: E402
 
