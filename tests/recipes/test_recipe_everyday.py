@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 
 import refbert
 from refbert.errors import InputError
+from refbert.models import DEFAULT
 
 RECIPE = Path(everyday.__file__).parent
 HOT = everyday.Sentence("opposite", "The opposite of hot is [MASK].", ("cold", "cool"))
@@ -108,15 +111,39 @@ def test_a_similarity_that_is_none(tmp_path: Path, score: str) -> None:
         everyday.read_pairs(tmp_path / "pairs.tsv")
 
 
-def test_the_recorded_figures_are_the_shipped_models() -> None:
+@pytest.mark.parametrize("name", ["everyday", "second"])
+@pytest.mark.parametrize("model", ["small-english", "small-chinese"])
+def test_the_recorded_figures_are_the_shipped_models(model: str, name: str) -> None:
     """A new model without new figures, or a changed list, fails here."""
-    model = refbert.load("small-english")
-    found = everyday.figures(everyday.ask(model, everyday.read_sentences(RECIPE / "everyday.tsv")))
-    recorded = json.loads((RECIPE / "everyday-scores.json").read_text())
+    recipe = RECIPE.with_name(model)
+    found = everyday.figures(everyday.ask(refbert.load(model), everyday.read_sentences(recipe / f"{name}.tsv")))
+    recorded = json.loads((recipe / f"{name}-scores.json").read_text(encoding="utf-8"))
     assert found["counts"] == recorded["counts"]
-    vectors = everyday.vectors(model, everyday.read_pairs(RECIPE / "similar.tsv"))
+
+
+def test_the_recorded_vectors_are_the_shipped_models() -> None:
+    vectors = everyday.vectors(refbert.load("small-english"), everyday.read_pairs(RECIPE / "similar.tsv"))
+    recorded = json.loads((RECIPE / "everyday-scores.json").read_text(encoding="utf-8"))
     # Cosines of float32 vectors of 384 numbers: two neighbours in rank may change places, no more.
     assert vectors == pytest.approx(recorded["vectors"], abs=0.01)
+
+
+def test_the_examples_work() -> None:
+    """What is shown is of the everyday lists, and its first answer is sensible."""
+    root = RECIPE.parents[1]
+    documents = ["README.md", "docs/how-to/run.md", "docs/tour/19-shipped-model.md", "refbert/cli/run.py"]
+    command = re.compile(r'refbert run (?:--model (small-\w+) )?"([^"]*\[MASK\][^"]*)"')
+    examples = {name: command.findall((root / name).read_text(encoding="utf-8")) for name in documents}
+    assert all(examples.values()), examples
+    shown: dict[str, set[str]] = {}
+    for model, text in itertools.chain(*examples.values()):
+        shown.setdefault(model or DEFAULT, set()).add(text)
+    assert set(shown) == {"small-english", "small-chinese"}
+    for model, texts in shown.items():
+        lists = [RECIPE.with_name(model) / name for name in ("everyday.tsv", "second.tsv")]
+        sentences = {sentence.text: sentence for path in lists for sentence in everyday.read_sentences(path)}
+        for answered in everyday.ask(refbert.load(model), [sentences[text] for text in sorted(texts)]):
+            assert answered.first, answered
 
 
 def test_a_missing_model_is_one_line() -> None:

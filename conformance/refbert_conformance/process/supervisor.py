@@ -237,8 +237,8 @@ class Supervisor:
                 raise
             first = stopped.kind
             if first == "full":
-                again = "with what it keeps of earlier properties; it goes on in a new process"
-                warnings.warn(f"the backend {stopped.reason}, {again}", RefbertWarning, stacklevel=2)
+                kept = "with what it keeps of earlier properties; it goes on in a new process"
+                warnings.warn(f"the backend {stopped.reason}, {kept}", RefbertWarning, stacklevel=2)
         try:
             return attempt()
         except Stopped as again:
